@@ -1,0 +1,135 @@
+"""The two position terms, each a small MLP over grid coordinates.
+
+Both follow the real grid ``(h, w)`` that travels with the tokens, one axis at a time, so a grid of
+any shape works and a square one gives the authors' values. An axis of one cell has the single
+coordinate 0.
+"""
+from typing import Callable, Optional, Tuple
+
+import torch
+import torch.nn.functional as F
+from timm.layers import Mlp
+from torch import Tensor, nn
+
+Grid = Tuple[int, int]
+
+
+class PositionTerm(nn.Module):
+    """An MLP over coordinates whose output is kept while nothing can have changed it.
+
+    In evaluation, without gradients, the term of the last grid is kept. It is computed anew after
+    ``train()``, ``eval()``, ``.to()``, ``load_state_dict``, a copy, an in-place change of a weight
+    (an optimizer step) or a change of grid, device or dtype. What PyTorch cannot tell is a write
+    through ``.data``. mmengine's averaged models write so, to parameters that need no gradient;
+    for such parameters nothing is kept. One entry only, so memory does not grow with the number
+    of image sizes seen.
+
+    Args:
+        out_features: Width of the MLP's output.
+        hidden_features: Width of the hidden layer. Paper: 512.
+    """
+
+    def __init__(self, out_features: int, hidden_features: int = 512):
+        super().__init__()
+        self.mlp = Mlp(2, hidden_features, out_features, act_layer=nn.ReLU, bias=(True, False))
+        self._kept: Optional[tuple] = None
+
+    def coordinates_to_features(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """(h,), (w,) -> (h, w, out_features)."""
+        pairs = torch.stack(torch.meshgrid(rows, columns, indexing='ij'), dim=-1)
+        return self.mlp(pairs.to(self.mlp.fc1.weight.dtype))
+
+    def _remember(self, grid: Grid, dtype: torch.dtype, compute: Callable[[], Tensor]) -> Tensor:
+        """``compute()`` cast to ``dtype``, or what it gave last time if that must be the same."""
+        # A traced graph must hold the computation itself: a kept tensor would become a constant.
+        if (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling()
+                or torch.jit.is_tracing()):
+            return compute().to(dtype)
+        weights = list(self.mlp.parameters())
+        if not all(p.requires_grad for p in weights) or weights[0].is_inference():
+            return compute().to(dtype)
+        key = (grid, dtype, torch.is_autocast_enabled(weights[0].device.type),
+               *((p.data_ptr(), p._version, p.device) for p in weights))
+        if self._kept is None or self._kept[0] != key:
+            self._kept = (key, compute().to(dtype))
+        return self._kept[1]
+
+    def forget(self) -> None:
+        """Drop the kept term."""
+        self._kept = None
+
+    def train(self, mode: bool = True):
+        self.forget()
+        return super().train(mode)
+
+    def _apply(self, fn, recurse=True):
+        self.forget()
+        return super()._apply(fn, recurse)
+
+    def _load_from_state_dict(self, *args, **kwargs):
+        self.forget()
+        return super()._load_from_state_dict(*args, **kwargs)
+
+    def __getstate__(self):
+        # deepcopy and pickle go through here: a copy lives on with weights of its own.
+        return {**self.__dict__, '_kept': None}
+
+
+class AbsolutePosition(PositionTerm):
+    """Position embedding of tokens on a grid (paper section 3.3).
+
+    Cell ``i`` of an axis of ``n`` cells has the coordinate ``(i - n // 2) / (n // 2)``.
+
+    Args:
+        dim: Width of the tokens.
+    """
+
+    def forward(self, grid: Grid, dtype: torch.dtype) -> Tensor:
+        """(h, w) -> (h * w, dim), raster order."""
+        return self._remember(grid, dtype, lambda: self._compute(grid))
+
+    def _compute(self, grid: Grid) -> Tensor:
+        device = self.mlp.fc1.weight.device
+        rows, columns = (
+            (torch.arange(n, device=device) - n // 2) / max(n // 2, 1) for n in grid)
+        return self.coordinates_to_features(rows, columns).flatten(0, 1)
+
+
+class RelativePositionBias(PositionTerm):
+    """Bias of attention logits from the offset between query and key (Swin V2, eq. 3 and 4).
+
+    An offset ``d`` along an axis of ``n`` cells becomes ``t = 8 d / (n - 1)``, then
+    ``sign(t) log2(1 + |t|) / 3``; the bias is ``16 sigmoid(MLP(rows, columns))``.
+
+    Args:
+        num_heads: Attention heads; each has its own bias.
+    """
+
+    def __init__(self, num_heads: int):
+        super().__init__(num_heads)
+
+    def forward(self, grid: Grid, dtype: torch.dtype, num_prefix: int = 0) -> Tensor:
+        """(h, w) -> (num_heads, N, N) with N = num_prefix + h * w.
+
+        The first ``num_prefix`` rows and columns are 0: carrier tokens riding in front of a
+        window's own tokens have no offset to them.
+        """
+        return self._remember((*grid, num_prefix), dtype, lambda: self._compute(grid, num_prefix))
+
+    def _compute(self, grid: Grid, num_prefix: int) -> Tensor:
+        h, w = grid
+        device = self.mlp.fc1.weight.device
+        table = self.coordinates_to_features(self._log_offsets(h, device),
+                                             self._log_offsets(w, device))
+        table = 16 * table.permute(2, 0, 1).sigmoid()  # (heads, 2h - 1, 2w - 1)
+        rows, columns = torch.arange(h, device=device), torch.arange(w, device=device)
+        row_offset = rows[:, None] - rows + (h - 1)
+        column_offset = columns[:, None] - columns + (w - 1)
+        bias = table[:, row_offset[:, None, :, None], column_offset[None, :, None, :]]
+        bias = bias.flatten(3, 4).flatten(1, 2)  # (heads, h, w, h, w) -> (heads, N, N)
+        return F.pad(bias, (num_prefix, 0, num_prefix, 0)) if num_prefix else bias
+
+    @staticmethod
+    def _log_offsets(n: int, device: torch.device) -> Tensor:
+        t = torch.arange(-(n - 1), n, device=device) * 8 / max(n - 1, 1)
+        return t.sign() * torch.log2(1 + t.abs()) / 3

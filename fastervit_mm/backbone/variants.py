@@ -1,0 +1,117 @@
+"""The published variants (FasterViT, arXiv 2306.06189, tables 1 and S.1), one table."""
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Mapping, Optional, Tuple, Union
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What makes one FasterViT network.
+
+    Args:
+        embed_dim: Channels of stage 1, C; the four stages are C, 2C, 4C and 8C wide.
+        stem_channels: Channels between the two convolutions of the stem.
+        depths: Blocks in each of the four stages.
+        num_heads: Attention heads in each stage. The two convolutional stages ignore theirs.
+        window_size: Side of an attention window in stages 3 and 4, in cells.
+        hierarchical: Whether stage 3 has carrier tokens (hierarchical attention).
+        ct_size: Carrier tokens along one side of a window.
+        layer_scale: Initial value of layer scale in transformer blocks; None for no layer scale.
+        propagate_carriers: Whether the last block of stage 3 adds its carrier tokens to the map.
+        mlp_ratio: Hidden width of a block's MLP over its own width.
+        drop_path_rate: Stochastic depth of the last block; it grows linearly from 0.
+    """
+    embed_dim: int
+    stem_channels: int
+    depths: Tuple[int, int, int, int]
+    num_heads: Tuple[int, int, int, int] = (2, 4, 8, 16)
+    window_size: Tuple[int, int] = (7, 7)
+    hierarchical: bool = True
+    ct_size: int = 2
+    layer_scale: Optional[float] = None
+    propagate_carriers: bool = False
+    mlp_ratio: float = 4.0
+    drop_path_rate: float = 0.2
+
+    def __post_init__(self):
+        for name in ('depths', 'num_heads'):
+            value = getattr(self, name)
+            if len(value) != 4 or any(v < 1 for v in value):
+                raise ValueError(f'{name}={tuple(value)}: FasterViT has four stages, give four '
+                                 'numbers of at least 1')
+        for stage in (2, 3):
+            dim, heads = self.stage_dim(stage), self.num_heads[stage]
+            if dim % heads:
+                raise ValueError(f'num_heads={tuple(self.num_heads)}: stage {stage} is {dim} wide, '
+                                 f'which {heads} heads do not divide')
+        if len(self.window_size) != 2 or any(k < 1 for k in self.window_size):
+            raise ValueError(f'window_size={tuple(self.window_size)}: give one side for stage 3 and '
+                             'one for stage 4, in cells, each at least 1')
+        if self.hierarchical and not 1 <= self.ct_size <= self.window_size[0]:
+            raise ValueError(f'ct_size={self.ct_size}: a window of {self.window_size[0]} cells a '
+                             f'side holds 1 to {self.window_size[0]} carrier tokens a side')
+        if not 0 <= self.drop_path_rate < 1:
+            raise ValueError(f'drop_path_rate={self.drop_path_rate}: give a rate from 0 up to, not '
+                             'including, 1')
+
+    def stage_dim(self, stage: int) -> int:
+        """Width of a stage's map (stages count from 0)."""
+        return self.embed_dim * 2**stage
+
+
+_DEEP = dict(num_heads=(4, 8, 16, 32), layer_scale=1e-5, propagate_carriers=True)
+_4_21K = Variant(196, 64, (3, 3, 12, 5), num_heads=(4, 8, 16, 32), window_size=(14, 7),
+                 hierarchical=False, layer_scale=1e-5, drop_path_rate=0.42)
+
+VARIANTS: Mapping[str, Variant] = {
+    '0': Variant(64, 64, (2, 3, 6, 5)),
+    '1': Variant(80, 32, (1, 3, 8, 5)),
+    '2': Variant(96, 64, (3, 3, 8, 5)),
+    '3': Variant(128, 64, (3, 3, 12, 5), layer_scale=1e-5, propagate_carriers=True,
+                 drop_path_rate=0.3),
+    '4': Variant(196, 64, (3, 3, 12, 5), drop_path_rate=0.3, **_DEEP),
+    '5': Variant(320, 64, (3, 3, 12, 5), drop_path_rate=0.3, **_DEEP),
+    '6': Variant(320, 64, (3, 3, 16, 8), drop_path_rate=0.5, **_DEEP),
+    '4-21k-224': _4_21K,
+    '4-21k-384': replace(_4_21K, window_size=(24, 12)),
+    '4-21k-512': replace(_4_21K, window_size=(32, 16)),
+    '4-21k-768': replace(_4_21K, window_size=(48, 24)),
+}
+
+
+def resolve_variant(arch: Union[str, Mapping[str, Any]], **overrides) -> Variant:
+    """The variant that ``arch`` names or spells out, with the overrides that are not None.
+
+    Args:
+        arch: A key of :data:`VARIANTS`, or a dict of :class:`Variant`'s fields.
+        **overrides: Fields that replace the variant's own. ``window_size`` may be one int for
+            both stages.
+
+    Raises:
+        ValueError: For an unknown name, an unknown or missing field, or a field out of range.
+    """
+    known = [f.name for f in fields(Variant)]
+    if isinstance(arch, Mapping):
+        settings = dict(arch)
+        unknown = sorted(set(settings) - set(known))
+        missing = [n for n in ('embed_dim', 'stem_channels', 'depths') if n not in settings]
+        if unknown or missing:
+            raise ValueError(
+                f'arch={settings}: ' + '; '.join(
+                    ([f'unknown fields {unknown}'] if unknown else []) +
+                    ([f'missing fields {missing}'] if missing else [])) +
+                f'. The fields are {known}')
+    elif isinstance(arch, (str, int)) and str(arch) in VARIANTS:
+        settings = asdict(VARIANTS[str(arch)])
+    else:
+        raise ValueError(f'arch={arch!r}: give one of {list(VARIANTS)}, or a dict with the fields '
+                         f'{known}')
+    settings.update({k: v for k, v in overrides.items() if v is not None})
+    for name in ('depths', 'num_heads', 'window_size'):
+        if name in settings:
+            value = settings[name]
+            if isinstance(value, int) and name == 'window_size':
+                value = (value, value)
+            if isinstance(value, (int, str)):
+                raise ValueError(f'{name}={value!r}: give a sequence of numbers')
+            settings[name] = tuple(int(v) for v in value)
+    return Variant(**settings)

@@ -1,0 +1,24 @@
+"""The shapes data set for mmdet."""
+from mmdet.datasets import CocoDataset
+from mmdet.registry import DATASETS
+
+from .scenes import CLASSES
+from .shapes import make_shapes
+
+
+@DATASETS.register_module()
+class ShapesDataset(CocoDataset):
+    """mmdet's ``CocoDataset`` over the shapes, which it makes in ``data_root`` if they are missing.
+
+    Args:
+        data_root: Folder of the data set.
+        **kwargs: As ``CocoDataset``'s.
+    """
+
+    METAINFO = dict(
+        classes=CLASSES,
+        palette=[(220, 20, 60), (30, 144, 255), (60, 179, 113), (255, 165, 0), (148, 0, 211)])
+
+    def __init__(self, *args, data_root: str = 'data/shapes', **kwargs):
+        make_shapes(data_root)
+        super().__init__(*args, data_root=data_root, **kwargs)

@@ -1,0 +1,185 @@
+"""Pictures of shapes, drawn from a seed: the same picture for the same seed, everywhere.
+
+A class is told by its form alone: colours and textures are drawn from one distribution for all.
+Shapes overlap, are turned, many are small, and lie on a cluttered ground of gradients, stripes,
+scrawls and blobs that are no class.
+"""
+from dataclasses import dataclass
+from typing import List, Tuple
+
+import cv2
+import numpy as np
+
+CLASSES = ('circle', 'square', 'triangle', 'star', 'cross')
+_FINE = 4  # subpixels along a pixel's side; edges are smooth as in a photograph
+
+
+@dataclass
+class Instance:
+    """One shape, or a crowd of shapes too close to tell apart.
+
+    Attributes:
+        label: Index into :data:`CLASSES`.
+        mask: (H, W) bool, the pixels one sees of it.
+        is_crowd: Whether it stands for a group, as COCO's ``iscrowd``.
+    """
+    label: int
+    mask: np.ndarray
+    is_crowd: bool = False
+
+
+@dataclass
+class Scene:
+    """A picture and what is in it.
+
+    Attributes:
+        image: (H, W, 3) uint8, BGR as OpenCV has it.
+        instances: Shapes from back to front.
+    """
+    image: np.ndarray
+    instances: List[Instance]
+
+
+def outline(label: int) -> np.ndarray:
+    """(N, 2) corners of a class's form; its radius is 1 and its centre 0."""
+    name = CLASSES[label]
+    if name == 'circle':
+        return _polar(np.arange(48) / 48, 1.0)
+    if name == 'square':
+        return _polar(np.arange(4) / 4, 1.0)
+    if name == 'triangle':
+        return _polar(np.arange(3) / 3, 1.0)
+    if name == 'star':
+        return _polar(np.arange(10) / 10, np.where(np.arange(10) % 2, 0.42, 1.0))
+    arm = 0.36  # the cross: half the width of an arm
+    quarter = np.array([(1.0, arm), (arm, arm), (arm, 1.0), (-arm, 1.0)])
+    turns = [np.array([[0, -1], [1, 0]])] * 4
+    corners, turn = [], np.eye(2)
+    for step in turns:
+        corners.append(quarter[:3] @ turn.T)
+        turn = step @ turn
+    return np.concatenate(corners) / np.hypot(1, arm)
+
+
+def draw_scene(seed: int, size: int = 160, max_shapes: int = 8) -> Scene:
+    """Draw the scene of a seed.
+
+    Args:
+        seed: Any integer from 0 to 2**32 - 1.
+        size: Side of the picture, in pixels.
+        max_shapes: Most shapes in one picture; the fewest is 2.
+
+    Returns:
+        The scene. Shapes of which less than a third, or less than 40 pixels, can be seen behind
+        others are left out of the picture altogether.
+    """
+    # RandomState's stream is frozen for good; that of default_rng may change with numpy.
+    random = np.random.RandomState(seed)
+    image = _ground(random, size)
+    shapes = []
+    for _ in range(random.randint(2, max_shapes + 1)):
+        # Half of them small in COCO's sense at 160 pixels (an area below 32 x 32).
+        radius = random.uniform(7, 16) if random.rand() < 0.5 else random.uniform(16, 36)
+        radius *= size / 160
+        centre = random.uniform(0.8 * radius, size - 0.8 * radius, 2)
+        label = random.randint(len(CLASSES))
+        shapes.append((label, _coverage(label, centre, radius, random.uniform(0, 2 * np.pi), size),
+                       _paint(random, size)))
+    crowd = _crowd(random, size) if random.rand() < 0.1 else None
+
+    # From the front backwards: a shape is kept where enough of it is not hidden by those kept
+    # before it.
+    kept, hidden = [], np.zeros((size, size), bool)
+    for label, coverage, paint in reversed(shapes):
+        whole = coverage >= 0.5
+        seen = whole & ~hidden
+        if seen.sum() >= max(40, whole.sum() / 3):
+            kept.append((Instance(label, seen), coverage, paint))
+            hidden |= whole
+    instances = []
+    if crowd is not None:
+        label, coverages, paints = crowd
+        for coverage, paint in zip(coverages, paints):
+            _blend(image, coverage, paint)
+        seen = (np.max(coverages, axis=0) >= 0.5) & ~hidden
+        if seen.any():
+            instances.append(Instance(label, seen, is_crowd=True))
+    for instance, coverage, paint in reversed(kept):
+        _blend(image, coverage, paint)
+        instances.append(instance)
+    image += random.normal(0, 6, image.shape)
+    return Scene(np.clip(np.rint(image), 0, 255).astype(np.uint8), instances)
+
+
+def _polar(turns: np.ndarray, radius) -> np.ndarray:
+    angle = 2 * np.pi * turns
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
+
+
+def _coverage(label: int, centre: np.ndarray, radius: float, angle: float,
+              size: int) -> np.ndarray:
+    """(size, size) float in [0, 1]: how much of each pixel the shape covers."""
+    cos, sin = np.cos(angle), np.sin(angle)
+    corners = outline(label) @ np.array([[cos, sin], [-sin, cos]]) * radius + centre
+    fine = np.zeros((size * _FINE, size * _FINE), np.uint8)
+    cv2.fillPoly(fine, [np.rint(corners * _FINE).astype(np.int32)], 1)
+    return fine.reshape(size, _FINE, size, _FINE).mean(axis=(1, 3))
+
+
+def _crowd(random: np.random.RandomState, size: int) -> Tuple[int, List, List]:
+    """Many tiny shapes of one class around one place."""
+    label = random.randint(len(CLASSES))
+    centre = random.uniform(0.2 * size, 0.8 * size, 2)
+    coverages, paints = [], []
+    for _ in range(random.randint(10, 18)):
+        place = centre + random.normal(0, 0.07 * size, 2)
+        coverages.append(_coverage(label, place, random.uniform(0.02, 0.035) * size,
+                                   random.uniform(0, 2 * np.pi), size))
+        paints.append(_paint(random, size))
+    return label, coverages, paints
+
+
+def _blend(image: np.ndarray, coverage: np.ndarray, paint: np.ndarray) -> None:
+    image += coverage[..., None] * (paint - image)
+
+
+def _paint(random: np.random.RandomState, size: int) -> np.ndarray:
+    """(size, size, 3): a colour, plain, shaded or striped."""
+    colour, other = random.uniform(0, 255, (2, 3))
+    kind = random.randint(3)
+    if kind == 0:
+        mix = np.zeros((size, size))
+    elif kind == 1:
+        mix = 0.5 * _ramp(random, size)
+    else:
+        mix = 0.5 * (np.sin(_ramp(random, size) * random.uniform(40, 120)) > 0)
+    return colour + mix[..., None] * (other - colour)
+
+
+def _ramp(random: np.random.RandomState, size: int) -> np.ndarray:
+    """(size, size) in [0, 1], rising in one direction."""
+    angle = random.uniform(0, 2 * np.pi)
+    y, x = np.mgrid[:size, :size] / size
+    ramp = x * np.cos(angle) + y * np.sin(angle)
+    return (ramp - ramp.min()) / (ramp.max() - ramp.min())
+
+
+def _ground(random: np.random.RandomState, size: int) -> np.ndarray:
+    """(size, size, 3): a cluttered background."""
+    image = _paint(random, size)
+    coarse = random.normal(0, 30, (6, 6, 3))
+    image = image + cv2.resize(coarse, (size, size), interpolation=cv2.INTER_LINEAR)
+    for _ in range(random.randint(3, 9)):
+        # Scrawls and blobs in the shapes' own colours, so that colour tells nothing.
+        clutter = np.zeros((size, size), np.uint8)
+        if random.rand() < 0.5:
+            points = random.uniform(-0.1, 1.1, 2) * size + np.cumsum(
+                random.normal(0, 0.1 * size, (8, 2)), axis=0)
+            cv2.polylines(clutter, [np.rint(points).astype(np.int32)], False, 1,
+                          thickness=random.randint(1, 4))
+        else:
+            radii = random.uniform(0.3, 1.0, 9) * random.uniform(0.05, 0.16) * size
+            points = _polar(np.arange(9) / 9, radii) + random.uniform(0, size, 2)
+            cv2.fillPoly(clutter, [np.rint(points).astype(np.int32)], 1)
+        _blend(image, 0.6 * clutter, _paint(random, size))
+    return image

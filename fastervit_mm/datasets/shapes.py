@@ -1,0 +1,119 @@
+"""The embedded data set: scenes on disk with COCO annotations, made when they are missing."""
+import hashlib
+import inspect
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Dict, List
+
+import cv2
+import numpy as np
+from mmengine.utils import ProgressBar
+from pycocotools import mask as coco_mask
+
+from . import scenes
+from .scenes import CLASSES, Instance, Scene, draw_scene
+
+# Seeds do not overlap: no validation picture is ever trained on.
+SPLITS = {'train': (0, 1200), 'val': (1_000_000, 200)}  # first seed, pictures
+_STAMP = 'made_by.json'
+
+
+def make_shapes(root: str) -> Path:
+    """Make the shapes data set below ``root``, unless it is there and whole.
+
+    Layout as COCO's: ``train/``, ``val/`` (PNG) and ``annotations/instances_{train,val}.json``
+    with boxes, polygons and, for crowds, run-length masks. Always the same bytes. The folder
+    appears complete or not at all, so several processes may ask for it at once.
+
+    Args:
+        root: Folder of the data set, such as ``data/shapes``.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileExistsError: For a folder that holds something else; nothing in it is touched.
+    """
+    root = Path(root)
+    stamp = dict(recipe=_recipe(), splits=SPLITS)
+    if (root / _STAMP).is_file():
+        if json.loads((root / _STAMP).read_text()) == json.loads(json.dumps(stamp)):
+            return root
+        shutil.rmtree(root, ignore_errors=True)  # ours, of another version of the recipe
+    elif root.exists() and any(root.iterdir()):
+        raise FileExistsError(f'root={str(root)!r}: holds files that are not the shapes data set. '
+                              'Give an empty or new folder')
+    root.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=f'.{root.name}-', dir=root.parent))
+    try:
+        print(f'Making the shapes data set in {root} '
+              f'({sum(n for _, n in SPLITS.values())} pictures, once)')
+        for split, (first_seed, count) in SPLITS.items():
+            _make_split(building, split, first_seed, count)
+        (building / _STAMP).write_text(json.dumps(stamp))
+        building.chmod(0o755)
+        try:
+            if root.exists():
+                root.rmdir()
+            building.rename(root)
+        except OSError:
+            if not (root / _STAMP).is_file():  # unless another process was first
+                raise
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return root
+
+
+def coco_annotation(instance: Instance) -> Dict:
+    """An instance in COCO's terms: category, box (x, y, w, h), area and segmentation, in pixels."""
+    mask = instance.mask
+    ys, xs = np.nonzero(mask)
+    box = [xs.min(), ys.min(), xs.max() - xs.min() + 1, ys.max() - ys.min() + 1]
+    return dict(category_id=instance.label + 1, iscrowd=int(instance.is_crowd),
+                bbox=[int(v) for v in box], area=int(mask.sum()),
+                segmentation=_run_lengths(mask) if instance.is_crowd else _polygons(mask))
+
+
+def _make_split(root: Path, split: str, first_seed: int, count: int) -> None:
+    (root / split).mkdir()
+    (root / 'annotations').mkdir(exist_ok=True)
+    images: List[Dict] = []
+    annotations: List[Dict] = []
+    progress = ProgressBar(count)
+    for image_id in range(1, count + 1):
+        scene: Scene = draw_scene(first_seed + image_id)
+        name = f'{image_id:06d}.png'
+        if not cv2.imwrite(str(root / split / name), scene.image):
+            raise OSError(f'could not write {root / split / name}')
+        images.append(dict(id=image_id, file_name=name, height=scene.image.shape[0],
+                           width=scene.image.shape[1]))
+        for instance in scene.instances:
+            annotations.append(dict(id=len(annotations) + 1, image_id=image_id,
+                                    **coco_annotation(instance)))
+        progress.update()
+    print()
+    (root / 'annotations' / f'instances_{split}.json').write_text(json.dumps(dict(
+        info=dict(description=f'fastervit_mm shapes, {split}'), images=images,
+        annotations=annotations,
+        categories=[dict(id=i + 1, name=name, supercategory='shape')
+                    for i, name in enumerate(CLASSES)])))
+
+
+def _polygons(mask: np.ndarray) -> List[List[float]]:
+    # Drawn at twice the size, contours run along pixel edges to half a pixel, not pixel centres.
+    twice = cv2.resize(mask.astype(np.uint8), None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
+    contours, _ = cv2.findContours(twice, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    return [((c.reshape(-1) + 0.5) / 2).round(2).tolist() for c in contours if len(c) >= 3]
+
+
+def _run_lengths(mask: np.ndarray) -> Dict:
+    encoded = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return dict(size=encoded['size'], counts=encoded['counts'].decode())
+
+
+def _recipe() -> str:
+    """A digest of the code that draws: data of another recipe is made anew."""
+    source = inspect.getsource(scenes) + Path(__file__).read_text()
+    return hashlib.sha256(source.encode()).hexdigest()[:16]

@@ -1,0 +1,29 @@
+"""Names of the published checkpoints.
+
+The weights are the authors' and under CC BY-NC-SA 4.0; they are not part of this package.
+"""
+_ROOT = 'https://huggingface.co/ahatamiz/FasterViT/resolve/main/'
+SCHEME = 'fastervit://'
+
+PUBLISHED = {
+    **{f'{n}-224-1k': f'{_ROOT}fastervit_{n}_224_1k.pth.tar' for n in range(7)},
+    '4-21k-224': f'{_ROOT}fastervit_4_21k_224_w14.pth.tar',
+    '4-21k-384': f'{_ROOT}fastervit_4_21k_384_w24.pth.tar',
+    '4-21k-512': f'{_ROOT}fastervit_4_21k_512_w32.pth.tar',
+    '4-21k-768': f'{_ROOT}fastervit_4_21k_768_w48.pth.tar',
+}
+
+
+def resolve(checkpoint: str) -> str:
+    """A path or URL as it is; ``'fastervit://2-224-1k'`` as the URL of that published file.
+
+    Raises:
+        ValueError: For a name that no published file has.
+    """
+    if not checkpoint.startswith(SCHEME):
+        return checkpoint
+    name = checkpoint[len(SCHEME):]
+    if name not in PUBLISHED:
+        raise ValueError(f'checkpoint={checkpoint!r}: no published checkpoint has that name; give '
+                         f'one of {[SCHEME + n for n in PUBLISHED]}')
+    return PUBLISHED[name]

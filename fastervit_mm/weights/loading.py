@@ -1,0 +1,165 @@
+"""Filling a backbone from a checkpoint: whole, or with an error that says what is missing."""
+import logging
+from collections import OrderedDict
+from typing import Dict, List, Mapping, NamedTuple, Optional
+
+from mmengine.logging import print_log
+from mmengine.model import update_init_info
+from mmengine.registry import WEIGHT_INITIALIZERS
+from torch import Tensor, nn
+
+from ..backbone import VARIANTS
+from .keys import translate
+from .reading import CheckpointError, read_checkpoint, tensors_of
+
+_OUT_NORMS = 'out_norms.'
+
+
+class LoadReport(NamedTuple):
+    """What :func:`load_backbone` did.
+
+    Attributes:
+        loaded: Names of tensors that came from the file.
+        fresh: Names of the backbone's tensors that started fresh.
+        unused: Names in the file, translated, that this backbone has no place for.
+        mismatched: Names whose shape in the file is not the backbone's, with both shapes.
+    """
+    loaded: List[str]
+    fresh: List[str]
+    unused: List[str]
+    mismatched: Dict[str, str]
+
+
+def load_backbone(backbone: nn.Module, checkpoint: str, prefix: Optional[str] = None,
+                  allow_partial: bool = False, map_location='cpu') -> LoadReport:
+    """Fill a FasterViT from a checkpoint and say so in one line of the log.
+
+    The output norms may start fresh: no published file holds them.
+
+    Args:
+        backbone: The :class:`~fastervit_mm.FasterViT` to fill, in place.
+        checkpoint: Path, URL or ``fastervit://`` name; the authors' file, this backbone's, or a
+            whole detector's, segmentor's or classifier's.
+        prefix: Where the backbone is in a larger model. Default: found.
+        allow_partial: Accept a file that leaves tensors unfilled or has them in other shapes.
+        map_location: As :func:`torch.load`'s. Default the CPU.
+
+    Raises:
+        FileNotFoundError: For a path where no file is.
+        CheckpointError: For a file cut short, foreign, carrying code, or of another network.
+            The backbone is then as it was.
+    """
+    content = read_checkpoint(checkpoint, map_location)
+    tensors = translate(tensors_of(content, checkpoint), prefix)
+    own = backbone.state_dict()
+    fitting = {k: v for k, v in tensors.items() if k in own and v.shape == own[k].shape}
+    mismatched = {k: f'{tuple(v.shape)} in the file, {tuple(own[k].shape)} in the backbone'
+                  for k, v in tensors.items() if k in own and v.shape != own[k].shape}
+    # torch counts a BatchNorm's batches for momentum=None alone; old files lack the counter.
+    fresh = [k for k in own if k not in fitting]
+    unfilled = [k for k in fresh
+                if not k.startswith(_OUT_NORMS) and not k.endswith('num_batches_tracked')]
+    unused = [k for k in tensors if k not in own]
+    surplus = [k for k in unused if _belongs_to_built_part(k, own)]
+
+    if len(unfilled) == len([k for k in own if _counts(k)]):
+        raise CheckpointError(
+            f'checkpoint={checkpoint!r}: not a FasterViT: none of the backbone\'s tensors is in '
+            f'it under a name and in a shape that fits. It looks like '
+            f'{describe(tensors)}; its first names are {list(tensors)[:4]}'
+            + ('' if prefix is None else f' below prefix={prefix!r}'))
+    if (unfilled or surplus) and not allow_partial:
+        problems = [f'{len(unfilled)} tensors of the backbone would stay random '
+                    f'({_some(unfilled)})'] if unfilled else []
+        if mismatched:
+            name, shapes = next(iter(mismatched.items()))
+            problems.append(f'{len(mismatched)} have another shape ({name}: {shapes})')
+        if surplus:
+            problems.append(f'{len(surplus)} tensors of the file have no place ({_some(surplus)})')
+        raise CheckpointError(
+            f'checkpoint={checkpoint!r}: does not fit this backbone (arch='
+            f'{getattr(backbone, "arch", "?")!r}): {"; ".join(problems)}. The file looks like '
+            f'{describe(tensors)}. Set arch to that, or allow_partial=True in init_cfg to load '
+            'what fits')
+
+    backbone.load_state_dict(OrderedDict(fitting), strict=False)
+    report = LoadReport(list(fitting), fresh, unused, mismatched)
+    print_log(_one_line(checkpoint, own, report), logger='current',
+              level=logging.WARNING if unfilled or surplus else logging.INFO)
+    return report
+
+
+def describe(tensors: Mapping[str, Tensor]) -> str:
+    """The variant whose shapes these are, in words."""
+    shapes = {k: tuple(v.shape) for k, v in tensors.items()}
+    try:
+        seen = dict(
+            stem_channels=shapes['stem.conv1.weight'][0],
+            embed_dim=shapes['stem.conv2.weight'][0],
+            depths=tuple(len({k.split('.')[3] for k in shapes
+                              if k.startswith(f'stages.{s}.blocks.')}) for s in range(4)),
+            num_heads=tuple(shapes[f'stages.{s}.blocks.0.attn.position_bias.mlp.fc2.weight'][0]
+                            for s in (2, 3)),
+            hierarchical='stages.2.carrier_init.conv.weight' in shapes)
+    except (KeyError, IndexError):
+        return 'no FasterViT'
+    names = [name for name, v in VARIANTS.items()
+             if dict(stem_channels=v.stem_channels, embed_dim=v.embed_dim, depths=v.depths,
+                     num_heads=v.num_heads[2:], hierarchical=v.hierarchical) == seen]
+    if names:
+        return ' or '.join(f'arch={name!r}' for name in names)
+    return f'a FasterViT of one\'s own with {seen}'
+
+
+@WEIGHT_INITIALIZERS.register_module(name='FasterViTPretrained')
+class PretrainedBackbone:
+    """What ``init_cfg=dict(type='Pretrained', ...)`` of a FasterViT does.
+
+    Args:
+        checkpoint: As :func:`load_backbone`'s.
+        prefix: As :func:`load_backbone`'s.
+        allow_partial: As :func:`load_backbone`'s.
+        map_location: As :func:`load_backbone`'s.
+    """
+
+    def __init__(self, checkpoint: str, prefix: Optional[str] = None, allow_partial: bool = False,
+                 map_location='cpu'):
+        self.checkpoint = checkpoint
+        self.prefix = prefix
+        self.allow_partial = allow_partial
+        self.map_location = map_location
+
+    def __call__(self, module: nn.Module) -> None:
+        load_backbone(module, self.checkpoint, self.prefix, self.allow_partial, self.map_location)
+        if hasattr(module, '_params_init_info'):
+            update_init_info(module, init_info=f'Pretrained: load from {self.checkpoint}')
+
+
+def _counts(key: str) -> bool:
+    return not key.startswith(_OUT_NORMS) and not key.endswith('num_batches_tracked')
+
+
+def _belongs_to_built_part(key: str, own: Mapping[str, Tensor]) -> bool:
+    """Whether a tensor without a place belongs to a stage that was built.
+
+    Stages behind the last output are not built, and an output norm for a stage that is no longer
+    an output has no use; tensors of a built stage that find no place mean another network.
+    """
+    part = '.'.join(key.split('.')[:2]) + '.'
+    return key.startswith(('stem.', 'stages.', 'downsamples.')) and any(
+        k.startswith(part) for k in own)
+
+
+def _one_line(checkpoint: str, own: Mapping[str, Tensor], report: LoadReport) -> str:
+    line = (f'FasterViT: {len(report.loaded)} of the backbone\'s {len(own)} tensors came from '
+            f'{checkpoint}')
+    norms = [k for k in report.fresh if k.startswith(_OUT_NORMS)]
+    others = [k for k in report.fresh if not k.startswith(_OUT_NORMS)]
+    started = ([f'the {len(norms)} of the output norms'] if norms else []) + (
+        [f'{len(others)} others ({_some(others)})'] if others else [])
+    line += f'; started fresh: {" and ".join(started)}' if started else '; none started fresh'
+    return line + (f'; {len(report.unused)} of the file were not needed' if report.unused else '')
+
+
+def _some(names: List[str]) -> str:
+    return ', '.join(names[:3]) + (f' and {len(names) - 3} more' if len(names) > 3 else '')
