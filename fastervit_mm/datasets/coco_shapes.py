@@ -17,7 +17,7 @@ class ShapesDataset(CocoDataset):
 
     METAINFO = dict(
         classes=CLASSES,
-        palette=[(220, 20, 60), (30, 144, 255), (60, 179, 113), (255, 165, 0), (148, 0, 211)])
+        palette=[(220, 20, 60), (30, 144, 255), (60, 179, 113), (255, 165, 0)])
 
     def __init__(self, *args, data_root: str = 'data/shapes', **kwargs):
         make_shapes(data_root)

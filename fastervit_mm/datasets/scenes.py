@@ -5,12 +5,12 @@ Shapes overlap, are turned, many are small, and lie on a cluttered ground of gra
 scrawls and blobs that are no class.
 """
 from dataclasses import dataclass
-from typing import List, Tuple
+from typing import List, Optional, Tuple
 
 import cv2
 import numpy as np
 
-CLASSES = ('circle', 'square', 'triangle', 'star', 'cross')
+CLASSES = ('circle', 'square', 'triangle', 'star')
 _FINE = 4  # subpixels along a pixel's side; edges are smooth as in a photograph
 
 
@@ -49,16 +49,7 @@ def outline(label: int) -> np.ndarray:
         return _polar(np.arange(4) / 4, 1.0)
     if name == 'triangle':
         return _polar(np.arange(3) / 3, 1.0)
-    if name == 'star':
-        return _polar(np.arange(10) / 10, np.where(np.arange(10) % 2, 0.42, 1.0))
-    arm = 0.36  # the cross: half the width of an arm
-    quarter = np.array([(1.0, arm), (arm, arm), (arm, 1.0), (-arm, 1.0)])
-    turns = [np.array([[0, -1], [1, 0]])] * 4
-    corners, turn = [], np.eye(2)
-    for step in turns:
-        corners.append(quarter[:3] @ turn.T)
-        turn = step @ turn
-    return np.concatenate(corners) / np.hypot(1, arm)
+    return _polar(np.arange(10) / 10, np.where(np.arange(10) % 2, 0.42, 1.0))
 
 
 def draw_scene(seed: int, size: int = 160, max_shapes: int = 8) -> Scene:
@@ -67,7 +58,7 @@ def draw_scene(seed: int, size: int = 160, max_shapes: int = 8) -> Scene:
     Args:
         seed: Any integer from 0 to 2**32 - 1.
         size: Side of the picture, in pixels.
-        max_shapes: Most shapes in one picture; the fewest is 2.
+        max_shapes: Most shapes in one picture; the fewest is 3.
 
     Returns:
         The scene. Shapes of which less than a third, or less than 40 pixels, can be seen behind
@@ -77,14 +68,15 @@ def draw_scene(seed: int, size: int = 160, max_shapes: int = 8) -> Scene:
     random = np.random.RandomState(seed)
     image = _ground(random, size)
     shapes = []
-    for _ in range(random.randint(2, max_shapes + 1)):
+    for _ in range(random.randint(3, max_shapes + 1)):
         # Half of them small in COCO's sense at 160 pixels (an area below 32 x 32).
-        radius = random.uniform(7, 16) if random.rand() < 0.5 else random.uniform(16, 36)
+        radius = random.uniform(9, 18) if random.rand() < 0.5 else random.uniform(18, 36)
         radius *= size / 160
         centre = random.uniform(0.8 * radius, size - 0.8 * radius, 2)
         label = random.randint(len(CLASSES))
-        shapes.append((label, _coverage(label, centre, radius, random.uniform(0, 2 * np.pi), size),
-                       _paint(random, size)))
+        coverage = _coverage(label, centre, radius, random.uniform(0, 2 * np.pi), size)
+        behind = image[coverage >= 0.5].mean(axis=0)
+        shapes.append((label, coverage, _paint(random, size, unlike=behind)))
     crowd = _crowd(random, size) if random.rand() < 0.1 else None
 
     # From the front backwards: a shape is kept where enough of it is not hidden by those kept
@@ -121,9 +113,10 @@ def _coverage(label: int, centre: np.ndarray, radius: float, angle: float,
     """(size, size) float in [0, 1]: how much of each pixel the shape covers."""
     cos, sin = np.cos(angle), np.sin(angle)
     corners = outline(label) @ np.array([[cos, sin], [-sin, cos]]) * radius + centre
+    # 16 subpixels of 240 average to whole numbers: no rounding that could differ elsewhere.
     fine = np.zeros((size * _FINE, size * _FINE), np.uint8)
-    cv2.fillPoly(fine, [np.rint(corners * _FINE).astype(np.int32)], 1)
-    return fine.reshape(size, _FINE, size, _FINE).mean(axis=(1, 3))
+    cv2.fillPoly(fine, [np.rint(corners * _FINE).astype(np.int32)], 240)
+    return cv2.resize(fine, (size, size), interpolation=cv2.INTER_AREA) / 240
 
 
 def _crowd(random: np.random.RandomState, size: int) -> Tuple[int, List, List]:
@@ -143,16 +136,19 @@ def _blend(image: np.ndarray, coverage: np.ndarray, paint: np.ndarray) -> None:
     image += coverage[..., None] * (paint - image)
 
 
-def _paint(random: np.random.RandomState, size: int) -> np.ndarray:
-    """(size, size, 3): a colour, plain, shaded or striped."""
+def _paint(random: np.random.RandomState, size: int, unlike: Optional[np.ndarray] = None
+           ) -> np.ndarray:
+    """(size, size, 3): a colour, plain, shaded or striped; one that shows before ``unlike``."""
     colour, other = random.uniform(0, 255, (2, 3))
+    while unlike is not None and np.abs(colour - unlike).max() < 90:
+        colour = random.uniform(0, 255, 3)
     kind = random.randint(3)
     if kind == 0:
         mix = np.zeros((size, size))
     elif kind == 1:
-        mix = 0.5 * _ramp(random, size)
+        mix = 0.4 * _ramp(random, size)
     else:
-        mix = 0.5 * (np.sin(_ramp(random, size) * random.uniform(40, 120)) > 0)
+        mix = 0.25 * (np.sin(_ramp(random, size) * random.uniform(40, 120)) > 0)
     return colour + mix[..., None] * (other - colour)
 
 
@@ -167,9 +163,9 @@ def _ramp(random: np.random.RandomState, size: int) -> np.ndarray:
 def _ground(random: np.random.RandomState, size: int) -> np.ndarray:
     """(size, size, 3): a cluttered background."""
     image = _paint(random, size)
-    coarse = random.normal(0, 30, (6, 6, 3))
+    coarse = random.normal(0, 20, (6, 6, 3))
     image = image + cv2.resize(coarse, (size, size), interpolation=cv2.INTER_LINEAR)
-    for _ in range(random.randint(3, 9)):
+    for _ in range(random.randint(2, 7)):
         # Scrawls and blobs in the shapes' own colours, so that colour tells nothing.
         clutter = np.zeros((size, size), np.uint8)
         if random.rand() < 0.5:
@@ -181,5 +177,5 @@ def _ground(random: np.random.RandomState, size: int) -> np.ndarray:
             radii = random.uniform(0.3, 1.0, 9) * random.uniform(0.05, 0.16) * size
             points = _polar(np.arange(9) / 9, radii) + random.uniform(0, size, 2)
             cv2.fillPoly(clutter, [np.rint(points).astype(np.int32)], 1)
-        _blend(image, 0.6 * clutter, _paint(random, size))
+        _blend(image, 0.4 * clutter, _paint(random, size))
     return image

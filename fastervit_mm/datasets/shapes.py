@@ -9,8 +9,8 @@ from typing import Dict, List
 
 import cv2
 import numpy as np
-from mmengine.utils import ProgressBar
 from pycocotools import mask as coco_mask
+from rich.progress import track
 
 from . import scenes
 from .scenes import CLASSES, Instance, Scene, draw_scene
@@ -81,8 +81,7 @@ def _make_split(root: Path, split: str, first_seed: int, count: int) -> None:
     (root / 'annotations').mkdir(exist_ok=True)
     images: List[Dict] = []
     annotations: List[Dict] = []
-    progress = ProgressBar(count)
-    for image_id in range(1, count + 1):
+    for image_id in track(range(1, count + 1), description=f'{split:>5}', transient=True):
         scene: Scene = draw_scene(first_seed + image_id)
         name = f'{image_id:06d}.png'
         if not cv2.imwrite(str(root / split / name), scene.image):
@@ -92,8 +91,6 @@ def _make_split(root: Path, split: str, first_seed: int, count: int) -> None:
         for instance in scene.instances:
             annotations.append(dict(id=len(annotations) + 1, image_id=image_id,
                                     **coco_annotation(instance)))
-        progress.update()
-    print()
     (root / 'annotations' / f'instances_{split}.json').write_text(json.dumps(dict(
         info=dict(description=f'fastervit_mm shapes, {split}'), images=images,
         annotations=annotations,

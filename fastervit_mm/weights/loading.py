@@ -12,6 +12,7 @@ from ..backbone import VARIANTS
 from .keys import translate
 from .reading import CheckpointError, read_checkpoint, tensors_of
 
+NO_FASTERVIT = 'no FasterViT'
 _OUT_NORMS = 'out_norms.'
 
 
@@ -55,14 +56,12 @@ def load_backbone(backbone: nn.Module, checkpoint: str, prefix: Optional[str] = 
     fitting = {k: v for k, v in tensors.items() if k in own and v.shape == own[k].shape}
     mismatched = {k: f'{tuple(v.shape)} in the file, {tuple(own[k].shape)} in the backbone'
                   for k, v in tensors.items() if k in own and v.shape != own[k].shape}
-    # torch counts a BatchNorm's batches for momentum=None alone; old files lack the counter.
     fresh = [k for k in own if k not in fitting]
-    unfilled = [k for k in fresh
-                if not k.startswith(_OUT_NORMS) and not k.endswith('num_batches_tracked')]
+    unfilled = [k for k in fresh if _must_be_filled(k)]
     unused = [k for k in tensors if k not in own]
     surplus = [k for k in unused if _belongs_to_built_part(k, own)]
 
-    if len(unfilled) == len([k for k in own if _counts(k)]):
+    if len(unfilled) == sum(_must_be_filled(k) for k in own):
         raise CheckpointError(
             f'checkpoint={checkpoint!r}: not a FasterViT: none of the backbone\'s tensors is in '
             f'it under a name and in a shape that fits. It looks like '
@@ -78,9 +77,8 @@ def load_backbone(backbone: nn.Module, checkpoint: str, prefix: Optional[str] = 
             problems.append(f'{len(surplus)} tensors of the file have no place ({_some(surplus)})')
         raise CheckpointError(
             f'checkpoint={checkpoint!r}: does not fit this backbone (arch='
-            f'{getattr(backbone, "arch", "?")!r}): {"; ".join(problems)}. The file looks like '
-            f'{describe(tensors)}. Set arch to that, or allow_partial=True in init_cfg to load '
-            'what fits')
+            f'{getattr(backbone, "arch", "?")!r}): {"; ".join(problems)}. '
+            f'{_remedy(describe(tensors))}allow_partial=True in init_cfg loads what fits')
 
     backbone.load_state_dict(OrderedDict(fitting), strict=False)
     report = LoadReport(list(fitting), fresh, unused, mismatched)
@@ -102,7 +100,7 @@ def describe(tensors: Mapping[str, Tensor]) -> str:
                             for s in (2, 3)),
             hierarchical='stages.2.carrier_init.conv.weight' in shapes)
     except (KeyError, IndexError):
-        return 'no FasterViT'
+        return NO_FASTERVIT
     names = [name for name, v in VARIANTS.items()
              if dict(stem_channels=v.stem_channels, embed_dim=v.embed_dim, depths=v.depths,
                      num_heads=v.num_heads[2:], hierarchical=v.hierarchical) == seen]
@@ -135,7 +133,14 @@ class PretrainedBackbone:
             update_init_info(module, init_info=f'Pretrained: load from {self.checkpoint}')
 
 
-def _counts(key: str) -> bool:
+def _remedy(looks_like: str) -> str:
+    if looks_like == NO_FASTERVIT:
+        return 'The file is cut down: stages are missing in it. '
+    return f'The file looks like {looks_like}. Set arch to that; '
+
+
+def _must_be_filled(key: str) -> bool:
+    # A BatchNorm's counter matters for momentum=None alone, and old files lack it.
     return not key.startswith(_OUT_NORMS) and not key.endswith('num_batches_tracked')
 
 

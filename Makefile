@@ -1,0 +1,39 @@
+# Two commands:  make demo  and  make test.  Each makes its environment (.venv) where needed.
+
+# The first Python from 3.10 to 3.12 that runs; name another with  make demo PYTHON=...
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.10 python; do \
+	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
+	&& echo $$p && break; done)
+RUN := .venv/bin/python -W ignore
+DEMO := work_dirs/demo
+CONFIG := configs/mmdet/cascade_fvit_shapes.py
+
+.PHONY: help env demo test lint clean distclean
+
+help:
+	@echo 'make demo   train a small Cascade Mask R-CNN on generated shapes, evaluate, draw'
+	@echo 'make test   the whole test suite'
+	@echo 'make lint   ruff'
+	@echo 'make env    the environment alone, .venv'
+	@echo 'make clean  what runs left behind (keeps .venv); make distclean takes .venv too'
+
+env:
+	@test -n "$(PYTHON)" || { echo 'No Python from 3.10 to 3.12 was found. Install one (Debian,' \
+	'Ubuntu: sudo apt install python3.11 python3.11-venv python3.11-dev), or name it:' \
+	'make demo PYTHON=/path/to/python3.11' >&2; exit 1; }
+	@$(PYTHON) tools/make_env.py
+
+demo: env
+	@$(RUN) tools/demo.py $(CONFIG) --work-dir $(DEMO)
+
+test: env
+	$(RUN) -m pytest --durations=15 $(TESTS)
+
+lint: env
+	$(RUN) -m ruff check .
+
+clean:
+	rm -rf work_dirs data/shapes build dist *.egg-info .pytest_cache .hypothesis .ruff_cache
+
+distclean: clean
+	rm -rf .venv

@@ -1,0 +1,23 @@
+# Cascade Mask R-CNN with FasterViT-2 on COCO: AdamW, lr 1e-4, 36 epochs, batch 16 as 8 x 2.
+# Heads (4conv1fc, GIoU on decoded boxes, SyncBN), augmentation and schedule are those of mmdet's
+# own cascade ConvNeXt config, so that numbers compare.
+_base_ = [
+    'mmdet::convnext/cascade-mask-rcnn_convnext-t-p4-w7_fpn_4conv1fc-giou_amp-ms-crop-3x_coco.py',
+    '../_base_/fastervit.py',
+]
+custom_imports = dict(imports=['fastervit_mm', 'fastervit_mm.engine'], allow_failed_imports=False)
+
+checkpoint_file = 'fastervit://2-224-1k'
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='FasterViT',
+        arch='2',
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint_file)),
+    neck=dict(in_channels=[96, 192, 384, 768]))
+
+optim_wrapper = dict(
+    _delete_=True,
+    type='AmpOptimWrapper',
+    optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
+    paramwise_cfg={{_base_.fastervit_paramwise_cfg}})

@@ -1,0 +1,6 @@
+_base_ = './cascade_fvit.py'
+
+checkpoint_file = 'fastervit://1-224-1k'
+model = dict(
+    backbone=dict(arch='1', init_cfg=dict(checkpoint=checkpoint_file)),
+    neck=dict(in_channels=[80, 160, 320, 640]))

@@ -1,0 +1,6 @@
+_base_ = './cascade_fvit.py'
+
+checkpoint_file = 'fastervit://3-224-1k'
+model = dict(
+    backbone=dict(arch='3', init_cfg=dict(checkpoint=checkpoint_file)),
+    neck=dict(in_channels=[128, 256, 512, 1024]))

@@ -1,0 +1,6 @@
+_base_ = './cascade_fvit.py'
+
+checkpoint_file = 'fastervit://5-224-1k'
+model = dict(
+    backbone=dict(arch='5', init_cfg=dict(checkpoint=checkpoint_file)),
+    neck=dict(in_channels=[320, 640, 1280, 2560]))

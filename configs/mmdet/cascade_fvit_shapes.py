@@ -1,0 +1,104 @@
+# The detector of cascade_fvit.py, small, on the embedded shapes: from scratch to a working
+# detector in minutes on two CPU cores. The data are made on first use, in data/shapes/.
+_base_ = './cascade_fvit.py'
+custom_imports = dict(imports=['fastervit_mm', 'fastervit_mm.engine', 'fastervit_mm.datasets'])
+
+checkpoint_file = None
+num_classes = 4
+width = 48
+# From scratch, an FPN and heads without a norm stayed at the background rate. GN does not mind
+# small batches.
+norm_cfg = dict(type='GN', num_groups=16)
+model = dict(
+    backbone=dict(
+        arch=dict(
+            _delete_=True, embed_dim=32, stem_channels=32, depths=(1, 1, 2, 1),
+            num_heads=(1, 2, 4, 8), drop_path_rate=0.),
+        init_cfg=None),
+    neck=dict(in_channels=[32, 64, 128, 256], out_channels=width, norm_cfg=norm_cfg),
+    rpn_head=dict(
+        in_channels=width, feat_channels=width, anchor_generator=dict(scales=[4])),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=width, roi_layer=dict(sampling_ratio=2)),
+        bbox_head=[
+            dict(
+                type='ConvFCBBoxHead',
+                num_shared_convs=0,
+                num_shared_fcs=2,
+                in_channels=width,
+                fc_out_channels=256,
+                roi_feat_size=7,
+                num_classes=num_classes,
+                bbox_coder=dict(
+                    type='DeltaXYWHBBoxCoder', target_means=[0.] * 4, target_stds=target_stds),
+                reg_class_agnostic=False,
+                reg_decoded_bbox=True,
+                loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.),
+                loss_bbox=dict(type='GIoULoss', loss_weight=10.))
+            for target_stds in (
+                [0.1, 0.1, 0.2, 0.2], [0.05, 0.05, 0.1, 0.1], [0.033, 0.033, 0.067, 0.067])
+        ],
+        mask_roi_extractor=dict(out_channels=width, roi_layer=dict(sampling_ratio=2)),
+        mask_head=dict(
+            num_convs=2, in_channels=width, conv_out_channels=32, num_classes=num_classes,
+            norm_cfg=norm_cfg)),
+    train_cfg=dict(
+        rpn=dict(sampler=dict(num=64)),
+        rpn_proposal=dict(nms_pre=300, max_per_img=200),
+        rcnn=[
+            dict(
+                assigner=dict(
+                    type='MaxIoUAssigner', pos_iou_thr=iou, neg_iou_thr=iou, min_pos_iou=iou,
+                    match_low_quality=False, ignore_iof_thr=-1),
+                sampler=dict(
+                    type='RandomSampler', num=20, pos_fraction=0.35, neg_pos_ub=-1,
+                    add_gt_as_proposals=True),
+                mask_size=28,
+                pos_weight=-1,
+                debug=False) for iou in (0.5, 0.6, 0.7)
+        ]),
+    test_cfg=dict(rpn=dict(nms_pre=200, max_per_img=100)))
+
+dataset_type = 'ShapesDataset'
+data_root = 'data/shapes/'
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackDetInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(160, 160), keep_ratio=True),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(
+        type='PackDetInputs',
+        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+]
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=1,
+    dataset=dict(
+        type=dataset_type, data_root=data_root, ann_file='annotations/instances_train.json',
+        data_prefix=dict(img='train/'), filter_cfg=dict(min_size=8), pipeline=train_pipeline))
+val_dataloader = dict(
+    num_workers=1,
+    dataset=dict(
+        type=dataset_type, data_root=data_root, ann_file='annotations/instances_val.json',
+        data_prefix=dict(img='val/'), pipeline=test_pipeline))
+test_dataloader = val_dataloader
+val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
+test_evaluator = val_evaluator
+
+max_epochs = 6
+train_cfg = dict(max_epochs=max_epochs, val_interval=3)
+optim_wrapper = dict(
+    type='OptimWrapper', optimizer=dict(lr=6e-4),
+    clip_grad=dict(max_norm=10.))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
+    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=max_epochs,
+         convert_to_iter_based=True),
+]
+randomness = dict(seed=0)
+default_hooks = dict(logger=dict(interval=20))

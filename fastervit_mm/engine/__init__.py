@@ -1,0 +1,4 @@
+"""What training and testing need and mmengine lacks; importing this registers the hooks."""
+from .hooks import CompleteCheckpointHook, CurvesHook
+
+__all__ = ['CompleteCheckpointHook', 'CurvesHook']

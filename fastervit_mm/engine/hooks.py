@@ -1,0 +1,54 @@
+"""Hooks of mmengine's runner."""
+from pathlib import Path
+
+from mmengine.dist import master_only
+from mmengine.hooks import Hook
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+from ..weights import CheckpointError
+from .curves import plot_run
+
+
+@HOOKS.register_module()
+class CurvesHook(Hook):
+    """Leave a picture of the loss and of the metrics in ``work_dir/curves.png`` after training.
+
+    Made from the scalars that mmengine's ``LoggerHook`` and ``LocalVisBackend`` write.
+    """
+    priority = 'VERY_LOW'  # behind LoggerHook, which writes the last scalars
+
+    @master_only
+    def after_train(self, runner: Runner) -> None:
+        picture = Path(runner.work_dir) / 'curves.png'
+        if plot_run(runner.log_dir, picture):
+            runner.logger.info(f'Curves of loss and metrics: {picture}')
+
+
+@HOOKS.register_module()
+class CompleteCheckpointHook(Hook):
+    """Refuse a checkpoint that does not fill the model it is loaded into.
+
+    mmengine loads with ``strict=False``: with a checkpoint of another variant it warns and goes on
+    to evaluate a half-random network.
+    """
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        model = runner.model
+        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+            model = model.module
+        own = model.state_dict()
+        tensors = {k[len('module.'):] if k.startswith('module.') else k: v
+                   for k, v in checkpoint.get('state_dict', checkpoint).items()}
+        missing = [k for k in own if k not in tensors and not k.endswith('num_batches_tracked')]
+        mismatched = [f'{k} ({tuple(tensors[k].shape)} in the file, {tuple(own[k].shape)} in the '
+                      'model)' for k in own if k in tensors and tensors[k].shape != own[k].shape]
+        unexpected = [k for k in tensors if k not in own]
+        if missing or mismatched:
+            raise CheckpointError(
+                f'checkpoint={runner._load_from!r}: does not fit the model of this config: '
+                f'{len(missing)} of {len(own)} tensors are missing {missing[:3]}, '
+                f'{len(mismatched)} have another shape {mismatched[:3]}, {len(unexpected)} of the '
+                f'file have no place {unexpected[:3]}. Give the config that the checkpoint was '
+                'trained with; it lies beside it in the work directory')

@@ -1,0 +1,194 @@
+"""Training and testing of any OpenMMLab config from the command line: what tools/ call."""
+import os
+from copy import deepcopy
+from pathlib import Path
+from typing import Optional, Union
+
+from mmengine.config import Config, ConfigDict
+from mmengine.device import (is_cuda_available, is_mlu_available, is_musa_available,
+                             is_npu_available)
+from mmengine.logging import print_log
+from mmengine.registry import RUNNERS, init_default_scope
+from mmengine.runner import Runner
+
+
+def load_config(config: str, launcher: str = 'none', work_dir: Optional[str] = None,
+                cfg_options: Optional[dict] = None) -> Config:
+    """A config with what the command line says of it.
+
+    Args:
+        config: Path of the config.
+        launcher: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
+        work_dir: Folder of the run's logs and checkpoints. Default the config's own, else
+            ``./work_dirs/`` and the config's name.
+        cfg_options: Settings that replace the config's, by dotted name.
+
+    Raises:
+        FileNotFoundError: Where there is no such config.
+    """
+    if not os.path.isfile(config):
+        raise FileNotFoundError(f'config={config!r}: no such file '
+                                f'({os.path.abspath(config)})')
+    cfg = Config.fromfile(config)
+    cfg.launcher = launcher
+    if cfg_options is not None:
+        cfg.merge_from_dict(cfg_options)
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = os.path.join('./work_dirs', Path(config).stem)
+    return cfg
+
+
+def build_runner(cfg: Config) -> Runner:
+    """The runner of a config."""
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def train(cfg: Config, amp: bool = False, auto_scale_lr: bool = False,
+          resume: Union[str, None] = None) -> Runner:
+    """Train what a config says.
+
+    Args:
+        cfg: From :func:`load_config`.
+        amp: Mixed precision, also where the config does not say so.
+        auto_scale_lr: Scale the learning rate by the batch over ``auto_scale_lr.base_batch_size``.
+        resume: ``'auto'`` to go on from the newest checkpoint of the work directory, or the path
+            of one.
+
+    Returns:
+        The runner, after training.
+
+    Raises:
+        ValueError: For an argument that the config or the machine cannot follow.
+    """
+    if amp:
+        if not _has_amp_device():
+            raise ValueError('amp=True: mixed precision trains on a GPU, NPU, MLU or MUSA device, '
+                             'and none is here. Leave --amp out')
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    elif cfg.optim_wrapper.get('type') == 'AmpOptimWrapper' and not _has_amp_device():
+        print_log('No GPU here: the config\'s mixed precision is left out, training is in float32',
+                  logger='current')
+        cfg.optim_wrapper.type = 'OptimWrapper'
+        for setting in ('loss_scale', 'dtype', 'use_fsdp'):
+            cfg.optim_wrapper.pop(setting, None)
+    if auto_scale_lr:
+        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+            raise ValueError('auto_scale_lr=True: the config has no auto_scale_lr.base_batch_size; '
+                             'add auto_scale_lr=dict(base_batch_size=16), 16 being the batch that '
+                             'its learning rate was chosen for')
+        cfg.auto_scale_lr.enable = True
+    if resume == 'auto':
+        cfg.resume, cfg.load_from = True, None
+    elif resume is not None:
+        if not os.path.isfile(resume) and '://' not in resume:
+            raise FileNotFoundError(f'resume={resume!r}: no such checkpoint '
+                                    f'({os.path.abspath(resume)})')
+        cfg.resume, cfg.load_from = True, resume
+    runner = build_runner(cfg)
+    runner.train()
+    return runner
+
+
+def test(cfg: Config, checkpoint: str, out: Optional[str] = None, show: bool = False,
+         show_dir: Optional[str] = None, wait_time: float = 2, tta: bool = False) -> dict:
+    """Evaluate a checkpoint as a config says.
+
+    Args:
+        cfg: From :func:`load_config`.
+        checkpoint: Path or URL. It must fill the whole model.
+        out: Where predictions go: for detectors a ``.pkl`` file, for segmentors a folder of label
+            maps.
+        show: Show each prediction in a window.
+        show_dir: Folder for pictures of predictions, beside the ground truth where there is one.
+        wait_time: Seconds between two pictures of ``show``.
+        tta: Test-time augmentation, the config's own or, for detectors, a flip.
+
+    Returns:
+        The metrics.
+
+    Raises:
+        CheckpointError: For a checkpoint that does not fill the model.
+        ValueError: For an argument that the config cannot follow.
+    """
+    cfg.load_from = checkpoint
+    hooks = [*(cfg.get('custom_hooks') or []), dict(type='CompleteCheckpointHook')]
+    cfg.custom_hooks = hooks
+    segments = cfg.get('default_scope') == 'mmseg'
+    if show or show_dir:
+        _draw(cfg, show, show_dir, wait_time, segments)
+    if out is not None:
+        _check_out(out, segments)
+        if segments:
+            cfg.test_evaluator.update(output_dir=out, keep_results=True)
+    if tta:
+        _augment(cfg, segments)
+    runner = build_runner(cfg)
+    if out is not None and not segments:
+        from mmdet.evaluation import DumpDetResults
+        runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=out))
+    return runner.test()
+
+
+def _draw(cfg: Config, show: bool, show_dir: Optional[str], wait_time: float,
+          segments: bool) -> None:
+    if 'visualization' not in cfg.get('default_hooks', {}):
+        raise ValueError('show and show_dir need a visualization hook in the config: '
+                         'default_hooks=dict(visualization=dict(type='
+                         f'{"SegVisualizationHook" if segments else "DetVisualizationHook"!r}))')
+    hook = cfg.default_hooks.visualization
+    hook.draw = True
+    if show:
+        hook.show, hook.wait_time = True, wait_time
+    if show_dir:
+        # Absolute: mmdet would otherwise put the folder below work_dir/timestamp.
+        show_dir = os.path.abspath(show_dir)
+        if segments:
+            cfg.visualizer.save_dir = show_dir
+        else:
+            hook.test_out_dir = show_dir
+
+
+def _check_out(out: str, segments: bool) -> None:
+    if segments and os.path.splitext(out)[1]:
+        raise ValueError(f'out={out!r}: a segmentor writes one label map for each image; give a '
+                         'folder')
+    if not segments and not out.endswith(('.pkl', '.pickle')):
+        raise ValueError(f'out={out!r}: a detector\'s predictions go to one file; give a name '
+                         'that ends in .pkl')
+
+
+def _augment(cfg: Config, segments: bool) -> None:
+    if segments and not ('tta_model' in cfg and 'tta_pipeline' in cfg):
+        raise ValueError('tta=True: the config has no tta_model and tta_pipeline; mmseg\'s '
+                         'installed bases have them')
+    if 'tta_model' not in cfg:
+        cfg.tta_model = dict(type='DetTTAModel', tta_cfg=dict(
+            nms=dict(type='nms', iou_threshold=0.5), max_per_img=100))
+    if 'tta_pipeline' not in cfg:
+        pipeline = deepcopy(_innermost(cfg.test_dataloader.dataset).pipeline)
+        packing = pipeline.pop()
+        # The merge undoes each flip by these.
+        packing['meta_keys'] = (*packing.get('meta_keys', (
+            'img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+            'flip', 'flip_direction')
+        flips = [dict(type='RandomFlip', prob=prob) for prob in (1., 0.)]
+        cfg.tta_pipeline = [*pipeline,
+                            dict(type='TestTimeAug', transforms=[flips, [packing]])]
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    _innermost(cfg.test_dataloader.dataset).pipeline = cfg.tta_pipeline
+
+
+def _innermost(dataset: ConfigDict) -> ConfigDict:
+    """The data set inside wrappers such as RepeatDataset."""
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    return dataset
+
+
+def _has_amp_device() -> bool:
+    return (is_cuda_available() or is_npu_available() or is_mlu_available()
+            or is_musa_available())

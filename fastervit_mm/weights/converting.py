@@ -1,0 +1,44 @@
+"""Slimming a training checkpoint to the backbone's tensors."""
+import os
+
+import torch
+
+from .keys import translate
+from .loading import NO_FASTERVIT, describe
+from .reading import CheckpointError, fetch, read_checkpoint, tensors_of
+
+
+def convert(source: str, target: str) -> str:
+    """Write the backbone's tensors of ``source``, under this package's names, to ``target``.
+
+    Args:
+        source: Path, URL or ``fastervit://`` name.
+        target: File to write.
+
+    Returns:
+        What was written, in one line.
+
+    Raises:
+        FileExistsError: Where ``target`` exists; it is left alone.
+        CheckpointError: For a source that holds no FasterViT.
+    """
+    if os.path.exists(target):
+        raise FileExistsError(f'OUT={target!r}: exists already; give a new name or remove it')
+    tensors = translate(tensors_of(read_checkpoint(source), source))
+    looks_like = describe(tensors)
+    if looks_like == NO_FASTERVIT:
+        raise CheckpointError(f'IN={source!r}: looks like {looks_like}; its first names are '
+                              f'{list(tensors)[:4]}')
+    # A copy of each: a tensor that is a view would take its whole storage along.
+    state_dict = {name: tensor.clone() for name, tensor in tensors.items()}
+    partial = f'{target}.partial'
+    try:
+        torch.save(dict(meta=dict(source=os.path.basename(source)), state_dict=state_dict),
+                   partial)
+        os.replace(partial, target)
+    finally:
+        if os.path.exists(partial):
+            os.remove(partial)
+    before, after = (os.path.getsize(path) / 2**20 for path in (fetch(source), target))
+    return (f'{target}: {len(state_dict)} tensors of {looks_like}, {after:.1f} MiB of '
+            f'{before:.1f} MiB')

@@ -1,0 +1,246 @@
+"""The contract that OpenMMLab users expect of a backbone."""
+import copy
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mmengine.registry import MODELS
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from fastervit_mm import FasterViT
+from fastervit_mm.backbone import VARIANTS
+from tests.conftest import REPO, TINY, stir
+
+
+def test_found_from_every_child_registry():
+    import mmdet.registry
+    import mmpretrain.registry
+    import mmseg.registry
+    for registry in (MODELS, mmdet.registry.MODELS, mmseg.registry.MODELS,
+                     mmpretrain.registry.MODELS):
+        assert registry.get('FasterViT') is FasterViT
+
+
+def test_runs_without_mmcv_mmdet_and_mmseg():
+    code = ("import sys\n"
+            "for name in ('mmcv', 'mmdet', 'mmseg', 'mmpretrain'): sys.modules[name] = None\n"
+            "import torch, fastervit_mm\n"
+            "print(len(fastervit_mm.FasterViT('0')(torch.rand(1, 3, 64, 64))))")
+    done = subprocess.run([sys.executable, '-c', code], cwd=REPO, capture_output=True, text=True)
+    assert done.stdout.strip() == '4', done.stderr
+
+
+MODEL = FasterViT(TINY).eval()
+
+
+@settings(deadline=None, max_examples=30)
+@given(height=st.integers(32, 260), width=st.integers(32, 260), batch=st.integers(1, 2))
+def test_any_size_gives_ceil_strided_maps(height, width, batch):
+    with torch.no_grad():
+        maps = MODEL(torch.rand(batch, 3, height, width))
+    for i, m in enumerate(maps):
+        stride = 4 * 2**i
+        assert m.shape == (batch, MODEL.out_channels[i], math.ceil(height / stride),
+                           math.ceil(width / stride))
+        assert m.isfinite().all()
+
+
+@settings(deadline=None, max_examples=15)
+@given(height=st.integers(32, 200), width=st.integers(32, 200))
+def test_an_image_is_computed_alike_alone_and_in_a_batch(height, width):
+    images = torch.rand(2, 3, height, width)
+    with torch.no_grad():
+        for both, alone in zip(MODEL(images), MODEL(images[1:])):
+            torch.testing.assert_close(both[1:], alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('out_indices', [(0, ), (1, ), (0, 2), (3, ), (1, 2, 3)])
+def test_no_parameter_is_without_a_gradient(tiny_arch, out_indices):
+    model = FasterViT(tiny_arch, out_indices=out_indices)
+    outs = model(torch.rand(2, 3, 70, 50))
+    assert [o.shape[1] for o in outs] == list(model.out_channels)
+    sum(o.square().mean() for o in outs).backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None] == []
+
+
+def test_outputs_are_taken_before_the_downsampling_and_normed(tiny_arch):
+    model = FasterViT(tiny_arch, out_norm=None)
+    normed = FasterViT(tiny_arch, out_norm='BN')
+    normed.load_state_dict(model.state_dict(), strict=False)
+    image = torch.rand(2, 3, 64, 96)
+    for plain, out in zip(model(image), normed(image)):
+        expected = torch.nn.functional.batch_norm(plain, None, None, training=True)
+        torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_layer_norm_outputs_are_normed_over_channels(tiny_arch):
+    for out in FasterViT(tiny_arch, out_norm='LN')(torch.rand(1, 3, 64, 64)):
+        torch.testing.assert_close(out.mean(1), torch.zeros_like(out.mean(1)), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize('frozen_stages', [-1, 0, 1, 2, 3, 4])
+def test_frozen_stages_hold_after_train(tiny_arch, frozen_stages):
+    model = FasterViT(tiny_arch, frozen_stages=frozen_stages).train()
+    model.eval()
+    model.train()
+    frozen = ['stem.'] if frozen_stages >= 0 else []
+    for stage in range(max(frozen_stages, 0)):
+        frozen += [f'stages.{stage}.', f'downsamples.{stage}.']
+    for name, parameter in model.named_parameters():
+        assert parameter.requires_grad is not name.startswith(tuple(frozen) or ('-', )), name
+    for name, module in model.named_modules():
+        if isinstance(module, _BatchNorm):
+            assert module.training is not f'{name}.'.startswith(tuple(frozen) or ('-', )), name
+    before = copy.deepcopy(model.state_dict())
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    sum(o.square().mean() for o in model(torch.rand(2, 3, 64, 64))).backward()
+    optimizer.step()
+    for name, tensor in model.state_dict().items():
+        if name.startswith(tuple(frozen) or ('-', )):
+            assert torch.equal(tensor, before[name]), name
+
+
+def test_norm_eval_keeps_every_batch_norm_on_its_statistics(tiny_arch):
+    model = FasterViT(tiny_arch, norm_eval=True).train()
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
+    assert norms and not any(m.training for m in norms)
+    assert model.training and model.stages[2].training
+    before = [m.running_mean.clone() for m in norms]
+    model(torch.rand(2, 3, 64, 64))
+    assert all(torch.equal(m.running_mean, b) for m, b in zip(norms, before))
+
+
+def test_with_cp_gives_the_same_gradients_and_statistics(tiny_arch):
+    plain = FasterViT(tiny_arch, drop_path_rate=0.3)
+    stir(plain)
+    saving = FasterViT(tiny_arch, drop_path_rate=0.3, with_cp=True)
+    saving.load_state_dict(plain.state_dict())
+    image = torch.rand(2, 3, 96, 64)
+    for model in (plain, saving):
+        torch.manual_seed(3)  # the same blocks dropped
+        sum(o.square().mean() for o in model(image)).backward()
+    for (name, a), b in zip(plain.named_parameters(), saving.parameters()):
+        torch.testing.assert_close(b.grad, a.grad, rtol=1e-4, atol=1e-6, msg=name)
+    for (name, a), b in zip(plain.named_buffers(), saving.buffers()):
+        torch.testing.assert_close(b, a, msg=name)
+
+
+def test_with_cp_saves_activations(tiny_arch):
+    def kept_bytes(model):
+        kept = {}
+        with torch.autograd.graph.saved_tensors_hooks(
+                lambda t: kept.setdefault(t.data_ptr(), t.nbytes) and t, lambda t: t):
+            model(torch.rand(1, 3, 128, 128))
+        return sum(kept.values())
+
+    assert kept_bytes(FasterViT(tiny_arch, with_cp=True)) < 0.5 * kept_bytes(FasterViT(tiny_arch))
+
+
+def test_drop_path_drops_whole_images(tiny_arch):
+    """An image either gets a block's branch or does not, in all of its windows alike."""
+    from fastervit_mm.backbone.attention import WindowBlock
+    block = WindowBlock(8, 2, window_size=2, drop_path=0.5).train()
+    x = torch.rand(64, 5, 4, 8)
+    changed = (block.mix(x) != x).flatten(2).any(-1)
+    assert (changed.all(1) | ~changed.any(1)).all()
+    assert changed.any() and not changed.all()
+
+
+def test_state_dict_does_not_depend_on_window_or_size_seen(tiny_arch):
+    model = FasterViT(tiny_arch, window_size=7).eval()
+    before = {k: v.shape for k, v in model.state_dict().items()}
+    with torch.no_grad():
+        model(torch.rand(1, 3, 200, 64))
+    assert {k: v.shape for k, v in model.state_dict().items()} == before
+    other = FasterViT(tiny_arch, window_size=(10, 5), ct_size=3)
+    assert {k: v.shape for k, v in other.state_dict().items()} == before
+
+
+@pytest.mark.parametrize('window_size, ct_size', [(7, 2), (8, 1), (5, 3), (4, 4), ((14, 7), 2)])
+def test_other_windows_and_carrier_counts_run(tiny_arch, window_size, ct_size):
+    model = FasterViT(tiny_arch, window_size=window_size, ct_size=ct_size).eval()
+    assert all(m.isfinite().all() for m in model(torch.rand(1, 3, 32, 150)))
+
+
+def test_other_channels(tiny_arch):
+    assert FasterViT(tiny_arch, in_channels=4)(torch.rand(2, 4, 64, 64))[0].shape[1] == 16
+
+
+@pytest.mark.parametrize('arch', VARIANTS)
+def test_every_variant_is_built_to_its_table(arch):
+    with torch.device('meta'):
+        model = FasterViT(arch)
+    variant = VARIANTS[arch]
+    assert model.out_channels == tuple(variant.embed_dim * 2**i for i in range(4))
+    assert tuple(len(s.blocks) for s in model.stages) == variant.depths
+
+
+def test_half_precision_and_autocast(tiny_arch):
+    model = FasterViT(tiny_arch).eval()
+    image = torch.rand(1, 3, 64, 100)
+    with torch.no_grad():
+        expected = model(image)
+        with torch.autocast('cpu', torch.bfloat16):
+            mixed = model(image)
+        low = copy.deepcopy(model).bfloat16()(image.bfloat16())
+    for e, m, b in zip(expected, mixed, low):
+        torch.testing.assert_close(m.float(), e, rtol=0.1, atol=0.1)
+        torch.testing.assert_close(b.float(), e, rtol=0.1, atol=0.1)
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (dict(arch='7'), r"arch='7': give one of \['0', '1'"),
+    (dict(arch=dict(embed_dim=16, stem_channels=8, depths=(1, 1, 1, 1), width=3)),
+     r"unknown fields \['width'\]"),
+    (dict(arch=dict(embed_dim=16)), r"missing fields \['stem_channels', 'depths'\]"),
+    (dict(arch=dict(TINY, num_heads=(1, 1, 3, 4))), '3 heads do not divide'),
+    (dict(out_indices=(4, )), r'out_indices=\(4,\): FasterViT has stages 0 to 3'),
+    (dict(out_indices=(-1, )), r'out_indices=\(-1,\): FasterViT has stages 0 to 3'),
+    (dict(out_indices=()), r'out_indices=\(\): FasterViT has stages 0 to 3'),
+    (dict(out_indices=(2, 1)), 'ascending'),
+    (dict(out_indices=(1, 1)), 'ascending'),
+    (dict(out_norm='GN'), r"out_norm='GN': give one of \['BN', 'LN'\]"),
+    (dict(frozen_stages=5), 'frozen_stages=5'),
+    (dict(frozen_stages=-2), 'frozen_stages=-2'),
+    (dict(frozen_stages=3, out_indices=(0, 1)), 'up to 2'),
+    (dict(in_channels=0), 'in_channels=0'),
+    (dict(window_size=(7, )), r'window_size=\(7,\)'),
+    (dict(ct_size=8), 'ct_size=8'),
+    (dict(drop_path_rate=1.0), 'drop_path_rate=1.0'),
+])
+def test_bad_arguments_say_what_would_be_right(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        FasterViT(**{'arch': TINY, **arguments})
+
+
+@pytest.mark.parametrize('shape, message', [
+    ((1, 3, 31, 64), 'input of 31 x 64 pixels'),
+    ((1, 3, 64, 20), 'at least 32'),
+    ((1, 4, 64, 64), r'expected \(B, 3, H, W\)'),
+    ((3, 64, 64), r'expected \(B, 3, H, W\)'),
+])
+def test_bad_images_say_what_would_be_right(shape, message):
+    with pytest.raises(ValueError, match=message):
+        MODEL(torch.rand(shape))
+
+
+def test_distributed_training_needs_no_find_unused_parameters(tmp_path):
+    """Two real processes under DDP, two steps: DDP fails in the second if a parameter is unused."""
+    torch.multiprocessing.spawn(_train_distributed, (str(tmp_path / 'meet'), ), nprocs=2)
+
+
+def _train_distributed(rank: int, meeting_point: str) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group('gloo', init_method=f'file://{meeting_point}', rank=rank,
+                                         world_size=2)
+    model = torch.nn.parallel.DistributedDataParallel(FasterViT(TINY, out_indices=(0, 2)))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        sum(o.square().mean() for o in model(torch.rand(2, 3, 64, 64))).backward()
+        optimizer.step()
+    torch.distributed.destroy_process_group()

@@ -1,0 +1,90 @@
+"""The same weights give the authors' numbers at their training size."""
+import pytest
+import torch
+
+from fastervit_mm import FasterViT
+from fastervit_mm.weights import translate
+
+
+def relative_error(ours, theirs):
+    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
+
+
+def authors_maps(model, image):
+    """The four maps before each downsampling, and the last before the classifier's norm."""
+    maps = []
+    handles = [level.downsample.register_forward_pre_hook(lambda _, inputs: maps.append(inputs[0]))
+               for level in list(model.levels)[:3]]
+    handles.append(model.norm.register_forward_pre_hook(lambda _, inputs: maps.append(inputs[0])))
+    model(image)
+    for handle in handles:
+        handle.remove()
+    return maps
+
+
+# 5 and 6 are 4 with other widths and depths, and need 8 and 11 GB for this comparison.
+@pytest.mark.parametrize('arch', ['0', '1', '2', '3', '4'])
+def test_maps_and_input_gradient_equal_the_authors(arch, authors):
+    theirs = authors(arch)
+    ours = FasterViT(arch, out_norm=None).eval()
+    ours.load_state_dict(translate(theirs.state_dict()), strict=True)
+    image = torch.randn(1, 3, 224, 224, requires_grad=True)
+    same_image = image.detach().clone().requires_grad_()
+
+    expected = authors_maps(theirs, image)
+    got = ours(same_image)
+
+    for ours_map, their_map in zip(got, expected, strict=True):
+        assert ours_map.shape == their_map.shape
+        assert relative_error(ours_map, their_map) < 1e-5
+    directions = [torch.randn_like(m) for m in expected]
+    torch.autograd.backward(expected, directions)
+    torch.autograd.backward(got, directions)
+    assert relative_error(same_image.grad, image.grad) < 1e-5
+
+
+def test_training_mode_equals_the_authors_without_drop_path(authors):
+    theirs = authors('0')
+    for module in theirs.modules():
+        if type(module).__name__ == 'DropPath':
+            module.drop_prob = 0.0
+    ours = FasterViT('0', out_norm=None, drop_path_rate=0.0)
+    ours.load_state_dict(translate(theirs.state_dict()), strict=True)
+    image = torch.randn(2, 3, 224, 224)
+    for ours_map, their_map in zip(ours.train()(image), authors_maps(theirs.train(), image),
+                                   strict=True):
+        assert relative_error(ours_map, their_map) < 1e-5
+    for name in ('stem.norm1', 'stages.1.blocks.0.norm2'):
+        now = translate(theirs.state_dict())
+        torch.testing.assert_close(ours.state_dict()[f'{name}.running_var'],
+                                   now[f'{name}.running_var'])
+
+
+@pytest.mark.parametrize('arch, millions', [
+    ('0', 31.4), ('1', 53.4), ('2', 75.9), ('3', 159.5), ('4-21k-224', 271.9)])
+def test_parameters_with_the_classifier_are_as_published(arch, millions):
+    model = FasterViT(arch, out_norm=None)
+    width = model.out_channels[-1]
+    classifier = 2 * width + width * 1000 + 1000
+    total = sum(p.numel() for p in model.parameters()) + classifier
+    assert round(total / 1e6, 1) == pytest.approx(millions, abs=0.051)
+
+
+@pytest.mark.parametrize('arch, pixels', [('4-21k-224', 224), ('4-21k-384', 384)])
+def test_windows_without_carriers_equal_the_authors(arch, pixels):
+    """The 21K variants: windows of 14 and 24 in stage 3, no carriers."""
+    import warnings
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        import fastervit
+        name = {'4-21k-224': 'faster_vit_4_21k_224', '4-21k-384': 'faster_vit_4_21k_384'}[arch]
+        theirs = fastervit.create_model(name, pretrained=False)
+    from tests.conftest import stir
+    stir(theirs)
+    theirs.eval()
+    ours = FasterViT(arch, out_norm=None).eval()
+    ours.load_state_dict(translate(theirs.state_dict()), strict=True)
+    image = torch.randn(1, 3, pixels, pixels)
+    with torch.no_grad():
+        for ours_map, their_map in zip(ours(image), authors_maps(theirs, image), strict=True):
+            assert relative_error(ours_map, their_map) < 1e-5

@@ -1,0 +1,93 @@
+"""Every config builds what it says."""
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import init_default_scope
+
+from fastervit_mm.backbone import VARIANTS
+from fastervit_mm.weights import resolve
+from tests.conftest import REPO
+
+CONFIGS = sorted((REPO / 'configs' / 'mmdet').glob('*.py'))
+
+
+def build(cfg):
+    from mmdet.registry import MODELS
+    init_default_scope('mmdet')
+    return MODELS.build(cfg.model)
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda p: p.stem)
+def test_builds_with_matching_widths(path):
+    cfg = Config.fromfile(str(path))
+    with torch.device('meta'):
+        model = build(cfg)
+    assert tuple(cfg.model.neck.in_channels) == model.backbone.out_channels
+    if 'shapes' not in path.stem:
+        checkpoint = cfg.model.backbone.init_cfg.checkpoint
+        assert resolve(checkpoint) != checkpoint
+        arch = cfg.model.backbone.arch
+        assert checkpoint == f'fastervit://{arch}{"" if "21k" in arch else "-224-1k"}'
+
+
+def test_every_variant_has_a_config():
+    archs = {Config.fromfile(str(p)).model.backbone.arch for p in CONFIGS if 'shapes' not in p.stem}
+    assert archs == set(VARIANTS)
+
+
+def test_variants_say_only_what_differs():
+    for path in CONFIGS:
+        if path.stem not in ('cascade_fvit', 'cascade_fvit_shapes'):
+            assert len(path.read_text().splitlines()) <= 8, path
+
+
+def test_the_recipe():
+    cfg = Config.fromfile(str(REPO / 'configs/mmdet/cascade_fvit.py'))
+    assert cfg.train_cfg.max_epochs == 36
+    linear, steps = cfg.param_scheduler
+    assert (linear.type, linear.by_epoch, linear.begin, linear.end) == ('LinearLR', False, 0, 1000)
+    assert (steps.type, steps.milestones, steps.gamma) == ('MultiStepLR', [27, 33], 0.1)
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == ('AdamW', 1e-4, 0.05)
+    assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
+    assert 'constructor' not in cfg.optim_wrapper  # no layer-wise decay left from ConvNeXt
+    assert cfg.train_dataloader.batch_size == 2
+    assert cfg.auto_scale_lr.base_batch_size == 16
+    assert cfg.sync_bn == 'torch'
+    for head in cfg.model.roi_head.bbox_head:
+        assert (head.type, head.num_shared_convs, head.num_shared_fcs) == ('ConvFCBBoxHead', 4, 1)
+        assert head.reg_decoded_bbox and head.loss_bbox.type == 'GIoULoss'
+        assert head.norm_cfg.type == 'SyncBN'
+    swin = Config.fromfile(_installed('swin/mask-rcnn_swin-t-p4-w7_fpn_amp-ms-crop-3x_coco.py'))
+    assert cfg.train_pipeline == swin.train_pipeline
+
+
+def _installed(name):
+    from mmengine.config.utils import _get_package_and_cfg_path
+    from mmengine.utils import get_installed_path
+    package, path = _get_package_and_cfg_path(f'mmdet::{name}')
+    return f'{get_installed_path(package)}/.mim/configs/{path}'
+
+
+def test_weight_decay_spares_norms_biases_positions_and_layer_scale():
+    cfg = Config.fromfile(str(REPO / 'configs/mmdet/cascade_fvit_3.py'))
+    cfg.optim_wrapper.type = 'OptimWrapper'  # AMP needs a GPU; the groups are the same
+    cfg.model.backbone.init_cfg = None
+    cfg.model.backbone.arch = dict(embed_dim=16, stem_channels=8, depths=(1, 1, 1, 1),
+                                   num_heads=(1, 1, 2, 4), layer_scale=1e-5)
+    model = build(cfg)
+    groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
+    decay = {id(p): g['weight_decay'] for g in groups for p in g['params']}
+    norms = (torch.nn.modules.batchnorm._BatchNorm, torch.nn.LayerNorm)
+    spared, decayed = set(), set()
+    for module_name, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            full = f'{module_name}.{name}'
+            spare = (isinstance(module, norms) or name == 'bias' or 'position' in full
+                     or 'layer_scale' in full)
+            assert decay[id(parameter)] == (0 if spare else 0.05), full
+            (spared if spare else decayed).add(full)
+    assert 'backbone.stages.2.blocks.0.carrier_attn.position_bias.mlp.fc2.weight' in spared
+    assert 'backbone.stages.2.blocks.0.carrier_layer_scale1.gamma' in spared
+    assert 'backbone.stages.2.blocks.0.attn.qkv.weight' in decayed

@@ -1,0 +1,70 @@
+"""What several tests share."""
+import os
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+REPO = Path(__file__).resolve().parents[1]
+SHARED = REPO.parent / 'shared'
+
+os.environ.setdefault('MPLBACKEND', 'Agg')
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope='session')
+def authors():
+    """The authors' package, as an oracle: ``authors('2')`` is their ImageNet model."""
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        import fastervit
+
+    def create(arch: str):
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            model = fastervit.create_model(f'faster_vit_{arch}_224', pretrained=False)
+        stir(model)
+        return model.eval()
+
+    return create
+
+
+def stir(model: torch.nn.Module) -> None:
+    """Give norms and scales values that a mix-up would show, as training does.
+
+    As they begin, running statistics are 0 and 1, biases 0 and layer scales 1e-5.
+    """
+    generator = torch.Generator().manual_seed(1)
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.running_mean.normal_(0, 0.1, generator=generator)
+            module.running_var.uniform_(0.5, 1.5, generator=generator)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if 'gamma' in name or ('norm' in name and name.endswith('weight')):
+                parameter.uniform_(0.5, 1.5, generator=generator)
+            elif name.endswith('bias'):
+                parameter.normal_(0, 0.1, generator=generator)
+
+
+@pytest.fixture(scope='session')
+def tiny_coco() -> Path:
+    folder = SHARED / 'data' / 'tiny_coco'
+    assert folder.is_dir(), (f'{folder} is missing: the real COCO sample lies beside the '
+                             'repository, here and in CI; clone next to it to run this test')
+    return folder
+
+
+TINY = dict(embed_dim=16, stem_channels=8, depths=(1, 2, 2, 1), num_heads=(1, 1, 2, 4),
+            drop_path_rate=0.0)
+
+
+@pytest.fixture
+def tiny_arch() -> dict:
+    """A network that runs in milliseconds, with every part of the large ones."""
+    return dict(TINY, layer_scale=0.5, propagate_carriers=True)

@@ -1,0 +1,164 @@
+"""What train and test make of a config and the command line."""
+import subprocess
+import sys
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from fastervit_mm.engine import CompleteCheckpointHook, curves, launch
+from fastervit_mm.weights import CheckpointError
+from tests.conftest import REPO
+
+TRAIN, TEST = REPO / 'tools/train.py', REPO / 'tools/test.py'
+COCO_CONFIG = str(REPO / 'configs/mmdet/cascade_fvit.py')
+
+
+def test_the_flags_that_mmdet_users_know():
+    for tool, flags in ((TRAIN, '--work-dir --resume --amp --auto-scale-lr --cfg-options '
+                         '--launcher'),
+                        (TEST, '--work-dir --out --show --show-dir --wait-time --tta '
+                         '--cfg-options --launcher')):
+        done = subprocess.run([sys.executable, '-W', 'ignore', str(tool), '--help'],
+                              capture_output=True, text=True, cwd='/')
+        assert done.returncode == 0, done.stderr
+        assert all(flag in done.stdout for flag in flags.split())
+
+
+def test_an_absent_config_is_named():
+    with pytest.raises(FileNotFoundError, match="config='nowhere.py'"):
+        launch.load_config('nowhere.py')
+
+
+def test_the_work_dir_is_the_command_lines_or_the_configs_name(tmp_path):
+    assert launch.load_config(COCO_CONFIG).work_dir == './work_dirs/cascade_fvit'
+    assert launch.load_config(COCO_CONFIG, work_dir='elsewhere').work_dir == 'elsewhere'
+
+
+def test_options_replace_settings_by_dotted_name():
+    cfg = launch.load_config(COCO_CONFIG, cfg_options={'model.backbone.arch': '0'})
+    assert cfg.model.backbone.arch == '0'
+
+
+@pytest.fixture
+def built(monkeypatch):
+    """The configs that would have been run."""
+    seen = []
+
+    class Stop(Exception):
+        pass
+
+    def stop(cfg):
+        seen.append(cfg)
+        raise Stop
+
+    monkeypatch.setattr(launch, 'build_runner', stop)
+
+    def run(function, *args, **kwargs):
+        with pytest.raises(Stop):
+            function(*args, **kwargs)
+        return seen[-1]
+
+    return run
+
+
+@pytest.mark.parametrize('gpu, expected', [(True, 'AmpOptimWrapper'), (False, 'OptimWrapper')])
+def test_mixed_precision_is_left_out_where_there_is_no_gpu(built, monkeypatch, gpu, expected):
+    monkeypatch.setattr(launch, '_has_amp_device', lambda: gpu)
+    cfg = built(launch.train, launch.load_config(COCO_CONFIG))
+    assert cfg.optim_wrapper.type == expected
+
+
+def test_asking_for_amp_without_a_gpu_is_an_error(monkeypatch):
+    monkeypatch.setattr(launch, '_has_amp_device', lambda: False)
+    with pytest.raises(ValueError, match='amp=True.*Leave --amp out'):
+        launch.train(launch.load_config(COCO_CONFIG), amp=True)
+
+
+def test_resume_finds_or_names_the_checkpoint(built):
+    cfg = built(launch.train, launch.load_config(COCO_CONFIG), resume='auto')
+    assert cfg.resume and cfg.load_from is None
+    with pytest.raises(FileNotFoundError, match="resume='nowhere.pth'"):
+        launch.train(launch.load_config(COCO_CONFIG), resume='nowhere.pth')
+
+
+def test_auto_scale_lr_needs_a_base_batch(built):
+    assert built(launch.train, launch.load_config(COCO_CONFIG),
+                 auto_scale_lr=True).auto_scale_lr.enable
+    cfg = launch.load_config(COCO_CONFIG)
+    cfg.pop('auto_scale_lr')
+    with pytest.raises(ValueError, match='auto_scale_lr.base_batch_size'):
+        launch.train(cfg, auto_scale_lr=True)
+
+
+def test_detectors_predictions_go_to_a_pickle(built):
+    with pytest.raises(ValueError, match="out='folder': .* ends in .pkl"):
+        launch.test(launch.load_config(COCO_CONFIG), 'x.pth', out='folder')
+
+
+def mmseg_config():
+    from mmengine.utils import get_installed_path
+    path = (f'{get_installed_path("mmsegmentation")}/.mim/configs/swin/'
+            'swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py')
+    return launch.load_config(path)
+
+
+def test_mmseg_configs_go_through_the_same_tools(built, tmp_path):
+    cfg = built(launch.test, mmseg_config(), 'x.pth', out=str(tmp_path), show_dir='shown',
+                tta=True)
+    assert cfg.test_evaluator.output_dir == str(tmp_path) and cfg.test_evaluator.keep_results
+    assert cfg.model.type == 'SegTTAModel' and cfg.model.module.type == 'EncoderDecoder'
+    assert cfg.test_dataloader.dataset.pipeline[-1].type == 'TestTimeAug'
+    assert cfg.visualizer.save_dir.endswith('/shown') and cfg.default_hooks.visualization.draw
+    with pytest.raises(ValueError, match="out='x.pkl': .* give a folder"):
+        launch.test(mmseg_config(), 'x.pth', out='x.pkl')
+
+
+def test_flip_tta_is_added_for_detectors(built):
+    cfg = built(launch.test, launch.load_config(COCO_CONFIG), 'x.pth', tta=True)
+    assert cfg.model.type == 'DetTTAModel'
+    augmentation = cfg.test_dataloader.dataset.pipeline[-1]
+    assert augmentation.type == 'TestTimeAug'
+    assert 'flip' in augmentation.transforms[1][0].meta_keys
+
+
+class _Runner:
+    _load_from = 'other.pth'
+
+    def __init__(self, model):
+        self.model = model
+
+
+def test_a_checkpoint_of_another_model_is_refused():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
+    hook = CompleteCheckpointHook()
+    tensors = model.state_dict()
+    hook.after_load_checkpoint(_Runner(model), dict(state_dict=tensors))
+    hook.after_load_checkpoint(_Runner(model), {f'module.{k}': v for k, v in tensors.items()})
+    with pytest.raises(CheckpointError, match="1 of 7 tensors are missing .'0.weight'"):
+        hook.after_load_checkpoint(_Runner(model), dict(
+            state_dict={k: v for k, v in tensors.items() if k != '0.weight'}))
+    with pytest.raises(CheckpointError, match='1 have another shape'):
+        hook.after_load_checkpoint(_Runner(model), dict(
+            state_dict={**tensors, '0.weight': torch.rand(3, 5)}))
+
+
+def test_curves_put_metrics_at_their_iteration(tmp_path):
+    log = tmp_path / 'vis_data'
+    log.mkdir()
+    (log / 'scalars.json').write_text(
+        '{"lr": 0.1, "loss": 2.0, "iter": 50, "step": 50, "epoch": 1}\n'
+        '{"coco/bbox_mAP": 0.3, "time": 0.1, "step": 1}\n'
+        '{"lr": 0.1, "loss": 1.0, "iter": 100, "step": 100, "epoch": 2}\n'
+        '{"coco/bbox_mAP": 0.6, "time": 0.1, "step": 2}\n')
+    run = curves.read_run(tmp_path)
+    assert run['loss'] == [(50, 2.0), (100, 1.0)]
+    assert run['coco/bbox_mAP'] == [(50, 0.3), (100, 0.6)]
+    assert curves.plot_run(tmp_path, tmp_path / 'curves.png')
+    assert (tmp_path / 'curves.png').read_bytes().startswith(b'\x89PNG')
+    assert not curves.plot_run(tmp_path / 'nothing', tmp_path / 'none.png')
+
+
+def test_config_files_are_read_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert isinstance(launch.load_config(COCO_CONFIG), Config)

@@ -1,0 +1,33 @@
+#!/usr/bin/env python
+"""Keep the backbone's tensors of a published checkpoint alone, under this package's names.
+
+The authors' files hold optimizer state and a classifier: several times the size of the backbone.
+"""
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
+
+from fastervit_mm.weights import CheckpointError, convert  # noqa: E402
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('source', metavar='IN', help='path, URL or a name such as '
+                        'fastervit://2-224-1k')
+    parser.add_argument('target', metavar='OUT', help='file to write; it must not exist yet')
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    try:
+        print(convert(args.source, args.target))
+    except (CheckpointError, OSError, ValueError) as error:
+        sys.exit(f'convert_weights: {error}')
+
+
+if __name__ == '__main__':
+    main()

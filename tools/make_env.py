@@ -1,0 +1,224 @@
+#!/usr/bin/env python3
+"""Make .venv with everything this project needs, or say what is missing and what to do.
+
+Needs Python's standard library only. Run by `make`; running it again does only what is missing.
+"""
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+VENV = ROOT / '.venv'
+PYTHON = VENV / 'bin' / 'python'
+STAMP = VENV / 'made_by_make_env.json'
+CONSTRAINTS = ROOT / 'constraints.txt'
+CPU_INDEX = 'https://download.pytorch.org/whl/cpu'
+# Wheels of mmcv that were built here, a folder for each build of torch: compiled ops of one torch
+# do not work with another, and pip's own cache does not tell them apart.
+WHEELS = Path(os.environ.get('XDG_CACHE_HOME', Path.home() / '.cache')) / 'fastervit_mm' / 'wheels'
+
+READY_MADE = """\
+Ready-made pairs of torch and mmcv that need no compiler, in an environment of your own:
+  * OneDL's maintained forks with wheels for CUDA (the same import names; see the README of
+    onedl-mmcv for the list):  pip install torch==<version> --index-url <its CUDA index>
+    pip install onedl-mmcv --extra-index-url https://mmwheels.onedl.ai/simple/<cuda>-torch<version>/
+    pip install 'fastervit_mm[onedl]'
+  * OpenMMLab's own wheels of mmcv end with torch 2.1, older than this package supports."""
+
+CHECK_OPS = """
+import torch
+from mmcv.ops import nms, roi_align
+devices = ['cpu'] + (['cuda'] if torch.cuda.is_available() else [])
+for device in devices:
+    boxes = torch.tensor([[0., 0., 10., 10.], [1., 1., 10., 10.], [20., 20., 30., 30.]]).to(device)
+    kept = nms(boxes, torch.tensor([.9, .8, .7]).to(device), iou_threshold=.5)[1].tolist()
+    assert kept == [0, 2], kept
+    x = torch.ones(1, 1, 8, 8, device=device, requires_grad=True)
+    y = roi_align(x, torch.tensor([[0., 0., 0., 4., 4.]], device=device), (2, 2))
+    assert torch.allclose(y, torch.ones_like(y)), y
+    y.sum().backward()
+"""
+
+
+class Missing(Exception):
+    """Something this machine lacks; the message holds the remedy."""
+
+
+def main():
+    started = time.time()
+    try:
+        check_python()
+        wanted = fingerprint()
+        if STAMP.is_file() and json.loads(STAMP.read_text()) == wanted:
+            say(f'{VENV.name} is up to date ({wanted["python"]}).')
+            return 0
+        gpu = has_gpu()
+        say(f'Making {VENV} with Python {platform.python_version()}, '
+            f'{"a CUDA" if gpu else "a CPU"} build of torch.')
+        make_venv()
+        install_torch(gpu)
+        install_mmcv(gpu)
+        say('Installing mmdet, mmsegmentation, mmpretrain, this package and its tests '
+            '(about a minute).')
+        pip('install', '-e', f'{ROOT}[openmmlab,test,dev]', '--no-build-isolation')
+        ask_python('import fastervit_mm, mmdet, mmseg, mmpretrain',
+                   'The environment does not import.')
+        STAMP.write_text(json.dumps(wanted))
+        say(f'Environment ready after {(time.time() - started) / 60:.1f} minutes.')
+        return 0
+    except Missing as error:
+        print(f'\nmake_env: {error}', file=sys.stderr)
+        return 1
+
+
+def check_python():
+    if not (3, 10) <= sys.version_info[:2] <= (3, 12):
+        raise Missing(f'Python {platform.python_version()} runs this, but mmcv and mmdet need 3.10 '
+                      'to 3.12. Name one:  make demo PYTHON=python3.11')
+
+
+def fingerprint():
+    """What the environment depends on."""
+    digest = hashlib.sha256()
+    for file in (CONSTRAINTS, ROOT / 'setup.py'):
+        digest.update(file.read_bytes())
+    return dict(python=f'Python {platform.python_version()}', root=str(ROOT), gpu=has_gpu(),
+                requirements=digest.hexdigest())
+
+
+def has_gpu():
+    if shutil.which('nvidia-smi') is None:
+        return False
+    return subprocess.run(['nvidia-smi', '-L'], capture_output=True).returncode == 0
+
+
+def make_venv():
+    if PYTHON.exists():
+        version = subprocess.run([PYTHON, '-c', 'import platform as p; print(p.python_version())'],
+                                 capture_output=True, text=True).stdout.strip()
+        if version != platform.python_version():
+            say(f'{VENV.name} was made with Python {version or "that is gone"}; making it anew.')
+            shutil.rmtree(VENV)
+    if not PYTHON.exists():
+        done = subprocess.run([sys.executable, '-m', 'venv', str(VENV)], capture_output=True,
+                              text=True)
+        if done.returncode:
+            shutil.rmtree(VENV, ignore_errors=True)
+            raise Missing(f'python -m venv failed:\n{done.stdout}{done.stderr}\nOn Debian and '
+                          'Ubuntu:  sudo apt install python3-venv python3-pip')
+    pip('install', '--upgrade', 'pip', 'wheel', 'ninja', 'setuptools<81')
+
+
+def install_torch(gpu):
+    torch, vision = pinned('torch'), pinned('torchvision')
+    say(f'Installing torch {torch} (a minute or two).')
+    if gpu:
+        pip('install', f'torch=={torch}', f'torchvision=={vision}')
+        return
+    # The CPU build spares gigabytes of CUDA libraries: from a local folder of wheels, or from
+    # PyTorch's own index, else whatever the registry has.
+    if pip('install', f'torch=={torch}+cpu', must=False, quiet=True):
+        pip('install', f'torchvision=={vision}')
+    elif not pip('install', f'torch=={torch}+cpu', f'torchvision=={vision}+cpu',
+                 '--extra-index-url', CPU_INDEX, must=False, quiet=True):
+        say('No CPU build within reach; taking the registry\'s, which brings CUDA along.')
+        pip('install', f'torch=={torch}', f'torchvision=={vision}')
+
+
+def install_mmcv(gpu):
+    version = pinned('mmcv')
+    build = ask_python('import torch; print(torch.__version__)', 'torch does not import.')
+    wheels = WHEELS / f'torch{build}-{sysconfig.get_platform()}{"-cuda" if gpu else ""}'
+    tag = f'cp{sys.version_info[0]}{sys.version_info[1]}'
+    kept = sorted(wheels.glob(f'mmcv-{version}-{tag}-*.whl'))
+    if kept:
+        say(f'Installing mmcv {version} that was built here before for torch {build}.')
+        pip('install', str(kept[-1]), '--force-reinstall', '--no-deps')
+        pip('install', str(kept[-1]))
+        if works(CHECK_OPS):
+            return
+        say('It does not work any more; building it anew.')
+    check_compiler(gpu)
+    say(f'Building mmcv {version} with its compiled ops for torch {build}: 5 to 15 minutes on two '
+        'cores, once. (A wheel of mmcv that pip kept is not used: it may be of another torch.)')
+    wheels.mkdir(parents=True, exist_ok=True)
+    environment = dict(MMCV_WITH_OPS='1', MAX_JOBS=str(os.cpu_count()))
+    if gpu:
+        environment['FORCE_CUDA'] = '1'
+    pip('wheel', f'mmcv=={version}', '--no-build-isolation', '--no-deps', '--no-cache-dir',
+        '--wheel-dir', str(wheels), env=environment)
+    kept = sorted(wheels.glob(f'mmcv-{version}-{tag}-*.whl'))
+    pip('install', str(kept[-1]), '--force-reinstall', '--no-deps')
+    pip('install', str(kept[-1]))
+    ask_python(CHECK_OPS, 'mmcv was built, but its ops do not work.')
+
+
+def check_compiler(gpu):
+    compiler = os.environ.get('CXX') or next(
+        (c for c in ('c++', 'g++', 'clang++') if shutil.which(c)), None)
+    if compiler is None or shutil.which(compiler.split()[0]) is None:
+        raise Missing('mmcv\'s ops must be compiled and there is no C++ compiler.\nOn Debian and '
+                      f'Ubuntu:  sudo apt install g++\n{READY_MADE}')
+    header = Path(sysconfig.get_path('include')) / 'Python.h'
+    if not header.is_file():
+        raise Missing(f'mmcv\'s ops must be compiled and Python\'s headers are missing ({header}).'
+                      f'\nOn Debian and Ubuntu:  sudo apt install python3-dev\n{READY_MADE}')
+    home = os.environ.get('CUDA_HOME') or '/usr/local/cuda'
+    if gpu and not (shutil.which('nvcc') or (Path(home) / 'bin' / 'nvcc').is_file()):
+        cuda = ask_python('import torch; print(torch.version.cuda)', 'torch does not import.')
+        raise Missing(
+            f'this machine has a GPU, so mmcv\'s ops must be built for CUDA, and nvcc is missing.\n'
+            f'Install the CUDA toolkit {cuda} (that of the installed torch) and set CUDA_HOME if it '
+            f'is not in /usr/local/cuda; or hide the GPU for a CPU build:  PATH without nvidia-smi.'
+            f'\n{READY_MADE}')
+
+
+def pinned(name):
+    for line in CONSTRAINTS.read_text().splitlines():
+        if line.startswith(f'{name}=='):
+            return line.split('==')[1].split(';')[0].strip()
+    raise Missing(f'{CONSTRAINTS.name} names no version of {name}.')
+
+
+def pip(*arguments, must=True, quiet=False, env=None):
+    command = [str(PYTHON), '-m', 'pip', *arguments, '--disable-pip-version-check', '--quiet']
+    if arguments[0] in ('install', 'wheel'):
+        command += ['--constraint', str(CONSTRAINTS)]
+    done = subprocess.run(command, env={**os.environ, **(env or {})}, text=True,
+                          capture_output=True)
+    if done.returncode and must:
+        tail = '\n'.join((done.stdout + done.stderr).splitlines()[-25:])
+        raise Missing(f'pip failed:  {" ".join(command)}\n{tail}\nWithout a network, or behind a '
+                      'proxy, set pip\'s index first (pip config set global.index-url ...).')
+    if done.returncode and not quiet:
+        print(done.stderr, file=sys.stderr)
+    return done.returncode == 0
+
+
+def works(code):
+    return subprocess.run([str(PYTHON), '-W', 'ignore', '-c', code], capture_output=True,
+                          cwd=str(VENV)).returncode == 0
+
+
+def ask_python(code, failure):
+    done = subprocess.run([str(PYTHON), '-W', 'ignore', '-c', code], capture_output=True,
+                          text=True, cwd=str(VENV))
+    if done.returncode:
+        raise Missing(f'{failure}\n{done.stderr[-2000:]}\nIf it persists:  make distclean, then '
+                      'again.')
+    return done.stdout.strip()
+
+
+def say(text):
+    print(f'[make_env] {text}', flush=True)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

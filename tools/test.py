@@ -1,0 +1,46 @@
+#!/usr/bin/env python
+"""Evaluate a detector, segmentor or classifier of OpenMMLab."""
+import argparse
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
+
+from mmengine.config import DictAction  # noqa: E402
+
+from fastervit_mm.engine import launch  # noqa: E402
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--work-dir', help='folder for logs and metrics '
+                        '(default: work_dirs/ and the name of the config)')
+    parser.add_argument('--out', help='where predictions go: a .pkl file (detectors) or a folder '
+                        'of label maps (segmentors)')
+    parser.add_argument('--show', action='store_true', help='show predictions in a window')
+    parser.add_argument('--show-dir', help='folder for pictures of predictions')
+    parser.add_argument('--wait-time', type=float, default=2,
+                        help='seconds between two pictures of --show (default: 2)')
+    parser.add_argument('--tta', action='store_true', help='test-time augmentation')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+                        help='settings that replace the config\'s')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
+                        help='job launcher')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0,
+                        help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def main():
+    args = parse_args()
+    cfg = launch.load_config(args.config, args.launcher, args.work_dir, args.cfg_options)
+    launch.test(cfg, args.checkpoint, args.out, args.show, args.show_dir, args.wait_time, args.tta)
+
+
+if __name__ == '__main__':
+    main()
