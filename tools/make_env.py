@@ -174,10 +174,10 @@ def check_compiler(gpu):
     if gpu and not (shutil.which('nvcc') or (Path(home) / 'bin' / 'nvcc').is_file()):
         cuda = ask_python('import torch; print(torch.version.cuda)', 'torch does not import.')
         raise Missing(
-            f'this machine has a GPU, so mmcv\'s ops must be built for CUDA, and nvcc is missing.\n'
-            f'Install the CUDA toolkit {cuda} (that of the installed torch) and set CUDA_HOME if it '
-            f'is not in /usr/local/cuda; or hide the GPU for a CPU build:  PATH without nvidia-smi.'
-            f'\n{READY_MADE}')
+            'this machine has a GPU, so mmcv\'s ops must be built for CUDA, and nvcc is missing.\n'
+            f'Install the CUDA toolkit {cuda} (that of the installed torch) and set CUDA_HOME if '
+            'it is not in /usr/local/cuda; or hide the GPU for a CPU build: a PATH without '
+            f'nvidia-smi.\n{READY_MADE}')
 
 
 def pinned(name):

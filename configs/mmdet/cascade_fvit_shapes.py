@@ -12,14 +12,14 @@ norm_cfg = dict(type='GN', num_groups=16)
 model = dict(
     backbone=dict(
         arch=dict(
-            _delete_=True, embed_dim=32, stem_channels=32, depths=(1, 1, 2, 1),
+            _delete_=True, embed_dim=32, stem_channels=16, depths=(2, 1, 2, 1),
             num_heads=(1, 2, 4, 8), drop_path_rate=0.),
         init_cfg=None),
     neck=dict(in_channels=[32, 64, 128, 256], out_channels=width, norm_cfg=norm_cfg),
     rpn_head=dict(
         in_channels=width, feat_channels=width, anchor_generator=dict(scales=[4])),
     roi_head=dict(
-        bbox_roi_extractor=dict(out_channels=width, roi_layer=dict(sampling_ratio=2)),
+        bbox_roi_extractor=dict(out_channels=width, roi_layer=dict(sampling_ratio=1)),
         bbox_head=[
             dict(
                 type='ConvFCBBoxHead',
@@ -38,13 +38,13 @@ model = dict(
             for target_stds in (
                 [0.1, 0.1, 0.2, 0.2], [0.05, 0.05, 0.1, 0.1], [0.033, 0.033, 0.067, 0.067])
         ],
-        mask_roi_extractor=dict(out_channels=width, roi_layer=dict(sampling_ratio=2)),
+        mask_roi_extractor=dict(out_channels=width),
         mask_head=dict(
-            num_convs=2, in_channels=width, conv_out_channels=32, num_classes=num_classes,
+            num_convs=2, in_channels=width, conv_out_channels=width, num_classes=num_classes,
             norm_cfg=norm_cfg)),
     train_cfg=dict(
         rpn=dict(sampler=dict(num=64)),
-        rpn_proposal=dict(nms_pre=300, max_per_img=200),
+        rpn_proposal=dict(nms_pre=200, max_per_img=100),
         rcnn=[
             dict(
                 assigner=dict(
@@ -57,7 +57,7 @@ model = dict(
                 pos_weight=-1,
                 debug=False) for iou in (0.5, 0.6, 0.7)
         ]),
-    test_cfg=dict(rpn=dict(nms_pre=200, max_per_img=100)))
+    test_cfg=dict(rpn=dict(nms_pre=100, max_per_img=50)))
 
 dataset_type = 'ShapesDataset'
 data_root = 'data/shapes/'
@@ -91,9 +91,9 @@ val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
 test_evaluator = val_evaluator
 
 max_epochs = 6
-train_cfg = dict(max_epochs=max_epochs, val_interval=3)
+train_cfg = dict(max_epochs=max_epochs, val_interval=2)
 optim_wrapper = dict(
-    type='OptimWrapper', optimizer=dict(lr=6e-4),
+    type='OptimWrapper', optimizer=dict(lr=1e-3), paramwise_cfg=None,
     clip_grad=dict(max_norm=10.))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),

@@ -2,7 +2,7 @@
 from typing import Optional, Sequence, Tuple, Union
 
 import torch
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, PretrainedInit
 from mmengine.registry import MODELS
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
@@ -184,8 +184,9 @@ def _checked_init_cfg(init_cfg) -> list:
     The initialiser is found by name, registered by :mod:`fastervit_mm.weights`.
     """
     given = [init_cfg] if isinstance(init_cfg, dict) else list(init_cfg or [])
+    mmengines = ('Pretrained', PretrainedInit)
     pretrained = [{**cfg, 'type': 'FasterViTPretrained'} for cfg in given
-                  if cfg.get('type') == 'Pretrained']
-    others = [cfg for cfg in given if cfg.get('type') != 'Pretrained']
+                  if cfg.get('type') in mmengines]
+    others = [cfg for cfg in given if cfg.get('type') not in mmengines]
     default = dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0)
     return [*(others or [default]), *pretrained]

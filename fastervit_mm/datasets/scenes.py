@@ -52,7 +52,7 @@ def outline(label: int) -> np.ndarray:
     return _polar(np.arange(10) / 10, np.where(np.arange(10) % 2, 0.42, 1.0))
 
 
-def draw_scene(seed: int, size: int = 160, max_shapes: int = 8) -> Scene:
+def draw_scene(seed: int, size: int = 160, max_shapes: int = 7) -> Scene:
     """Draw the scene of a seed.
 
     Args:
@@ -61,8 +61,8 @@ def draw_scene(seed: int, size: int = 160, max_shapes: int = 8) -> Scene:
         max_shapes: Most shapes in one picture; the fewest is 3.
 
     Returns:
-        The scene. Shapes of which less than a third, or less than 40 pixels, can be seen behind
-        others are left out of the picture altogether.
+        The scene. Shapes of which less than half can be seen behind others are left out of the
+        picture altogether.
     """
     # RandomState's stream is frozen for good; that of default_rng may change with numpy.
     random = np.random.RandomState(seed)
@@ -70,7 +70,7 @@ def draw_scene(seed: int, size: int = 160, max_shapes: int = 8) -> Scene:
     shapes = []
     for _ in range(random.randint(3, max_shapes + 1)):
         # Half of them small in COCO's sense at 160 pixels (an area below 32 x 32).
-        radius = random.uniform(9, 18) if random.rand() < 0.5 else random.uniform(18, 36)
+        radius = random.uniform(13, 18) if random.rand() < 0.5 else random.uniform(18, 42)
         radius *= size / 160
         centre = random.uniform(0.8 * radius, size - 0.8 * radius, 2)
         label = random.randint(len(CLASSES))
@@ -85,7 +85,7 @@ def draw_scene(seed: int, size: int = 160, max_shapes: int = 8) -> Scene:
     for label, coverage, paint in reversed(shapes):
         whole = coverage >= 0.5
         seen = whole & ~hidden
-        if seen.sum() >= max(40, whole.sum() / 3):
+        if seen.sum() >= whole.sum() / 2:
             kept.append((Instance(label, seen), coverage, paint))
             hidden |= whole
     instances = []
@@ -99,7 +99,7 @@ def draw_scene(seed: int, size: int = 160, max_shapes: int = 8) -> Scene:
     for instance, coverage, paint in reversed(kept):
         _blend(image, coverage, paint)
         instances.append(instance)
-    image += random.normal(0, 6, image.shape)
+    image += random.normal(0, 5, image.shape)
     return Scene(np.clip(np.rint(image), 0, 255).astype(np.uint8), instances)
 
 

@@ -1,13 +1,13 @@
 """Training and testing of any OpenMMLab config from the command line: what tools/ call."""
+import logging
 import os
 from copy import deepcopy
 from pathlib import Path
 from typing import Optional, Union
 
 from mmengine.config import Config, ConfigDict
-from mmengine.device import (is_cuda_available, is_mlu_available, is_musa_available,
-                             is_npu_available)
-from mmengine.logging import print_log
+from mmengine.device import is_cuda_available, is_mlu_available, is_musa_available, is_npu_available
+from mmengine.logging import MMLogger, print_log
 from mmengine.registry import RUNNERS, init_default_scope
 from mmengine.runner import Runner
 
@@ -40,10 +40,24 @@ def load_config(config: str, launcher: str = 'none', work_dir: Optional[str] = N
     return cfg
 
 
+class QuietRunner(Runner):
+    """mmengine's runner; pages of settings go to the log file and not to the console."""
+
+    _PAGES = ('Config:', 'Hooks will be executed', 'paramwise_options')
+
+    def build_logger(self, *args, **kwargs) -> MMLogger:
+        logger = super().build_logger(*args, **kwargs)
+        for handler in logger.handlers:
+            if type(handler) is logging.StreamHandler:  # not the log file, a subclass
+                handler.addFilter(
+                    lambda record: not record.getMessage().lstrip().startswith(self._PAGES))
+        return logger
+
+
 def build_runner(cfg: Config) -> Runner:
     """The runner of a config."""
     init_default_scope(cfg.get('default_scope', 'mmengine'))
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else QuietRunner.from_cfg(cfg)
 
 
 def train(cfg: Config, amp: bool = False, auto_scale_lr: bool = False,

@@ -3,7 +3,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import init_default_scope
+from mmengine.registry import MODELS, init_default_scope
 
 from fastervit_mm.backbone import VARIANTS
 from fastervit_mm.weights import resolve
@@ -13,17 +13,17 @@ CONFIGS = sorted((REPO / 'configs' / 'mmdet').glob('*.py'))
 
 
 def build(cfg):
-    from mmdet.registry import MODELS
+    from mmdet.registry import MODELS as MMDET_MODELS
     init_default_scope('mmdet')
-    return MODELS.build(cfg.model)
+    return MMDET_MODELS.build(cfg.model)
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda p: p.stem)
 def test_builds_with_matching_widths(path):
     cfg = Config.fromfile(str(path))
     with torch.device('meta'):
-        model = build(cfg)
-    assert tuple(cfg.model.neck.in_channels) == model.backbone.out_channels
+        backbone = MODELS.build(cfg.model.backbone)
+    assert tuple(cfg.model.neck.in_channels) == backbone.out_channels
     if 'shapes' not in path.stem:
         checkpoint = cfg.model.backbone.init_cfg.checkpoint
         assert resolve(checkpoint) != checkpoint
@@ -60,7 +60,14 @@ def test_the_recipe():
         assert head.reg_decoded_bbox and head.loss_bbox.type == 'GIoULoss'
         assert head.norm_cfg.type == 'SyncBN'
     swin = Config.fromfile(_installed('swin/mask-rcnn_swin-t-p4-w7_fpn_amp-ms-crop-3x_coco.py'))
-    assert cfg.train_pipeline == swin.train_pipeline
+    assert _unscoped(cfg.train_pipeline) == _unscoped(swin.train_pipeline)
+
+
+def _unscoped(node):
+    """Without the scope that mmengine notes in a base of another package."""
+    if isinstance(node, dict):
+        return {k: _unscoped(v) for k, v in node.items() if k != '_scope_'}
+    return [_unscoped(v) for v in node] if isinstance(node, (list, tuple)) else node
 
 
 def _installed(name):
@@ -91,3 +98,18 @@ def test_weight_decay_spares_norms_biases_positions_and_layer_scale():
     assert 'backbone.stages.2.blocks.0.carrier_attn.position_bias.mlp.fc2.weight' in spared
     assert 'backbone.stages.2.blocks.0.carrier_layer_scale1.gamma' in spared
     assert 'backbone.stages.2.blocks.0.attn.qkv.weight' in decayed
+
+
+def test_norms_are_synchronised_when_distributed_and_plain_on_one_process():
+    """By mmengine's own two functions, which its runner calls in the two cases."""
+    from mmengine.model import convert_sync_batchnorm, revert_sync_batchnorm
+    cfg = Config.fromfile(str(REPO / 'configs/mmdet/cascade_fvit_0.py'))
+    cfg.model.backbone.init_cfg = None
+
+    def kinds(model):
+        return {type(m) for m in model.modules()
+                if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)}
+
+    assert kinds(convert_sync_batchnorm(build(cfg), cfg.sync_bn)) == {torch.nn.SyncBatchNorm}
+    plain = kinds(revert_sync_batchnorm(build(cfg)))
+    assert plain and torch.nn.SyncBatchNorm not in plain

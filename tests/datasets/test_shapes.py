@@ -64,7 +64,7 @@ def test_annotations_are_the_masks(root):
         for annotation, instance in zip(annotations, scene.instances):
             mask = coco.annToMask(annotation).astype(bool)
             union, common = mask | instance.mask, mask & instance.mask
-            assert common.sum() / union.sum() > 0.93
+            assert common.sum() / union.sum() > 0.95
             assert annotation['area'] == instance.mask.sum()
             x, y, w, h = annotation['bbox']
             ys, xs = np.nonzero(instance.mask)

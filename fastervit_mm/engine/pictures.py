@@ -1,0 +1,33 @@
+"""Putting pictures together."""
+from pathlib import Path
+from typing import Sequence, Union
+
+
+def contact_sheet(pictures: Sequence[Union[str, Path]], target: Union[str, Path], title: str,
+                  columns: int = 2) -> None:
+    """Draw pictures side by side into one PNG.
+
+    Args:
+        pictures: Files to show, row by row.
+        target: PNG to write.
+        title: Line above the pictures.
+        columns: Pictures in a row.
+
+    Raises:
+        ValueError: Where there is no picture to show.
+    """
+    import matplotlib.image
+    from matplotlib.figure import Figure
+    if not pictures:
+        raise ValueError('pictures=[]: nothing was drawn, so there is nothing to show')
+    images = [matplotlib.image.imread(p) for p in pictures]
+    rows = -(-len(images) // columns)
+    height, width = images[0].shape[:2]
+    figure = Figure(figsize=(10, 10 / columns * rows * height / width + 0.4), layout='constrained')
+    figure.suptitle(title)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, image in zip(axes.flat, images):
+        axis.imshow(image, interpolation='nearest')
+    figure.savefig(target, dpi=110)

@@ -1,0 +1,159 @@
+"""cascade_fvit.py on real COCO images: train, save, resume, evaluate, as a user does."""
+import json
+import pickle
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from tests.conftest import REPO
+
+CONFIG = """
+_base_ = '{repo}/configs/mmdet/cascade_fvit_0.py'
+data_root = '{data_root}/'
+train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False,
+                        dataset=dict(data_root=data_root))
+val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(data_root=data_root))
+test_dataloader = val_dataloader
+val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
+test_evaluator = val_evaluator
+model = dict(backbone=dict(init_cfg=None))  # the weights cannot be downloaded here
+"""
+
+
+def tool(name, *arguments, cwd):
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', str(REPO / 'tools' / name), *map(str, arguments)],
+        cwd=cwd, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp('tiny_coco')
+
+
+@pytest.fixture(scope='module')
+def config(folder, tiny_coco):
+    path = folder / 'cascade_tiny_coco.py'
+    path.write_text(CONFIG.format(repo=REPO, data_root=tiny_coco))
+    from mmengine.config import Config
+    cfg = Config.fromfile(str(path))
+    # Only the sizes: every resize of the real pipelines, divided by four.
+    text = path.read_text()
+    train, test = smaller(cfg.train_pipeline), smaller(cfg.test_pipeline)
+    text += (f'\ntrain_dataloader["dataset"]["pipeline"] = {train!r}\n'
+             f'val_dataloader["dataset"]["pipeline"] = {test!r}\n')
+    path.write_text(text)
+    return path
+
+
+def smaller(node):
+    """A pipeline with every scale and crop divided by four."""
+    if isinstance(node, dict):
+        return {k: quarter(v) if k in ('scale', 'scales', 'crop_size') else smaller(v)
+                for k, v in node.items()}
+    return [smaller(v) for v in node] if isinstance(node, list) else node
+
+
+def quarter(size):
+    if isinstance(size, (tuple, list)):
+        return type(size)(quarter(v) for v in size)
+    return size // 4
+
+
+@pytest.fixture(scope='module')
+def trained(config, folder):
+    """One epoch of 24 iterations, evaluated and saved."""
+    work_dir = folder / 'run'
+    code, output = tool('train.py', config, '--work-dir', work_dir, '--cfg-options',
+                        'train_cfg.max_epochs=1', 'default_hooks.logger.interval=5',
+                        'randomness.seed=0', cwd=folder)
+    assert code == 0, output[-3000:]
+    return work_dir, output
+
+
+def scalars(work_dir):
+    return [json.loads(line) for file in sorted(work_dir.glob('*/vis_data/scalars.json'))
+            for line in file.read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_trains_evaluates_and_leaves_curves(trained):
+    work_dir, output = trained
+    losses = [s['loss'] for s in scalars(work_dir) if 'loss' in s]
+    assert len(losses) >= 4 and all(torch.isfinite(torch.tensor(losses)))
+    assert 'training is in float32' in output  # the config's AMP, on a machine without a GPU
+    assert (work_dir / 'epoch_1.pth').is_file() and (work_dir / 'curves.png').is_file()
+    for metric in ('bbox', 'segm'):
+        assert any(f'coco/{metric}_mAP' in s for s in scalars(work_dir))
+        assert f'Evaluating {metric}' in output
+    assert output.count('Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all') == 2
+
+
+@pytest.mark.slow
+def test_resumes_where_it_stopped(trained, config, folder):
+    work_dir, _ = trained
+    code, output = tool('train.py', config, '--work-dir', work_dir, '--resume', '--cfg-options',
+                        'train_cfg.max_epochs=2', 'train_cfg.val_interval=5',
+                        'default_hooks.logger.interval=5', cwd=folder)
+    assert code == 0, output[-3000:]
+    assert 'resumed epoch: 1' in output
+    assert 'Epoch(train) [2]' in output and 'Epoch(train) [1]' not in output
+    second = torch.load(work_dir / 'epoch_2.pth', weights_only=True)
+    assert second['meta']['epoch'] == 2
+    assert second['optimizer']['state'][0]['step'] == second['meta']['iter']
+
+
+@pytest.mark.slow
+def test_evaluates_a_checkpoint_with_pictures_and_predictions(trained, config, folder):
+    work_dir, _ = trained
+    code, output = tool('test.py', config, work_dir / 'epoch_1.pth', '--work-dir',
+                        folder / 'tested', '--out', folder / 'out.pkl', '--show-dir', 'shown',
+                        '--cfg-options', 'default_hooks.visualization.interval=10', cwd=folder)
+    assert code == 0, output[-3000:]
+    again = re.findall(r'coco/(\w+_mAP): (-?[\d.]+)', output)
+    first = [(k, s[f'coco/{k}']) for s in scalars(work_dir) for k, _ in again
+             if f'coco/{k}' in s][:len(again)]
+    assert again and [(k, float(v)) for k, v in again] == pytest.approx(first)
+    # COCO's summary lines of both tables are there.
+    assert output.count('Average Recall') >= 12
+    assert len(list((folder / 'shown').rglob('*.jpg'))) == 5
+    predictions = pickle.loads((folder / 'out.pkl').read_bytes())
+    assert len(predictions) == 50 and 'bboxes' in predictions[0]['pred_instances']
+
+
+@pytest.mark.slow
+def test_flip_tta_evaluates(trained, config, folder):
+    # mmdet's TTA merges boxes; masks have no part in it.
+    code, output = tool('test.py', config, trained[0] / 'epoch_1.pth', '--tta', '--work-dir',
+                        folder / 'tta', '--cfg-options', 'test_evaluator.metric=bbox', cwd=folder)
+    assert code == 0, output[-3000:]
+    assert 'coco/bbox_mAP:' in output
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_another_variant_is_refused_before_evaluation(trained, config, folder):
+    code, output = tool('test.py', config, trained[0] / 'epoch_1.pth', '--work-dir',
+                        folder / 'refused', '--cfg-options', 'model.backbone.arch=1',
+                        'model.neck.in_channels=[80,160,320,640]', cwd=folder)
+    assert code != 0 and 'does not fit the model of this config' in output
+    assert 'Epoch(test)' not in output
+
+
+@pytest.mark.slow
+def test_the_loss_falls_on_a_fixed_batch(config, folder, monkeypatch):
+    from fastervit_mm.engine import launch
+    monkeypatch.chdir(folder)
+    cfg = launch.load_config(str(config), work_dir=str(folder / 'fixed'))
+    cfg.optim_wrapper.type = 'OptimWrapper'
+    cfg.log_level = 'ERROR'
+    runner = launch.build_runner(cfg)
+    model = runner.model.train()
+    batch = next(iter(runner.build_dataloader(cfg.train_dataloader)))
+    optimizer = runner.build_optim_wrapper(cfg.optim_wrapper)
+    losses = [float(model.train_step(batch, optimizer)['loss']) for _ in range(14)]
+    assert all(torch.isfinite(torch.tensor(losses)))
+    assert sum(losses[-3:]) < 0.8 * sum(losses[:3])

@@ -1,0 +1,26 @@
+#!/usr/bin/env python
+"""The whole journey on a config with embedded data: train, evaluate, draw. What `make demo` runs.
+"""
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
+
+from fastervit_mm.engine.demo import run_demo  # noqa: E402
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--work-dir', default='work_dirs/demo', help='folder for all results')
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    run_demo(args.config, args.work_dir)
+
+
+if __name__ == '__main__':
+    main()
