@@ -1,6 +1,8 @@
 """FasterViT (arXiv 2306.06189) for OpenMMLab; importing this registers the backbone."""
-from . import compat as _compat  # first: timm does not import without it on some machines
-from . import weights as _weights  # the fastervit:// scheme and the checked initialiser
+from . import (
+    compat,  # noqa: F401  (first: timm does not import without it on some machines)
+    weights,  # noqa: F401  (the fastervit:// scheme and the checked initialiser)
+)
 from .backbone import FasterViT
 from .version import __version__
 

@@ -38,20 +38,20 @@ model = dict(
             for target_stds in (
                 [0.1, 0.1, 0.2, 0.2], [0.05, 0.05, 0.1, 0.1], [0.033, 0.033, 0.067, 0.067])
         ],
-        mask_roi_extractor=dict(out_channels=width),
+        mask_roi_extractor=dict(out_channels=width, roi_layer=dict(sampling_ratio=1)),
         mask_head=dict(
             num_convs=2, in_channels=width, conv_out_channels=width, num_classes=num_classes,
-            norm_cfg=norm_cfg)),
+            norm_cfg=norm_cfg, loss_mask=dict(loss_weight=2.))),
     train_cfg=dict(
         rpn=dict(sampler=dict(num=64)),
-        rpn_proposal=dict(nms_pre=200, max_per_img=100),
+        rpn_proposal=dict(nms_pre=100, max_per_img=60),
         rcnn=[
             dict(
                 assigner=dict(
                     type='MaxIoUAssigner', pos_iou_thr=iou, neg_iou_thr=iou, min_pos_iou=iou,
                     match_low_quality=False, ignore_iof_thr=-1),
                 sampler=dict(
-                    type='RandomSampler', num=20, pos_fraction=0.35, neg_pos_ub=-1,
+                    type='RandomSampler', num=16, pos_fraction=0.4, neg_pos_ub=-1,
                     add_gt_as_proposals=True),
                 mask_size=28,
                 pos_weight=-1,
@@ -93,7 +93,7 @@ test_evaluator = val_evaluator
 max_epochs = 6
 train_cfg = dict(max_epochs=max_epochs, val_interval=2)
 optim_wrapper = dict(
-    type='OptimWrapper', optimizer=dict(lr=1e-3), paramwise_cfg=None,
+    type='OptimWrapper', optimizer=dict(lr=2e-3, fused=True), paramwise_cfg=None,
     clip_grad=dict(max_norm=10.))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),

@@ -1,7 +1,6 @@
 """FasterViT as a backbone of OpenMMLab (arXiv 2306.06189, ICLR 2024)."""
 from typing import Optional, Sequence, Tuple, Union
 
-import torch
 from mmengine.model import BaseModule, PretrainedInit
 from mmengine.registry import MODELS
 from timm.layers import LayerNorm2d
@@ -104,7 +103,8 @@ class FasterViT(BaseModule):
         self.stem = Stem(in_channels, variant.stem_channels, variant.embed_dim)
         # Rates grow over the blocks of all four stages, also where the last are not built: the
         # blocks that are there keep the rates they were trained with.
-        rates = torch.linspace(0, variant.drop_path_rate, sum(variant.depths)).tolist()
+        num_blocks = sum(variant.depths)
+        rates = [variant.drop_path_rate * n / max(num_blocks - 1, 1) for n in range(num_blocks)]
         self.stages = nn.ModuleList()
         self.downsamples = nn.ModuleList()
         for stage in range(num_stages):

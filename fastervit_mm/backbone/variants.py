@@ -44,8 +44,8 @@ class Variant:
                 raise ValueError(f'num_heads={tuple(self.num_heads)}: stage {stage} is {dim} wide, '
                                  f'which {heads} heads do not divide')
         if len(self.window_size) != 2 or any(k < 1 for k in self.window_size):
-            raise ValueError(f'window_size={tuple(self.window_size)}: give one side for stage 3 and '
-                             'one for stage 4, in cells, each at least 1')
+            raise ValueError(f'window_size={tuple(self.window_size)}: give one side for stage 3 '
+                             'and one for stage 4, in cells, each at least 1')
         if self.hierarchical and not 1 <= self.ct_size <= self.window_size[0]:
             raise ValueError(f'ct_size={self.ct_size}: a window of {self.window_size[0]} cells a '
                              f'side holds 1 to {self.window_size[0]} carrier tokens a side')

@@ -74,10 +74,9 @@ def _table(metrics: Dict[str, float], console: Console) -> None:
 def _next_steps(config: str, checkpoint: str) -> List[str]:
     return [
         '', 'What to try next:',
-        f'  python tools/test.py {config} {checkpoint} --tta --cfg-options '
-        'test_evaluator.metric=bbox',
-        f'  python tools/train.py {config} --cfg-options model.backbone.out_norm=LN   '
-        '# see why BN is the default',
-        '  python tools/train.py configs/mmdet/cascade_fvit.py   '
+        f'  .venv/bin/python tools/test.py {config} {checkpoint} --tta',
+        f'  .venv/bin/python tools/train.py {config} --work-dir work_dirs/ln '
+        '--cfg-options model.backbone.out_norm=LN   # see why BN is the default',
+        '  tools/dist_train.sh configs/mmdet/cascade_fvit.py 8   '
         '# the real thing: COCO in data/coco, 8 GPUs (README)',
     ]

@@ -8,7 +8,7 @@ from typing import Optional, Union
 from mmengine.config import Config, ConfigDict
 from mmengine.device import is_cuda_available, is_mlu_available, is_musa_available, is_npu_available
 from mmengine.logging import MMLogger, print_log
-from mmengine.registry import RUNNERS, init_default_scope
+from mmengine.registry import METRICS, RUNNERS, init_default_scope
 from mmengine.runner import Runner
 
 
@@ -142,8 +142,9 @@ def test(cfg: Config, checkpoint: str, out: Optional[str] = None, show: bool = F
         _augment(cfg, segments)
     runner = build_runner(cfg)
     if out is not None and not segments:
-        from mmdet.evaluation import DumpDetResults
-        runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=out))
+        runner.test_evaluator.metrics.append(METRICS.build(dict(
+            type='DumpDetResults' if cfg.get('default_scope') == 'mmdet' else 'DumpResults',
+            out_file_path=out)))
     return runner.test()
 
 
@@ -180,6 +181,7 @@ def _augment(cfg: Config, segments: bool) -> None:
         raise ValueError('tta=True: the config has no tta_model and tta_pipeline; mmseg\'s '
                          'installed bases have them')
     if 'tta_model' not in cfg:
+        _evaluate_boxes_alone(cfg.test_evaluator)
         cfg.tta_model = dict(type='DetTTAModel', tta_cfg=dict(
             nms=dict(type='nms', iou_threshold=0.5), max_per_img=100))
     if 'tta_pipeline' not in cfg:
@@ -194,6 +196,19 @@ def _augment(cfg: Config, segments: bool) -> None:
                             dict(type='TestTimeAug', transforms=[flips, [packing]])]
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
     _innermost(cfg.test_dataloader.dataset).pipeline = cfg.tta_pipeline
+
+
+def _evaluate_boxes_alone(evaluator: Union[dict, list]) -> None:
+    """mmdet's test-time augmentation merges boxes and drops masks.
+
+    Asked for masks, its CocoMetric would fail after the last image.
+    """
+    for metric in evaluator if isinstance(evaluator, list) else [evaluator]:
+        wanted = metric.get('metric')
+        if isinstance(wanted, (list, tuple)) and 'segm' in wanted:
+            print_log('Test-time augmentation merges boxes and not masks: segm is not evaluated',
+                      logger='current')
+            metric['metric'] = [m for m in wanted if m != 'segm']
 
 
 def _innermost(dataset: ConfigDict) -> ConfigDict:
