@@ -4,6 +4,7 @@ Importing the package applies them.
 """
 import argparse
 import importlib.util
+import pickle
 from collections import OrderedDict
 from pathlib import Path
 
@@ -56,10 +57,22 @@ def allow_checkpoint_types() -> None:
     types += [type(np.dtype(name)) for name in
               ('bool', 'int8', 'int16', 'int32', 'int64', 'uint8', 'uint16', 'uint32', 'uint64',
                'float16', 'float32', 'float64')]
+    types.append((_statistic_of_history, 'builtins.getattr'))
     for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):  # as numpy 1 and 2 write
         types += [(getattr(multiarray, name), f'{module}.{name}')
                   for name in ('_reconstruct', 'scalar')]
     torch.serialization.add_safe_globals(types)
+
+
+def _statistic_of_history(owner: object, name: str) -> object:
+    """What stands for ``getattr`` in a checkpoint: HistoryBuffer's own statistics, nothing else.
+
+    A HistoryBuffer is pickled with its methods ``min``, ``max``, ``mean`` and ``current``, each as
+    a call of ``getattr``. ``getattr`` itself could reach anything and is never allowed.
+    """
+    if owner is not HistoryBuffer or name not in ('min', 'max', 'mean', 'current'):
+        raise pickle.UnpicklingError(f'getattr of {name!r} on {owner!r} is not allowed')
+    return getattr(owner, name)
 
 
 declare_torchvision_ops()

@@ -1,7 +1,8 @@
 # The detector of cascade_fvit.py, small, on the embedded shapes: from scratch to a working
 # detector in minutes on two CPU cores. The data are made on first use, in data/shapes/.
 _base_ = './cascade_fvit.py'
-custom_imports = dict(imports=['fastervit_mm', 'fastervit_mm.engine', 'fastervit_mm.datasets'])
+custom_imports = dict(imports=[
+    'fastervit_mm', 'fastervit_mm.engine', 'fastervit_mm.engine.visualizer', 'fastervit_mm.datasets'])
 
 checkpoint_file = None
 num_classes = 4
@@ -57,7 +58,7 @@ model = dict(
                 pos_weight=-1,
                 debug=False) for iou in (0.5, 0.6, 0.7)
         ]),
-    test_cfg=dict(rpn=dict(nms_pre=100, max_per_img=50)))
+    test_cfg=dict(rpn=dict(nms_pre=100, max_per_img=50), rcnn=dict(score_thr=0.02)))
 
 dataset_type = 'ShapesDataset'
 data_root = 'data/shapes/'
@@ -102,3 +103,4 @@ param_scheduler = [
 ]
 randomness = dict(seed=0)
 default_hooks = dict(logger=dict(interval=20))
+visualizer = dict(type='EnlargedDetVisualizer', line_width=2)
