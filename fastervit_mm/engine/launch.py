@@ -181,7 +181,7 @@ def _augment(cfg: Config, segments: bool) -> None:
         raise ValueError('tta=True: the config has no tta_model and tta_pipeline; mmseg\'s '
                          'installed bases have them')
     if 'tta_model' not in cfg:
-        _evaluate_boxes_alone(cfg.test_evaluator)
+        _leave_masks_out(cfg)
         cfg.tta_model = dict(type='DetTTAModel', tta_cfg=dict(
             nms=dict(type='nms', iou_threshold=0.5), max_per_img=100))
     if 'tta_pipeline' not in cfg:
@@ -198,17 +198,21 @@ def _augment(cfg: Config, segments: bool) -> None:
     _innermost(cfg.test_dataloader.dataset).pipeline = cfg.tta_pipeline
 
 
-def _evaluate_boxes_alone(evaluator: Union[dict, list]) -> None:
+def _leave_masks_out(cfg: Config) -> None:
     """mmdet's test-time augmentation merges boxes and drops masks.
 
-    Asked for masks, its CocoMetric would fail after the last image.
+    Its mask heads fail on a flipped picture (mmdet 3.3: a negative step on a tensor), and its
+    CocoMetric, asked for masks, after the last one.
     """
-    for metric in evaluator if isinstance(evaluator, list) else [evaluator]:
-        wanted = metric.get('metric')
-        if isinstance(wanted, (list, tuple)) and 'segm' in wanted:
-            print_log('Test-time augmentation merges boxes and not masks: segm is not evaluated',
-                      logger='current')
-            metric['metric'] = [m for m in wanted if m != 'segm']
+    head = cfg.model.get('roi_head', {})
+    if head.pop('mask_head', None) is not None:
+        head.pop('mask_roi_extractor', None)
+        print_log('Test-time augmentation merges boxes and not masks: the mask head is left out '
+                  'and segm is not evaluated', logger='current')
+    evaluators = cfg.test_evaluator
+    for metric in evaluators if isinstance(evaluators, list) else [evaluators]:
+        if isinstance(metric.get('metric'), (list, tuple)):
+            metric['metric'] = [m for m in metric['metric'] if m != 'segm']
 
 
 def _innermost(dataset: ConfigDict) -> ConfigDict:

@@ -6,6 +6,7 @@ import sys
 import matplotlib.image
 import pytest
 
+from fastervit_mm.engine.curves import read_run
 from tests.conftest import REPO
 
 CONFIG = REPO / 'configs/mmdet/cascade_fvit_shapes.py'
@@ -26,6 +27,16 @@ def test_it_learns_for_real(demo):
     facts = json.loads((demo[0] / 'work_dirs/demo/demo.json').read_text())
     assert facts['metrics']['coco/bbox_mAP'] >= 0.80
     assert facts['metrics']['coco/segm_mAP'] >= 0.80
+
+
+@pytest.mark.slow
+def test_the_saved_checkpoint_scores_as_the_trained_model_did(demo):
+    """Nothing is lost on the way through the file: tools/test.py repeats the last validation."""
+    folder = demo[0] / 'work_dirs/demo'
+    last = read_run(next(folder.glob('*/vis_data')).parent)
+    metrics = json.loads((folder / 'demo.json').read_text())['metrics']
+    for kind in ('bbox', 'segm'):
+        assert last[f'coco/{kind}_mAP'][-1][1] == pytest.approx(metrics[f'coco/{kind}_mAP'])
 
 
 @pytest.mark.slow

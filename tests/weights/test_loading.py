@@ -8,7 +8,7 @@ from collections import OrderedDict
 
 import pytest
 import torch
-from mmengine.logging import MMLogger
+from mmengine.logging import HistoryBuffer, MMLogger
 from mmengine.runner import save_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
@@ -190,6 +190,23 @@ def test_a_file_that_carries_code_is_refused_and_runs_nothing(tmp_path, legacy):
     with pytest.raises(CheckpointError):
         load_backbone(FasterViT(TINY), str(tmp_path / 'plain.pth'))
     assert not os.path.exists(trace)
+
+
+class _Reach:
+    """Asks the reader for an attribute, as mmengine's histories do, but of something else."""
+
+    def __reduce__(self):
+        return getattr, (HistoryBuffer, '__init__')
+
+
+def test_histories_are_read_and_getattr_reaches_nothing_else(tmp_path):
+    """mmengine pickles a HistoryBuffer with its methods, each as a call of getattr."""
+    path = str(tmp_path / 'epoch_1.pth')
+    save_checkpoint(dict(history=HistoryBuffer([1.0, 2.0], [1, 1])), path)
+    assert CheckpointLoader.load_checkpoint(path)['history'].mean() == 1.5
+    torch.save(dict(state_dict={}, reach=_Reach()), path)
+    with pytest.raises(CheckpointError, match='nothing of it was run'):
+        CheckpointLoader.load_checkpoint(path)
 
 
 def test_old_format_files_load(tmp_path):
