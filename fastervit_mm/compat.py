@@ -10,7 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer
+
+try:
+    from mmengine.logging import HistoryBuffer
+except ModuleNotFoundError as error:  # two distributions bring it, so neither is a requirement
+    raise ImportError("fastervit_mm needs mmengine: pip install 'fastervit_mm[openmmlab]', or "
+                      "'fastervit_mm[onedl]' for OneDL's forks") from error
 
 _torchvision_schemas = None
 

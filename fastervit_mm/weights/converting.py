@@ -24,7 +24,7 @@ def convert(source: str, target: str) -> str:
     """
     if os.path.exists(target):
         raise FileExistsError(f'OUT={target!r}: exists already; give a new name or remove it')
-    tensors = translate(tensors_of(read_checkpoint(source), source))
+    tensors = translate(tensors_of(read_checkpoint(source, mapped=True), source))
     looks_like = describe(tensors)
     if looks_like == NO_FASTERVIT:
         raise CheckpointError(f'IN={source!r}: looks like {looks_like}; its first names are '

@@ -50,7 +50,7 @@ def load_backbone(backbone: nn.Module, checkpoint: str, prefix: Optional[str] = 
         CheckpointError: For a file cut short, foreign, carrying code, or of another network.
             The backbone is then as it was.
     """
-    content = read_checkpoint(checkpoint, map_location)
+    content = read_checkpoint(checkpoint, map_location, mapped=True)
     tensors = translate(tensors_of(content, checkpoint), prefix)
     own = backbone.state_dict()
     fitting = {k: v for k, v in tensors.items() if k in own and v.shape == own[k].shape}

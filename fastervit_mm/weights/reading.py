@@ -51,12 +51,15 @@ def fetch(checkpoint: str) -> str:
     return str(path)
 
 
-def read_checkpoint(checkpoint: str, map_location: Any = 'cpu') -> Any:
+def read_checkpoint(checkpoint: str, map_location: Any = 'cpu', mapped: bool = False) -> Any:
     """What is in a checkpoint file, read with ``weights_only=True``.
 
     Args:
         checkpoint: Path, URL or ``fastervit://`` name.
         map_location: As :func:`torch.load`'s. Default the CPU.
+        mapped: Leave tensors in the file until they are used: of a training checkpoint the
+            optimizer state is then never read. For callers that copy what they need at once; a
+            mapped tensor dies with its file if a later checkpoint overwrites that. Default False.
 
     Raises:
         FileNotFoundError: For a path where no file is.
@@ -64,8 +67,8 @@ def read_checkpoint(checkpoint: str, map_location: Any = 'cpu') -> Any:
     """
     path = fetch(checkpoint)
     try:
-        # Mapped, the optimizer state of a training checkpoint is not read from disk at all.
-        mapped = zipfile.is_zipfile(path) and map_location == 'cpu'
+        # torch maps files of its present format alone, a zip archive, and onto the CPU.
+        mapped = mapped and map_location == 'cpu' and zipfile.is_zipfile(path)
         return torch.load(path, map_location=map_location, weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         # torch's own message goes on to advise weights_only=False; that is what must not be done.
