@@ -76,15 +76,15 @@ def test_parameters_with_the_classifier_are_as_published(arch, millions):
     assert round(total / 1e6, 1) == pytest.approx(millions, abs=0.051)
 
 
-@pytest.mark.parametrize('arch, pixels', [('4-21k-224', 224), ('4-21k-384', 384)])
+@pytest.mark.parametrize('arch, pixels', [
+    ('4-21k-224', 224), ('4-21k-384', 384), ('4-21k-512', 512), ('4-21k-768', 768)])
 def test_windows_without_carriers_equal_the_authors(arch, pixels):
-    """The 21K variants: windows of 14 and 24 in stage 3, no carriers."""
+    """The 21K variants: windows of 14 to 48 cells in stage 3, no carriers."""
     import warnings
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         import fastervit
-        name = {'4-21k-224': 'faster_vit_4_21k_224', '4-21k-384': 'faster_vit_4_21k_384'}[arch]
-        theirs = fastervit.create_model(name, pretrained=False)
+        theirs = fastervit.create_model(f'faster_vit_{arch.replace("-", "_")}', pretrained=False)
     from tests.conftest import stir
     stir(theirs)
     theirs.eval()
