@@ -3,8 +3,6 @@
 Carriers attend to each other in raster order over the whole carrier grid, and to a window's tokens
 in window order: ``(B, h * w, C)`` and ``(B, windows, ct_size**2, C)``.
 """
-from typing import Tuple
-
 import torch
 from torch import Tensor, nn
 
@@ -62,11 +60,11 @@ class CarrierInitialiser(nn.Module):
         # of 7 with 2 carriers.
         self.kernel_size = 2 * window_size - (2 * ct_size - 1) * (window_size // ct_size)
 
-    def forward(self, x: Tensor) -> Tuple[Tensor, Grid]:
-        """(B, C, H, W), whole windows -> (B, h * w, C) in raster order, and (h, w)."""
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W), whole windows -> (B, h * w, C), ct_size**2 a window, in raster order."""
         x = self.conv(x)
         H, W = x.shape[-2:]
         h, w = (n // self.window_size * self.ct_size for n in (H, W))
         x = pooling_matrix(H, h, self.kernel_size, x) @ x
         x = x @ pooling_matrix(W, w, self.kernel_size, x).t()
-        return x.flatten(2).transpose(1, 2), (h, w)
+        return x.flatten(2).transpose(1, 2)

@@ -139,7 +139,7 @@ class TransformerStage(nn.Module):
             for block in self.blocks:
                 tokens = _run(block, self.with_cp, tokens)
         else:
-            carriers, _ = self.carrier_init(x)
+            carriers = self.carrier_init(x)
             for block in self.blocks:
                 tokens, carriers = _run(block, self.with_cp, tokens, carriers, windows)
             if self.propagate_carriers:
