@@ -30,9 +30,8 @@ class FasterViT(BaseModule):
         out_indices: Stages to return, ascending, out of 0 to 3. Their strides are 4, 8, 16, 32.
             Stages after the last one are not built. Default all four.
         out_norm: ``'BN'``, ``'LN'`` (over channels) or None: the norm on each output. BN is the
-            default because it was measured: a Cascade R-CNN trained from scratch reached 97.7 %
-            RoI accuracy with it and stayed at the background rate with LN, which erases contrast
-            per pixel.
+            default, as in the authors' detection code: LN erases contrast per pixel, and a
+            Cascade R-CNN trained from scratch with it stayed at the background rate.
         window_size: Side of an attention window in cells, one for both transformer stages or one
             for each. Default the variant's.
         ct_size: Carrier tokens along one side of a window. Default the variant's (2).
