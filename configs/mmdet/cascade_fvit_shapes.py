@@ -2,7 +2,8 @@
 # detector in minutes on two CPU cores. The data are made on first use, in data/shapes/.
 _base_ = './cascade_fvit.py'
 custom_imports = dict(imports=[
-    'fastervit_mm', 'fastervit_mm.engine', 'fastervit_mm.engine.visualizer', 'fastervit_mm.datasets'])
+    'fastervit_mm', 'fastervit_mm.engine', 'fastervit_mm.engine.det_visualizer',
+    'fastervit_mm.datasets.coco_shapes'])
 
 checkpoint_file = None
 num_classes = 4
@@ -101,6 +102,7 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=max_epochs,
          convert_to_iter_based=True),
 ]
+auto_scale_lr = dict(base_batch_size=8)
 randomness = dict(seed=0)
 default_hooks = dict(logger=dict(interval=20))
 visualizer = dict(type='EnlargedDetVisualizer', line_width=2)

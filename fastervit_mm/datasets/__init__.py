@@ -1,5 +1,7 @@
-"""The embedded shapes data set; importing this registers it with mmdet."""
-from .coco_shapes import ShapesDataset
+"""The embedded shapes data set.
+
+``coco_shapes`` registers it with mmdet, ``seg_shapes`` with mmseg; neither needs the other's library.
+"""
 from .shapes import make_shapes
 
-__all__ = ['ShapesDataset', 'make_shapes']
+__all__ = ['make_shapes']

@@ -2,7 +2,7 @@
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 
-from .scenes import CLASSES
+from .scenes import CLASSES, PALETTE
 from .shapes import make_shapes
 
 
@@ -15,9 +15,7 @@ class ShapesDataset(CocoDataset):
         **kwargs: As ``CocoDataset``'s.
     """
 
-    METAINFO = dict(
-        classes=CLASSES,
-        palette=[(220, 20, 60), (30, 144, 255), (60, 179, 113), (255, 165, 0)])
+    METAINFO = dict(classes=CLASSES, palette=PALETTE)
 
     def __init__(self, *args, data_root: str = 'data/shapes', **kwargs):
         make_shapes(data_root)

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 CLASSES = ('circle', 'square', 'triangle', 'star')
+PALETTE = [(220, 20, 60), (30, 144, 255), (60, 179, 113), (255, 165, 0)]  # RGB, for drawing
 _FINE = 4  # subpixels along a pixel's side; edges are smooth as in a photograph
 
 

@@ -1,4 +1,4 @@
-"""The embedded data set: scenes on disk with COCO annotations, made when they are missing."""
+"""The embedded data set: scenes on disk, annotated for detection and for segmentation."""
 import json
 import shutil
 import tempfile
@@ -14,16 +14,17 @@ from .scenes import CLASSES, Instance, Scene, draw_scene
 
 # Seeds do not overlap: no validation picture is ever trained on.
 SPLITS = {'train': (0, 1200), 'val': (1_000_000, 120)}  # first seed, pictures
-RECIPE = 1  # to be raised with every change of what is drawn: data of another are made anew
+RECIPE = 2  # to be raised with every change of what is drawn: data of another are made anew
 _STAMP = 'made_by.json'
 
 
 def make_shapes(root: str) -> Path:
     """Make the shapes data set below ``root``, unless it is there and whole.
 
-    Layout as COCO's: ``train/``, ``val/`` (PNG) and ``annotations/instances_{train,val}.json``
-    with boxes, polygons and, for crowds, run-length masks. Always the same bytes. The folder
-    appears complete or not at all, so several processes may ask for it at once.
+    Pictures are ``train/`` and ``val/`` (PNG). Detection finds them annotated as COCO's are, in
+    ``annotations/instances_{train,val}.json``, with boxes, polygons and, for crowds, run-length
+    masks; segmentation in ``labels/{train,val}/`` (:func:`label_map`). Always the same bytes. The
+    folder appears complete or not at all, so several processes may ask for it at once.
 
     Args:
         root: Folder of the data set, such as ``data/shapes``.
@@ -74,16 +75,27 @@ def coco_annotation(instance: Instance) -> Dict:
                 segmentation=_run_lengths(mask) if instance.is_crowd else _polygons(mask))
 
 
+def label_map(scene: Scene) -> np.ndarray:
+    """(H, W) uint8: 0 for the ground, 1 + label for a shape, crowds too."""
+    labels = np.zeros(scene.image.shape[:2], np.uint8)
+    for instance in scene.instances:
+        labels[instance.mask] = 1 + instance.label
+    return labels
+
+
 def _make_split(root: Path, split: str, first_seed: int, count: int) -> None:
     (root / split).mkdir()
+    (root / 'labels' / split).mkdir(parents=True)
     (root / 'annotations').mkdir(exist_ok=True)
     images: List[Dict] = []
     annotations: List[Dict] = []
     for image_id in track(range(1, count + 1), description=f'{split:>5}', transient=True):
         scene: Scene = draw_scene(first_seed + image_id)
         name = f'{image_id:06d}.png'
-        if not cv2.imwrite(str(root / split / name), scene.image):
-            raise OSError(f'could not write {root / split / name}')
+        for path, picture in ((root / split / name, scene.image),
+                              (root / 'labels' / split / name, label_map(scene))):
+            if not cv2.imwrite(str(path), picture):
+                raise OSError(f'could not write {path}')
         images.append(dict(id=image_id, file_name=name, height=scene.image.shape[0],
                            width=scene.image.shape[1]))
         for instance in scene.instances:

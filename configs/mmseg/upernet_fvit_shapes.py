@@ -1,0 +1,60 @@
+# The segmentor of upernet_fvit.py, small, on the embedded shapes: from scratch to a working
+# segmentor in minutes on two CPU cores. The data are made on first use, in data/shapes/.
+_base_ = './upernet_fvit.py'
+custom_imports = dict(imports=[
+    'fastervit_mm', 'fastervit_mm.engine', 'fastervit_mm.engine.seg_visualizer',
+    'fastervit_mm.datasets.seg_shapes'])
+
+checkpoint_file = None
+num_classes = 5  # the ground is one
+crop_size = (160, 160)
+model = dict(
+    data_preprocessor=dict(size=crop_size),
+    backbone=dict(
+        arch=dict(
+            _delete_=True, embed_dim=32, stem_channels=16, depths=(2, 1, 2, 1),
+            num_heads=(1, 2, 4, 8), drop_path_rate=0.),
+        init_cfg=None),
+    decode_head=dict(in_channels=[32, 64, 128, 256], channels=64, num_classes=num_classes),
+    auxiliary_head=dict(in_channels=128, channels=64, num_classes=num_classes),
+    test_cfg=dict(crop_size=(96, 96), stride=(64, 64)))
+
+dataset_type = 'ShapesSegDataset'
+data_root = 'data/shapes/'
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackSegInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    dict(type='PackSegInputs'),
+]
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=1,
+    dataset=dict(
+        type=dataset_type, data_root=data_root,
+        data_prefix=dict(img_path='train', seg_map_path='labels/train'), pipeline=train_pipeline))
+val_dataloader = dict(
+    num_workers=1,
+    dataset=dict(
+        type=dataset_type, data_root=data_root,
+        data_prefix=dict(img_path='val', seg_map_path='labels/val'), pipeline=test_pipeline))
+test_dataloader = val_dataloader
+
+max_iters = 900
+train_cfg = dict(max_iters=max_iters, val_interval=300)
+optim_wrapper = dict(
+    type='OptimWrapper', optimizer=dict(lr=2e-3, fused=True), paramwise_cfg=None,
+    clip_grad=dict(max_norm=10.))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
+    dict(type='PolyLR', power=1.0, eta_min=0.0, by_epoch=False, begin=50, end=max_iters),
+]
+auto_scale_lr = dict(base_batch_size=8)
+randomness = dict(seed=0)
+default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=max_iters))
+visualizer = dict(type='EnlargedSegVisualizer')
