@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is 
 from mmengine.config import DictAction  # noqa: E402
 
 from fastervit_mm.engine import launch  # noqa: E402
+from fastervit_mm.engine.checks import ConfigError  # noqa: E402
 
 
 def parse_args():
@@ -39,7 +40,11 @@ def parse_args():
 def main():
     args = parse_args()
     cfg = launch.load_config(args.config, args.launcher, args.work_dir, args.cfg_options)
-    launch.test(cfg, args.checkpoint, args.out, args.show, args.show_dir, args.wait_time, args.tta)
+    try:
+        launch.test(cfg, args.checkpoint, args.out, args.show, args.show_dir, args.wait_time,
+                    args.tta)
+    except ConfigError as error:
+        sys.exit(f'test: {args.config}: {error}')
 
 
 if __name__ == '__main__':

@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is 
 from mmengine.config import DictAction  # noqa: E402
 
 from fastervit_mm.engine import launch  # noqa: E402
+from fastervit_mm.engine.checks import ConfigError  # noqa: E402
 
 
 def parse_args():
@@ -38,7 +39,10 @@ def parse_args():
 def main():
     args = parse_args()
     cfg = launch.load_config(args.config, args.launcher, args.work_dir, args.cfg_options)
-    launch.train(cfg, args.amp, args.auto_scale_lr, args.resume)
+    try:
+        launch.train(cfg, args.amp, args.auto_scale_lr, args.resume)
+    except ConfigError as error:
+        sys.exit(f'train: {args.config}: {error}')
 
 
 if __name__ == '__main__':

@@ -16,6 +16,7 @@ class ShapesDataset(CocoDataset):
     """
 
     METAINFO = dict(classes=CLASSES, palette=PALETTE)
+    makes_itself = True  # nothing to look for before it is built
 
     def __init__(self, *args, data_root: str = 'data/shapes', **kwargs):
         make_shapes(data_root)

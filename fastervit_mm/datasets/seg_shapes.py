@@ -16,6 +16,7 @@ class ShapesSegDataset(BaseSegDataset):
     """
 
     METAINFO = dict(classes=('ground', *CLASSES), palette=[(40, 40, 40), *PALETTE])
+    makes_itself = True  # nothing to look for before it is built
 
     def __init__(self, *args, data_root: str = 'data/shapes', img_suffix: str = '.png', **kwargs):
         make_shapes(data_root)

@@ -1,5 +1,6 @@
 """Hooks of mmengine's runner."""
 from pathlib import Path
+from typing import Sequence
 
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
@@ -24,6 +25,30 @@ class CurvesHook(Hook):
         picture = Path(runner.work_dir) / 'curves.png'
         if plot_run(runner.log_dir, picture):
             runner.logger.info(f'Curves of loss and metrics: {picture}')
+
+
+@HOOKS.register_module()
+class OverlaysHook(Hook):
+    """Leave a picture of every tested image: ground truth left, where there is one, prediction right.
+
+    Drawn by the config's visualizer, such as mmseg's ``SegLocalVisualizer``, in the palette of its
+    data set.
+
+    Args:
+        out_dir: Folder of the pictures, ``<name of the image>.png``.
+    """
+
+    def __init__(self, out_dir: str):
+        self.out_dir = Path(out_dir)
+
+    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: dict = None,
+                        outputs: Sequence = ()) -> None:
+        import mmcv
+        for sample in outputs:
+            image = mmcv.imread(sample.img_path, channel_order='rgb')
+            name = Path(sample.img_path).stem
+            runner.visualizer.add_datasample(name, image, sample, step=batch_idx,
+                                             out_file=str(self.out_dir / f'{name}.png'))
 
 
 @HOOKS.register_module()

@@ -11,6 +11,8 @@ from mmengine.logging import MMLogger, print_log
 from mmengine.registry import METRICS, RUNNERS, init_default_scope
 from mmengine.runner import Runner
 
+from .checks import ConfigError, check_config, unwritable
+
 
 def load_config(config: str, launcher: str = 'none', work_dir: Optional[str] = None,
                 cfg_options: Optional[dict] = None) -> Config:
@@ -75,6 +77,7 @@ def train(cfg: Config, amp: bool = False, auto_scale_lr: bool = False,
         The runner, after training.
 
     Raises:
+        ConfigError: For a config that cannot be trained as it is, before anything is built.
         ValueError: For an argument that the config or the machine cannot follow.
     """
     if amp:
@@ -102,7 +105,10 @@ def train(cfg: Config, amp: bool = False, auto_scale_lr: bool = False,
             raise FileNotFoundError(f'resume={resume!r}: no such checkpoint '
                                     f'({os.path.abspath(resume)})')
         cfg.resume, cfg.load_from = True, resume
+    warnings = check_config(cfg, training=True)
     runner = build_runner(cfg)
+    for warning in warnings:
+        runner.logger.warning(warning)
     runner.train()
     return runner
 
@@ -115,7 +121,7 @@ def test(cfg: Config, checkpoint: str, out: Optional[str] = None, show: bool = F
         cfg: From :func:`load_config`.
         checkpoint: Path or URL. It must fill the whole model.
         out: Where predictions go: for detectors a ``.pkl`` file, for segmentors a folder of label
-            maps.
+            maps (PNG; numbered as the data set's own, so ADE20K's from 1).
         show: Show each prediction in a window.
         show_dir: Folder for pictures of predictions, beside the ground truth where there is one.
         wait_time: Seconds between two pictures of ``show``.
@@ -126,11 +132,13 @@ def test(cfg: Config, checkpoint: str, out: Optional[str] = None, show: bool = F
 
     Raises:
         CheckpointError: For a checkpoint that does not fill the model.
+        ConfigError: For a config that cannot be tested as it is, before anything is built.
         ValueError: For an argument that the config cannot follow.
     """
     cfg.load_from = checkpoint
     hooks = [*(cfg.get('custom_hooks') or []), dict(type='CompleteCheckpointHook')]
     cfg.custom_hooks = hooks
+    check_config(cfg, training=False)
     segments = cfg.get('default_scope') == 'mmseg'
     if show or show_dir:
         _draw(cfg, show, show_dir, wait_time, segments)
@@ -157,14 +165,16 @@ def _draw(cfg: Config, show: bool, show_dir: Optional[str], wait_time: float,
     hook = cfg.default_hooks.visualization
     hook.draw = True
     if show:
-        hook.show, hook.wait_time = True, wait_time
+        hook.show, hook.wait_time, hook.interval = True, wait_time, 1
     if show_dir:
-        # Absolute: mmdet would otherwise put the folder below work_dir/timestamp.
-        show_dir = os.path.abspath(show_dir)
+        _check_writable('show_dir', show_dir)
         if segments:
-            cfg.visualizer.save_dir = show_dir
+            # mmseg's hook draws one picture in fifty, into show_dir/vis_data/vis_image/.
+            hook.draw = show
+            cfg.custom_hooks.append(dict(type='OverlaysHook', out_dir=show_dir))
         else:
-            hook.test_out_dir = show_dir
+            # Absolute: mmdet would otherwise put the folder below work_dir/timestamp.
+            hook.test_out_dir = os.path.abspath(show_dir)
 
 
 def _check_out(out: str, segments: bool) -> None:
@@ -174,6 +184,12 @@ def _check_out(out: str, segments: bool) -> None:
     if not segments and not out.endswith(('.pkl', '.pickle')):
         raise ValueError(f'out={out!r}: a detector\'s predictions go to one file; give a name '
                          'that ends in .pkl')
+    _check_writable('out', out if segments else os.path.dirname(out) or '.')
+
+
+def _check_writable(name: str, folder: str) -> None:
+    for problem in unwritable(name, folder):  # now, and not after the last picture
+        raise ConfigError(problem)
 
 
 def _augment(cfg: Config, segments: bool) -> None:

@@ -1,0 +1,4 @@
+_base_ = './upernet_fvit_640.py'
+
+checkpoint_file = 'fastervit://4-21k-384'
+model = dict(backbone=dict(arch='4-21k-384', init_cfg=dict(checkpoint=checkpoint_file)))

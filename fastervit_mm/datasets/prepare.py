@@ -1,0 +1,356 @@
+"""Getting COCO, ADE20K or the shapes ready, and checking them whole before a long run."""
+import json
+import os
+import shutil
+import zipfile
+from collections import Counter, defaultdict
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from .scenes import CLASSES
+from .shapes import SPLITS, make_shapes
+
+Problem = Tuple[str, str]  # its kind, and where
+_NOTES = ('no area', 'not annotated')  # kinds that no training minds
+_UNPACKING = '.unpacking'
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A published file.
+
+    Attributes:
+        address: Where to download it.
+        size: Of the download, as published.
+        parts: What it brings, relative to the data set's folder.
+        prefix: Folder in the archive that stands for the data set's own.
+    """
+    address: str
+    size: str
+    parts: Tuple[str, ...]
+    prefix: str = ''
+
+    @property
+    def name(self) -> str:
+        return self.address.rsplit('/', 1)[-1]
+
+
+@dataclass(frozen=True)
+class Split:
+    """One of a data set's splits, with the published counts; None where there is no such thing."""
+    name: str
+    images: str
+    num_images: int
+    ann_file: Optional[str] = None
+    num_annotations: Optional[int] = None
+    label_maps: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set: what is published of it, and its layout."""
+    title: str
+    archives: Tuple[Archive, ...]
+    splits: Tuple[Split, ...]
+    num_classes: int
+
+
+_COCO = 'http://images.cocodataset.org'
+# Counts and sizes as the data sets' own pages give them; annotations counted from the 2017 files.
+DATA_SETS = dict(
+    coco=DataSet(
+        'COCO 2017',
+        (Archive(f'{_COCO}/zips/train2017.zip', '18 GB', ('train2017',)),
+         Archive(f'{_COCO}/zips/val2017.zip', '778 MB', ('val2017',)),
+         Archive(f'{_COCO}/annotations/annotations_trainval2017.zip', '241 MB',
+                 ('annotations/instances_train2017.json', 'annotations/instances_val2017.json'))),
+        (Split('train2017', 'train2017', 118287, 'annotations/instances_train2017.json', 860001),
+         Split('val2017', 'val2017', 5000, 'annotations/instances_val2017.json', 36781)),
+        80),
+    ade20k=DataSet(
+        'ADE20K (scene parsing, 150 classes)',
+        (Archive('http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip',
+                 '923 MB', ('images/training', 'images/validation', 'annotations/training',
+                            'annotations/validation'), 'ADEChallengeData2016/'),),
+        (Split('training', 'images/training', 20210, label_maps='annotations/training'),
+         Split('validation', 'images/validation', 2000, label_maps='annotations/validation')),
+        150),
+    shapes=DataSet(
+        'the embedded shapes', (),
+        tuple(Split(name, name, count, f'annotations/instances_{name}.json', None,
+                    f'labels/{name}') for name, (_, count) in SPLITS.items()),
+        len(CLASSES)))
+
+
+def prepare(name: str, root: str, check: bool = False, console: Optional[Console] = None) -> bool:
+    """Say what is missing of a data set, unpack what was downloaded, and check it.
+
+    The shapes are made. Of the others nothing is downloaded: their terms are yours to accept.
+
+    Args:
+        name: A key of :data:`DATA_SETS`.
+        root: The folder that a config calls ``data_root``; downloads may lie in it or beside it.
+        check: Also read every image, annotation and label map.
+        console: Where to print. Default the terminal.
+
+    Returns:
+        Whether the data set is there and, if checked, without a problem.
+    """
+    data, folder, console = DATA_SETS[name], Path(root), console or Console()
+    if name == 'shapes':
+        make_shapes(root)
+    shutil.rmtree(folder / _UNPACKING, ignore_errors=True)  # of a run that was stopped
+    missing = [a for a in data.archives if not _there(a, folder)
+               and not (_download(a, folder) and _unpack(a, _download(a, folder), folder, console))]
+    if missing:
+        _say_how(data, missing, folder, console)
+        return False
+    console.print(f'{data.title} is in {folder}.' + (
+        '' if check else ' Its files were not opened; --check reads them all.'))
+    return _check(data, folder, console) if check else True
+
+
+def _there(archive: Archive, folder: Path) -> bool:
+    def filled(path: Path) -> bool:
+        return path.is_file() or (path.is_dir() and any(path.iterdir()))
+    return all(filled(folder / part) for part in archive.parts)
+
+
+def _download(archive: Archive, folder: Path) -> Optional[Path]:
+    for place in (folder, folder.parent):
+        if (place / archive.name).is_file():
+            return place / archive.name
+    return None
+
+
+def _unpack(archive: Archive, path: Path, folder: Path, console: Console) -> bool:
+    """Unpack the missing parts of an archive; each appears whole or not at all."""
+    wanted = [p for p in archive.parts if not (folder / p).exists()
+              or ((folder / p).is_dir() and not any((folder / p).iterdir()))]
+    building = folder / _UNPACKING
+    try:
+        with zipfile.ZipFile(path) as content:
+            members = [m for m in content.infolist() if any(
+                m.filename == archive.prefix + p or m.filename.startswith(f'{archive.prefix}{p}/')
+                for p in wanted)]
+            absent = [p for p in wanted
+                      if not any(m.filename.startswith(archive.prefix + p) for m in members)]
+            if absent:
+                console.print(f'[red]{path} holds no {", ".join(absent)}.[/red] Is it the file of '
+                              f'{archive.address}?')
+                return False
+            needed, free = sum(m.file_size for m in members), shutil.disk_usage(folder).free
+            if needed > free:
+                console.print(f'[red]{path} needs {needed / 1e9:.1f} GB unpacked, and {folder} has '
+                              f'{free / 1e9:.1f} GB free.[/red]')
+                return False
+            with Progress(console=console, transient=True) as progress:
+                task = progress.add_task(f'Unpacking {archive.name}', total=needed)
+                for member in members:
+                    content.extract(member, building)
+                    progress.advance(task, member.file_size)
+        for part in wanted:
+            target = folder / part
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.is_dir():
+                target.rmdir()
+            (building / (archive.prefix + part)).rename(target)
+    except (zipfile.BadZipFile, EOFError) as error:
+        console.print(
+            f'[red]{path} is cut short or damaged[/red] ({path.stat().st_size / 1e6:.0f} MB here, '
+            f'{archive.size} published; {error}). "curl -C - -o {path} {archive.address}" goes on '
+            'where a download stopped; delete a damaged file first')
+        return False
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    console.print(f'Unpacked {", ".join(wanted)} from {path}, which is no longer needed.')
+    return True
+
+
+def _say_how(data: DataSet, missing: Sequence[Archive], folder: Path, console: Console) -> None:
+    table = Table(title=f'Missing of {data.title} in {folder}', title_justify='left')
+    for column in ('what', 'download', 'size'):
+        table.add_column(column, overflow='fold')
+    for archive in missing:
+        parts = [p for p in archive.parts if not (folder / p).exists()] or archive.parts
+        table.add_row('\n'.join(parts), archive.address, archive.size)
+    console.print(table)
+    console.print(f'Put the files into {folder}/ and run this again to unpack them:', style='bold')
+    for archive in missing:
+        console.print(f'  curl -L -C - --create-dirs -o {folder / archive.name} {archive.address}',
+                      highlight=False, soft_wrap=True)
+    console.print('The folder will then be', highlight=False)
+    for split in data.splits:
+        console.print(f'  {folder}/{split.images}/  [dim]{split.num_images} images[/dim]',
+                      highlight=False, soft_wrap=True)
+        console.print(f'  {folder}/{split.ann_file or split.label_maps}', highlight=False,
+                      soft_wrap=True)
+
+
+def _check(data: DataSet, folder: Path, console: Console) -> bool:
+    """Read all of a data set and print what is wrong with it."""
+    table = Table(title=f'{data.title} in {folder}', title_justify='left')
+    table.add_column('split')
+    for column in ('images', 'published', 'annotations', 'published', 'problems'):
+        table.add_column(column, justify='right')
+    everything: Dict[str, List[str]] = defaultdict(list)
+    # Processes that start fresh: a fork of one with threads, as torch has, may hang.
+    with ProcessPoolExecutor(mp_context=get_context('spawn')) as pool, \
+            Progress(console=console, transient=True) as progress:
+        def run(function: Callable, work: Sequence[Tuple], title: str) -> Iterator:
+            return progress.track(pool.map(function, *zip(*work), chunksize=32) if work else [],
+                                  total=len(work), description=title)
+
+        for split in data.splits:
+            images, annotations, problems = _check_split(data, split, folder, run)
+            for kind, where in problems:
+                everything[kind].append(where)
+            serious = sum(kind not in _NOTES for kind, _ in problems)
+            table.add_row(split.name, str(images), str(split.num_images), _number(annotations),
+                          _number(split.num_annotations), str(serious))
+    console.print(table)
+    for kind, places in sorted(everything.items()):
+        note = kind in _NOTES
+        console.print(f'{"note" if note else "[red]problem[/red]"}: {kind}: {len(places)}')
+        for place in places[:5]:
+            console.print(f'  {place}', highlight=False, soft_wrap=True)
+        if len(places) > 5:
+            console.print(f'  and {len(places) - 5} more', highlight=False)
+    serious = sum(len(p) for kind, p in everything.items() if kind not in _NOTES)
+    console.print(f'[red]{serious} problems.[/red]' if serious else '[green]No problem.[/green]')
+    return not serious
+
+
+def _check_split(data: DataSet, split: Split, folder: Path, run: Callable
+                 ) -> Tuple[int, Optional[int], List[Problem]]:
+    """Images, annotations and problems of a split."""
+    files = sorted(p for p in (folder / split.images).iterdir() if p.is_file())
+    problems: List[Problem] = []
+    if len(files) != split.num_images:
+        problems.append(('count of images unlike the published', f'{split.images}: {len(files)}, '
+                         f'published are {split.num_images}'))
+    sizes = dict(zip((f.name for f in files),
+                     run(image_size, [(str(f),) for f in files], f'{split.name}: images')))
+    problems += [('unreadable image', f'{split.images}/{name}: {size}')
+                 for name, size in sizes.items() if isinstance(size, str)]
+    annotations = None
+    if split.ann_file:
+        try:
+            content = json.loads((folder / split.ann_file).read_text())
+            annotations = len(content['annotations'])
+            problems += check_coco(content, sizes, split.ann_file, data.num_classes)
+        except (ValueError, KeyError, TypeError) as error:
+            problems.append(('unreadable annotation file',
+                             f'{split.ann_file}: {type(error).__name__}: {error}'))
+        if split.num_annotations not in (None, annotations):
+            problems.append(('count of annotations unlike the published',
+                             f'{split.ann_file}: {annotations}, published are '
+                             f'{split.num_annotations}'))
+    if split.label_maps:
+        # ADE20K: 0 is "other" and 1 to 150 are classes; the shapes: 0 is the ground.
+        work = [(str(folder / split.label_maps / f'{Path(n).stem}.png'), size, data.num_classes)
+                for n, size in sizes.items() if not isinstance(size, str)]
+        for found in run(check_label_map, work, f'{split.name}: label maps'):
+            problems += found
+        maps = {p.stem for p in (folder / split.label_maps).glob('*.png')}
+        problems += [('label map without an image', f'{split.label_maps}/{stem}.png')
+                     for stem in sorted(maps - {Path(n).stem for n in sizes})]
+    return len(files), annotations, problems
+
+
+def image_size(path: str):
+    """(width, height) of an image that can be read to its end; else the reason, a str."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image.size
+    except Exception as error:  # noqa: BLE001  a broken file may raise anything in its decoder
+        return f'{type(error).__name__}: {error}'
+
+
+def check_label_map(path: str, size: Tuple[int, int], num_classes: int) -> List[Problem]:
+    """What is wrong with a label map.
+
+    Args:
+        path: PNG with one channel.
+        size: (width, height) of its image.
+        num_classes: The highest label.
+    """
+    name = os.path.join(*Path(path).parts[-3:])
+    if not os.path.isfile(path):
+        return [('image without a label map', name)]
+    found = image_size(path)
+    if isinstance(found, str):
+        return [('unreadable label map', f'{name}: {found}')]
+    with Image.open(path) as image:
+        labels = np.asarray(image)
+    if labels.ndim != 2:
+        return [('label map that is a colour picture',
+                 f'{name}: {labels.shape[-1]} channels; a label map has one, of class numbers')]
+    problems = []
+    if found != tuple(size):
+        problems.append(('label map of another size than its image',
+                         f'{name}: {found}, the image {tuple(size)}'))
+    wrong = sorted({int(v) for v in np.unique(labels) if not 0 <= v <= num_classes})
+    if wrong:
+        problems.append(('label out of range', f'{name}: {wrong[:5]}, labels are 0 to '
+                                               f'{num_classes}'))
+    return problems
+
+
+def check_coco(content: Dict, sizes: Dict, ann_file: str, num_classes: int) -> Iterable[Problem]:
+    """What is wrong with a COCO annotation file.
+
+    Args:
+        content: The file's.
+        sizes: (width, height) of each image file by its name, or a str for an unreadable one.
+        ann_file: Its name, for messages.
+        num_classes: Published categories.
+    """
+    images = {image['id']: image for image in content['images']}
+    categories = {category['id'] for category in content['categories']}
+    if len(categories) != num_classes:
+        yield ('count of categories unlike the published',
+               f'{ann_file}: {len(categories)}, published are {num_classes}')
+    for image in content['images']:
+        name, said = image['file_name'], (image['width'], image['height'])
+        if name not in sizes:
+            yield 'annotated image that is not there', f'{ann_file}: {name}'
+        elif not isinstance(sizes[name], str) and sizes[name] != said:
+            yield ('image of another size than annotated',
+                   f'{name}: {sizes[name]}, {ann_file} says {said}')
+    listed = {image['file_name'] for image in content['images']}
+    yield from (('not annotated', f'{name} is not in {ann_file}')
+                for name in sizes if name not in listed)
+    for kind, ids in (('image', (i['id'] for i in content['images'])),
+                      ('annotation', (a['id'] for a in content['annotations']))):
+        yield from ((f'{kind} id given twice', f'{ann_file}: {id_}')
+                    for id_, n in Counter(ids).items() if n > 1)
+    for annotation in content['annotations']:
+        place = f'{ann_file}: annotation {annotation["id"]}'
+        if annotation['image_id'] not in images:
+            yield 'annotation of no image', f'{place}: image {annotation["image_id"]}'
+            continue
+        if annotation['category_id'] not in categories:
+            yield 'annotation of no category', f'{place}: category {annotation["category_id"]}'
+        image = images[annotation['image_id']]
+        x, y, width, height = annotation['bbox']
+        # Published boxes are rounded to hundredths of a pixel, so an edge may lie just outside.
+        if min(x, y) < -1 or x + width > image['width'] + 1 or y + height > image['height'] + 1:
+            yield ('box outside its image', f'{place}: {annotation["bbox"]} in '
+                   f'{image["width"]} x {image["height"]} ({image["file_name"]})')
+        elif width <= 0 or height <= 0:
+            yield 'no area', f'{place}: {annotation["bbox"]} ({image["file_name"]})'
+
+
+def _number(value: Optional[int]) -> str:
+    return '' if value is None else str(value)

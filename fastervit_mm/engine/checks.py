@@ -1,0 +1,295 @@
+"""Mistakes in a config that cost people days, found before anything is built or trained."""
+import json
+import mmap
+import os
+import tempfile
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import DATASETS, MODELS
+
+from ..backbone import FasterViT
+from ..weights import resolve
+
+# Worlds of the launchers, known before the process group is.
+_WORLD_SIZE = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
+# The data sets that tools/prepare_data.py knows.
+_PREPARED = dict(CocoDataset='coco', ADE20KDataset='ade20k')
+
+
+class ConfigError(ValueError):
+    """A config that cannot do what it was written for; the message lists why, with remedies."""
+
+
+def check_config(cfg: Config, training: bool) -> List[str]:
+    """Look for what would fail, or go wrong in silence, hours later.
+
+    Folders and annotation files of the data, classes of annotations and heads against each other,
+    the backbone's widths against what reads them, checkpoints, and the work directory.
+
+    Args:
+        cfg: A config of mmdet, mmseg or mmpretrain.
+        training: Whether it will be trained; else it will be tested.
+
+    Returns:
+        Warnings: what may be meant, but seldom is.
+
+    Raises:
+        ConfigError: For everything found that cannot be meant, at once.
+    """
+    loaders = ['train_dataloader', 'val_dataloader'] if training else ['test_dataloader']
+    problems = list(unwritable('work_dir', cfg.get('work_dir')))
+    classes = None
+    for loader in loaders:
+        for place, dataset in _datasets(cfg, loader):
+            kind = _class_of(DATASETS, dataset, cfg)
+            names = _classes(dataset, kind)
+            classes = classes or names
+            if _is_local(dataset) and not getattr(kind, 'makes_itself', False):
+                problems += _missing_files(place, dataset, kind)
+                problems += _missing_classes(place, dataset, kind, names)
+        if _makes_itself(cfg, loader):
+            continue
+        problems += _missing_evaluation_file(cfg, loader.replace('dataloader', 'evaluator'))
+    if classes is not None:
+        problems += _wrong_num_classes(cfg.model, classes)
+    problems += _wrong_widths(cfg)
+    problems += _missing_checkpoints(cfg, training)
+    if problems:
+        raise ConfigError('this config cannot run as it is:\n' + '\n'.join(
+            f'  {i}. {problem}' for i, problem in enumerate(problems, 1)))
+    return list(_unscaled_lr(cfg)) if training else []
+
+
+def unwritable(name: str, folder: Optional[str]) -> Iterator[str]:
+    """What is wrong with a folder that results will go to; it is made if it can be.
+
+    Args:
+        name: The argument that names it.
+        folder: The folder; None is no problem.
+    """
+    if folder is None:
+        return
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        yield (f'{name}={folder!r}: cannot be written to ({error.strerror}: '
+               f'{os.path.abspath(folder)}). Give another --{name.replace("_", "-")}')
+
+
+def _datasets(cfg: Config, loader: str) -> Iterator[Tuple[str, Dict]]:
+    """Every data set of a loader, out of its wrappers, with its dotted name."""
+    found = [(f'{loader}.dataset', (cfg.get(loader) or {}).get('dataset'))]
+    while found:
+        place, dataset = found.pop(0)
+        if not isinstance(dataset, dict):
+            continue
+        inner = [(f'{place}.dataset', dataset.get('dataset'))] + [
+            (f'{place}.datasets.{i}', d) for i, d in enumerate(dataset.get('datasets') or [])]
+        if any(isinstance(d, dict) for _, d in inner):
+            found += inner
+        else:
+            yield place, dataset
+
+
+def _makes_itself(cfg: Config, loader: str) -> bool:
+    return any(getattr(_class_of(DATASETS, d, cfg), 'makes_itself', False)
+               for _, d in _datasets(cfg, loader))
+
+
+def _class_of(registry, node: Dict, cfg: Config) -> Optional[type]:
+    """The class that ``type`` names; None for one that only building will find or refuse."""
+    kind = node.get('type')
+    if not isinstance(kind, str):
+        return kind
+    scope = node.get('_scope_', cfg.get('default_scope', 'mmengine'))
+    with registry.switch_scope_and_registry(scope) as scoped:
+        return scoped.get(kind)
+
+
+def _classes(dataset: Dict, kind: Optional[type]) -> Optional[Tuple[str, ...]]:
+    names = (dataset.get('metainfo') or {}).get('classes')
+    if names is None:
+        names = (getattr(kind, 'METAINFO', None) or {}).get('classes')
+    if isinstance(names, str):  # a file with one name a line, as mmengine has it
+        if not os.path.isfile(names):
+            return None
+        with open(names) as file:
+            names = [line.strip() for line in file if line.strip()]
+    return None if names is None else tuple(names)
+
+
+def _is_local(dataset: Dict) -> bool:
+    backend = (dataset.get('backend_args') or {}).get('backend', 'local')
+    return backend == 'local' and '://' not in str(dataset.get('data_root'))
+
+
+def _paths(dataset: Dict) -> Dict[str, str]:
+    """The files and folders that a data set reads, by the argument that names them."""
+    root = dataset.get('data_root') or ''
+    paths = {f'data_prefix.{k}': v for k, v in (dataset.get('data_prefix') or {}).items()
+             if isinstance(v, str)} if isinstance(dataset.get('data_prefix'), dict) else {}
+    if dataset.get('ann_file'):
+        paths['ann_file'] = dataset['ann_file']
+    return {k: os.path.join(root, v) for k, v in paths.items()}
+
+
+def _missing_files(place: str, dataset: Dict, kind: Optional[type]) -> Iterator[str]:
+    root = dataset.get('data_root')
+    known = [_PREPARED[c.__name__] for c in getattr(kind, '__mro__', ())
+             if c.__name__ in _PREPARED]
+    remedy = (f'"python tools/prepare_data.py {known[0]} --root {root}" says what to download and '
+              'where it goes; ' if known and root else '') + (
+        f'if the data are elsewhere, set {place}.data_root')
+    if root and not os.path.isdir(root):
+        yield f'{place}.data_root={root!r}: no such folder ({os.path.abspath(root)}). {remedy}'
+        return
+    for name, path in _paths(dataset).items():
+        if not os.path.exists(path):
+            yield f'{place}.{name}: {os.path.abspath(path)} does not exist. {remedy}'
+
+
+def _missing_evaluation_file(cfg: Config, name: str) -> Iterator[str]:
+    evaluators = cfg.get(name) or []
+    for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
+        path = evaluator.get('ann_file') if isinstance(evaluator, dict) else None
+        if path and '://' not in path and not os.path.isfile(path):
+            yield (f'{name}.ann_file={path!r}: no such file ({os.path.abspath(path)}). It does not '
+                   f'follow data_root; set {name}.ann_file to the annotations that '
+                   f'{name.replace("evaluator", "dataloader")} reads')
+
+
+def _missing_classes(place: str, dataset: Dict, kind: Optional[type],
+                     names: Optional[Sequence[str]]) -> Iterator[str]:
+    """COCO's annotations by name: mmdet drops a class that the file does not name in silence."""
+    loading = getattr(getattr(kind, 'load_data_list', None), '__qualname__', '')
+    path = _paths(dataset).get('ann_file')
+    if loading != 'CocoDataset.load_data_list' or names is None or not os.path.isfile(path or ''):
+        return
+    listed = _categories(path)
+    absent = [n for n in names if n not in listed]
+    if absent:
+        yield (f'{place}.ann_file={path!r}: has no category named {_few(absent)}, which the config '
+               f'lists; they would be dropped in silence. It has {len(listed)}: {_few(listed)}. Set '
+               f'{place}.metainfo.classes to those')
+
+
+def _categories(path: str) -> List[str]:
+    """Category names of a COCO annotation file, without reading all of it where that can be."""
+    decoder = json.JSONDecoder()
+    with open(path, 'rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        at = text.rfind(b'"categories"')
+        # They stand at the end of COCO's own files; a window behind the key holds them all.
+        following = text[at + 12:at + 12 + 2_000_000].decode(errors='replace') if at >= 0 else ''
+    try:
+        categories = decoder.raw_decode(following.lstrip(' \t\r\n:'))[0]
+        return [category['name'] for category in categories]
+    except (json.JSONDecodeError, TypeError, KeyError):
+        with open(path) as file:
+            return [category['name'] for category in json.load(file).get('categories', [])]
+
+
+def _wrong_num_classes(model: Dict, classes: Sequence[str]) -> Iterator[str]:
+    for place, head in _heads(model, 'model'):
+        # A proposal head tells objects from ground, whatever the classes.
+        if head.get('num_classes', len(classes)) != len(classes) and 'rpn' not in place:
+            yield (f'{place}.num_classes={head["num_classes"]}, but the data have {len(classes)} '
+                   f'({_few(classes)}). Set {place}.num_classes={len(classes)}')
+
+
+def _heads(node: Any, place: str) -> Iterator[Tuple[str, Dict]]:
+    """Every prediction head of a model, with its dotted name."""
+    items = node.items() if isinstance(node, dict) else enumerate(node)
+    for key, value in items:
+        if not isinstance(value, (dict, list)) or key in ('backbone', 'neck', 'train_cfg',
+                                                          'test_cfg', 'tta_cfg'):
+            continue
+        inner = f'{place}.{key}'
+        if isinstance(value, dict) and ('head' in str(key) or 'head' in place.split('.')[-1]):
+            yield inner, value
+        yield from _heads(value, inner)
+
+
+def _wrong_widths(cfg: Config) -> Iterator[str]:
+    """What reads the maps of a FasterViT against the widths it has."""
+    backbone = cfg.model.get('backbone') or {}
+    kind = _class_of(MODELS, backbone, cfg) if backbone else None
+    if not (isinstance(kind, type) and issubclass(kind, FasterViT)):
+        return
+    settings = {k: v for k, v in backbone.items() if k not in ('type', 'init_cfg', '_scope_')}
+    with torch.device('meta'):  # its own errors name the argument; it costs no memory
+        widths = kind(**settings).out_channels
+    neck = cfg.model.get('neck')
+    if neck:
+        readers = {'model.neck' + ('.0' if isinstance(neck, list) else ''):
+                   neck[0] if isinstance(neck, list) else neck}
+    else:
+        readers = dict(_heads(cfg.model, 'model'))
+    for place, reader in readers.items():
+        has, index = reader.get('in_channels'), reader.get('in_index')
+        if has is None or (index is None and isinstance(has, int) and 'head' not in place):
+            continue
+        if isinstance(has, (list, tuple)):
+            has = list(has)
+            index = range(len(widths)) if index is None else index
+        try:
+            right = ([widths[i] for i in index] if isinstance(has, list)
+                     else widths[-1 if index is None else index])
+        except IndexError:
+            yield (f'{place}.in_index={index}: the backbone gives {len(widths)} maps; add stages to '
+                   'model.backbone.out_indices or name fewer')
+            continue
+        if has != right:
+            yield (f'{place}.in_channels={has}, but the backbone (arch={backbone.get("arch")!r}) '
+                   f'gives {right}. Set {place}.in_channels={right}')
+
+
+def _missing_checkpoints(cfg: Config, training: bool) -> Iterator[str]:
+    named = {'load_from': cfg.get('load_from')}
+    if training:  # a test fills the whole model from its checkpoint
+        for place, node in (('model', cfg.model), ('model.backbone', cfg.model.get('backbone'))):
+            init = (node or {}).get('init_cfg') or {}
+            for i, one in enumerate(init if isinstance(init, list) else [init]):
+                if one.get('type') == 'Pretrained':
+                    where = f'{place}.init_cfg' + (f'.{i}' if isinstance(init, list) else '')
+                    named[f'{where}.checkpoint'] = one.get('checkpoint')
+    for name, checkpoint in named.items():
+        if not checkpoint:
+            continue
+        try:
+            address = resolve(str(checkpoint))
+        except ValueError as error:
+            yield f'{name}: {error}'
+            continue
+        path = os.path.expanduser(address)
+        if '://' not in address and not os.path.isfile(path):
+            yield (f'{name}={checkpoint!r}: no such file ({os.path.abspath(path)}). Give a file, a '
+                   'URL or a published name such as fastervit://2-224-1k' + (
+                       '; with init_cfg=None training starts from scratch'
+                       if 'init_cfg' in name else ''))
+
+
+def _unscaled_lr(cfg: Config) -> Iterator[str]:
+    scaling = cfg.get('auto_scale_lr') or {}
+    each = (cfg.get('train_dataloader') or {}).get('batch_size')
+    lr = cfg.get('optim_wrapper', {}).get('optimizer', {}).get('lr')
+    base = scaling.get('base_batch_size')
+    if not (each and lr and base) or scaling.get('enable'):
+        return
+    world = int(os.environ.get(_WORLD_SIZE.get(cfg.get('launcher', 'none'), ''), 1))
+    steps = cfg.optim_wrapper.get('accumulative_counts', 1)
+    batch = each * world * steps
+    if batch != base:
+        terms = f'{each} x {world} processes' + (f' x {steps} accumulated' if steps > 1 else '')
+        # mmengine's own scaling knows nothing of accumulation.
+        automatic = '--auto-scale-lr, or ' if steps == 1 else ''
+        yield (f'The batch is {batch} ({terms}), and the learning rate {lr:g} was chosen for {base}. '
+               f'In proportion it would be {lr * batch / base:g}: {automatic}--cfg-options '
+               f'optim_wrapper.optimizer.lr={lr * batch / base:g}')
+
+
+def _few(names: Sequence[str]) -> str:
+    return ', '.join(map(repr, names[:5])) + (f' and {len(names) - 5} more' if len(names) > 5 else '')
