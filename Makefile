@@ -7,11 +7,14 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.10 python; do \
 RUN := .venv/bin/python -W ignore
 DEMO := work_dirs/demo
 CONFIG := configs/mmdet/cascade_fvit_shapes.py
+SEG_DEMO := work_dirs/demo-seg
+SEG_CONFIG := configs/mmseg/upernet_fvit_shapes.py
 
-.PHONY: help env demo test lint clean distclean
+.PHONY: help env demo demo-seg test lint clean distclean
 
 help:
 	@echo 'make demo   train a small Cascade Mask R-CNN on generated shapes, evaluate, draw'
+	@echo 'make demo-seg   the same with a small UperNet, for semantic segmentation'
 	@echo 'make test   the whole test suite'
 	@echo 'make lint   ruff'
 	@echo 'make env    the environment alone, .venv'
@@ -25,6 +28,9 @@ env:
 
 demo: env
 	@$(RUN) tools/demo.py $(CONFIG) --work-dir $(DEMO)
+
+demo-seg: env
+	@$(RUN) tools/demo.py $(SEG_CONFIG) --work-dir $(SEG_DEMO)
 
 test: env
 	$(RUN) -m pytest --durations=15 $(TESTS)

@@ -54,9 +54,18 @@ def stir(model: torch.nn.Module) -> None:
 
 @pytest.fixture(scope='session')
 def tiny_coco() -> Path:
-    folder = SHARED / 'data' / 'tiny_coco'
-    assert folder.is_dir(), (f'{folder} is missing: the real COCO sample lies beside the '
-                             'repository, here and in CI; clone next to it to run this test')
+    return _sample('tiny_coco')
+
+
+@pytest.fixture(scope='session')
+def tiny_ade20k() -> Path:
+    return _sample('ade20k_tiny')
+
+
+def _sample(name: str) -> Path:
+    folder = SHARED / 'data' / name
+    assert folder.is_dir(), (f'{folder} is missing: the real samples lie beside the repository, '
+                             'here and in CI; clone next to them to run this test')
     return folder
 
 

@@ -4,9 +4,8 @@ import os
 import shutil
 import zipfile
 from collections import Counter, defaultdict
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
@@ -203,11 +202,10 @@ def _check(data: DataSet, folder: Path, console: Console) -> bool:
     for column in ('images', 'published', 'annotations', 'published', 'problems'):
         table.add_column(column, justify='right')
     everything: Dict[str, List[str]] = defaultdict(list)
-    # Processes that start fresh: a fork of one with threads, as torch has, may hang.
-    with ProcessPoolExecutor(mp_context=get_context('spawn')) as pool, \
-            Progress(console=console, transient=True) as progress:
+    # Threads are enough: Pillow decodes without Python's lock.
+    with ThreadPoolExecutor() as pool, Progress(console=console, transient=True) as progress:
         def run(function: Callable, work: Sequence[Tuple], title: str) -> Iterator:
-            return progress.track(pool.map(function, *zip(*work), chunksize=32) if work else [],
+            return progress.track(pool.map(function, *zip(*work)) if work else [],
                                   total=len(work), description=title)
 
         for split in data.splits:

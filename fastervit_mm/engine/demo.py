@@ -6,6 +6,10 @@ import time
 from pathlib import Path
 from typing import Dict, List
 
+import numpy as np
+import torch
+from mmengine.config import Config
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
@@ -17,7 +21,8 @@ def run_demo(config: str, work_dir: str) -> Dict[str, float]:
     """Train what a config says, evaluate the result, leave table and pictures in ``work_dir``.
 
     Args:
-        config: A config whose data set makes itself, such as ``cascade_fvit_shapes.py``.
+        config: A config whose data set makes itself, such as ``cascade_fvit_shapes.py``
+            or ``upernet_fvit_shapes.py``.
         work_dir: Folder of the results; what an earlier demo left there is replaced.
 
     Returns:
@@ -37,14 +42,19 @@ def run_demo(config: str, work_dir: str) -> Dict[str, float]:
     checkpoint = Path((folder / 'last_checkpoint').read_text())
 
     console.rule('2/3  Evaluating on pictures it has not seen')
-    drawn = folder / 'predictions'
     cfg = launch.load_config(config, work_dir=str(folder / 'evaluation'))
-    metrics = launch.test(cfg, str(checkpoint), show_dir=str(drawn))
+    segments = cfg.default_scope == 'mmseg'
+    drawn, maps = folder / 'predictions', folder / 'label_maps'
+    metrics = launch.test(cfg, str(checkpoint), out=str(maps) if segments else None,
+                          show_dir=str(drawn))
 
     console.rule('3/3  Pictures')
     contact_sheet(sorted(drawn.glob('*.*'))[:8], folder / 'predictions.png',
                   'ground truth (left) and prediction (right), four at a time')
-    _table(metrics, console)
+    table = _iou_table(metrics, cfg, maps) if segments else _coco_table(metrics)
+    console.print(table)
+    with (folder / 'table.txt').open('w') as file:
+        Console(file=file, width=80).print(table)
     facts = dict(metrics=metrics, training_seconds=round(training, 1), config=config,
                  iterations=runner.iter)
     (folder / 'demo.json').write_text(json.dumps(facts, indent=2))
@@ -52,15 +62,16 @@ def run_demo(config: str, work_dir: str) -> Dict[str, float]:
     for name, what in (('predictions.png', 'predictions beside ground truth'),
                        ('curves.png', 'loss and metrics over training'),
                        ('predictions', 'every validation picture'),
-                       (checkpoint.name, 'the trained detector'),
+                       (checkpoint.name, 'the trained network'),
+                       ('table.txt', 'the table above'),
                        ('demo.json', 'the figures')):
         console.print(f'  {folder / name}  [dim]{what}[/dim]', highlight=False, soft_wrap=True)
-    console.print('\n'.join(_next_steps(config, os.path.relpath(checkpoint))), highlight=False,
+    console.print('\n'.join(_next_steps(config, os.path.relpath(checkpoint), segments)), highlight=False,
                   soft_wrap=True)
     return metrics
 
 
-def _table(metrics: Dict[str, float], console: Console) -> None:
+def _coco_table(metrics: Dict[str, float]) -> Table:
     table = Table(title='COCO metrics on the validation pictures')
     columns = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m')
     table.add_column('')
@@ -68,15 +79,39 @@ def _table(metrics: Dict[str, float], console: Console) -> None:
         table.add_column(column, justify='right')
     for kind in ('bbox', 'segm'):
         table.add_row(kind, *(f'{metrics[f"coco/{kind}_{c}"]:.3f}' for c in columns))
-    console.print(table)
+    return table
 
 
-def _next_steps(config: str, checkpoint: str) -> List[str]:
+def _iou_table(metrics: Dict[str, float], cfg: Config, maps: Path) -> Table:
+    """IoU and accuracy of every class, from the label maps that the evaluation wrote."""
+    from mmseg.evaluation import IoUMetric
+    from mmseg.registry import DATASETS
+    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    classes = dataset.metainfo['classes']
+    areas = []
+    for index in range(len(dataset)):
+        truth = Path(dataset.get_data_info(index)['seg_map_path'])
+        pair = (torch.from_numpy(np.array(Image.open(path))) for path in (maps / truth.name, truth))
+        areas.append(IoUMetric.intersect_and_union(*pair, len(classes), dataset.ignore_index))
+    figures = IoUMetric.total_area_to_metrics(*map(sum, zip(*areas)))
+    table = Table(title='Validation pictures, per cent', show_footer=True)
+    table.add_column('class', 'mean')
+    table.add_column('IoU', f'{metrics["mIoU"]:.2f}', justify='right')
+    table.add_column('Acc', f'{metrics["mAcc"]:.2f}', justify='right')
+    for name, iou, acc in zip(classes, figures['IoU'], figures['Acc']):
+        table.add_row(name, f'{100 * iou:.2f}', f'{100 * acc:.2f}')
+    table.caption = f'all pixels (aAcc): {metrics["aAcc"]:.2f}'
+    return table
+
+
+def _next_steps(config: str, checkpoint: str, segments: bool) -> List[str]:
+    other, data = (('mmseg/upernet_fvit.py', 'ADE20K in data/ade') if segments
+                   else ('mmdet/cascade_fvit.py', 'COCO in data/coco'))
     return [
         '', 'What to try next:',
         f'  .venv/bin/python tools/test.py {config} {checkpoint} --tta',
         f'  .venv/bin/python tools/train.py {config} --work-dir work_dirs/ln '
         '--cfg-options model.backbone.out_norm=LN   # see why BN is the default',
-        '  tools/dist_train.sh configs/mmdet/cascade_fvit.py 8   '
-        '# the real thing: COCO in data/coco, 8 GPUs (README)',
+        f'  tools/dist_train.sh configs/{other} 8   '
+        f'# the real thing: {data}, 8 GPUs (README)',
     ]

@@ -1,6 +1,8 @@
 """The embedded data set: the same bytes every time, and annotations that are true."""
 import hashlib
 import json
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -8,8 +10,10 @@ import pytest
 from pycocotools.coco import COCO
 from scipy.ndimage import binary_fill_holes
 
-from fastervit_mm.datasets import ShapesDataset, make_shapes, shapes
+from fastervit_mm.datasets import make_shapes, shapes
+from fastervit_mm.datasets.coco_shapes import ShapesDataset
 from fastervit_mm.datasets.scenes import CLASSES, draw_scene, outline
+from fastervit_mm.datasets.seg_shapes import ShapesSegDataset
 
 
 def digest(folder):
@@ -132,3 +136,33 @@ def test_mmdet_reads_it(root):
     listed = json.loads((root / 'annotations/instances_val.json').read_text())
     assert sum(len(dataset.get_data_info(i)['instances']) for i in range(10)) == len(
         listed['annotations'])
+
+
+def test_label_maps_are_the_masks(root):
+    """The second annotation form, against the scene and against the first form."""
+    coco = COCO(str(root / 'annotations' / 'instances_train.json'))
+    for image_id in coco.getImgIds():
+        labels = cv2.imread(str(root / f'labels/train/{image_id:06d}.png'), cv2.IMREAD_UNCHANGED)
+        expected = np.zeros_like(labels)
+        for instance in draw_scene(image_id).instances:
+            expected[instance.mask] = instance.label + 1
+        assert np.array_equal(labels, expected)
+        areas = sum(a['area'] for a in coco.loadAnns(coco.getAnnIds(image_id)))
+        assert (labels > 0).sum() == areas
+
+
+def test_mmseg_reads_it(root):
+    dataset = ShapesSegDataset(
+        data_root=str(root), data_prefix=dict(img_path='val', seg_map_path='labels/val'),
+        test_mode=True, pipeline=[])
+    assert len(dataset) == 10 and dataset.metainfo['classes'] == ('ground', *CLASSES)
+    assert not dataset.metainfo['reduce_zero_label']
+    for i in range(10):
+        info = dataset.get_data_info(i)
+        assert cv2.imread(info['img_path']).shape[:2] == cv2.imread(info['seg_map_path']).shape[:2]
+
+
+@pytest.mark.parametrize('module, other', [('coco_shapes', 'mmseg'), ('seg_shapes', 'mmdet')])
+def test_each_library_does_without_the_other(module, other):
+    code = f'import sys; sys.modules[{other!r}] = None; import fastervit_mm.datasets.{module}'
+    subprocess.run([sys.executable, '-W', 'ignore', '-c', code], check=True)

@@ -9,7 +9,7 @@ from mmengine.config import Config
 
 from fastervit_mm.engine import launch
 from fastervit_mm.engine.checks import ConfigError, check_config
-from tests.conftest import REPO, SHARED
+from tests.conftest import REPO
 
 COCO_CONFIG = REPO / 'configs/mmdet/cascade_fvit.py'
 ADE_CONFIG = REPO / 'configs/mmseg/upernet_fvit.py'
@@ -27,10 +27,10 @@ def coco(tmp_path, tiny_coco, monkeypatch):
 
 
 @pytest.fixture
-def ade(tmp_path, monkeypatch):
+def ade(tmp_path, tiny_ade20k, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'data/ade').mkdir(parents=True)
-    (tmp_path / 'data/ade/ADEChallengeData2016').symlink_to(SHARED / 'data/ade20k_tiny')
+    (tmp_path / 'data/ade/ADEChallengeData2016').symlink_to(tiny_ade20k)
     return launch.load_config(str(ADE_CONFIG), work_dir='work')
 
 

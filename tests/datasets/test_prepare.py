@@ -1,0 +1,190 @@
+"""tools/prepare_data.py: what is missing, how to get it, and what is wrong with what is there."""
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import cv2
+import numpy as np
+import pytest
+from rich.console import Console
+
+from fastervit_mm.datasets import prepare as module
+from fastervit_mm.datasets import shapes
+from fastervit_mm.datasets.prepare import DATA_SETS, check_coco, check_label_map, image_size, prepare
+from tests.conftest import REPO
+
+
+@pytest.fixture
+def said():
+    """A console whose text can be read, on one line each."""
+    console = Console(record=True, width=300, quiet=False, force_terminal=False)
+    console.said = lambda: console.export_text(clear=False)
+    return console
+
+
+def tool(*arguments, cwd):
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', str(REPO / 'tools/prepare_data.py'), *map(str, arguments)],
+        cwd=cwd, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize('name', ['coco', 'ade20k'])
+def test_what_is_missing_and_how_to_get_it(name, tmp_path, said):
+    assert not prepare(name, str(tmp_path / 'data'), console=said)
+    for archive in DATA_SETS[name].archives:
+        assert archive.address in said.said() and archive.size in said.said()
+        assert f'-o {tmp_path}/data/{archive.name}' in said.said()
+    for split in DATA_SETS[name].splits:
+        assert f'{tmp_path}/data/{split.images}/' in said.said()
+    assert not (tmp_path / 'data').exists()  # asking changes nothing
+
+
+def zipped(folder, target, prefix=''):
+    with zipfile.ZipFile(target, 'w') as file:
+        for path in sorted(folder.rglob('*')):
+            file.write(path, prefix + str(path.relative_to(folder)))
+
+
+def test_downloads_are_unpacked_into_cocos_layout(tiny_coco, tmp_path, said):
+    root = tmp_path / 'coco'
+    root.mkdir()
+    for part in ('train2017', 'val2017'):
+        zipped(tiny_coco / part, root / f'{part}.zip', f'{part}/')
+    assert not prepare('coco', str(root), console=said)
+    assert 'annotations_trainval2017.zip' in said.said()
+    # The last one lies beside the folder, where a browser may have put it.
+    zipped(tiny_coco / 'annotations', tmp_path / 'annotations_trainval2017.zip', 'annotations/')
+    assert prepare('coco', str(root), console=said)
+    for path in tiny_coco.rglob('*.j*'):
+        assert (root / path.relative_to(tiny_coco)).read_bytes() == path.read_bytes()
+    assert sorted(p.name for p in root.iterdir()) == [
+        'annotations', 'train2017', 'train2017.zip', 'val2017', 'val2017.zip']
+
+
+def test_ade20ks_own_folder_becomes_the_data_root(tiny_ade20k, tmp_path, said):
+    root = tmp_path / 'ade/ADEChallengeData2016'
+    root.mkdir(parents=True)
+    zipped(tiny_ade20k, root.parent / 'ADEChallengeData2016.zip', 'ADEChallengeData2016/')
+    assert prepare('ade20k', str(root), console=said)
+    assert len(list((root / 'annotations/training').iterdir())) == 100
+    assert not (root / 'ADEChallengeData2016').exists()
+
+
+def test_a_download_cut_short_leaves_nothing_behind(tiny_coco, tmp_path, said):
+    zipped(tiny_coco / 'val2017', tmp_path / 'val2017.zip', 'val2017/')
+    whole = (tmp_path / 'val2017.zip').read_bytes()
+    (tmp_path / 'val2017.zip').write_bytes(whole[:len(whole) // 2])
+    assert not prepare('coco', str(tmp_path), console=said)
+    assert 'cut short or damaged' in said.said() and '778 MB published' in said.said()
+    damaged = bytearray(whole)
+    damaged[len(whole) // 2] ^= 255
+    (tmp_path / 'val2017.zip').write_bytes(damaged)
+    assert not prepare('coco', str(tmp_path), console=said)
+    assert said.said().count('cut short or damaged') == 2
+    assert [p.name for p in tmp_path.iterdir()] == ['val2017.zip']
+
+
+def test_an_archive_of_something_else_is_said_to_be(tmp_path, said):
+    (tmp_path / 'other').mkdir()
+    (tmp_path / 'other/cat.jpg').write_bytes(b'')
+    zipped(tmp_path / 'other', tmp_path / 'val2017.zip')
+    assert not prepare('coco', str(tmp_path), console=said)
+    assert 'holds no val2017' in said.said()
+
+
+@pytest.mark.parametrize('name', ['coco', 'ade20k'])
+def test_real_samples_have_no_problem_but_their_number(name, tiny_coco, tiny_ade20k, tmp_path):
+    root = dict(coco=tiny_coco, ade20k=tiny_ade20k)[name]
+    code, output = tool(name, '--root', root, '--check', cwd=tmp_path)
+    assert code == 1
+    counts = {'coco': 4, 'ade20k': 2}[name]
+    assert f'{counts} problems.' in output
+    assert output.count('unlike the published: 2') == counts // 2
+    for number in {'coco': ('118287', '860001', '5000', '36781'),
+                   'ade20k': ('20210', '2000')}[name]:
+        assert number in output
+
+
+def test_the_shapes_are_made_and_are_right(tmp_path, monkeypatch, said):
+    small = {'train': (0, 12), 'val': (1_000_000, 6)}
+    monkeypatch.setattr(shapes, 'SPLITS', small)
+    splits = [s.__class__(**{**vars(s), 'num_images': small[s.name][1]})
+              for s in DATA_SETS['shapes'].splits]
+    monkeypatch.setitem(DATA_SETS, 'shapes', module.DataSet(
+        'the embedded shapes', (), tuple(splits), 4))
+    root = tmp_path / 'shapes'
+    assert prepare('shapes', str(root), check=True, console=said)
+    assert 'No problem.' in said.said()
+    # And broken in every way at once.
+    (root / 'train/000001.png').write_bytes((root / 'train/000001.png').read_bytes()[:3000])
+    (root / 'labels/train/000002.png').unlink()
+    cv2.imwrite(str(root / 'labels/val/000001.png'), np.full((160, 160), 9, np.uint8))
+    shutil.copy(root / 'val/000002.png', root / 'labels/val/000002.png')
+    path = root / 'annotations/instances_val.json'
+    content = json.loads(path.read_text())
+    content['annotations'][0]['image_id'] = 999
+    content['annotations'][1]['bbox'] = [150, 150, 30, 5]
+    content['annotations'][2]['category_id'] = 7
+    path.write_text(json.dumps(content))
+    (root / 'annotations/instances_train.json').write_text('{"images": [')
+    assert not prepare('shapes', str(root), check=True, console=said)
+    for problem in ('unreadable image: 1', 'image without a label map: 1', 'label out of range: 1',
+                    'label map that is a colour picture: 1', 'annotation of no image: 1',
+                    'box outside its image: 1', 'annotation of no category: 1',
+                    'unreadable annotation file: 1', '8 problems.'):
+        assert problem in said.said(), problem
+    assert '[150, 150, 30, 5] in 160 x 160 (0000' in said.said()
+
+
+def kinds(content, sizes, num_classes=1):
+    return [kind for kind, _ in check_coco(content, sizes, 'a.json', num_classes)]
+
+
+def test_every_kind_of_wrong_annotation_is_told():
+    def content(**changes):
+        annotation = dict(id=1, image_id=1, category_id=1, bbox=[0, 0, 10, 10])
+        image = dict(id=1, file_name='a.jpg', width=20, height=10)
+        return dict(images=[{**image, **changes.pop('image', {})}],
+                    categories=[dict(id=1, name='cat')],
+                    annotations=[{**annotation, **changes}] + changes.pop('more', []))
+    sizes = {'a.jpg': (20, 10)}
+    assert kinds(content(), sizes) == []
+    assert kinds(content(bbox=[10, 0, 10.4, 10.2]), sizes) == []  # rounding
+    assert kinds(content(bbox=[10, 0, 12, 10]), sizes) == ['box outside its image']
+    assert kinds(content(bbox=[-2, 0, 5, 5]), sizes) == ['box outside its image']
+    assert kinds(content(bbox=[1, 1, 0, 5]), sizes) == ['no area']
+    assert kinds(content(image_id=2), sizes) == ['annotation of no image']
+    assert kinds(content(category_id=2), sizes) == ['annotation of no category']
+    assert kinds(content(), {}) == ['annotated image that is not there']
+    assert kinds(content(), {'a.jpg': (10, 20)}) == ['image of another size than annotated']
+    assert kinds(content(), {**sizes, 'b.jpg': (1, 1)}) == ['not annotated']
+    assert kinds(content(), sizes, 80) == ['count of categories unlike the published']
+    twice = content()
+    twice['annotations'] *= 2
+    assert kinds(twice, sizes) == ['annotation id given twice']
+
+
+def test_images_and_label_maps_are_read_to_their_end(tmp_path):
+    path = str(tmp_path / 'a.jpg')
+    cv2.imwrite(path, np.random.RandomState(0).randint(0, 255, (40, 60, 3), np.uint8))
+    assert image_size(path) == (60, 40)
+    with open(path, 'rb') as file:
+        content = file.read()
+    with open(path, 'wb') as file:
+        file.write(content[:len(content) // 2])  # OpenCV would fill up the rest with grey
+    assert 'truncated' in image_size(path)
+    labels = str(tmp_path / 'a.png')
+    cv2.imwrite(labels, np.full((40, 60), 150, np.uint8))
+    assert check_label_map(labels, (60, 40), 150) == []
+    assert check_label_map(labels, (60, 40), 149)[0][0] == 'label out of range'
+    assert 'another size' in check_label_map(labels, (40, 60), 150)[0][0]
+
+
+def test_flags_and_exit_status(tmp_path):
+    code, output = tool('--help', cwd=tmp_path)
+    assert code == 0 and '--root' in output and '--check' in output
+    assert tool('coco', '--root', 'nowhere', cwd=tmp_path)[0] == 1
+    assert tool('imagenet', '--root', 'nowhere', cwd=tmp_path)[0] == 2

@@ -1,0 +1,162 @@
+"""upernet_fvit.py on real ADE20K images: train, save, be killed, resume, evaluate in three modes."""
+import json
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmseg.datasets import ADE20KDataset
+from PIL import Image
+
+from tests.conftest import REPO
+
+CONFIG = """
+_base_ = '{repo}/configs/mmseg/upernet_fvit.py'
+data_root = '{data_root}'
+train_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(data_root=data_root))
+val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(data_root=data_root))
+test_dataloader = val_dataloader
+model = dict(
+    backbone=dict(arch='0', init_cfg=None),  # the weights cannot be downloaded here
+    decode_head=dict(in_channels=[64, 128, 256, 512], channels=32),
+    auxiliary_head=dict(in_channels=256, channels=32),
+    data_preprocessor=dict(size=(128, 128)),
+    test_cfg=dict(crop_size=(128, 128), stride=(85, 85)))
+"""
+# Sizes: a quarter of every side, a short run, a few of the pictures evaluated.
+SIZES = {
+    'train_cfg.max_iters': 12, 'train_cfg.val_interval': 12, 'param_scheduler.0.end': 4,
+    'default_hooks.checkpoint.interval': 4, 'default_hooks.logger.interval': 2,
+    'test_dataloader.dataset.indices': 6, 'val_dataloader.dataset.indices': 6,
+}
+
+
+def tool(name, *arguments, cwd, options=()):
+    return subprocess.Popen(
+        [sys.executable, '-W', 'ignore', str(REPO / 'tools' / name), *map(str, arguments),
+         '--cfg-options', *(f'{k}={v}' for k, v in SIZES.items()), *options],
+        cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finished(process):
+    output, _ = process.communicate()
+    assert process.returncode == 0, output[-3000:]
+    return output
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp('ade20k_tiny')
+
+
+@pytest.fixture(scope='module')
+def config(folder, tiny_ade20k):
+    path = folder / 'upernet_tiny_ade20k.py'
+    path.write_text(CONFIG.format(repo=REPO, data_root=tiny_ade20k))
+    from mmengine.config import Config
+    cfg = Config.fromfile(str(path))
+    train, test, tta = map(quartered, (cfg.train_pipeline, cfg.test_pipeline, cfg.tta_pipeline))
+    with path.open('a') as file:
+        file.write(f'train_dataloader["dataset"]["pipeline"] = {train!r}\n'
+                   f'val_dataloader["dataset"]["pipeline"] = {test!r}\n'
+                   f'tta_pipeline = {tta!r}\n')
+    return path
+
+
+def quartered(node):
+    """A pipeline with every scale and crop divided by four."""
+    if isinstance(node, dict):
+        return {k: tuple(s // 4 for s in v) if k in ('scale', 'crop_size')
+                else v / 4 if k == 'scale_factor' else quartered(v) for k, v in node.items()}
+    return [quartered(v) for v in node] if isinstance(node, list) else node
+
+
+@pytest.fixture(scope='module')
+def trained(config, folder):
+    """A run that was killed behind its first checkpoint, and resumed to its end."""
+    work_dir = folder / 'run'
+    process = tool('train.py', config, '--work-dir', work_dir, cwd=folder)
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if 'Iter(train) [ 6/12]' in line:
+            process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, ''.join(lines)[-3000:]
+    assert not (work_dir / 'iter_12.pth').exists()
+    before = torch.load(work_dir / 'iter_4.pth', weights_only=True)
+    assert before['meta']['iter'] == 4
+    output = finished(tool('train.py', config, '--work-dir', work_dir, '--resume', cwd=folder))
+    return work_dir, ''.join(lines), output
+
+
+def scalars(work_dir):
+    return [json.loads(line) for file in sorted(work_dir.glob('*/vis_data/scalars.json'))
+            for line in file.read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_from_its_last_checkpoint(trained):
+    work_dir, first, second = trained
+    assert 'resumed epoch: 0, iter: 4' in second
+    # What was lost is done again and nothing else.
+    assert re.findall(r'Iter\(train\) \[ *(\d+)/12\]', first) == ['2', '4', '6']
+    assert re.findall(r'Iter\(train\) \[ *(\d+)/12\]', second) == ['6', '8', '10', '12']
+    last = torch.load(work_dir / 'iter_12.pth', weights_only=True)
+    assert last['meta']['iter'] == 12 and last['optimizer']['state'][0]['step'] == 12
+    losses = [s['loss'] for s in scalars(work_dir) if 'loss' in s]
+    assert len(losses) >= 4 and np.isfinite(losses).all()
+    assert (work_dir / 'curves.png').is_file()
+
+
+@pytest.mark.slow
+def test_what_the_log_says_at_the_end(trained):
+    _, first, second = trained
+    assert 'training is in float32' in first  # the config's AMP, on a machine without a GPU
+    # 2 pictures on one process; the learning rate is for 16.
+    assert '--auto-scale-lr, or --cfg-options optim_wrapper.optimizer.lr=7.5e-06' in first
+    for name in ADE20KDataset.METAINFO['classes']:
+        assert re.search(rf'\| +{re.escape(name)} +\|', second), name
+    assert re.search(r'aAcc: \S+ +mIoU: \S+ +mAcc: \S+', second)
+
+
+MODES = dict(
+    whole=([], []),
+    slide=([], ['model.test_cfg.mode=slide']),
+    tta=(['--tta'], ['test_dataloader.dataset.indices=3']))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('mode', MODES)
+def test_evaluates(mode, trained, config, folder, tiny_ade20k):
+    flags, options = MODES[mode]
+    output = finished(tool(
+        'test.py', config, trained[0] / 'iter_12.pth', '--work-dir', folder / mode, '--out',
+        folder / mode / 'maps', '--show-dir', folder / mode / 'shown', *flags, cwd=folder,
+        options=['visualizer.alpha=1', *options]))
+    assert re.search(r'aAcc: \S+ +mIoU: \S+ +mAcc: \S+', output)
+    maps = sorted((folder / mode / 'maps').iterdir())
+    assert len(maps) == (3 if mode == 'tta' else 6)
+    truth = Path(tiny_ade20k) / 'annotations/validation'
+    right = total = 0
+    for path in maps:
+        predicted, labelled = (np.asarray(Image.open(p)) for p in (path, truth / path.name))
+        assert predicted.shape == labelled.shape  # the picture's own size, whatever went in
+        assert 1 <= predicted.min() and predicted.max() <= 150  # as ADE20K numbers them
+        right += (predicted == labelled)[labelled > 0].sum()
+        total += (labelled > 0).sum()
+    # The files are what was evaluated.
+    said = float(re.search(r'aAcc: (\S+)', output).group(1))
+    assert said == pytest.approx(100 * right / total, abs=0.01)
+    shown = sorted((folder / mode / 'shown').iterdir())
+    assert [p.stem for p in shown] == [p.stem for p in maps]
+    palette = np.array(ADE20KDataset.METAINFO['palette'])
+    for overlay, path in zip(shown, maps):
+        drawn, labels = np.asarray(Image.open(overlay)), np.asarray(Image.open(path)).astype(int)
+        height, width = labels.shape
+        assert drawn.shape == (height, 2 * width, 3)  # ground truth left, prediction right
+        # Drawn opaque: colours are the classes' own, but for what the labels' text covers.
+        assert (drawn[:, width:] == palette[labels - 1]).all(-1).mean() > 0.4
