@@ -8,15 +8,23 @@ custom_imports = dict(imports=[
 checkpoint_file = None
 num_classes = 5  # the ground is one
 crop_size = (160, 160)
+# Six pixels of seven are ground. Weighed as the others it is all that a young network says; so far
+# down it is a little too seldom said, which costs less than it saves.
+loss = dict(class_weight=[0.3, 1., 1., 1., 1.])
 model = dict(
     data_preprocessor=dict(size=crop_size),
     backbone=dict(
         arch=dict(
             _delete_=True, embed_dim=32, stem_channels=16, depths=(2, 1, 2, 1),
             num_heads=(1, 2, 4, 8), drop_path_rate=0.),
+        window_size=5,  # divides the maps of 10 and 5 cells
         init_cfg=None),
-    decode_head=dict(in_channels=[32, 64, 128, 256], channels=64, num_classes=num_classes),
-    auxiliary_head=dict(in_channels=128, channels=64, num_classes=num_classes),
+    decode_head=dict(
+        in_channels=[32, 64, 128, 256], channels=48, num_classes=num_classes, dropout_ratio=0.,
+        loss_decode=loss),
+    auxiliary_head=dict(
+        in_channels=128, channels=32, num_classes=num_classes, dropout_ratio=0.,
+        loss_decode=loss),
     test_cfg=dict(crop_size=(96, 96), stride=(64, 64)))
 
 dataset_type = 'ShapesSegDataset'
@@ -34,21 +42,23 @@ test_pipeline = [
 ]
 train_dataloader = dict(
     batch_size=8,
-    num_workers=1,
+    num_workers=0,  # a picture takes less than a millisecond
+    persistent_workers=False,
     dataset=dict(
         type=dataset_type, data_root=data_root,
         data_prefix=dict(img_path='train', seg_map_path='labels/train'), pipeline=train_pipeline))
 val_dataloader = dict(
-    num_workers=1,
+    num_workers=0,
+    persistent_workers=False,
     dataset=dict(
         type=dataset_type, data_root=data_root,
         data_prefix=dict(img_path='val', seg_map_path='labels/val'), pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
-max_iters = 900
-train_cfg = dict(max_iters=max_iters, val_interval=300)
+max_iters = 1700
+train_cfg = dict(max_iters=max_iters, val_interval=500)
 optim_wrapper = dict(
-    type='OptimWrapper', optimizer=dict(lr=2e-3, fused=True), paramwise_cfg=None,
+    type='OptimWrapper', optimizer=dict(lr=1e-3, fused=True), paramwise_cfg=None,
     clip_grad=dict(max_norm=10.))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),

@@ -173,8 +173,8 @@ def _missing_classes(place: str, dataset: Dict, kind: Optional[type],
     absent = [n for n in names if n not in listed]
     if absent:
         yield (f'{place}.ann_file={path!r}: has no category named {_few(absent)}, which the config '
-               f'lists; they would be dropped in silence. It has {len(listed)}: {_few(listed)}. Set '
-               f'{place}.metainfo.classes to those')
+               f'lists; they would be dropped in silence. It has {len(listed)}: {_few(listed)}. '
+               f'Set {place}.metainfo.classes to those')
 
 
 def _categories(path: str) -> List[str]:
@@ -193,9 +193,12 @@ def _categories(path: str) -> List[str]:
 
 
 def _wrong_num_classes(model: Dict, classes: Sequence[str]) -> Iterator[str]:
+    if 'language_model' in model:  # its heads score words, as many as fit
+        return
     for place, head in _heads(model, 'model'):
-        # A proposal head tells objects from ground, whatever the classes.
-        if head.get('num_classes', len(classes)) != len(classes) and 'rpn' not in place:
+        # A proposal head tells objects from ground; a semantic head beside boxes has stuff too.
+        others = 'rpn' in place or 'semantic' in place
+        if head.get('num_classes', len(classes)) != len(classes) and not others:
             yield (f'{place}.num_classes={head["num_classes"]}, but the data have {len(classes)} '
                    f'({_few(classes)}). Set {place}.num_classes={len(classes)}')
 
@@ -239,8 +242,8 @@ def _wrong_widths(cfg: Config) -> Iterator[str]:
             right = ([widths[i] for i in index] if isinstance(has, list)
                      else widths[-1 if index is None else index])
         except IndexError:
-            yield (f'{place}.in_index={index}: the backbone gives {len(widths)} maps; add stages to '
-                   'model.backbone.out_indices or name fewer')
+            yield (f'{place}.in_index={index}: the backbone gives {len(widths)} maps; add stages '
+                   'to model.backbone.out_indices or name fewer')
             continue
         if has != right:
             yield (f'{place}.in_channels={has}, but the backbone (arch={backbone.get("arch")!r}) '
@@ -286,10 +289,11 @@ def _unscaled_lr(cfg: Config) -> Iterator[str]:
         terms = f'{each} x {world} processes' + (f' x {steps} accumulated' if steps > 1 else '')
         # mmengine's own scaling knows nothing of accumulation.
         automatic = '--auto-scale-lr, or ' if steps == 1 else ''
-        yield (f'The batch is {batch} ({terms}), and the learning rate {lr:g} was chosen for {base}. '
-               f'In proportion it would be {lr * batch / base:g}: {automatic}--cfg-options '
+        yield (f'The batch is {batch} ({terms}), and the learning rate {lr:g} was chosen for '
+               f'{base}. In proportion it would be {lr * batch / base:g}: {automatic}--cfg-options '
                f'optim_wrapper.optimizer.lr={lr * batch / base:g}')
 
 
 def _few(names: Sequence[str]) -> str:
-    return ', '.join(map(repr, names[:5])) + (f' and {len(names) - 5} more' if len(names) > 5 else '')
+    more = f' and {len(names) - 5} more' if len(names) > 5 else ''
+    return ', '.join(map(repr, names[:5])) + more

@@ -55,19 +55,21 @@ def run_demo(config: str, work_dir: str) -> Dict[str, float]:
     console.print(table)
     with (folder / 'table.txt').open('w') as file:
         Console(file=file, width=80).print(table)
-    facts = dict(metrics=metrics, training_seconds=round(training, 1), config=config,
-                 iterations=runner.iter)
+    # mmseg's figures are numpy's.
+    facts = dict(metrics={name: float(value) for name, value in metrics.items()},
+                 training_seconds=round(training, 1), config=config, iterations=runner.iter)
     (folder / 'demo.json').write_text(json.dumps(facts, indent=2))
     console.print(f'Trained {runner.iter} iterations in {training / 60:.1f} minutes.\n')
     for name, what in (('predictions.png', 'predictions beside ground truth'),
                        ('curves.png', 'loss and metrics over training'),
                        ('predictions', 'every validation picture'),
+                       *([('label_maps', 'its prediction as label maps')] if segments else []),
                        (checkpoint.name, 'the trained network'),
                        ('table.txt', 'the table above'),
                        ('demo.json', 'the figures')):
         console.print(f'  {folder / name}  [dim]{what}[/dim]', highlight=False, soft_wrap=True)
-    console.print('\n'.join(_next_steps(config, os.path.relpath(checkpoint), segments)), highlight=False,
-                  soft_wrap=True)
+    console.print('\n'.join(_next_steps(config, os.path.relpath(checkpoint), segments)),
+                  highlight=False, soft_wrap=True)
     return metrics
 
 

@@ -29,7 +29,7 @@ class CurvesHook(Hook):
 
 @HOOKS.register_module()
 class OverlaysHook(Hook):
-    """Leave a picture of every tested image: ground truth left, where there is one, prediction right.
+    """Leave a picture of every tested image: ground truth, where there is one, and prediction.
 
     Drawn by the config's visualizer, such as mmseg's ``SegLocalVisualizer``, in the palette of its
     data set.

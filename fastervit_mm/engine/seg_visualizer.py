@@ -36,3 +36,12 @@ class EnlargedSegVisualizer(SegLocalVisualizer):
                             PixelData(data=labels.repeat_interleave(self.scale, -1)))
         image = mmcv.imrescale(image, self.scale, interpolation='bicubic')
         super().add_datasample(name, image, data_sample, *args, **kwargs)
+
+    def _get_center_loc(self, mask: np.ndarray) -> np.ndarray:
+        """Where a class's name goes, as mmseg says, (x, y): in its widest row, at the middle pixel.
+
+        mmseg 1.2.2 finds it by sorting a Python list of all pixels, a second a picture here.
+        """
+        y = np.count_nonzero(mask == 1, axis=1).argmax()
+        xs = np.flatnonzero(mask[y] == 1)
+        return np.array([xs[len(xs) // 2], y])

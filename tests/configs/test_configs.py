@@ -13,9 +13,8 @@ CONFIGS = sorted((REPO / 'configs' / 'mmdet').glob('*.py'))
 
 
 def build(cfg):
-    from mmdet.registry import MODELS as MMDET_MODELS
-    init_default_scope('mmdet')
-    return MMDET_MODELS.build(cfg.model)
+    init_default_scope(cfg.default_scope)
+    return MODELS.build(cfg.model)
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda p: p.stem)
@@ -77,8 +76,10 @@ def _installed(name):
     return f'{get_installed_path(package)}/.mim/configs/{path}'
 
 
-def test_weight_decay_spares_norms_biases_positions_and_layer_scale():
-    cfg = Config.fromfile(str(REPO / 'configs/mmdet/cascade_fvit_3.py'))
+@pytest.mark.parametrize('path, weight_decay', [
+    ('mmdet/cascade_fvit_3.py', 0.05), ('mmseg/upernet_fvit_3.py', 0.01)])
+def test_weight_decay_spares_norms_biases_positions_and_layer_scale(path, weight_decay):
+    cfg = Config.fromfile(str(REPO / 'configs' / path))
     cfg.optim_wrapper.type = 'OptimWrapper'  # AMP needs a GPU; the groups are the same
     cfg.model.backbone.init_cfg = None
     cfg.model.backbone.arch = dict(embed_dim=16, stem_channels=8, depths=(1, 1, 1, 1),
@@ -93,17 +94,18 @@ def test_weight_decay_spares_norms_biases_positions_and_layer_scale():
             full = f'{module_name}.{name}'
             spare = (isinstance(module, norms) or name == 'bias' or 'position' in full
                      or 'layer_scale' in full)
-            assert decay[id(parameter)] == (0 if spare else 0.05), full
+            assert decay[id(parameter)] == (0 if spare else weight_decay), full
             (spared if spare else decayed).add(full)
     assert 'backbone.stages.2.blocks.0.carrier_attn.position_bias.mlp.fc2.weight' in spared
     assert 'backbone.stages.2.blocks.0.carrier_layer_scale1.gamma' in spared
     assert 'backbone.stages.2.blocks.0.attn.qkv.weight' in decayed
 
 
-def test_norms_are_synchronised_when_distributed_and_plain_on_one_process():
+@pytest.mark.parametrize('path', ['mmdet/cascade_fvit_0.py', 'mmseg/upernet_fvit_0.py'])
+def test_norms_are_synchronised_when_distributed_and_plain_on_one_process(path):
     """By mmengine's own two functions, which its runner calls in the two cases."""
     from mmengine.model import convert_sync_batchnorm, revert_sync_batchnorm
-    cfg = Config.fromfile(str(REPO / 'configs/mmdet/cascade_fvit_0.py'))
+    cfg = Config.fromfile(str(REPO / 'configs' / path))
     cfg.model.backbone.init_cfg = None
 
     def kinds(model):

@@ -101,7 +101,8 @@ def repeated(own, base, place=''):
     if isinstance(own, dict) and isinstance(base, dict):
         if own.get('_delete_'):
             return []
-        return [r for k, v in own.items() if k in base for r in repeated(v, base[k], f'{place}.{k}')]
+        return [r for k, v in own.items() if k in base
+                for r in repeated(v, base[k], f'{place}.{k}')]
     return [place] if own == base else []
 
 

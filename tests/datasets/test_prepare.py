@@ -12,7 +12,13 @@ from rich.console import Console
 
 from fastervit_mm.datasets import prepare as module
 from fastervit_mm.datasets import shapes
-from fastervit_mm.datasets.prepare import DATA_SETS, check_coco, check_label_map, image_size, prepare
+from fastervit_mm.datasets.prepare import (
+    DATA_SETS,
+    check_coco,
+    check_label_map,
+    image_size,
+    prepare,
+)
 from tests.conftest import REPO
 
 

@@ -1,4 +1,4 @@
-"""upernet_fvit.py on real ADE20K images: train, save, be killed, resume, evaluate in three modes."""
+"""upernet_fvit.py on real ADE20K images: train, be killed, resume, evaluate in three modes."""
 import json
 import re
 import signal

@@ -2,6 +2,7 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -53,6 +54,7 @@ def built(monkeypatch):
         raise Stop
 
     monkeypatch.setattr(launch, 'build_runner', stop)
+    monkeypatch.setattr(launch, 'check_config', lambda cfg, training: [])  # no data are here
 
     def run(function, *args, **kwargs):
         with pytest.raises(Stop):
@@ -103,13 +105,15 @@ def mmseg_config():
     return launch.load_config(path)
 
 
-def test_mmseg_configs_go_through_the_same_tools(built, tmp_path):
+def test_mmseg_configs_go_through_the_same_tools(built, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     cfg = built(launch.test, mmseg_config(), 'x.pth', out=str(tmp_path), show_dir='shown',
                 tta=True)
     assert cfg.test_evaluator.output_dir == str(tmp_path) and cfg.test_evaluator.keep_results
     assert cfg.model.type == 'SegTTAModel' and cfg.model.module.type == 'EncoderDecoder'
     assert cfg.test_dataloader.dataset.pipeline[-1].type == 'TestTimeAug'
-    assert cfg.visualizer.save_dir.endswith('/shown') and cfg.default_hooks.visualization.draw
+    assert dict(type='OverlaysHook', out_dir='shown') in cfg.custom_hooks
+    assert not cfg.default_hooks.visualization.draw  # it draws one picture in fifty
     with pytest.raises(ValueError, match="out='x.pkl': .* give a folder"):
         launch.test(mmseg_config(), 'x.pth', out='x.pkl')
 
@@ -162,3 +166,14 @@ def test_curves_put_metrics_at_their_iteration(tmp_path):
 def test_config_files_are_read_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert isinstance(launch.load_config(COCO_CONFIG), Config)
+
+
+def test_labels_of_segments_stand_where_mmseg_puts_them():
+    from mmseg.visualization import SegLocalVisualizer
+
+    from fastervit_mm.engine.seg_visualizer import EnlargedSegVisualizer
+    random = np.random.RandomState(0)
+    for _ in range(20):
+        mask = (random.rand(17, 23) < 0.3).astype(np.uint8)
+        assert (EnlargedSegVisualizer._get_center_loc(None, mask)
+                == SegLocalVisualizer._get_center_loc(None, mask)).all()
