@@ -15,7 +15,7 @@ model = dict(
     data_preprocessor=dict(size=crop_size),
     backbone=dict(
         arch=dict(
-            _delete_=True, embed_dim=32, stem_channels=16, depths=(2, 1, 2, 1),
+            _delete_=True, embed_dim=32, stem_channels=16, depths=(1, 2, 2, 1),
             num_heads=(1, 2, 4, 8), drop_path_rate=0.),
         window_size=5,  # divides the maps of 10 and 5 cells
         init_cfg=None),
@@ -55,8 +55,8 @@ val_dataloader = dict(
         data_prefix=dict(img_path='val', seg_map_path='labels/val'), pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
-max_iters = 1700
-train_cfg = dict(max_iters=max_iters, val_interval=500)
+max_iters = 1800
+train_cfg = dict(max_iters=max_iters, val_interval=600)
 optim_wrapper = dict(
     type='OptimWrapper', optimizer=dict(lr=1e-3, fused=True), paramwise_cfg=None,
     clip_grad=dict(max_norm=10.))
@@ -67,4 +67,4 @@ param_scheduler = [
 auto_scale_lr = dict(base_batch_size=8)
 randomness = dict(seed=0)
 default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=max_iters))
-visualizer = dict(type='EnlargedSegVisualizer')
+visualizer = dict(type='EnlargedSegVisualizer', alpha=0.6)

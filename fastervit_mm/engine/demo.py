@@ -96,7 +96,7 @@ def _iou_table(metrics: Dict[str, float], cfg: Config, maps: Path) -> Table:
         pair = (torch.from_numpy(np.array(Image.open(path))) for path in (maps / truth.name, truth))
         areas.append(IoUMetric.intersect_and_union(*pair, len(classes), dataset.ignore_index))
     figures = IoUMetric.total_area_to_metrics(*map(sum, zip(*areas)))
-    table = Table(title='Validation pictures, per cent', show_footer=True)
+    table = Table(title='Validation, per cent', show_footer=True)
     table.add_column('class', 'mean')
     table.add_column('IoU', f'{metrics["mIoU"]:.2f}', justify='right')
     table.add_column('Acc', f'{metrics["mAcc"]:.2f}', justify='right')
