@@ -31,6 +31,7 @@ SIZES = {
     'model.test_cfg.rcnn.score_thr': 0.0,
     'param_scheduler.0.end': 10,
     'default_hooks.logger.interval': 5,
+    'train_dataloader.dataset.indices': 26,  # an epoch is 12 or 13 iterations
 }
 
 
@@ -82,7 +83,7 @@ def quarter(size):
 
 @pytest.fixture(scope='module')
 def trained(config, folder):
-    """One epoch of 24 iterations, evaluated and saved."""
+    """One epoch, evaluated and saved."""
     work_dir = folder / 'run'
     code, output = tool('train.py', config, '--work-dir', work_dir, '--cfg-options',
                         'train_cfg.max_epochs=1', 'randomness.seed=0', cwd=folder)
@@ -99,7 +100,7 @@ def scalars(work_dir):
 def test_trains_evaluates_and_leaves_curves(trained):
     work_dir, output = trained
     losses = [s['loss'] for s in scalars(work_dir) if 'loss' in s]
-    assert len(losses) >= 4 and all(torch.isfinite(torch.tensor(losses)))
+    assert len(losses) >= 2 and all(torch.isfinite(torch.tensor(losses)))
     assert 'training is in float32' in output  # the config's AMP, on a machine without a GPU
     assert (work_dir / 'epoch_1.pth').is_file() and (work_dir / 'curves.png').is_file()
     for metric in ('bbox', 'segm'):
