@@ -32,8 +32,10 @@ demo: env
 demo-seg: env
 	@$(RUN) tools/demo.py $(SEG_CONFIG) --work-dir $(SEG_DEMO)
 
+# One file at a time on each of up to four processors; the slowest files first (tests/conftest.py).
 test: env
-	$(RUN) -m pytest --durations=15 $(TESTS)
+	$(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
+	--durations=15 $(TESTS)
 
 lint: env
 	$(RUN) -m ruff check .

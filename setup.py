@@ -13,7 +13,7 @@ EXTRAS = {
                   'mmsegmentation>=1.2.2,<2', 'mmpretrain>=1.2,<2', 'ftfy', 'regex'],
     'onedl': ['onedl-mmengine>=0.10.12', 'onedl-mmcv>=2.3.6', 'onedl-mmdetection>=3.5.1',
               'onedl-mmsegmentation>=1.4.2', 'ftfy', 'regex'],
-    'test': ['pytest', 'hypothesis', 'fastervit==1.0.0'],
+    'test': ['pytest', 'pytest-xdist', 'hypothesis', 'fastervit==1.0.0'],
     'dev': ['ruff', 'pre-commit', 'build'],
 }
 

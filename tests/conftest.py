@@ -3,13 +3,24 @@ import os
 import warnings
 from pathlib import Path
 
-import pytest
-import torch
+# Tests run side by side (pytest-xdist) share the processors: more threads than its share would
+# have each worker, and each run that it starts, wait for the others. Before torch counts them.
+if (workers := int(os.environ.get('PYTEST_XDIST_WORKER_COUNT', 1))) > 1:
+    os.environ.setdefault('OMP_NUM_THREADS', str(max(1, os.cpu_count() // workers)))
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
 
 REPO = Path(__file__).resolve().parents[1]
 SHARED = REPO.parent / 'shared'
 
 os.environ.setdefault('MPLBACKEND', 'Agg')
+
+
+def pytest_collection_modifyitems(items):
+    """Files with slow tests first, so that no worker begins one when the others are done."""
+    slow = {item.path for item in items if item.get_closest_marker('slow')}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(autouse=True)
