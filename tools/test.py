@@ -26,6 +26,10 @@ def parse_args():
     parser.add_argument('--wait-time', type=float, default=2,
                         help='seconds between two pictures of --show (default: 2)')
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
+    parser.add_argument('--deploy', action='store_true',
+                        help='fold the backbone first: the same numbers, faster')
+    parser.add_argument('--compile', action='store_true',
+                        help='compile backbone and neck (torch.compile)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
                         help='settings that replace the config\'s')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
@@ -42,7 +46,7 @@ def main():
     cfg = launch.load_config(args.config, args.launcher, args.work_dir, args.cfg_options)
     try:
         launch.test(cfg, args.checkpoint, args.out, args.show, args.show_dir, args.wait_time,
-                    args.tta)
+                    args.tta, args.deploy, args.compile)
     except ConfigError as error:
         sys.exit(f'test: {args.config}: {error}')
 

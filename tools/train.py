@@ -24,6 +24,8 @@ def parse_args():
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
                         help='go on from a checkpoint, or, without one given, from the newest '
                         'in the work directory')
+    parser.add_argument('--compile', action='store_true',
+                        help='compile backbone and neck (torch.compile)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
                         help='settings that replace the config\'s, such as '
                         'train_dataloader.batch_size=4 or model.neck.in_channels="[64,128]"')
@@ -40,7 +42,7 @@ def main():
     args = parse_args()
     cfg = launch.load_config(args.config, args.launcher, args.work_dir, args.cfg_options)
     try:
-        launch.train(cfg, args.amp, args.auto_scale_lr, args.resume)
+        launch.train(cfg, args.amp, args.auto_scale_lr, args.resume, args.compile)
     except ConfigError as error:
         sys.exit(f'train: {args.config}: {error}')
 

@@ -3,15 +3,21 @@ from typing import Optional, Tuple
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath, LayerScale, Mlp
+from timm.layers import DropPath, LayerScale
 from torch import Tensor, nn
 
 from .carriers import raster_to_windows, windows_to_raster
+from .linear import Linear, TokenMlp
 from .positions import AbsolutePosition, Grid, RelativePositionBias
+
+_DENSE_TOKENS = 1024  # with more, the bias of all pairs would be the largest tensor of the network
 
 
 class Attention(nn.Module):
     """Multi-head self-attention with a relative position bias.
+
+    Beyond 1024 tokens with a place (carriers of an image of some 1300 x 2000 pixels) the bias is
+    made and used in bands of queries: memory then grows with the tokens and not with their square.
 
     Args:
         dim: Width of the tokens.
@@ -21,9 +27,9 @@ class Attention(nn.Module):
     def __init__(self, dim: int, num_heads: int):
         super().__init__()
         self.num_heads = num_heads
-        self.qkv = nn.Linear(dim, 3 * dim)
+        self.qkv = Linear(dim, 3 * dim)
         self.position_bias = RelativePositionBias(num_heads)
-        self.proj = nn.Linear(dim, dim)
+        self.proj = Linear(dim, dim)
 
     def forward(self, x: Tensor, grid: Grid, num_prefix: int = 0) -> Tensor:
         """(..., N, C) -> (..., N, C): each leading index attends within its own N tokens.
@@ -36,9 +42,31 @@ class Attention(nn.Module):
         *batch, N, C = x.shape
         qkv = self.qkv(x).view(-1, N, 3, self.num_heads, C // self.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (-1, heads, N, C / heads)
-        bias = self.position_bias(grid, q.dtype, num_prefix)
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None])
+        x = self._attend(q, k, v, grid, num_prefix)
         return self.proj(x.transpose(1, 2).reshape(*batch, N, C))
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, grid: Grid, num_prefix: int) -> Tensor:
+        """Three of (batch, heads, N, width) -> (batch, heads, N, width)."""
+        width = q.shape[-1]
+        scale = width**-0.5
+        if q.is_cuda and width % 8:
+            # FasterViT-4 has heads of 49; fused kernels take multiples of 8 and the fallback for
+            # others keeps the logits of all windows in memory. Zeros change no product.
+            q, k, v = (F.pad(t, (0, -width % 8)) for t in (q, k, v))
+        # One graph for all sizes, when compiling: no loop over a number of bands.
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or (
+                num_prefix or grid[0] * grid[1] <= _DENSE_TOKENS):
+            bias = self.position_bias(grid, q.dtype, num_prefix)
+            x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None], scale=scale)
+        else:
+            bands, start = [], 0
+            for bias in self.position_bias.bands(grid, q.dtype, max(1, _DENSE_TOKENS // grid[1])):
+                stop = start + bias.shape[1]
+                bands.append(F.scaled_dot_product_attention(
+                    q[:, :, start:stop], k, v, attn_mask=bias[None], scale=scale))
+                start = stop
+            x = torch.cat(bands, dim=2)
+        return x[..., :width]
 
 
 class WindowBlock(nn.Module):
@@ -52,6 +80,7 @@ class WindowBlock(nn.Module):
         drop_path: Rate of stochastic depth, for a whole image at a time.
         layer_scale: Initial value of layer scale; None for none.
     """
+    num_prefix = 0  # carriers that ride in front of a window's own tokens
 
     def __init__(self, dim: int, num_heads: int, window_size: int, mlp_ratio: float = 4.0,
                  drop_path: float = 0.0, layer_scale: Optional[float] = None):
@@ -62,7 +91,7 @@ class WindowBlock(nn.Module):
         self.attn = Attention(dim, num_heads)
         self.layer_scale1 = _layer_scale(dim, layer_scale)
         self.norm2 = nn.LayerNorm(dim)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        self.mlp = TokenMlp(dim, int(dim * mlp_ratio))
         self.layer_scale2 = _layer_scale(dim, layer_scale)
         # The image stays the first axis of every tensor: a branch is dropped for an image, not
         # for some of its windows.
@@ -72,11 +101,19 @@ class WindowBlock(nn.Module):
         """(B, windows, k * k, C) -> the same, with each cell's place in its window."""
         return x + self.position((self.window_size, self.window_size), x.dtype)
 
-    def mix(self, x: Tensor, num_prefix: int = 0) -> Tensor:
+    def mix(self, x: Tensor) -> Tensor:
         """(B, windows, num_prefix + k * k, C) -> the same: attention, then MLP."""
         grid = (self.window_size, self.window_size)
-        x = x + self.drop_path(self.layer_scale1(self.attn(self.norm1(x), grid, num_prefix)))
+        x = x + self.drop_path(self.layer_scale1(self.attn(self.norm1(x), grid, self.num_prefix)))
         return x + self.drop_path(self.layer_scale2(self.mlp(self.norm2(x))))
+
+    def deploy(self) -> None:
+        """Fix the position terms, and fold layer scale into the projections in front of it."""
+        cells = (self.window_size, self.window_size)
+        self.position.fix(cells)
+        self.attn.position_bias.fix(cells, self.num_prefix)
+        self.layer_scale1 = _folded(self.attn.proj, self.layer_scale1)
+        self.layer_scale2 = _folded(self.mlp.fc2, self.layer_scale2)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, windows, k * k, C) -> (B, windows, k * k, C)."""
@@ -99,13 +136,22 @@ class HierarchicalBlock(WindowBlock):
                  layer_scale: Optional[float] = None):
         super().__init__(dim, num_heads, window_size, mlp_ratio, drop_path, layer_scale)
         self.ct_size = ct_size
+        self.num_prefix = ct_size**2
         self.carrier_position = AbsolutePosition(dim)
         self.carrier_norm1 = nn.LayerNorm(dim)
         self.carrier_attn = Attention(dim, num_heads)
         self.carrier_layer_scale1 = _layer_scale(dim, layer_scale)
         self.carrier_norm2 = nn.LayerNorm(dim)
-        self.carrier_mlp = Mlp(dim, int(dim * mlp_ratio))
+        self.carrier_mlp = TokenMlp(dim, int(dim * mlp_ratio))
         self.carrier_layer_scale2 = _layer_scale(dim, layer_scale)
+
+    def deploy(self) -> None:
+        """As :meth:`WindowBlock.deploy`; the carriers' terms follow the image and are kept."""
+        super().deploy()
+        self.carrier_position.fix()
+        self.carrier_attn.position_bias.fix()
+        # The first layer scale stays a module: the last block's also scales what is propagated.
+        self.carrier_layer_scale2 = _folded(self.carrier_mlp.fc2, self.carrier_layer_scale2)
 
     def mix_carriers(self, carriers: Tensor, grid: Grid) -> Tensor:
         """(B, h * w, C) in raster order -> the same: attention over the whole image, then MLP."""
@@ -119,11 +165,19 @@ class HierarchicalBlock(WindowBlock):
         """(B, windows, k * k, C), (B, h * w, C) -> the same two."""
         x = self.add_position(x)
         carriers = self.mix_carriers(carriers, tuple(n * self.ct_size for n in windows))
-        num_carriers = self.ct_size**2
         own = raster_to_windows(carriers, windows, self.ct_size)
-        tokens = self.mix(torch.cat([own, x], dim=2), num_carriers)
-        own, x = tokens.split([num_carriers, x.shape[2]], dim=2)
+        tokens = self.mix(torch.cat([own, x], dim=2))
+        own, x = tokens.split([self.num_prefix, x.shape[2]], dim=2)
         return x, windows_to_raster(own, windows, self.ct_size)
+
+
+@torch.no_grad()
+def _folded(linear: nn.Linear, layer_scale: nn.Module) -> nn.Identity:
+    """Scale a projection's outputs by what followed it."""
+    if isinstance(layer_scale, LayerScale):
+        linear.weight.mul_(layer_scale.gamma[:, None])
+        linear.bias.mul_(layer_scale.gamma)
+    return nn.Identity()
 
 
 def _layer_scale(dim: int, initial_value: Optional[float]) -> nn.Module:

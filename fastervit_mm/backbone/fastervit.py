@@ -1,6 +1,7 @@
 """FasterViT as a backbone of OpenMMLab (arXiv 2306.06189, ICLR 2024)."""
 from typing import Optional, Sequence, Tuple, Union
 
+import torch
 from mmengine.model import BaseModule, PretrainedInit
 from mmengine.registry import MODELS
 from timm.layers import LayerNorm2d
@@ -125,6 +126,7 @@ class FasterViT(BaseModule):
         self.out_norms = nn.ModuleDict({
             str(i): OUT_NORMS[out_norm](width) if out_norm else nn.Identity()
             for i, width in zip(out_indices, self.out_channels)})
+        self.deployed = False
         self._freeze()
 
     def forward(self, x: Tensor) -> Tuple[Tensor, ...]:
@@ -136,7 +138,9 @@ class FasterViT(BaseModule):
             raise ValueError(f'input of {x.shape[2]} x {x.shape[3]} pixels: FasterViT divides the '
                              'image by 32, so height and width must be at least 32')
         outs = []
-        x = self.stem(x)
+        # Channels last from the image to the outputs: a map's cells are tokens without a copy, and
+        # convolutions need not turn maps around. The weights may stay as they are.
+        x = self.stem(x.contiguous(memory_format=torch.channels_last))
         for i, stage in enumerate(self.stages):
             if i > 0:
                 x = self.downsamples[i - 1](x)
@@ -145,8 +149,42 @@ class FasterViT(BaseModule):
                 outs.append(self.out_norms[str(i)](x))
         return tuple(outs)
 
+    def deploy(self) -> 'FasterViT':
+        """Make inference faster, in place; nothing undoes it. Returns self.
+
+        BatchNorms and layer scales are folded into the weights in front of them, the position terms
+        of windows become constants, those of carriers are kept for an image size without looking
+        at the weights, and convolutions take the channels-last layout where that is faster. Outputs
+        stay within 1e-4, relative. Load the weights first and cast (``.bfloat16()``) afterwards. A
+        detector or segmentor that holds this backbone goes on working; training and loading a
+        checkpoint do not.
+
+        Raises:
+            RuntimeError: In training mode, where running statistics are not what is computed with.
+        """
+        if self.training:
+            raise RuntimeError('deploy() in training mode: running statistics would be folded in '
+                               'that training does not use; call eval() first')
+        if not self.deployed:
+            for module in list(self.modules()):
+                if module is not self and hasattr(module, 'deploy'):
+                    module.deploy()
+            self.requires_grad_(False)
+            self.to(memory_format=torch.channels_last)
+            self.deployed = True
+        return self
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        if self.deployed:
+            raise RuntimeError('deploy() has folded this backbone\'s weights, and a checkpoint no '
+                               'longer fits: load it first, then call deploy()')
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
     def train(self, mode: bool = True):
         """As ``nn.Module.train``, with frozen parts and, where asked for, norms in evaluation."""
+        if mode and self.deployed:
+            raise RuntimeError('deploy() has folded this backbone\'s BatchNorms: it cannot be '
+                               'trained. Build another and load the checkpoint')
         super().train(mode)
         self._freeze()
         if mode and self.norm_eval:

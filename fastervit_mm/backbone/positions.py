@@ -4,7 +4,7 @@ Both follow the real grid ``(h, w)`` that travels with the tokens, one axis at a
 any shape works and a square one gives the authors' values. An axis of one cell has the single
 coordinate 0.
 """
-from typing import Callable, Optional, Tuple
+from typing import Iterator, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from timm.layers import Mlp
 from torch import Tensor, nn
 
 Grid = Tuple[int, int]
+_ALIGNMENT = 8  # of a row of attention bias, in elements: the fused kernels of GPUs want it
 
 
 class PositionTerm(nn.Module):
@@ -22,7 +23,7 @@ class PositionTerm(nn.Module):
     (an optimizer step) or a change of grid, device or dtype. What PyTorch cannot tell is a write
     through ``.data``. mmengine's averaged models write so, to parameters that need no gradient;
     for such parameters nothing is kept. One entry only, so memory does not grow with the number
-    of image sizes seen.
+    of image sizes seen. Once :meth:`fix` was called, weights no longer count.
 
     Args:
         out_features: Width of the MLP's output.
@@ -33,26 +34,56 @@ class PositionTerm(nn.Module):
         super().__init__()
         self.mlp = Mlp(2, hidden_features, out_features, act_layer=nn.ReLU, bias=(True, False))
         self._kept: Optional[tuple] = None
+        self._fixed = False
+        self._constant_key: Optional[tuple] = None
+        # In no checkpoint; moves and casts with the module.
+        self.register_buffer('_constant', None, persistent=False)
 
     def coordinates_to_features(self, rows: Tensor, columns: Tensor) -> Tensor:
-        """(h,), (w,) -> (h, w, out_features)."""
-        pairs = torch.stack(torch.meshgrid(rows, columns, indexing='ij'), dim=-1)
-        return self.mlp(pairs.to(self.mlp.fc1.weight.dtype))
+        """(h,), (w,) -> (h, w, out_features), in float32 whatever the weights are.
 
-    def _remember(self, grid: Grid, dtype: torch.dtype, compute: Callable[[], Tensor]) -> Tensor:
-        """``compute()`` cast to ``dtype``, or what it gave last time if that must be the same."""
+        In 16 bits neighbouring cells of a large grid would share a coordinate.
+        """
+        pairs = torch.stack(torch.meshgrid(rows, columns, indexing='ij'), dim=-1)
+        first, second = self.mlp.fc1, self.mlp.fc2
+        dtype = torch.promote_types(first.weight.dtype, torch.float32)
+        with torch.autocast(pairs.device.type, enabled=False):
+            hidden = F.linear(pairs.to(dtype), first.weight.to(dtype), first.bias.to(dtype))
+            return F.linear(hidden.relu(), second.weight.to(dtype))
+
+    @torch.no_grad()
+    def fix(self, *place) -> None:
+        """Compute the term from now on as if its weights could never change.
+
+        Args:
+            place: Arguments of a call but for its type; that call's term becomes a constant, in a
+                compiled graph too.
+        """
+        self.forget()
+        self._fixed = True
+        if place:
+            self._constant = self._compute(*place)
+            self._constant_key = place
+
+    def _remember(self, dtype: torch.dtype, *place) -> Tensor:
+        """``_compute(*place)`` in ``dtype``, or what it gave last time if that must be the same."""
+        if self._constant is not None and place == self._constant_key:
+            return self._constant.to(dtype)
         # A traced graph must hold the computation itself: a kept tensor would become a constant.
         if (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling()
                 or torch.jit.is_tracing()):
-            return compute().to(dtype)
+            return self._compute(*place).to(dtype)
         weights = list(self.mlp.parameters())
-        if not all(p.requires_grad for p in weights) or weights[0].is_inference():
-            return compute().to(dtype)
-        key = (grid, dtype, torch.is_autocast_enabled(weights[0].device.type),
-               *((p.data_ptr(), p._version, p.device) for p in weights))
+        if weights[0].is_inference() or not (self._fixed or all(
+                p.requires_grad for p in weights)):
+            return self._compute(*place).to(dtype)
+        key = (place, dtype, *((p.data_ptr(), p._version, p.device) for p in weights))
         if self._kept is None or self._kept[0] != key:
-            self._kept = (key, compute().to(dtype))
+            self._kept = (key, self._compute(*place).to(dtype))
         return self._kept[1]
+
+    def _compute(self, *place) -> Tensor:
+        raise NotImplementedError
 
     def forget(self) -> None:
         """Drop the kept term."""
@@ -86,7 +117,7 @@ class AbsolutePosition(PositionTerm):
 
     def forward(self, grid: Grid, dtype: torch.dtype) -> Tensor:
         """(h, w) -> (h * w, dim), raster order."""
-        return self._remember(grid, dtype, lambda: self._compute(grid))
+        return self._remember(dtype, grid)
 
     def _compute(self, grid: Grid) -> Tensor:
         device = self.mlp.fc1.weight.device
@@ -114,20 +145,40 @@ class RelativePositionBias(PositionTerm):
         The first ``num_prefix`` rows and columns are 0: carrier tokens riding in front of a
         window's own tokens have no offset to them.
         """
-        return self._remember((*grid, num_prefix), dtype, lambda: self._compute(grid, num_prefix))
+        bias = self._remember(dtype, grid, num_prefix)
+        # Rows are padded in memory and not in shape.
+        return bias[..., :num_prefix + grid[0] * grid[1]]
+
+    def bands(self, grid: Grid, dtype: torch.dtype, rows: int) -> Iterator[Tensor]:
+        """(h, w) -> (num_heads, up to rows * w, h * w), band after band of the queries' rows.
+
+        For grids whose whole bias would not be worth its memory; nothing is kept.
+        """
+        table = self._table(grid)
+        for first in range(0, grid[0], rows):
+            yield self._spread(table, grid, first, min(first + rows, grid[0])).to(dtype)
 
     def _compute(self, grid: Grid, num_prefix: int) -> Tensor:
         h, w = grid
+        bias = self._spread(self._table(grid), grid, 0, h)
+        return F.pad(bias, (num_prefix, -(num_prefix + h * w) % _ALIGNMENT, num_prefix, 0))
+
+    def _table(self, grid: Grid) -> Tensor:
+        """(h, w) -> (num_heads, 2h - 1, 2w - 1): the bias of every offset."""
         device = self.mlp.fc1.weight.device
-        table = self.coordinates_to_features(self._log_offsets(h, device),
-                                             self._log_offsets(w, device))
-        table = 16 * table.permute(2, 0, 1).sigmoid()  # (heads, 2h - 1, 2w - 1)
-        rows, columns = torch.arange(h, device=device), torch.arange(w, device=device)
-        row_offset = rows[:, None] - rows + (h - 1)
+        features = self.coordinates_to_features(*(self._log_offsets(n, device) for n in grid))
+        return 16 * features.permute(2, 0, 1).sigmoid()
+
+    @staticmethod
+    def _spread(table: Tensor, grid: Grid, first: int, stop: int) -> Tensor:
+        """(num_heads, 2h - 1, 2w - 1) -> (num_heads, (stop - first) * w, h * w)."""
+        h, w = grid
+        rows, columns = (torch.arange(n, device=table.device) for n in grid)
+        queries = torch.arange(first, stop, device=table.device)
+        row_offset = queries[:, None] - rows + (h - 1)
         column_offset = columns[:, None] - columns + (w - 1)
         bias = table[:, row_offset[:, None, :, None], column_offset[None, :, None, :]]
-        bias = bias.flatten(3, 4).flatten(1, 2)  # (heads, h, w, h, w) -> (heads, N, N)
-        return F.pad(bias, (num_prefix, 0, num_prefix, 0)) if num_prefix else bias
+        return bias.flatten(3, 4).flatten(1, 2)  # (heads, queries' h, w, h, w) flattened
 
     @staticmethod
     def _log_offsets(n: int, device: torch.device) -> Tensor:

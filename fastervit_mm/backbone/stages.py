@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from timm.layers import DropPath, LayerNorm2d
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.checkpoint import checkpoint
 
 from .attention import HierarchicalBlock, WindowBlock
@@ -30,6 +31,10 @@ class Stem(nn.Sequential):
         self.conv2 = nn.Conv2d(mid_channels, dim, 3, stride=2, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(dim, eps=1e-4)
         self.act2 = nn.ReLU(inplace=True)
+
+    def deploy(self) -> None:
+        """Fold the BatchNorms into the convolutions in front of them."""
+        _fold(self)
 
 
 class Downsample(nn.Sequential):
@@ -66,6 +71,10 @@ class ConvBlock(nn.Module):
         """(B, C, H, W) -> (B, C, H, W)."""
         y = self.act(self.norm1(self.conv1(x)))
         return x + self.drop_path(self.norm2(self.conv2(y)))
+
+    def deploy(self) -> None:
+        """Fold the BatchNorms into the convolutions in front of them."""
+        _fold(self)
 
 
 class ConvStage(nn.Module):
@@ -128,10 +137,8 @@ class TransformerStage(nn.Module):
         """(B, C, H, W) -> (B, C, H, W)."""
         k = self.window_size
         B, C, H, W = x.shape
-        bottom, right = -H % k, -W % k
-        if bottom or right:
-            x = F.pad(x, (0, right, 0, bottom))
-        rows, columns = windows = ((H + bottom) // k, (W + right) // k)
+        rows, columns = windows = ((H + k - 1) // k, (W + k - 1) // k)
+        x = _padded(x, rows * k, columns * k)
 
         tokens = x.permute(0, 2, 3, 1).reshape(B, -1, C)  # raster order
         tokens = raster_to_windows(tokens, windows, k)  # (B, windows, k * k, C)
@@ -145,8 +152,11 @@ class TransformerStage(nn.Module):
             if self.propagate_carriers:
                 tokens = tokens + self._spread(carriers, windows)
 
-        x = windows_to_raster(tokens, windows, k).view(B, rows * k, columns * k, C)
-        return x.permute(0, 3, 1, 2)[:, :, :H, :W]
+        x = windows_to_raster(tokens, windows, k).view(B, rows * k, columns * k, C)[:, :H, :W]
+        # Dense, also where something was cropped; a clone asks nothing when compiling.
+        x = x.clone(memory_format=torch.contiguous_format) if torch.compiler.is_compiling() else (
+            x.contiguous())
+        return x.permute(0, 3, 1, 2)
 
     def _spread(self, carriers: Tensor, windows) -> Tensor:
         """(B, h * w, C) -> (B, windows, k * k, C): each cell gets its nearest carrier, scaled."""
@@ -155,6 +165,26 @@ class TransformerStage(nn.Module):
         nearest = nearest * self.ct_size // self.window_size
         cell_to_carrier = (nearest[:, None] * self.ct_size + nearest).flatten()
         return self.blocks[-1].carrier_layer_scale1(own[:, :, cell_to_carrier])
+
+
+def _fold(module: nn.Module) -> None:
+    for n in (1, 2):
+        conv, norm = getattr(module, f'conv{n}'), getattr(module, f'norm{n}')
+        setattr(module, f'conv{n}', fuse_conv_bn_eval(conv, norm))
+        setattr(module, f'norm{n}', nn.Identity())
+
+
+def _padded(x: Tensor, height: int, width: int) -> Tensor:
+    """(B, C, H, W) -> (B, C, height, width), zeros at the bottom and right."""
+    H, W = x.shape[2:]
+    if not torch.compiler.is_compiling():
+        return F.pad(x, (0, width - W, 0, height - H)) if (height, width) != (H, W) else x
+    # Without a question whether anything needs padding: the answer would be part of the graph, and
+    # images of another size would need another graph.
+    row, column = (torch.arange(n, device=x.device) for n in (height, width))
+    inside = (row < H)[:, None] & (column < W)
+    x = x[:, :, row.clamp(max=H - 1)[:, None], column.clamp(max=W - 1)]
+    return torch.where(inside, x, 0)
 
 
 def _run(block: nn.Module, with_cp: bool, *args):

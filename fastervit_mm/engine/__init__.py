@@ -1,4 +1,4 @@
 """What training and testing need and mmengine lacks; importing this registers the hooks."""
-from .hooks import CompleteCheckpointHook, CurvesHook, OverlaysHook
+from .hooks import CompleteCheckpointHook, CurvesHook, DeployHook, OverlaysHook
 
-__all__ = ['CompleteCheckpointHook', 'CurvesHook', 'OverlaysHook']
+__all__ = ['CompleteCheckpointHook', 'CurvesHook', 'DeployHook', 'OverlaysHook']

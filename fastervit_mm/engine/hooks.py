@@ -8,6 +8,7 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from ..backbone import FasterViT
 from ..weights import CheckpointError
 from .curves import plot_run
 
@@ -49,6 +50,21 @@ class OverlaysHook(Hook):
             name = Path(sample.img_path).stem
             runner.visualizer.add_datasample(name, image, sample, step=batch_idx,
                                              out_file=str(self.out_dir / f'{name}.png'))
+
+
+@HOOKS.register_module()
+class DeployHook(Hook):
+    """Fold the model's FasterViT before a test, once its checkpoint is loaded.
+
+    See :meth:`fastervit_mm.FasterViT.deploy`.
+    """
+
+    def before_test(self, runner: Runner) -> None:
+        backbones = [m for m in runner.model.modules() if isinstance(m, FasterViT)]
+        if not backbones:
+            raise ValueError('deploy=True: the model has no FasterViT backbone to fold')
+        for backbone in backbones:
+            backbone.eval().deploy()
 
 
 @HOOKS.register_module()

@@ -8,8 +8,10 @@ from typing import Optional, Union
 from mmengine.config import Config, ConfigDict
 from mmengine.device import is_cuda_available, is_mlu_available, is_musa_available, is_npu_available
 from mmengine.logging import MMLogger, print_log
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import METRICS, RUNNERS, init_default_scope
 from mmengine.runner import Runner
+from torch import nn
 
 from .checks import ConfigError, check_config, unwritable
 
@@ -62,8 +64,27 @@ def build_runner(cfg: Config) -> Runner:
     return RUNNERS.build(cfg) if 'runner_type' in cfg else QuietRunner.from_cfg(cfg)
 
 
+def compile_features(model: nn.Module, frozen: bool = False) -> None:
+    """Compile a model's backbone and neck with ``torch.compile``, in place, for images of any size.
+
+    Heads are left as they are: compiling a whole mmdet detector fails in its heads' Python. Names
+    in checkpoints do not change.
+
+    Args:
+        model: A detector, segmentor or classifier.
+        frozen: Whether no weight will change any more. The compiler then lays them out for the
+            machine; for inference alone. Default False.
+    """
+    options = {'freezing': True} if frozen else None
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    for part in ('backbone', 'neck'):
+        if getattr(model, part, None) is not None:
+            getattr(model, part).compile(dynamic=True, options=options)
+
+
 def train(cfg: Config, amp: bool = False, auto_scale_lr: bool = False,
-          resume: Union[str, None] = None) -> Runner:
+          resume: Union[str, None] = None, compiled: bool = False) -> Runner:
     """Train what a config says.
 
     Args:
@@ -72,6 +93,7 @@ def train(cfg: Config, amp: bool = False, auto_scale_lr: bool = False,
         auto_scale_lr: Scale the learning rate by the batch over ``auto_scale_lr.base_batch_size``.
         resume: ``'auto'`` to go on from the newest checkpoint of the work directory, or the path
             of one.
+        compiled: Compile backbone and neck.
 
     Returns:
         The runner, after training.
@@ -109,12 +131,15 @@ def train(cfg: Config, amp: bool = False, auto_scale_lr: bool = False,
     runner = build_runner(cfg)
     for warning in warnings:
         runner.logger.warning(warning)
+    if compiled:
+        compile_features(runner.model)
     runner.train()
     return runner
 
 
 def test(cfg: Config, checkpoint: str, out: Optional[str] = None, show: bool = False,
-         show_dir: Optional[str] = None, wait_time: float = 2, tta: bool = False) -> dict:
+         show_dir: Optional[str] = None, wait_time: float = 2, tta: bool = False,
+         deploy: bool = False, compiled: bool = False) -> dict:
     """Evaluate a checkpoint as a config says.
 
     Args:
@@ -126,6 +151,8 @@ def test(cfg: Config, checkpoint: str, out: Optional[str] = None, show: bool = F
         show_dir: Folder for pictures of predictions, beside the ground truth where there is one.
         wait_time: Seconds between two pictures of ``show``.
         tta: Test-time augmentation, the config's own or, for detectors, a flip.
+        deploy: Fold the backbone first (:meth:`fastervit_mm.FasterViT.deploy`).
+        compiled: Compile backbone and neck.
 
     Returns:
         The metrics.
@@ -138,6 +165,8 @@ def test(cfg: Config, checkpoint: str, out: Optional[str] = None, show: bool = F
     cfg.load_from = checkpoint
     hooks = [*(cfg.get('custom_hooks') or []), dict(type='CompleteCheckpointHook')]
     cfg.custom_hooks = hooks
+    if deploy:
+        hooks.append(dict(type='DeployHook'))
     check_config(cfg, training=False)
     segments = cfg.get('default_scope') == 'mmseg'
     if show or show_dir:
@@ -153,6 +182,8 @@ def test(cfg: Config, checkpoint: str, out: Optional[str] = None, show: bool = F
         runner.test_evaluator.metrics.append(METRICS.build(dict(
             type='DumpDetResults' if cfg.get('default_scope') == 'mmdet' else 'DumpResults',
             out_file_path=out)))
+    if compiled:
+        compile_features(runner.model, frozen=deploy)
     return runner.test()
 
 

@@ -1,0 +1,100 @@
+"""Pictures of a benchmark."""
+from collections import defaultdict
+from pathlib import Path
+from typing import Callable, Dict, List
+
+from .models import PEERS
+
+
+def draw(report: Dict[str, object], stem: Path) -> List[Path]:
+    """Draw what a report's cases allow, beside ``stem``.
+
+    Throughput against published accuracy where several models have one; time against pixels for
+    several sizes; latency against batch for several batches. Forward steps alone.
+
+    Args:
+        report: From :func:`~fastervit_mm.benchmark.run`.
+        stem: Path of the pictures without their last word and extension.
+
+    Returns:
+        The pictures written.
+    """
+    results = [r for r in report['results'] if r['seconds'] and r['step'] == 'forward']
+    pictures = [
+        _accuracy(results, report, stem),
+        _lines(results, report, stem, 'pixels', 'megapixels of an image', 'ms an image',
+               lambda r: r['size'][0] * r['size'][1] / 1e6,
+               lambda r: 1e3 * r['seconds'] / r['batch']),
+        _lines(results, report, stem, 'latency', 'batch', 'ms a step',
+               lambda r: r['batch'], lambda r: 1e3 * r['seconds']),
+    ]
+    return [picture for picture in pictures if picture]
+
+
+def _figure(report: Dict[str, object], title: str):
+    from matplotlib.figure import Figure
+    figure = Figure(figsize=(7.5, 4.8), layout='constrained')
+    head = report['machine']
+    figure.suptitle(title)
+    axis = figure.subplots()
+    axis.grid(alpha=0.3)
+    figure.text(0.01, 0.005, f'{head["gpu"] or head["cpu"]}, {head["threads"]} threads, torch '
+                f'{head["torch"]}, {report["date"][:10]}', fontsize=7, color='gray')
+    return figure, axis
+
+
+def _write(figure, stem: Path, name: str) -> Path:
+    path = stem.with_name(f'{stem.name}-{name}.png')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    return path
+
+
+def _accuracy(results: List[dict], report: Dict[str, object], stem: Path):
+    """Each model in its best mode, at the first size, batch and precision with several."""
+    groups = defaultdict(dict)
+    for r in results:
+        if PEERS[r['model']].box_ap and not r['model'].startswith('authors'):
+            best = groups[tuple(r['size']), r['batch'], r['precision']]
+            if r['model'] not in best or r['seconds'] < best[r['model']]['seconds']:
+                best[r['model']] = r
+    groups = {k: v for k, v in groups.items() if len(v) > 1}
+    if not groups:
+        return None
+    ((height, width), batch, precision), best = next(iter(groups.items()))
+    figure, axis = _figure(report, f'Speed here, each in its best mode ({height} x {width}, batch '
+                           f'{batch}, {precision}); accuracy as published, not re-trained')
+    families = defaultdict(list)
+    for name, r in best.items():
+        families[name.rsplit('-', 1)[0]].append((r['images_per_second'], PEERS[name].box_ap, name))
+    for family, points in families.items():
+        points.sort()
+        axis.plot(*list(zip(*points))[:2], marker='o', label=family)
+        for x, y, name in points:
+            axis.annotate(name, (x, y), xytext=(5, 4), textcoords='offset points', fontsize=8)
+    axis.set(xlabel='images a second', ylabel='COCO box AP, Cascade Mask R-CNN 3x (the paper\'s)')
+    axis.margins(0.12)
+    axis.legend()
+    return _write(figure, stem, 'accuracy')
+
+
+def _lines(results: List[dict], report: Dict[str, object], stem: Path, name: str, xlabel: str,
+           ylabel: str, x: Callable, y: Callable):
+    """One line for each model and mode, where it has several points."""
+    lines = defaultdict(dict)
+    for r in results:
+        fixed = r['batch'] if name == 'pixels' else tuple(r['size'])
+        lines[r['model'], r['mode'], r['precision'], fixed].setdefault(x(r), y(r))
+    lines = {k: sorted(v.items()) for k, v in lines.items() if len(v) > 1}
+    if not lines:
+        return None
+    figure, axis = _figure(report, {'pixels': 'Time against pixels',
+                                    'latency': 'Latency against batch'}[name])
+    for (model, mode, precision, _), points in lines.items():
+        axis.plot(*zip(*points), marker='o', label=f'{model}, {mode}, {precision}')
+    axis.set(xlabel=xlabel, ylabel=ylabel, xscale='log', yscale='log')
+    ticks = sorted({point[0] for points in lines.values() for point in points})
+    axis.set_xticks(ticks, [f'{t:g}' for t in ticks])
+    axis.minorticks_off()
+    axis.legend(fontsize=7)
+    return _write(figure, stem, name)
