@@ -10,11 +10,12 @@ CONFIG := configs/mmdet/cascade_fvit_shapes.py
 SEG_DEMO := work_dirs/demo-seg
 SEG_CONFIG := configs/mmseg/upernet_fvit_shapes.py
 
-.PHONY: help env demo demo-seg test lint clean distclean
+.PHONY: help env demo demo-seg bench test lint clean distclean
 
 help:
 	@echo 'make demo   train a small Cascade Mask R-CNN on generated shapes, evaluate, draw'
 	@echo 'make demo-seg   the same with a small UperNet, for semantic segmentation'
+	@echo 'make bench  speed beside the peers, in two minutes'
 	@echo 'make test   the whole test suite'
 	@echo 'make lint   ruff'
 	@echo 'make env    the environment alone, .venv'
@@ -31,6 +32,11 @@ demo: env
 
 demo-seg: env
 	@$(RUN) tools/demo.py $(SEG_CONFIG) --work-dir $(SEG_DEMO)
+
+# Longer ones, and what they gave: docs/performance.md.
+bench: env
+	@$(RUN) tools/benchmark.py --models fastervit-2 authors-2:eager swin-t:eager \
+	convnext-t:channels_last --modes eager deployed --sizes 400x640 --out work_dirs/bench/cpu
 
 # One file at a time on each of up to four processors; the slowest files first (tests/conftest.py).
 test: env

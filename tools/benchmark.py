@@ -53,8 +53,15 @@ def main():
     console.print(f'{head["gpu"] or head["cpu"]}, {head["threads"]} threads, torch '
                   f'{head["torch"]}; medians of {args.rounds} rounds, half the distance of '
                   'the quartiles', soft_wrap=True)
+    for precision, reached in report['matmul_peak_flops'].items():
+        console.print(f'matrix product, {precision}: ' + ', '.join(
+            f'{value / 1e9:.0f} GFLOP/s ({name})' for name, value in reached.items()))
     for table in benchmark.tables(report):
         console.print(table)
+    for r in report['results']:
+        if r['error']:
+            console.print(f'{r["model"]}, {r["mode"]}, {r["precision"]}, {r["step"]}: {r["error"]}',
+                          soft_wrap=True)
     if args.out:
         benchmark.save(report, args.out.with_suffix('.json'))
         for path in (args.out.with_suffix('.json'), *benchmark.draw(report, args.out)):

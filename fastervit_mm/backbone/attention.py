@@ -11,6 +11,7 @@ from .linear import Linear, TokenMlp
 from .positions import AbsolutePosition, Grid, RelativePositionBias
 
 _DENSE_TOKENS = 1024  # with more, the bias of all pairs would be the largest tensor of the network
+_CPU_BAND = 128  # queries: their biases stay in the caches; a GPU wants more work at a time
 
 
 class Attention(nn.Module):
@@ -53,19 +54,24 @@ class Attention(nn.Module):
             # FasterViT-4 has heads of 49; fused kernels take multiples of 8 and the fallback for
             # others keeps the logits of all windows in memory. Zeros change no product.
             q, k, v = (F.pad(t, (0, -width % 8)) for t in (q, k, v))
+        if torch.compiler.is_compiling() and torch.compiler.is_exporting():
+            # Spelt out: the fused function asks whether the batch is 1, to broadcast the bias.
+            logits = (q * scale) @ k.transpose(-2, -1) + self.position_bias(
+                grid, q.dtype, num_prefix)
+            x = logits.softmax(dim=-1) @ v
         # One graph for all sizes, when compiling: no loop over a number of bands.
-        if torch.compiler.is_compiling() or torch.jit.is_tracing() or (
+        elif torch.compiler.is_compiling() or torch.jit.is_tracing() or (
                 num_prefix or grid[0] * grid[1] <= _DENSE_TOKENS):
             bias = self.position_bias(grid, q.dtype, num_prefix)
             x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None], scale=scale)
         else:
-            bands, start = [], 0
-            for bias in self.position_bias.bands(grid, q.dtype, max(1, _DENSE_TOKENS // grid[1])):
-                stop = start + bias.shape[1]
-                bands.append(F.scaled_dot_product_attention(
-                    q[:, :, start:stop], k, v, attn_mask=bias[None], scale=scale))
-                start = stop
-            x = torch.cat(bands, dim=2)
+            queries, outs = q.flip(2), []  # in the order of the bands
+            rows = max(1, (_DENSE_TOKENS if q.is_cuda else _CPU_BAND) // grid[1])
+            for bias in self.position_bias.bands(grid, q.dtype, rows):
+                band, queries = queries.tensor_split([bias.shape[1]], dim=2)
+                outs.append(F.scaled_dot_product_attention(
+                    band, k, v, attn_mask=bias[None], scale=scale))
+            x = torch.cat(outs, dim=2).flip(2)
         return x[..., :width]
 
 

@@ -18,12 +18,33 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) -> (..., out_features)."""
-        if (not _MKL or x.device.type != 'cpu' or torch.jit.is_tracing()
-                or torch.compiler.is_exporting()):
+        if not _MKL or x.device.type != 'cpu' or torch.jit.is_tracing():
             return super().forward(x)
-        pixels = x.reshape(1, 1, -1, self.in_features).permute(0, 3, 1, 2)  # channels last
-        pixels = F.conv2d(pixels, self.weight[:, :, None, None], self.bias)
-        return pixels.permute(0, 2, 3, 1).reshape(*x.shape[:-1], self.out_features)
+        if not torch.compiler.is_compiling():
+            return _by_convolution(x, self.weight, self.bias)
+        # Inductor would choose a layout for the convolution that has to be copied into; as an
+        # operator of its own it is left alone. Training and 16 bits do well without.
+        if (torch.compiler.is_exporting() or torch.is_grad_enabled() or x.dtype != torch.float32
+                or torch.is_autocast_enabled('cpu')):
+            return super().forward(x)
+        return _linear(x, self.weight, self.bias)
+
+
+def _by_convolution(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    pixels = x.reshape(1, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)  # channels last
+    pixels = F.conv2d(pixels, weight[:, :, None, None], bias)
+    return pixels.permute(0, 2, 3, 1).reshape(*x.shape[:-1], weight.shape[0])
+
+
+@torch.library.custom_op('fastervit_mm::linear', mutates_args=())
+def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """(..., in), (out, in), (out,) -> (..., out)."""
+    return _by_convolution(x, weight, bias).contiguous()
+
+
+@_linear.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return x.new_empty(*x.shape[:-1], weight.shape[0])
 
 
 class TokenMlp(Mlp):

@@ -119,6 +119,7 @@ _FASTERVIT_AP = {'2': 52.1, '3': 52.4, '4': 52.9}
 PEERS: Dict[str, Peer] = {
     **{f'fastervit-{n}': Peer(lambda size, n=n: FasterViT(n, out_norm=None), _FASTERVIT_AP.get(n))
        for n in '0123456'},
+    'fastervit-2-cp': Peer(lambda size: FasterViT('2', out_norm=None, with_cp=True)),
     **{f'authors-{n}': Peer(lambda size, n=n: AuthorsMaps(n, size), _FASTERVIT_AP.get(n))
        for n in '0123456'},
     'swin-t': Peer(_timm('swin_tiny_patch4_window7_224', img_size='size'), 50.4),
@@ -150,9 +151,8 @@ def deploy_backbone(model: nn.Module) -> nn.Module:
 
 def compile_backbone(network: nn.Module) -> nn.Module:
     """Compile a backbone, or the backbone and neck of a whole network."""
-    frozen = any(getattr(m, 'deployed', False) for m in network.modules())
     if not isinstance(network, Predictor):
-        return torch.compile(network, options={'freezing': True} if frozen else None)
+        return torch.compile(network)
     from ..engine.launch import compile_features
-    compile_features(network.model, frozen)
+    compile_features(network.model)
     return network

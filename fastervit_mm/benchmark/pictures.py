@@ -35,7 +35,7 @@ def _figure(report: Dict[str, object], title: str):
     from matplotlib.figure import Figure
     figure = Figure(figsize=(7.5, 4.8), layout='constrained')
     head = report['machine']
-    figure.suptitle(title)
+    figure.suptitle(title, fontsize=11)
     axis = figure.subplots()
     axis.grid(alpha=0.3)
     figure.text(0.01, 0.005, f'{head["gpu"] or head["cpu"]}, {head["threads"]} threads, torch '
@@ -62,8 +62,9 @@ def _accuracy(results: List[dict], report: Dict[str, object], stem: Path):
     if not groups:
         return None
     ((height, width), batch, precision), best = next(iter(groups.items()))
-    figure, axis = _figure(report, f'Speed here, each in its best mode ({height} x {width}, batch '
-                           f'{batch}, {precision}); accuracy as published, not re-trained')
+    figure, axis = _figure(report, 'Speed measured, accuracy as published (not re-trained here)\n'
+                           f'{height} x {width}, batch {batch}, {precision}, each model in its '
+                           'fastest mode measured')
     families = defaultdict(list)
     for name, r in best.items():
         families[name.rsplit('-', 1)[0]].append((r['images_per_second'], PEERS[name].box_ap, name))

@@ -18,6 +18,7 @@ from rich.progress import Progress, TextColumn
 from rich.table import Table
 from torch import nn
 
+from ..engine.memory import keep_freed_memory
 from .measure import Matmul, interleave, multiply_adds, peak_memory, spread
 from .models import PEERS, Size, compile_backbone, deploy_backbone
 
@@ -145,8 +146,8 @@ def run(models: Sequence[str], sizes: Sequence[Size], batches: Sequence[int],
         console: Optional[Console] = None) -> Dict[str, object]:
     """Measure every combination.
 
-    Cases of the same size, batch, precision and step take turns in one process, so that their
-    ratios hold on a noisy machine.
+    Cases of the same step and precision take turns in one process, sizes and batches too, so that
+    their ratios hold on a noisy machine.
 
     Args:
         models: Keys of :data:`~fastervit_mm.benchmark.models.PEERS`, or ``model:mode`` for a mode
@@ -166,6 +167,7 @@ def run(models: Sequence[str], sizes: Sequence[Size], batches: Sequence[int],
         What :func:`save` writes: the machine, its peaks, and a list of results.
     """
     console, place = console or Console(), torch.device(device)
+    kept = place.type == 'cpu' and keep_freed_memory()  # for all models alike
     named: List[Tuple[str, str]] = []
     for model in models:
         name, _, own = model.partition(':')
@@ -175,31 +177,34 @@ def run(models: Sequence[str], sizes: Sequence[Size], batches: Sequence[int],
     unknown = [p for p in precisions if p not in PRECISIONS]
     if unknown:
         raise ValueError(f'precisions={unknown}: give some of {", ".join(PRECISIONS)}')
-    peaks: Dict[str, float] = {}
+    peaks: Dict[str, Dict[str, float]] = {}
     results: List[Result] = []
-    groups = list(product(steps, sizes, batches, precisions))
+    groups = list(product(steps, precisions))
+    cases = list(product(sizes, batches, named))
     columns = (*Progress.get_default_columns(), TextColumn('{task.fields[now]}'))
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task('Measuring',
-                                 total=len(groups) * (rounds + len(named)), now='')
-        for step, size, batch, precision in groups:
+                                 total=len(groups) * (rounds + len(cases)), now='')
+        for step, precision in groups:
             results += _group([Result(name, mode, precision, step, tuple(size), batch)
-                               for name, mode in named], rounds, warmup, place, memory,
-                              peaks, progress, task)
+                               for size, batch, (name, mode) in cases], rounds, warmup, place,
+                              memory, peaks, progress, task)
     for r in results:
         if r.seconds and r.multiply_adds:
-            r.fraction_of_peak = 2 * r.multiply_adds / r.seconds / peaks[r.precision]
+            r.fraction_of_peak = 2 * r.multiply_adds / r.seconds / max(peaks[r.precision].values())
     return dict(command=shlex.join(sys.argv), device=device,
-                date=datetime.now(timezone.utc).isoformat(timespec='seconds'), machine=machine(),
+                date=datetime.now(timezone.utc).isoformat(timespec='seconds'),
+                machine=dict(machine(), freed_memory_kept=kept),
                 matmul_peak_flops=peaks, rounds=rounds, warmup=warmup,
                 results=[asdict(r) for r in results])
 
 
 def _group(results: List[Result], rounds: int, warmup: int, device: torch.device, memory: bool,
-           peaks: Dict[str, float], progress: Progress, task) -> List[Result]:
+           peaks: Dict[str, Dict[str, float]], progress: Progress, task) -> List[Result]:
     cases: Dict[str, Case] = {}
     for result in results:
-        name = f'{result.model} {result.mode}'
+        height, width = result.size
+        name = f'{result.model} {result.mode} {height}x{width} batch {result.batch}'
         progress.update(task, now=f'{name}: building, warming up')
         try:
             case = Case(result, device)
@@ -222,21 +227,22 @@ def _group(results: List[Result], rounds: int, warmup: int, device: torch.device
         step()
     seconds = interleave({**matmul.steps, **{n: c.step for n, c in cases.items()}}, rounds, device,
                          lambda: progress.advance(task, 1 / (len(matmul.steps) + len(cases))))
-    best = min(min(seconds[name]) for name in matmul.steps)
-    peaks[precision] = max(peaks.get(precision, 0), matmul.operations / best)
+    reached = peaks.setdefault(precision, {})
+    for name in matmul.steps:
+        reached[name] = max(reached.get(name, 0), matmul.operations / min(seconds[name]))
     for name, case in cases.items():
         result = case.result
         result.all_seconds = [round(s, 6) for s in seconds[name]]
         result.seconds, result.low, result.high = spread(seconds[name])
         result.images_per_second = result.batch / result.seconds
-    counted = {r.model: r.multiply_adds for r in results if r.multiply_adds}
-    for result in results:
-        result.multiply_adds = result.multiply_adds or counted.get(result.model)
+    counted = {(r.model, r.size, r.batch): r.multiply_adds for r in results if r.multiply_adds}
+    for r in results:
+        r.multiply_adds = r.multiply_adds or counted.get((r.model, r.size, r.batch))
     return results
 
 
 def tables(report: Dict[str, object], reference: Optional[str] = None) -> List[Table]:
-    """The figures, a table for each size, batch, precision and step.
+    """The figures, a table for each size, batch, precision and step; cases with an error left out.
 
     Args:
         report: From :func:`run`.
@@ -253,14 +259,13 @@ def _table(step: str, size: Size, batch: int, precision: str, results: List[dict
     out = Table(title=f'{step}, {size[0]} x {size[1]}, batch {batch}, {precision}',
                 title_justify='left')
     out.add_column('model', no_wrap=True)
-    out.add_column('mode')
+    out.add_column('mode', overflow='fold')
     for name in ('ms', '±', 'im/s', 'faster', 'MiB', 'GMAC', 'peak'):
         out.add_column(name, justify='right', no_wrap=True)
     first = next((r['seconds'] for r in results
                   if r['seconds'] and reference in (None, r['model'])), None)
     for r in results:
         if r['error']:
-            out.add_row(r['model'], r['mode'] + ': ' + r['error'][:120])
             continue
         half_spread = 50 * (r['high'] - r['low']) / r['seconds']
         out.add_row(

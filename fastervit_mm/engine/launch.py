@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from .checks import ConfigError, check_config, unwritable
+from .memory import keep_freed_memory
 
 
 def load_config(config: str, launcher: str = 'none', work_dir: Optional[str] = None,
@@ -64,7 +65,7 @@ def build_runner(cfg: Config) -> Runner:
     return RUNNERS.build(cfg) if 'runner_type' in cfg else QuietRunner.from_cfg(cfg)
 
 
-def compile_features(model: nn.Module, frozen: bool = False) -> None:
+def compile_features(model: nn.Module) -> None:
     """Compile a model's backbone and neck with ``torch.compile``, in place, for images of any size.
 
     Heads are left as they are: compiling a whole mmdet detector fails in its heads' Python. Names
@@ -72,15 +73,12 @@ def compile_features(model: nn.Module, frozen: bool = False) -> None:
 
     Args:
         model: A detector, segmentor or classifier.
-        frozen: Whether no weight will change any more. The compiler then lays them out for the
-            machine; for inference alone. Default False.
     """
-    options = {'freezing': True} if frozen else None
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     for part in ('backbone', 'neck'):
         if getattr(model, part, None) is not None:
-            getattr(model, part).compile(dynamic=True, options=options)
+            getattr(model, part).compile(dynamic=True)
 
 
 def train(cfg: Config, amp: bool = False, auto_scale_lr: bool = False,
@@ -162,6 +160,8 @@ def test(cfg: Config, checkpoint: str, out: Optional[str] = None, show: bool = F
         ConfigError: For a config that cannot be tested as it is, before anything is built.
         ValueError: For an argument that the config cannot follow.
     """
+    if not _has_amp_device():
+        keep_freed_memory()
     cfg.load_from = checkpoint
     hooks = [*(cfg.get('custom_hooks') or []), dict(type='CompleteCheckpointHook')]
     cfg.custom_hooks = hooks
@@ -183,7 +183,7 @@ def test(cfg: Config, checkpoint: str, out: Optional[str] = None, show: bool = F
             type='DumpDetResults' if cfg.get('default_scope') == 'mmdet' else 'DumpResults',
             out_file_path=out)))
     if compiled:
-        compile_features(runner.model, frozen=deploy)
+        compile_features(runner.model)
     return runner.test()
 
 

@@ -132,8 +132,9 @@ def test_many_carriers_attend_in_bands_with_the_same_result(tiny_arch, monkeypat
     image.requires_grad_()
     model(image)[2].sum().backward()
     gradient, image.grad = image.grad.clone(), None
-    for tokens in (95, 40, 5):  # several rows a band, with a rest; one row
-        monkeypatch.setattr(attention, '_DENSE_TOKENS', tokens)
+    monkeypatch.setattr(attention, '_DENSE_TOKENS', 95)
+    for queries in (128, 95, 40, 5):  # all; several rows a band, with a rest; one row
+        monkeypatch.setattr(attention, '_CPU_BAND', queries)
         assert_same(maps(model, image), expected, 1e-5)
     model(image)[2].sum().backward()
     assert_same([image.grad], [gradient], 1e-5)
@@ -155,4 +156,4 @@ def test_bands_hold_no_bias_of_all_pairs(tiny_arch, monkeypatch):
     monkeypatch.setattr(attention, '_DENSE_TOKENS', 10**6)
     dense = peak()
     assert dense > 4 * 4 * (48 * 40)**2  # heads x bytes x pairs
-    assert banded < 0.8 * dense
+    assert banded < 0.3 * dense  # most of it is the MLP over the offsets

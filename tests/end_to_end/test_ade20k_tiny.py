@@ -1,4 +1,5 @@
 """upernet_fvit.py on real ADE20K images: train, be killed, resume, evaluate in three modes."""
+import functools
 import json
 import re
 import signal
@@ -160,3 +161,44 @@ def test_evaluates(mode, trained, config, folder, tiny_ade20k):
         assert drawn.shape == (height, 2 * width, 3)  # ground truth left, prediction right
         # Drawn opaque: colours are the classes' own, but for what the labels' text covers.
         assert (drawn[:, width:] == palette[labels - 1]).all(-1).mean() > 0.4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('flags', [['--deploy'], ['--deploy', '--compile']], ids=' '.join)
+def test_deployed_and_compiled_it_predicts_the_same(flags, trained, config, folder):
+    """Two pictures of different sizes, so that a compiled graph meets one it was not made for."""
+    maps = []
+    for name, given in (('plain', []), ('other', flags)):
+        out = folder / ''.join(flags) / name
+        finished(tool('test.py', config, trained[0] / 'iter_12.pth', '--work-dir', out / 'run',
+                      '--out', out / 'maps', *given, cwd=folder, options=[
+                          'test_dataloader.dataset.indices=2',
+                          'test_dataloader.dataset.pipeline.1.scale=(1024,256)']))
+        maps.append([np.asarray(Image.open(p)) for p in sorted((out / 'maps').iterdir())])
+    assert len(maps[0]) == 2 and maps[0][0].shape != maps[0][1].shape
+    for plain, other in zip(*maps, strict=True):
+        assert len(np.unique(plain)) > 1
+        assert (plain == other).mean() > 0.999  # a tie of two classes may fall the other way
+
+
+@pytest.mark.slow
+def test_compiled_training_is_the_same_training(config, folder, monkeypatch):
+    """The compiler's own code is left out here (it takes minutes); tracing and gradients are in."""
+    from fastervit_mm.engine import launch
+    monkeypatch.setattr(torch.nn.Module, 'compile', functools.partialmethod(
+        torch.nn.Module.compile, backend='aot_eager'))
+    options = {**SIZES, 'train_cfg.max_iters': 2, 'randomness.seed': 0,
+               'default_hooks.logger.interval': 1, 'model.backbone.drop_path_rate': 0.0}
+    states = []
+    for compiled in (False, True):
+        cfg = launch.load_config(str(config), work_dir=str(folder / f'compiled_{compiled}'),
+                                 cfg_options=dict(options))
+        cfg.experiment_name = f'compiled_{compiled}'
+        runner = launch.train(cfg, compiled=compiled)
+        graph = runner.model.backbone._compiled_call_impl
+        assert (graph is not None) == compiled
+        file = torch.load(folder / f'compiled_{compiled}/iter_2.pth', weights_only=True)
+        states.append(file['state_dict'])
+    assert states[0].keys() == states[1].keys()
+    for name, value in states[0].items():
+        assert torch.allclose(value.float(), states[1][name].float(), atol=1e-3, rtol=1e-3), name
