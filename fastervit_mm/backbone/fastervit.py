@@ -138,7 +138,7 @@ class FasterViT(BaseModule):
             raise ValueError(f'input of {x.shape[2]} x {x.shape[3]} pixels: FasterViT divides the '
                              'image by 32, so height and width must be at least 32')
         outs = []
-        # Channels last from the image to the outputs: a map's cells are tokens without a copy, and
+        # Channels last from the image to the norms: a map's cells are tokens without a copy, and
         # convolutions need not turn maps around. The weights may stay as they are.
         x = self.stem(x.contiguous(memory_format=torch.channels_last))
         for i, stage in enumerate(self.stages):
@@ -146,7 +146,7 @@ class FasterViT(BaseModule):
                 x = self.downsamples[i - 1](x)
             x = stage(x)
             if i in self.out_indices:
-                outs.append(self.out_norms[str(i)](x))
+                outs.append(_dense(self.out_norms[str(i)](x)))
         return tuple(outs)
 
     def deploy(self) -> 'FasterViT':
@@ -200,6 +200,16 @@ class FasterViT(BaseModule):
         for part in frozen:
             part.eval()
             part.requires_grad_(False)
+
+
+def _dense(x: Tensor) -> Tensor:
+    """In (B, C, H, W) order in memory too: mmcv's RoIAlign reads any map as if it were.
+
+    Channels-last maps would stay so through an FPN, and detectors would see scrambled features.
+    """
+    # A clone asks nothing of the sizes when compiling.
+    return x.clone(memory_format=torch.contiguous_format) if torch.compiler.is_compiling() else (
+        x.contiguous())
 
 
 def _checked_out_indices(out_indices: Sequence[int]) -> Tuple[int, ...]:

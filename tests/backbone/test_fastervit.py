@@ -244,3 +244,23 @@ def _train_distributed(rank: int, meeting_point: str) -> None:
         sum(o.square().mean() for o in model(torch.rand(2, 3, 64, 64))).backward()
         optimizer.step()
     torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize('out_norm', ['BN', 'LN', None])
+@pytest.mark.parametrize('deployed', [False, True])
+def test_maps_are_dense_so_that_roi_align_reads_them_right(tiny_arch, out_norm, deployed):
+    """mmcv's RoIAlign takes every map for (B, C, H, W) in memory, whatever its strides say."""
+    from mmcv.ops import roi_align
+    model = FasterViT(tiny_arch, out_norm=out_norm).eval()
+    if deployed:
+        model.deploy()
+    image = torch.randn(2, 3, 96, 160)
+    boxes = torch.tensor([[1., 2, 3, 60, 70]])
+    for x_in in (image, image.contiguous(memory_format=torch.channels_last)):
+        with torch.no_grad():
+            for x, stride in zip(model(x_in), (4, 8, 16, 32), strict=True):
+                assert x.is_contiguous()
+                pooled = roi_align(x, boxes, (7, 7), 1 / stride, 0, 'avg', True)
+                expected = roi_align(x.clone(memory_format=torch.contiguous_format), boxes,
+                                     (7, 7), 1 / stride, 0, 'avg', True)
+                assert torch.equal(pooled, expected) and pooled.abs().max() > 0
