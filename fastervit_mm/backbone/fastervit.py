@@ -138,9 +138,9 @@ class FasterViT(BaseModule):
             raise ValueError(f'input of {x.shape[2]} x {x.shape[3]} pixels: FasterViT divides the '
                              'image by 32, so height and width must be at least 32')
         outs = []
-        # Channels last from the image to the norms: a map's cells are tokens without a copy, and
+        # Channels last from the stem to the norms: a map's cells are tokens without a copy, and
         # convolutions need not turn maps around. The weights may stay as they are.
-        x = self.stem(x.contiguous(memory_format=torch.channels_last))
+        x = self.stem(x)
         for i, stage in enumerate(self.stages):
             if i > 0:
                 x = self.downsamples[i - 1](x)

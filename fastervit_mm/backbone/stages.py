@@ -25,7 +25,10 @@ class Stem(nn.Sequential):
 
     def __init__(self, in_channels: int, mid_channels: int, dim: int):
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, mid_channels, 3, stride=2, padding=1, bias=False)
+        # A weight in channels-last order turns the map around by itself, and the image need not be
+        # copied and kept for the backward pass.
+        self.conv1 = nn.Conv2d(in_channels, mid_channels, 3, stride=2, padding=1, bias=False).to(
+            memory_format=torch.channels_last)
         self.norm1 = nn.BatchNorm2d(mid_channels, eps=1e-4)
         self.act1 = nn.ReLU(inplace=True)
         self.conv2 = nn.Conv2d(mid_channels, dim, 3, stride=2, padding=1, bias=False)
