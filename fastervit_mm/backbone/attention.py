@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from timm.layers import DropPath, LayerScale
 from torch import Tensor, nn
 
-from .carriers import raster_to_windows, windows_to_raster
+from .carriers import dense_if_exporting, raster_to_windows, windows_to_raster
 from .linear import Linear, TokenMlp
 from .positions import AbsolutePosition, Grid, RelativePositionBias
 
@@ -44,7 +44,7 @@ class Attention(nn.Module):
         qkv = self.qkv(x).view(-1, N, 3, self.num_heads, C // self.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (-1, heads, N, C / heads)
         x = self._attend(q, k, v, grid, num_prefix)
-        return self.proj(x.transpose(1, 2).reshape(*batch, N, C))
+        return self.proj(dense_if_exporting(x.transpose(1, 2)).reshape(*batch, N, C))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, grid: Grid, num_prefix: int) -> Tensor:
         """Three of (batch, heads, N, width) -> (batch, heads, N, width)."""
@@ -56,8 +56,8 @@ class Attention(nn.Module):
             q, k, v = (F.pad(t, (0, -width % 8)) for t in (q, k, v))
         if torch.compiler.is_compiling() and torch.compiler.is_exporting():
             # Spelt out: the fused function asks whether the batch is 1, to broadcast the bias.
-            logits = (q * scale) @ k.transpose(-2, -1) + self.position_bias(
-                grid, q.dtype, num_prefix)
+            q, k, v = (dense_if_exporting(t) for t in (q, k.transpose(-2, -1), v))
+            logits = (q * scale) @ k + self.position_bias(grid, q.dtype, num_prefix)
             x = logits.softmax(dim=-1) @ v
         # One graph for all sizes, when compiling: no loop over a number of bands.
         elif torch.compiler.is_compiling() or torch.jit.is_tracing() or (

@@ -14,7 +14,7 @@ def windows_to_raster(x: Tensor, windows: Grid, size: int) -> Tensor:
     rows, columns = windows
     B, _, _, C = x.shape
     x = x.view(B, rows, columns, size, size, C).transpose(2, 3)
-    return x.reshape(B, rows * size * columns * size, C)
+    return dense_if_exporting(x).reshape(B, rows * size * columns * size, C)
 
 
 def raster_to_windows(x: Tensor, windows: Grid, size: int) -> Tensor:
@@ -22,7 +22,18 @@ def raster_to_windows(x: Tensor, windows: Grid, size: int) -> Tensor:
     rows, columns = windows
     B, _, C = x.shape
     x = x.view(B, rows, size, columns, size, C).transpose(2, 3)
-    return x.reshape(B, rows * columns, size * size, C)
+    return dense_if_exporting(x).reshape(B, rows * columns, size * size, C)
+
+
+def dense_if_exporting(x: Tensor) -> Tensor:
+    """Where a graph is exported: a dense copy, so that a reshape asks nothing of the sizes.
+
+    Whether it has to copy depends on there being one window or one carrier along an axis; the
+    answer would bind the graph to images of one kind. Elsewhere the tensor itself.
+    """
+    if torch.compiler.is_compiling() and torch.compiler.is_exporting():
+        return x.clone(memory_format=torch.contiguous_format)
+    return x
 
 
 def pooling_matrix(cells: int, pooled: int, kernel: int, like: Tensor) -> Tensor:
@@ -34,8 +45,11 @@ def pooling_matrix(cells: int, pooled: int, kernel: int, like: Tensor) -> Tensor
     """
     last = max(pooled - 1, 1)
     j = torch.arange(pooled, device=like.device)
-    # Integers throughout: rounding must not depend on the float type.
-    start = (2 * j * (cells - kernel) + last) // (2 * last)
+    # Integers throughout: rounding must not depend on the float type. Nothing is negative;
+    # truncation exports to a plain division where // does not, and Inductor fails on it.
+    exporting = torch.compiler.is_compiling() and torch.compiler.is_exporting()
+    start = torch.div(2 * j * (cells - kernel) + last, 2 * last,
+                      rounding_mode='trunc' if exporting else 'floor')
     offset = torch.arange(cells, device=like.device) - start[:, None]
     return ((offset >= 0) & (offset < kernel)).to(like.dtype) / kernel
 
@@ -63,8 +77,8 @@ class CarrierInitialiser(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W), whole windows -> (B, h * w, C), ct_size**2 a window, in raster order."""
         x = self.conv(x)
-        H, W = x.shape[-2:]
+        B, C, H, W = x.shape
         h, w = (n // self.window_size * self.ct_size for n in (H, W))
-        x = pooling_matrix(H, h, self.kernel_size, x) @ x
+        x = dense_if_exporting(pooling_matrix(H, h, self.kernel_size, x).expand(B, C, -1, -1)) @ x
         x = x @ pooling_matrix(W, w, self.kernel_size, x).t()
         return x.flatten(2).transpose(1, 2)

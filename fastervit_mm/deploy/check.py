@@ -1,0 +1,144 @@
+"""Is what was exported the network? Numbers beside PyTorch's, and metrics beside its metrics."""
+import os
+import time
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Union
+
+import torch
+from mmengine.config import Config
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from .export import Exportable
+from .running import ExportedFile
+
+# (images, height, width): one and several, square and not, multiples of 32 and not, one window.
+SIZES = ((1, 224, 224), (2, 256, 320), (1, 97, 150), (2, 333, 500), (1, 32, 64), (3, 64, 448))
+TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Check:
+    """One output at one size.
+
+    Attributes:
+        size: (images, height, width).
+        output: Its name.
+        shape: Of PyTorch's output.
+        error: Largest difference over PyTorch's largest value; for labels, the share of pixels
+            with another. Infinite where the shapes differ.
+        tolerance: What ``error`` may be; None where it is only told.
+    """
+    size: Tuple[int, int, int]
+    output: str
+    shape: Tuple[int, ...]
+    error: float
+    tolerance: Optional[float]
+
+    @property
+    def holds(self) -> bool:
+        return self.tolerance is None or self.error <= self.tolerance  # false for NaN
+
+
+def check(model: nn.Module, file: Union[str, ExportedFile],
+          sizes: Sequence[Tuple[int, int, int]] = SIZES,
+          tolerance: Optional[float] = TOLERANCE) -> List[Check]:
+    """Run a file and the network that it was made from on the same noise.
+
+    Args:
+        model: The network, as it was before the export.
+        file: ``.onnx`` or ``.pt2``, or what was read from it.
+        sizes: (images, height, width) of each try.
+        tolerance: Of the relative error; None to tell it only.
+    """
+    if not isinstance(file, ExportedFile):
+        file = ExportedFile(file)
+    noise = torch.Generator().manual_seed(0)
+    channels = getattr(model, 'backbone', model).in_channels
+    found = []
+    for size in sizes:
+        images = torch.randn(size[0], channels, *size[1:], generator=noise)
+        for name, got, expected in zip(file.outputs, file(images),
+                                       reference(model, file.facts['part'], images), strict=True):
+            if name == 'labels':
+                expected = expected.argmax(dim=1)
+            found.append(Check(tuple(size), name, tuple(expected.shape),
+                               _error(got, expected), tolerance))
+    return found
+
+
+@torch.no_grad()
+def reference(model: nn.Module, part: str, images: Tensor) -> Tuple[Tensor, ...]:
+    """What PyTorch makes of images: for a whole segmentor, mmseg's own way to its logits."""
+    if part != 'whole':
+        return Exportable(model, part)(images)
+    shape = tuple(images.shape[2:])
+    metas = [dict(img_shape=shape, ori_shape=shape, pad_shape=shape) for _ in images]
+    return (model.encode_decode(images, metas), )
+
+
+def _error(got: Tensor, expected: Tensor) -> float:
+    if got.shape != expected.shape:
+        return float('inf')
+    if not expected.is_floating_point():
+        return (got != expected).float().mean().item()
+    return ((got - expected).abs().max() / expected.abs().max().clamp(min=1e-12)).item()
+
+
+def print_checks(checks: Sequence[Check], title: str, console: Optional[Console] = None) -> None:
+    """A table, a row for each size, its worst output."""
+    table = Table(title=title, title_justify='left')
+    for name, justify in (('images', 'right'), ('outputs', 'left'), ('error', 'right'),
+                          ('allowed', 'right'), ('', 'left')):
+        table.add_column(name, justify=justify)
+    sizes = dict.fromkeys(c.size for c in checks)
+    for size in sizes:
+        here = [c for c in checks if c.size == size]
+        worst = max(here, key=lambda c: (not c.holds, c.error))
+        outputs = here[0].output + (f' … {here[-1].output}' if len(here) > 1 else '')
+        table.add_row(' x '.join(map(str, size)), outputs, f'{worst.error:.1e}',
+                      '' if worst.tolerance is None else f'{worst.tolerance:.0e}',
+                      '' if worst.tolerance is None else 'holds' if worst.holds else
+                      f'DOES NOT HOLD ({worst.output})')
+    (console or Console()).print(table)
+
+
+def evaluate(cfg: Config, checkpoint: str, files: Mapping[str, str]) -> Dict[str, Dict[str, float]]:
+    """Metrics of a config's test data, by PyTorch and by each exported file.
+
+    OpenMMLab's own runner, pre- and post-processing and metrics; a file computes what it holds.
+
+    Args:
+        cfg: From :func:`fastervit_mm.engine.launch.load_config`.
+        checkpoint: As for :func:`fastervit_mm.engine.launch.test`.
+        files: Path of each file by the name that its metrics shall have.
+
+    Returns:
+        Metrics by name, ``'PyTorch'`` first.
+    """
+    from ..engine import launch
+    metrics = {}
+    for name, path in {'PyTorch': None, **files}.items():
+        run = deepcopy(cfg)
+        # Runners of one process must not share a name: they would share their loggers.
+        run.experiment_name = f'{Path(cfg.work_dir).name}_{name}_{time.time_ns()}'
+        if path is not None:
+            run.custom_hooks = [*(run.get('custom_hooks') or []),
+                                dict(type='ExportedHook', path=os.path.abspath(path))]
+        metrics[name] = {key: float(value) for key, value in launch.test(run, checkpoint).items()}
+    return metrics
+
+
+def print_metrics(metrics: Mapping[str, Mapping[str, float]],
+                  console: Optional[Console] = None) -> None:
+    """A table, a row for each metric."""
+    table = Table(title='On the config\'s test data', title_justify='left')
+    table.add_column('metric')
+    for name in metrics:
+        table.add_column(name, justify='right')
+    for key in next(iter(metrics.values())):
+        table.add_row(key, *(f'{values[key]:.4g}' for values in metrics.values()))
+    (console or Console()).print(table)

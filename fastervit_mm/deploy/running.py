@@ -1,0 +1,64 @@
+"""Running what was exported."""
+import json
+from pathlib import Path
+from typing import Dict, List, Tuple
+
+import torch
+from torch import Tensor
+
+from .export import INPUT, ExportError
+
+
+class ExportedFile:
+    """A file written by :func:`fastervit_mm.deploy.export`: (B, C, H, W) -> a tuple of tensors.
+
+    An ``.onnx`` file is run by onnxruntime on the CPU, a ``.pt2`` file by PyTorch.
+
+    Args:
+        path: Of the file.
+
+    Attributes:
+        facts (dict[str, str]): Its metadata: ``part``, ``outputs``, ``mean``, ``std``,
+            ``channel_order``...
+
+    Raises:
+        ExportError: For another kind of file, or one that holds no such metadata.
+    """
+
+    def __init__(self, path: str):
+        self.path = str(path)
+        if not Path(path).is_file():
+            raise ExportError(f'path={self.path!r}: no such file')
+        if self.path.endswith('.onnx'):
+            import onnxruntime
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = torch.get_num_threads()
+            options.log_severity_level = 3
+            self._session = onnxruntime.InferenceSession(
+                self.path, options, providers=['CPUExecutionProvider'])
+            self.facts: Dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        elif self.path.endswith('.pt2'):
+            extra = {'metadata.json': ''}
+            self._session = None
+            self._module = torch.export.load(self.path, extra_files=extra).module()
+            self.facts = json.loads(extra['metadata.json'] or '{}')
+        else:
+            raise ExportError(f'path={self.path!r}: a name that ends in .onnx or .pt2 is expected')
+        if 'part' not in self.facts:
+            raise ExportError(f'path={self.path!r}: was not written by tools/export.py; its '
+                              'metadata do not say what it holds')
+
+    @property
+    def outputs(self) -> List[str]:
+        return json.loads(self.facts['outputs'])
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tuple[Tensor, ...]:
+        try:
+            if self._session is None:
+                return tuple(self._module(images))
+            outputs = self._session.run(None, {INPUT: images.contiguous().numpy()})
+        except Exception as error:  # onnxruntime's errors have no other class in common
+            raise ExportError(f'{self.path} does not take images of {tuple(images.shape)}: '
+                              f'{error}') from error
+        return tuple(torch.from_numpy(output) for output in outputs)

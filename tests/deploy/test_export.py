@@ -1,0 +1,420 @@
+"""tools/export.py: one file for every size, checked where it runs.
+
+The ONNX file of a whole segmentor is written once, by the tool itself; most tests look at it.
+"""
+import copy
+import json
+import os
+import re
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+from PIL import Image
+from torch import nn
+
+from fastervit_mm import FasterViT, deploy
+from fastervit_mm.deploy.export import (
+    AxisPooling,
+    data_dependent_shapes,
+    forbidden_ops,
+    operators,
+    prepared,
+)
+from fastervit_mm.deploy.quantize import calibration_images
+from tests.conftest import REPO, TINY, stir
+from tests.deploy.networks import DETECTOR, SEGMENTOR, config, network, options, saved
+
+# One image and two; square and not; multiples of 32 and not; one window, and several.
+SIZES = [(1, 160, 160), (2, 224, 320), (1, 97, 150), (2, 131, 333), (1, 32, 32), (2, 64, 448)]
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp('export')
+
+
+@pytest.fixture(scope='module')
+def cfg(folder):
+    return config(SEGMENTOR, folder / 'run', **data(folder))
+
+
+def data(folder):
+    return {'test_dataloader.dataset.data_root': str(folder / 'shapes') + '/',
+            'test_dataloader.dataset.indices': 4}
+
+
+@pytest.fixture(scope='module')
+def segmentor(cfg):
+    return network(cfg)
+
+
+@pytest.fixture(scope='module')
+def tool(folder, cfg, segmentor):
+    """What the tool says of a whole segmentor: export, check, int8, metrics."""
+    checkpoint = saved(segmentor, folder / 'seg.pth')
+    pictures = folder / 'calibration'
+    pictures.mkdir()
+    rng = np.random.default_rng(0)
+    for n in range(3):
+        Image.fromarray(rng.integers(0, 255, (96, 128 + 32 * n, 3), dtype=np.uint8)).resize(
+            (200, 160)).save(pictures / f'{n}.png')
+    settings = options(SEGMENTOR, **data(folder), work_dir=str(folder / 'run'))
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', str(REPO / 'tools/export.py'), SEGMENTOR['config'],
+         str(checkpoint), str(folder / 'seg.onnx'), '--int8', str(pictures), '--evaluate',
+         '--check-sizes', '1x97x150', '2x64x128', '--cfg-options',
+         *(f'{key}={_written(value)}' for key, value in settings.items())],
+        capture_output=True, text=True, cwd=folder, env={**os.environ, 'COLUMNS': '120'})
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+def _written(value):
+    return str(value).replace(' ', '')
+
+
+@pytest.fixture(scope='module')
+def onnx_file(tool, folder):
+    return str(folder / 'seg.onnx')
+
+
+@pytest.fixture(scope='module')
+def int8_file(tool, folder):
+    return str(folder / 'seg.int8.onnx')
+
+
+def test_one_file_takes_images_of_every_number_and_size(onnx_file, segmentor):
+    checks = deploy.check(segmentor, onnx_file, SIZES)
+    assert [c.size for c in checks] == SIZES
+    assert all(c.shape == (c.size[0], 5, *c.size[1:]) for c in checks)
+    # A hundredth of what is allowed: more would be a mistake, not rounding.
+    assert max(c.error for c in checks) < 1e-5 and all(c.holds for c in checks)
+
+
+def test_the_file_says_that_sizes_are_free(onnx_file):
+    image, = onnx.load(onnx_file).graph.input
+    batch, channels, height, width = image.type.tensor_type.shape.dim
+    assert image.name == 'images' and channels.dim_value == 3
+    assert all(d.dim_param and not d.dim_value for d in (batch, height, width))
+
+
+def test_the_file_says_how_pictures_are_normalised(onnx_file, cfg):
+    facts = deploy.ExportedFile(onnx_file).facts
+    assert json.loads(facts['mean']) == pytest.approx(cfg.model.data_preprocessor.mean)
+    assert json.loads(facts['std']) == pytest.approx(cfg.model.data_preprocessor.std)
+    assert (facts['channel_order'], facts['part']) == ('RGB', 'whole')
+
+
+def test_other_weights_do_not_pass(onnx_file, segmentor):
+    """In the last block of the last stage and in the head."""
+    for find in (lambda m: m.backbone.stages[3].blocks[-1].mlp.fc2.weight,
+                 lambda m: m.decode_head.psp_modules[1][1].conv.weight):
+        other = copy.deepcopy(segmentor)
+        with torch.no_grad():
+            find(other).mul_(1.5)
+        checks = deploy.check(other, onnx_file, SIZES[:2])
+        assert not any(c.holds for c in checks)
+
+
+def test_not_a_number_does_not_pass(onnx_file, segmentor):
+    other = copy.deepcopy(segmentor)
+    with torch.no_grad():
+        other.decode_head.conv_seg.bias[0] = float('nan')
+    assert not any(c.holds for c in deploy.check(other, onnx_file, SIZES[:1]))
+
+
+def test_the_graph_keeps_to_what_tensorrt_takes(onnx_file):
+    kinds = operators(onnx_file)
+    assert 'Conv' in kinds and 'MatMul' in kinds
+    assert not {'NonZero', 'Unique', 'If', 'Loop', 'Scan', 'Mod', 'OneHot'}.intersection(kinds)
+    assert forbidden_ops(onnx_file) == []
+    model = onnx.load(onnx_file)
+    assert [(o.domain, o.version) for o in model.opset_import] == [('', 18)]
+    onnx.checker.check_model(model)
+    # It clips floats only.
+    values = onnx.shape_inference.infer_shapes(model).graph.value_info
+    kind = {v.name: v.type.tensor_type.elem_type for v in values}
+    assert all(kind[n.output[0]] == TensorProto.FLOAT for n in model.graph.node
+               if n.op_type == 'Clip')
+
+
+def test_shapes_follow_from_the_size_alone(onnx_file):
+    kinds = [n.op_type for n in onnx.load(onnx_file).graph.node]
+    assert kinds.count('Shape') > 3 and kinds.count('Reshape') > 10  # sizes are computed with
+    assert data_dependent_shapes(onnx_file) == []
+
+
+def test_a_shape_that_follows_from_pixels_is_found(tmp_path):
+    """Reshape and Range by what the picture's values are, behind a cast; and by its size."""
+    path = str(tmp_path / 'planted.onnx')
+    x = helper.make_tensor_value_info('x', TensorProto.FLOAT, ['n'])
+    y, z = (helper.make_tensor_value_info(name, kind, None)
+            for name, kind in (('y', TensorProto.FLOAT), ('z', TensorProto.INT64)))
+    scalars = [onnx.numpy_helper.from_array(np.array(n), name)
+               for n, name in ((0, 'zero'), (1, 'one'))]
+    for source, expected in (('Cast', ['Reshape (cut)', 'Range (count)']), ('Shape', [])):
+        onnx.save(helper.make_model(helper.make_graph([
+            helper.make_node(source, ['x'], ['size'], **({'to': 7} if source == 'Cast' else {})),
+            helper.make_node('Add', ['size', 'zero'], ['more']),
+            helper.make_node('Reshape', ['x', 'more'], ['y'], name='cut'),
+            helper.make_node('Squeeze', ['more'], ['end']),
+            helper.make_node('Range', ['zero', 'end', 'one'], ['z'], name='count')],
+            'g', [x], [y, z], scalars)), path)
+        assert data_dependent_shapes(path) == expected
+
+
+class _AddsMeanPlace(nn.Module):
+    """Where pixels are positive: as many places as the picture says."""
+
+    def forward(self, x):
+        return x + (x > 0).nonzero().float().mean()
+
+
+class _CutsByContent(nn.Module):
+
+    def forward(self, x):
+        return x[:, :, :1 + int((x[0, 0, 0] > 0).sum())]
+
+
+@pytest.mark.parametrize('planted, says', [
+    (_AddsMeanPlace, 'NonZero'), (_CutsByContent, 'cannot capture this network.*data-dependent')])
+def test_a_network_whose_shapes_follow_from_pixels_is_refused(planted, says, tmp_path):
+    backbone = FasterViT(TINY, out_indices=(0, )).eval()
+    backbone.out_norms['0'] = planted()
+    with pytest.raises(deploy.ExportError, match=says):
+        deploy.export(backbone, str(tmp_path / 'planted.onnx'))
+    assert not os.listdir(tmp_path)
+
+
+def test_an_operator_that_tensorrt_lacks_is_found_in_a_branch_too(tmp_path):
+    def graph(nodes, inputs, outputs):
+        return helper.make_graph(nodes, 'g', inputs, outputs)
+
+    def value(name, kind, shape):
+        return helper.make_tensor_value_info(name, kind, shape)
+
+    branches = [graph([helper.make_node(kind, ['x'], ['y'])], [],
+                      [value('y', TensorProto.FLOAT, None)]) for kind in ('Relu', 'NonZero')]
+    node = helper.make_node('If', ['c'], ['z'], then_branch=branches[0], else_branch=branches[1])
+    model = helper.make_model(graph(
+        [node], [value('c', TensorProto.BOOL, []), value('x', TensorProto.FLOAT, [3])],
+        [value('z', TensorProto.FLOAT, None)]))
+    onnx.save(model, tmp_path / 'branches.onnx')
+    assert forbidden_ops(str(tmp_path / 'branches.onnx')) == ['If', 'NonZero']
+
+
+@pytest.mark.parametrize('scale', [1, 2, 3, 6])
+def test_pooling_by_matrices_is_pytorchs(scale):
+    for height, width in ((1, 1), (5, 7), (6, 6), (13, 4), (2, 19), (32, 31)):
+        x = torch.randn(2, 3, height, width)
+        for memory_format in (torch.contiguous_format, torch.channels_last):
+            given = x.contiguous(memory_format=memory_format)
+            assert torch.allclose(AxisPooling(scale)(given), nn.AdaptiveAvgPool2d(scale)(x),
+                                  atol=1e-6)
+
+
+def test_the_network_itself_is_left_as_it_was(segmentor):
+    before = copy.deepcopy(segmentor.state_dict())
+    prepared(segmentor, 'whole')
+    assert not segmentor.backbone.deployed and segmentor.backbone.stages[0].blocks[0].norm1.affine
+    assert not any(m._forward_pre_hooks for m in segmentor.modules())
+    assert any(isinstance(m, nn.AdaptiveAvgPool2d) for m in segmentor.modules())
+    after = segmentor.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+# int8
+
+def test_int8_quantizes_convolutions_and_linear_layers(onnx_file, int8_file, segmentor):
+    nodes = onnx.load(int8_file).graph.node
+    weights = {w.name: onnx.numpy_helper.to_array(w)
+               for w in onnx.load(int8_file).graph.initializer}
+    dequantized = {n.output[0]: n for n in nodes if n.op_type == 'DequantizeLinear'}
+    layers = [n for n in nodes if n.op_type in ('Conv', 'MatMul', 'Gemm')
+              and n.input[1] in dequantized and dequantized[n.input[1]].input[0] in weights]
+    deployed = prepared(segmentor, 'whole')
+    positions = [m for name, m in deployed.named_modules()
+                 if isinstance(m, nn.Linear) and 'position' in name]
+    expected = [m for m in deployed.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    # Everything with a weight that an image passes through; positions come from sizes alone.
+    assert len(positions) > 5 and len(layers) == len(expected) - len(positions)
+    for layer in layers:
+        weight, scale, zero = (weights[name] for name in dequantized[layer.input[1]].input)
+        axis = next(a.i for a in dequantized[layer.input[1]].attribute if a.name == 'axis')
+        assert weight.dtype == np.int8 and not zero.any()
+        assert scale.shape == (weight.shape[axis], )  # one for each output channel
+        assert axis == (0 if layer.op_type == 'Conv' else 1)
+    # Attention's two products stay in float.
+    assert sum(n.op_type == 'MatMul' and n.input[1] not in dequantized for n in nodes) >= 6
+    assert os.path.getsize(int8_file) < 0.7 * os.path.getsize(onnx_file)
+
+
+def test_int8_stays_near_and_is_not_the_same(int8_file, folder, cfg, segmentor):
+    file = deploy.ExportedFile(int8_file)
+    assert 'minmax' in file.facts['int8'] and file.facts['part'] == 'whole'
+    for image in calibration_images(cfg, segmentor, str(folder / 'calibration')):
+        for size in (image.shape[2:], (97, 150)):
+            cut = image[:, :, :size[0], :size[1]].expand(2, -1, -1, -1)
+            with torch.no_grad():
+                shape = tuple(cut.shape[2:])
+                metas = [dict(img_shape=shape, ori_shape=shape, pad_shape=shape)] * 2
+                expected = segmentor.encode_decode(cut, metas)
+            got, = file(cut)
+            error = (got - expected).norm() / (expected - expected.mean()).norm()
+            assert 1e-4 < error < 0.15
+
+
+def test_calibration_sees_pictures_as_the_network_does(folder, cfg, segmentor, tmp_path):
+    Image.fromarray(np.full((48, 64, 3), (10, 100, 200), np.uint8)).save(tmp_path / 'flat.png')
+    image, = calibration_images(cfg, segmentor, str(tmp_path))
+    assert image.shape == (1, 3, 48, 64)
+    for channel, (value, mean, std) in enumerate(zip(
+            (10, 100, 200), cfg.model.data_preprocessor.mean, cfg.model.data_preprocessor.std)):
+        assert image[0, channel].mean().item() == pytest.approx((value - mean) / std, abs=1e-4)
+    (tmp_path / 'torn.png').write_bytes(b'no picture')
+    with pytest.raises(deploy.ExportError, match='torn.png'):
+        list(calibration_images(cfg, segmentor, str(tmp_path)))
+    with pytest.raises(deploy.ExportError, match='holds no picture'):
+        calibration_images(cfg, segmentor, str(folder / 'run'))
+
+
+# What the tool says
+
+def metrics(output):
+    found = re.findall(r'│ (\w+) +│ +([\d.]+) │ +([\d.]+) │ +([\d.]+) │', output)
+    return {name: tuple(map(float, values)) for name, *values in found}
+
+
+def test_the_tool_says_what_holds_and_what_int8_costs(tool):
+    for size in ('1 x 97 x 150', '2 x 64 x 128'):
+        assert re.search(rf'{size} │ logits +│ +\S+e-0[67] │ +1e-03 │ holds', tool), tool
+    said = metrics(tool)
+    assert said.keys() == {'aAcc', 'mIoU', 'mAcc'}
+    for pytorch, exported, int8 in said.values():
+        assert exported == pytest.approx(pytorch, abs=0.02) and abs(int8 - pytorch) < 20
+
+
+def test_metrics_are_those_of_the_file(tool, onnx_file, folder, cfg):
+    """Another network is tested with the file in its place: the file's metrics come out."""
+    other = saved(network(cfg, seed=1), folder / 'other.pth')
+    found = deploy.evaluate(cfg, str(other), dict(onnx=onnx_file))
+    assert found['onnx']['aAcc'] == pytest.approx(metrics(tool)['aAcc'][0], abs=0.02)
+    assert abs(found['onnx']['aAcc'] - found['PyTorch']['aAcc']) > 0.1
+
+
+def main(monkeypatch, *arguments):
+    """The exit status and message of the tool, in this process."""
+    monkeypatch.syspath_prepend(str(REPO / 'tools'))
+    import importlib.util
+    spec = importlib.util.spec_from_file_location('export_tool', REPO / 'tools/export.py')
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    monkeypatch.setattr(sys, 'argv', ['export.py', *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        tool.main()
+    return ended.value.code
+
+
+@pytest.mark.parametrize('out, extra, says', [
+    ('seg.engine', [], r"ends in \.onnx or \.pt2"),
+    ('absent/seg.onnx', [], 'there is no folder'),
+    ('seg.onnx', ['--part', 'features'], 'has no neck'),
+    ('seg.onnx', ['--part', 'backbone', '--labels'], 'labels are what a whole segmentor gives'),
+    ('seg.pt2', ['--int8', '.'], 'the quantizer takes .onnx'),
+    ('seg.onnx', ['--int8', 'absent'], 'no such folder'),
+    ('seg.onnx', ['--labels', '--evaluate'], 'leave --labels out'),
+])
+def test_bad_input_is_said_at_once(out, extra, says, folder, segmentor, tmp_path, monkeypatch):
+    checkpoint = saved(segmentor, tmp_path / 'seg.pth')
+    message = main(monkeypatch, SEGMENTOR['config'], checkpoint, tmp_path / out, *extra,
+                   '--cfg-options',
+                   *(f'{k}={_written(v)}' for k, v in options(SEGMENTOR).items()))
+    assert message.startswith('export: ') and re.search(says, message)
+    assert not list(tmp_path.rglob('seg.onnx'))
+
+
+def test_a_checkpoint_that_does_not_fill_the_network_is_refused(folder, segmentor, tmp_path,
+                                                                monkeypatch):
+    partly = tmp_path / 'partly.pth'
+    torch.save(dict(state_dict=segmentor.backbone.state_dict(prefix='backbone.')), partly)
+    message = main(monkeypatch, SEGMENTOR['config'], partly, tmp_path / 'seg.onnx',
+                   '--cfg-options', *(f'{k}={_written(v)}' for k, v in options(SEGMENTOR).items()))
+    assert 'does not fit the model' in message
+
+
+# torch.export
+
+def test_torch_export_of_labels(cfg, tmp_path):
+    """Of another head of mmseg's, on two of the maps."""
+    cfg = copy.deepcopy(cfg)
+    cfg.model.backbone.out_indices = (1, 2)
+    cfg.model.decode_head = dict(
+        type='FCNHead', in_channels=64, in_index=1, channels=16, num_convs=1, num_classes=5,
+        dropout_ratio=0., align_corners=False)
+    cfg.model.auxiliary_head = None
+    segmentor = network(cfg)
+    image = torch.randn(1, 3, 97, 150)
+    with torch.no_grad():  # else one class is largest everywhere
+        logits = segmentor.encode_decode(image, [dict(img_shape=(97, 150))])
+        segmentor.decode_head.conv_seg.bias -= logits.mean(dim=(0, 2, 3))
+    path = str(tmp_path / 'labels.pt2')
+    deploy.export(segmentor, path, labels=True)
+    file = deploy.ExportedFile(path)
+    checks = deploy.check(segmentor, file, SIZES)
+    assert {c.output for c in checks} == {'labels'} and all(c.holds for c in checks)
+    labels, = file(image)
+    assert labels.shape == (1, 97, 150) and len(labels.unique()) == 5
+
+
+def test_torch_export_of_a_detector_up_to_its_neck(tmp_path, monkeypatch, capsys):
+    """The tool's exit status is 1 where it does not hold, here 1e-12 in float32."""
+    detector = network(config(DETECTOR, tmp_path))
+    checkpoint, path = saved(detector, tmp_path / 'det.pth'), str(tmp_path / 'det.pt2')
+    with pytest.raises(deploy.ExportError, match='features'):
+        deploy.export(detector, path, 'whole')
+    code = main(monkeypatch, DETECTOR['config'], checkpoint, path, '--no-deploy', '--tolerance',
+                '1e-12', '--check-sizes', '2x97x150', '--cfg-options',
+                *(f'{k}={_written(v)}' for k, v in options(DETECTOR).items()))
+    assert code == 1
+    said = capsys.readouterr().out
+    assert 'features' in said and 'feature0 … feature4' in said
+    assert 'DOES NOT HOLD' in said and 'det.pt2 does not compute what PyTorch does' in said
+    assert not re.search(r'│ holds', said)
+
+    image = torch.randn(2, 3, 131, 333)
+    with torch.no_grad():
+        expected = detector.extract_feat(image)
+    hook = deploy.ExportedHook(path)
+    file = hook.file
+    assert (file.facts['part'], file.facts['deployed']) == ('features', 'False')
+    # In an evaluation the file's features reach the heads, whatever network is around it.
+    other = network(config(DETECTOR, tmp_path), seed=1)
+    assert (other.extract_feat(image)[0] - expected[0]).abs().max() > 0.01
+    hook.before_test(SimpleNamespace(model=other))
+    got = other.extract_feat(image)
+    assert len(got) == len(expected) == 5
+    assert all(g.shape == e.shape and (g - e).abs().max() < 1e-4 * e.abs().max()
+               for g, e in zip(got, expected))
+    assert all(c.holds for c in deploy.check(detector, file, SIZES))
+    with pytest.raises(deploy.ExportError, match=r'does not take images of \(1, 3, 31, 64\)'):
+        file(torch.zeros(1, 3, 31, 64))
+
+
+@pytest.mark.parametrize('settings', [
+    dict(ct_size=1), dict(window_size=(8, 4), out_norm='LN', out_indices=(1, 3)),
+    dict(arch=dict(hierarchical=False))], ids=['one carrier', 'other windows', 'no carriers'])
+def test_backbones_of_other_shapes(settings, tiny_arch, tmp_path):
+    arch = {**tiny_arch, **settings.pop('arch', {})} if 'arch' in settings else tiny_arch
+    backbone = FasterViT(arch, **settings)
+    stir(backbone)
+    path = str(tmp_path / 'backbone.pt2')
+    deploy.export(backbone.eval(), path)
+    checks = deploy.check(backbone, path, SIZES)
+    assert len(checks) == len(SIZES) * len(backbone.out_indices)
+    assert all(c.holds and c.error < 1e-5 for c in checks)

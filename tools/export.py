@@ -1,0 +1,110 @@
+#!/usr/bin/env python
+"""Export a network to ONNX or torch.export, check the file against PyTorch, make it int8."""
+import argparse
+import os
+import sys
+import warnings
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
+
+from mmengine.config import DictAction  # noqa: E402
+from rich.console import Console  # noqa: E402
+
+from fastervit_mm import deploy  # noqa: E402
+from fastervit_mm.deploy.check import SIZES, TOLERANCE, print_metrics  # noqa: E402
+from fastervit_mm.deploy.export import OPSET, PARTS  # noqa: E402
+from fastervit_mm.deploy.quantize import METHODS, calibration_images  # noqa: E402
+from fastervit_mm.engine import launch  # noqa: E402
+from fastervit_mm.engine.checks import ConfigError  # noqa: E402
+from fastervit_mm.weights import CheckpointError  # noqa: E402
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog='The exit status is 1 where the file does not compute what '
+        'PyTorch does.')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('out', help='OUT.onnx, or OUT.pt2 for torch.export')
+    parser.add_argument('--part', choices=PARTS, help='backbone, features (up to the neck) or '
+                        'whole (default: whole for segmentors, features for detectors)')
+    parser.add_argument('--labels', action='store_true',
+                        help='a segmentor\'s labels instead of its logits')
+    parser.add_argument('--no-deploy', action='store_true', help='leave the backbone unfolded')
+    parser.add_argument('--opset', type=int, default=OPSET, help=f'of ONNX (default: {OPSET})')
+    parser.add_argument('--check-sizes', nargs='+', type=_size, metavar='BxHxW',
+                        default=SIZES, help='images, height and width of each check (default: '
+                        f'{" ".join("x".join(map(str, s)) for s in SIZES)})')
+    parser.add_argument('--tolerance', type=float, default=TOLERANCE,
+                        help=f'largest relative error allowed (default: {TOLERANCE:g})')
+    parser.add_argument('--int8', metavar='FOLDER', help='also write OUT.int8.onnx, calibrated '
+                        'on the pictures of a folder')
+    parser.add_argument('--calibration-images', type=int, default=64, metavar='N',
+                        help='pictures taken from that folder (default: 64)')
+    parser.add_argument('--calibration', choices=METHODS, default=METHODS[0],
+                        help=f'how ranges are taken (default: {METHODS[0]})')
+    parser.add_argument('--evaluate', action='store_true', help='metrics of the config\'s test '
+                        'data by PyTorch and by each file')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+                        help='settings that replace the config\'s')
+    return parser.parse_args()
+
+
+def _size(text):
+    try:
+        images, height, width = (int(n) for n in text.split('x'))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f'{text!r}: give images, height and width, as 2x256x320') from None
+    if images < 1 or min(height, width) < 32:
+        raise argparse.ArgumentTypeError(f'{text!r}: at least one image of 32 x 32')
+    return images, height, width
+
+
+def main():
+    args = parse_args()
+    warnings.simplefilter('ignore')
+    try:
+        sys.exit(run(args))
+    except (deploy.ExportError, CheckpointError, ConfigError, FileNotFoundError) as error:
+        sys.exit(f'export: {error}')
+
+
+def run(args):
+    console = Console()
+    if args.int8 and not args.out.endswith('.onnx'):
+        raise deploy.ExportError(f'--int8: the quantizer takes .onnx, not {args.out!r}')
+    if args.evaluate and args.labels:
+        raise deploy.ExportError('--evaluate: metrics are computed from logits; leave --labels out')
+    cfg = launch.load_config(args.config, cfg_options=args.cfg_options)
+    model = deploy.load_model(cfg, args.checkpoint)
+    images = args.int8 and calibration_images(cfg, model, args.int8, args.calibration_images)
+    facts = deploy.export(model, args.out, args.part, args.labels, not args.no_deploy, args.opset)
+    console.print(f'{args.out}: {facts["part"]}, {facts["outputs"]}, {_megabytes(args.out)}',
+                  highlight=False, soft_wrap=True)
+    checks = deploy.check(model, args.out, args.check_sizes, args.tolerance)
+    deploy.print_checks(checks, 'Beside PyTorch, relative', console)
+    if not all(check.holds for check in checks):
+        console.print(f'{args.out} does not compute what PyTorch does', highlight=False,
+                      soft_wrap=True)
+        return 1
+    files = {Path(args.out).suffix[1:]: args.out}
+    if args.int8:
+        small = args.out[:-len('.onnx')] + '.int8.onnx'
+        deploy.quantize(args.out, small, images, args.calibration)
+        console.print(f'{small}: {_megabytes(small)}', highlight=False, soft_wrap=True)
+        deploy.print_checks(deploy.check(model, small, args.check_sizes, None),
+                            'int8 beside PyTorch, relative, on noise', console)
+        files['int8'] = small
+    if args.evaluate:
+        print_metrics(deploy.evaluate(cfg, args.checkpoint, files), console)
+    return 0
+
+
+def _megabytes(path):
+    return f'{os.path.getsize(path) / 1e6:.1f} MB'
+
+
+if __name__ == '__main__':
+    main()
