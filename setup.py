@@ -1,10 +1,16 @@
 """Installation of fastervit_mm."""
+import os
+import shutil
 from pathlib import Path
 from runpy import run_path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
-ROOT = Path(__file__).parent
+ROOT = Path(__file__).resolve().parent
+PACKAGE = 'fastervit_mm'
+# What mim and mmengine look for in an installed package's folder .mim.
+MIM = ('configs', 'tools', 'model-index.yml')
 
 # Whoever has OpenMMLab already installs the package alone. mmengine is in the extras because two
 # distributions bring it under one import name, and pip must not install both.
@@ -13,28 +19,72 @@ EXTRAS = {
                   'mmsegmentation>=1.2.2,<2', 'mmpretrain>=1.2,<2', 'ftfy', 'regex'],
     'onedl': ['onedl-mmengine>=0.10.12', 'onedl-mmcv>=2.3.6', 'onedl-mmdetection>=3.5.1',
               'onedl-mmsegmentation>=1.4.2', 'ftfy', 'regex'],
-    'test': ['pytest', 'pytest-xdist', 'hypothesis', 'fastervit==1.0.0'],
+    'export': ['onnx', 'onnxruntime', 'onnxscript'],
+    'app': ['gradio>=6'],
+    'tensorboard': ['tensorboard'],
+    'docs': ['mkdocs-material'],
     'dev': ['ruff', 'pre-commit', 'build'],
 }
+EXTRAS['test'] = ['pytest', 'pytest-xdist', 'hypothesis', 'fastervit==1.0.0', 'build', 'playwright',
+                  *EXTRAS['export'], *EXTRAS['app'], *EXTRAS['tensorboard'], *EXTRAS['docs']]
+
+
+class BuildWithMim(build_py):
+    """The packages, and configs, tools and model index in ``fastervit_mm/.mim``.
+
+    A build copies them beside the built packages and nothing into the sources. An editable install,
+    whose packages are the sources, gets links there.
+    """
+
+    def run(self):
+        super().run()
+        editable = getattr(self, 'editable_mode', False)
+        folder = (ROOT if editable else Path(self.build_lib)) / PACKAGE / '.mim'
+        if folder.is_dir():  # of an earlier build, maybe with files that are gone
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+        for name in MIM:
+            source, target = ROOT / name, folder / name
+            if editable:
+                try:
+                    target.symlink_to(os.path.relpath(source, folder))
+                    continue
+                except OSError:  # Windows, without the right to make links
+                    pass
+            if source.is_dir():
+                # make_env.py and make_model_zoo.py make files of a clone.
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns(
+                    '__pycache__', '*.py[cod]', 'make_*.py'))
+            else:
+                shutil.copy2(source, target)
+
+    def get_outputs(self, *args, **kwargs):
+        """With what :meth:`run` adds, for whoever lists or removes what was installed."""
+        folder = Path(self.build_lib) / PACKAGE / '.mim'
+        return [*super().get_outputs(*args, **kwargs),
+                *(str(path) for path in sorted(folder.rglob('*')) if path.is_file())]
+
 
 setup(
-    name='fastervit_mm',
-    version=run_path(str(ROOT / 'fastervit_mm' / 'version.py'))['__version__'],
+    name=PACKAGE,
+    version=run_path(str(ROOT / PACKAGE / 'version.py'))['__version__'],
     description='FasterViT as a backbone for OpenMMLab: mmdet, mmseg and mmpretrain',
     long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
+    license_files=['LICENSE', 'WEIGHTS_LICENSE.md'],
     keywords='computer vision, backbone, FasterViT, object detection, semantic segmentation, '
              'OpenMMLab, mmdet, mmseg',
-    packages=find_packages(include=['fastervit_mm', 'fastervit_mm.*']),
+    packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
+    cmdclass=dict(build_py=BuildWithMim),
     python_requires='>=3.10',
-    install_requires=['torch>=2.6', 'timm>=1.0', 'numpy', 'matplotlib', 'pycocotools'],
+    install_requires=['torch>=2.6', 'timm>=1.0', 'numpy', 'matplotlib', 'pycocotools',
+                      'rich', 'pillow'],
     extras_require=EXTRAS,
     classifiers=[
         'Development Status :: 4 - Beta',
         'Intended Audience :: Developers',
         'Intended Audience :: Science/Research',
-        'License :: OSI Approved :: Apache Software License',
         'Operating System :: OS Independent',
         'Programming Language :: Python :: 3',
         'Programming Language :: Python :: 3.10',

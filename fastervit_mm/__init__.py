@@ -4,6 +4,7 @@ from . import (
     weights,  # noqa: F401  (the fastervit:// scheme and the checked initialiser)
 )
 from .backbone import FasterViT
+from .config_files import get_config
 from .version import __version__
 
-__all__ = ['FasterViT', '__version__']
+__all__ = ['FasterViT', '__version__', 'get_config']

@@ -13,6 +13,7 @@ from mmengine.registry import METRICS, RUNNERS, init_default_scope
 from mmengine.runner import Runner
 from torch import nn
 
+from ..config_files import find_config
 from .checks import ConfigError, check_config, unwritable
 from .memory import keep_freed_memory
 
@@ -22,7 +23,7 @@ def load_config(config: str, launcher: str = 'none', work_dir: Optional[str] = N
     """A config with what the command line says of it.
 
     Args:
-        config: Path of the config.
+        config: Path of the config, or a name that :func:`fastervit_mm.get_config` knows.
         launcher: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
         work_dir: Folder of the run's logs and checkpoints. Default the config's own, else
             ``./work_dirs/`` and the config's name.
@@ -31,9 +32,7 @@ def load_config(config: str, launcher: str = 'none', work_dir: Optional[str] = N
     Raises:
         FileNotFoundError: Where there is no such config.
     """
-    if not os.path.isfile(config):
-        raise FileNotFoundError(f'config={config!r}: no such file '
-                                f'({os.path.abspath(config)})')
+    config = find_config(config)
     cfg = Config.fromfile(config)
     cfg.launcher = launcher
     if cfg_options is not None:

@@ -1,0 +1,77 @@
+"""What a config's data set calls its classes and images."""
+import logging
+import os
+from typing import Dict, List, NamedTuple, Sequence
+
+import mmengine
+from mmengine.config import Config
+from mmengine.logging import print_log
+
+# COCO's annotations number its 80 classes from 1 to 90, without these.
+_COCO_GAPS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+
+
+class Categories(NamedTuple):
+    """A detector's classes and images as COCO files number them.
+
+    Attributes:
+        ids: Category id of each class.
+        images: Image id of each annotated image, by its real path.
+    """
+    ids: List[int]
+    images: Dict[str, int]
+
+
+def dataset_config(cfg: Config) -> dict:
+    """The data set of a config's test loader, out of its wrappers."""
+    dataset = cfg.test_dataloader.dataset
+    while 'dataset' in dataset or 'datasets' in dataset:
+        dataset = dataset.dataset if 'dataset' in dataset else dataset.datasets[0]
+    return dataset
+
+
+def metainfo(cfg: Config) -> dict:
+    """Classes and palette that a config's data set has, without building it."""
+    from mmengine.registry import DATASETS
+    dataset = dataset_config(cfg)
+    with DATASETS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
+        found = registry.get(dataset['type'])
+    return dict(found._load_metainfo(dict(dataset.get('metainfo') or {}))) if found else {}
+
+
+def find_categories(cfg: Config, classes: Sequence[str]) -> Categories:
+    """Ids from the annotation file of a config's data set, if it is there and has the classes.
+
+    Else COCO's own for COCO's 80 classes, and numbers from 1 for others.
+
+    Args:
+        cfg: The detector's config.
+        classes: Names of its classes.
+    """
+    dataset = dataset_config(cfg)
+    root = dataset.get('data_root') or ''
+    annotations = _joined(root, dataset.get('ann_file') or '')
+    if os.path.isfile(annotations) and annotations.endswith('.json'):
+        try:
+            content = mmengine.load(annotations)
+            by_name = {entry['name']: entry['id'] for entry in content['categories']}
+            folder = _joined(root, (dataset.get('data_prefix') or {}).get('img', ''))
+            images = {os.path.realpath(os.path.join(folder, entry['file_name'])): entry['id']
+                      for entry in content['images']}
+            if all(name in by_name for name in classes):
+                return Categories([by_name[name] for name in classes], images)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            print_log(f'{annotations}: no COCO annotations ({type(error).__name__}: {error}); '
+                      'category ids are not from there', logger='current', level=logging.WARNING)
+    if tuple(classes) == _coco_classes():
+        return Categories([i for i in range(1, 91) if i not in _COCO_GAPS], {})
+    return Categories(list(range(1, len(classes) + 1)), {})
+
+
+def _coco_classes() -> tuple:
+    from mmdet.datasets import CocoDataset
+    return tuple(CocoDataset.METAINFO['classes'])
+
+
+def _joined(root: str, path: str) -> str:
+    return path if not root or os.path.isabs(path) or '://' in path else os.path.join(root, path)

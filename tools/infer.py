@@ -1,0 +1,62 @@
+#!/usr/bin/env python
+"""Predict on images, folders, patterns and videos: overlays, COCO results, label maps."""
+import argparse
+import sys
+import warnings
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
+
+from rich.console import Console  # noqa: E402
+
+from fastervit_mm.apis import Inferencer  # noqa: E402
+from fastervit_mm.weights import CheckpointError  # noqa: E402
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog='A detector leaves OUT/predictions.json (COCO results: boxes, '
+        'RLE masks) and OUT/images.json (what its image and category ids mean), a segmentor '
+        'OUT/pred/*.png; overlays are in OUT/vis/. Inputs that cannot be read are listed at the '
+        'end; the exit status is then 1.')
+    parser.add_argument('config', help='config file, or the name of one of this package\'s such as '
+                        'mmdet/cascade_fvit')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('inputs', nargs='+', metavar='INPUT',
+                        help='image, video, folder, or pattern in quotes such as "a/**/*.jpg"')
+    parser.add_argument('--out', required=True, metavar='DIR', help='folder for results')
+    parser.add_argument('--device', help='such as cpu or cuda:0 (default: the GPU if there is one)')
+    parser.add_argument('--batch-size', type=int, default=1,
+                        help='images that the network gets at once; segmentors take images of one '
+                        'size together only (default: 1)')
+    parser.add_argument('--score-thr', type=float, default=0.3,
+                        help='detections with a lower score are neither drawn nor written '
+                        '(default: 0.3)')
+    parser.add_argument('--deploy', action='store_true',
+                        help='fold the backbone first: the same predictions, faster')
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    warnings.simplefilter('ignore')
+    console = Console(soft_wrap=True, highlight=False)
+    try:
+        inferencer = Inferencer(args.config, args.checkpoint, args.device, args.deploy)
+        results = inferencer(args.inputs, args.out, args.batch_size, args.score_thr,
+                             show_progress=True)
+    except (CheckpointError, OSError, ValueError) as error:
+        sys.exit(f'infer: {error}')
+    found = '' if inferencer.segments else (
+        f', {sum(len(p.instances) for p in results.predictions)} instances')
+    console.print(f'{len(results.predictions)} images{found}', markup=False)
+    for path in [*results.files, *sorted({str(Path(f).parent) for p in results.predictions
+                                          for f in p.files.values()})]:
+        console.print(f'  {path}', markup=False)
+    if results.failures:
+        listed = '\n'.join(f'  {f.source}: {f.reason}' for f in results.failures)
+        sys.exit(f'infer: {len(results.failures)} inputs gave no prediction:\n{listed}')
+
+
+if __name__ == '__main__':
+    main()
