@@ -1,5 +1,6 @@
 """`make demo`: from nothing to a detector that works, on held-out pictures."""
 import json
+import shutil
 import subprocess
 import sys
 
@@ -7,7 +8,9 @@ import matplotlib.image
 import pytest
 
 from fastervit_mm.engine.curves import read_run
+from tests.app import browsing
 from tests.conftest import REPO
+from tests.docs.pages import fences, tool_call
 
 CONFIG = REPO / 'configs/mmdet/cascade_fvit_shapes.py'
 
@@ -49,3 +52,32 @@ def test_it_leaves_pictures_and_says_where(demo):
     assert len(list((folder / 'work_dirs/demo/predictions').iterdir())) == 120
     assert 'What to try next' in output and 'mAP_50' in output
     assert 'paramwise_options' not in output  # pages of settings stay in the log file
+
+
+@pytest.mark.slow
+def test_the_page_shows_what_it_learned(demo, tmp_path):
+    """tools/demo_app.py in a browser: upload, wait, see the right names, boxes and attention."""
+    browsing.check_that_the_page_shows_what_the_detector_learned(demo[0], tmp_path)
+
+
+@pytest.mark.slow
+def test_what_the_pages_say_to_do_then(demo):
+    """The very lines of README and docs, in a folder that looks like the clone."""
+    folder = demo[0]
+    for name in ('configs', 'docs', 'tools'):
+        (folder / name).symlink_to(REPO / name)
+    tools = ('tools/infer.py', 'tools/visualize.py', 'tools/browse_dataset.py')
+    calls = [call for fence in fences('bash') for command in fence.commands
+             if (call := tool_call(command)) and call[0] in tools]
+    assert {call[0] for call in calls} == set(tools)
+    readme, = [fence for fence in fences('python') if fence.mark == 'after: make demo']
+    for command in [*calls, ['-c', readme.text]]:
+        for out in ('seen', 'inside', 'fed'):
+            shutil.rmtree(folder / 'work_dirs' / out, ignore_errors=True)
+        done = subprocess.run([sys.executable, '-W', 'ignore', *command], cwd=folder,
+                              capture_output=True, text=True)
+        assert done.returncode == 0, f'{command}\n{(done.stdout + done.stderr)[-3000:]}'
+        left = sum(len(list((folder / 'work_dirs' / out).rglob('*.*')))
+                   for out in ('seen', 'inside', 'fed'))
+        assert left >= 3, command
+    assert len(list((folder / 'work_dirs/seen/vis').iterdir())) == 120

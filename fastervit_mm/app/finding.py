@@ -1,0 +1,72 @@
+"""Trained checkpoints with their configs."""
+from pathlib import Path
+from typing import List, NamedTuple, Optional, Sequence, Union
+
+
+class Trained(NamedTuple):
+    """A checkpoint and the config that it was trained with.
+
+    Attributes:
+        name: What a user picks it by.
+        config, checkpoint: Paths.
+    """
+    name: str
+    config: Path
+    checkpoint: Path
+
+
+def pairs(files: Sequence[Union[str, Path]]) -> List[Trained]:
+    """Config, checkpoint, config, checkpoint and so on.
+
+    Raises:
+        ValueError: For an odd number of files.
+        FileNotFoundError: For a file that is not there.
+    """
+    if len(files) % 2:
+        raise ValueError(f'files={list(map(str, files))}: give a checkpoint for every config, as '
+                         'CONFIG CHECKPOINT CONFIG CHECKPOINT')
+    for file in files:
+        if not Path(file).is_file():
+            raise FileNotFoundError(f'files: {str(file)!r} is not there ({Path(file).absolute()})')
+    return [Trained(f'{Path(config).stem} ({Path(checkpoint).name})', Path(config),
+                    Path(checkpoint))
+            for config, checkpoint in zip(files[::2], files[1::2])]
+
+
+def find_trained(folder: Union[str, Path]) -> List[Trained]:
+    """What runs left below a folder: their config and their best, last or newest checkpoint.
+
+    Args:
+        folder: Such as ``work_dirs``; a run's own folder too.
+
+    Raises:
+        FileNotFoundError: Where the folder is not there, or holds no run with a checkpoint.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f'folder={str(folder)!r}: no such folder ({folder.absolute()}). '
+                                'Train something (make demo), or give CONFIG CHECKPOINT')
+    found = []
+    for config in sorted(folder.rglob('*.py')):
+        checkpoint = _checkpoint_of(config.parent)
+        if checkpoint is not None:
+            name = config.parent.relative_to(folder).as_posix()
+            name = config.stem if name == '.' else name
+            found.append(Trained(f'{name} ({checkpoint.name})', config, checkpoint))
+    if not found:
+        raise FileNotFoundError(f'folder={str(folder)!r}: no run below it has both its config '
+                                '(*.py) and a checkpoint (*.pth) beside it')
+    return found
+
+
+def _checkpoint_of(run: Path) -> Optional[Path]:
+    by_age = sorted(run.glob('*.pth'), key=lambda path: path.stat().st_mtime)
+    best = [path for path in by_age if path.name.startswith('best_')]
+    # The path in last_checkpoint may be another machine's.
+    noted = run / 'last_checkpoint'
+    last = run / Path(noted.read_text().strip()).name if noted.is_file() else None
+    if best:
+        return best[-1]
+    if last is not None and last.is_file():
+        return last
+    return by_age[-1] if by_age else None

@@ -1,0 +1,264 @@
+"""What a place of an image attends to: in its window, and through its carriers everywhere.
+
+The backbone never holds attention probabilities (its products are fused); here they are computed
+beside it, from what goes into its attention layers.
+"""
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+import torch
+from torch import Tensor
+
+from ..backbone import FasterViT
+from ..backbone.attention import _DENSE_TOKENS, Attention, HierarchicalBlock
+from ..backbone.positions import Grid
+from ..backbone.stages import TransformerStage
+
+Point = Tuple[float, float]
+
+
+class StageGrid(NamedTuple):
+    """A transformer stage's cells and windows on one image.
+
+    Attributes:
+        stage: 3 or 4, as the paper counts.
+        stride: Side of a cell in pixels of the network's input.
+        cells: Height and width of the stage's map.
+        windows: Rows and columns of windows; they may reach beyond the map.
+        window_size: Side of a window, in cells.
+        ct_size: Carriers along one side of a window; 0 without carriers.
+    """
+    stage: int
+    stride: int
+    cells: Grid
+    windows: Grid
+    window_size: int
+    ct_size: int
+
+    def cell_of(self, point: Point) -> Grid:
+        """The row and column of the cell that covers a point.
+
+        Cell i covers the pixels from ``stride * i`` to, not including, ``stride * (i + 1)``, the
+        convention by which heads scale maps up and place anchors.
+
+        Args:
+            point: x and y, in pixels of the network's input.
+        """
+        x, y = point
+        height, width = (n * self.stride for n in self.cells)
+        if not (0 <= x < width and 0 <= y < height):
+            raise ValueError(f'point={point}: outside the network\'s input; x must be from 0 to '
+                             f'{width - 1} and y from 0 to {height - 1}')
+        return int(y // self.stride), int(x // self.stride)
+
+    def window_of(self, cell: Grid) -> Grid:
+        """The row and column of a cell's window."""
+        return cell[0] // self.window_size, cell[1] // self.window_size
+
+    def cells_of(self, window: Grid) -> Tuple[slice, slice]:
+        """The rows and columns of cells of a window, those beyond the map included."""
+        return tuple(slice(n * self.window_size, (n + 1) * self.window_size) for n in window)
+
+    def carriers_of(self, window: Grid) -> Tuple[slice, slice]:
+        """The rows and columns of carriers of a window."""
+        return tuple(slice(n * self.ct_size, (n + 1) * self.ct_size) for n in window)
+
+    def inside(self, valid: Sequence[int]) -> Tensor:
+        """(rows * k, columns * k) bool: the cells that show some of the picture, not only padding.
+
+        Args:
+            valid: Height and width of the picture in the network's input, in pixels.
+        """
+        k = self.window_size
+        rows, columns = (torch.arange(n * k) * self.stride < size
+                         for n, size in zip(self.windows, valid))
+        return rows[:, None] & columns
+
+
+@dataclass(frozen=True)
+class BlockAttention:
+    """Attention of one block at one place. Every head's probabilities are on their own.
+
+    Attributes:
+        block: Number of the block in its stage, from 0.
+        cells: (heads, k, k), from the cell at the point to the cells of its window.
+        carriers: (heads, ct, ct), from that cell to its window's carriers. With ``cells`` they sum
+            to 1. None in blocks without carriers.
+        window_cells, window_carriers: As the two above, the mean over the window's cells.
+        across: (heads, ct * ct, rows * ct, columns * ct), from each of the window's carriers, row
+            by row, to the carriers of the whole image. Each sums to 1. None without carriers.
+    """
+    block: int
+    cells: Tensor
+    window_cells: Tensor
+    carriers: Optional[Tensor] = None
+    window_carriers: Optional[Tensor] = None
+    across: Optional[Tensor] = None
+
+    @property
+    def through_carriers(self) -> Optional[Tensor]:
+        """(heads, rows * ct, columns * ct): from the cell through its carriers to the whole image.
+
+        In a block the carriers speak to each other first and to their windows then: this is the
+        product of both, cell to own carriers by own carriers to all. Heads are paired by number
+        for want of a better rule; values and residual paths are left out. With ``cells`` it sums
+        to 1.
+        """
+        if self.across is None:
+            return None
+        return torch.einsum('hc,hcyx->hyx', self.carriers.flatten(1), self.across)
+
+
+@dataclass(frozen=True)
+class StageAttention:
+    """Attention of a stage's blocks at one place.
+
+    Attributes:
+        grid: The stage's cells and windows.
+        cell: Row and column of the cell at the point.
+        window: Row and column of its window.
+        blocks: One for each block.
+    """
+    grid: StageGrid
+    cell: Grid
+    window: Grid
+    blocks: List[BlockAttention]
+
+
+def probabilities(attention: Attention, x: Tensor, grid: Grid, num_prefix: int = 0,
+                  queries: Optional[Sequence[int]] = None) -> Tensor:
+    """Attention probabilities of a layer: (..., N, C) -> (..., heads, queries, N).
+
+    Args:
+        attention: The layer.
+        x: What goes into it.
+        grid: Height and width of the grid of tokens.
+        num_prefix: Tokens in front that have no position.
+        queries: Numbers of the tokens that look; default all. A few of a large grid need little
+            memory.
+    """
+    N, C = x.shape[-2:]
+    queries = torch.arange(N) if queries is None else torch.as_tensor(queries)
+    queries = queries.to(x.device)
+    qkv = attention.qkv(x).view(*x.shape[:-1], 3, attention.num_heads, -1)
+    q, k = (qkv[..., i, :, :].transpose(-3, -2) for i in (0, 1))  # (..., heads, N, width)
+    q = q[..., queries, :]
+    bias = _bias_rows(attention, grid, num_prefix, queries, q.dtype)
+    return (q @ k.transpose(-2, -1) * (C // attention.num_heads)**-0.5 + bias).softmax(-1)
+
+
+def _bias_rows(attention: Attention, grid: Grid, num_prefix: int, queries: Tensor,
+               dtype: torch.dtype) -> Tensor:
+    """(heads, queries, N)."""
+    if num_prefix or grid[0] * grid[1] <= _DENSE_TOKENS:
+        return attention.position_bias(grid, dtype, num_prefix)[:, queries]
+    # The offsets of one query to all keys are a rectangle of the table, turned around.
+    h, w = grid
+    table = attention.position_bias._table(grid).to(dtype)
+    rows = [table[:, q // w:q // w + h, q % w:q % w + w].flip(1, 2) for q in queries.tolist()]
+    return torch.stack(rows, dim=1).flatten(2)
+
+
+@contextmanager
+def watched(backbone: FasterViT) -> Iterator[Dict[Attention, tuple]]:
+    """Within, every attention layer's last inputs: ``{layer: (x, grid, num_prefix)}``.
+
+    Args:
+        backbone: Left as it was.
+    """
+    inputs = {}
+
+    def keep(layer, args, kwargs):
+        given = dict(zip(('x', 'grid', 'num_prefix'), args), **kwargs)
+        inputs[layer] = (given['x'], tuple(given['grid']), given.get('num_prefix', 0))
+
+    hooks = [layer.register_forward_pre_hook(keep, with_kwargs=True)
+             for layer in backbone.modules() if isinstance(layer, Attention)]
+    try:
+        yield inputs
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def stage_grids(backbone: FasterViT, size: Sequence[int]) -> List[StageGrid]:
+    """The transformer stages that a backbone has, on an image of a size.
+
+    Args:
+        backbone: A FasterViT.
+        size: Height and width of its input, in pixels.
+    """
+    grids = []
+    for number, stage in enumerate(backbone.stages):
+        if isinstance(stage, TransformerStage):
+            stride = 4 * 2**number
+            cells = tuple(-(-n // stride) for n in size)
+            grids.append(StageGrid(
+                number + 1, stride, cells, tuple(-(-n // stage.window_size) for n in cells),
+                stage.window_size, stage.ct_size or 0))
+    return grids
+
+
+@torch.no_grad()
+def attention_at(backbone: FasterViT, inputs: Tensor, point: Point) -> List[StageAttention]:
+    """What the place at a point attends to, in each block of stages 3 and 4.
+
+    Args:
+        backbone: A FasterViT in evaluation mode.
+        inputs: (1, C, H, W), as the network takes it: normalised and padded.
+        point: x and y, in pixels of ``inputs``.
+
+    Returns:
+        One entry for each transformer stage that the backbone has.
+
+    Raises:
+        ValueError: For several images, a point outside, a backbone that is in training mode or
+            has no transformer stage.
+    """
+    check_inputs(backbone, inputs)
+    grids = stage_grids(backbone, inputs.shape[2:])
+    if not grids:
+        raise ValueError(f'out_indices={backbone.out_indices}: this backbone was built without '
+                         'stages 3 and 4, where attention is; give an out_indices with 2 or 3')
+    with watched(backbone) as layers:
+        backbone(inputs)
+    return [_stage_at(backbone, layers, grid, point) for grid in grids]
+
+
+def _stage_at(backbone: FasterViT, layers: Dict[Attention, tuple], grid: StageGrid,
+              point: Point) -> StageAttention:
+    cell = grid.cell_of(point)
+    window = grid.window_of(cell)
+    number = window[0] * grid.windows[1] + window[1]
+    k, ct = grid.window_size, grid.ct_size
+    token = cell[0] % k * k + cell[1] % k
+    rows, columns = grid.carriers_of(window)
+    width = grid.windows[1] * ct
+    own = [r * width + c for r in range(rows.start, rows.stop)
+           for c in range(columns.start, columns.stop)]
+    blocks = []
+    for index, block in enumerate(backbone.stages[grid.stage - 1].blocks):
+        x, cells, num_prefix = layers[block.attn]
+        # Queries are cells alone: what carriers take from their window is not asked here.
+        look = probabilities(block.attn, x[0, number], cells, num_prefix,
+                             range(num_prefix, num_prefix + k * k))
+        to_cells = look[..., num_prefix:].unflatten(-1, (k, k))
+        found = dict(cells=to_cells[:, token], window_cells=to_cells.mean(1))
+        if isinstance(block, HierarchicalBlock):
+            to_carriers = look[..., :num_prefix].unflatten(-1, (ct, ct))
+            x, carriers, _ = layers[block.carrier_attn]
+            across = probabilities(block.carrier_attn, x[0], carriers, 0, own)
+            found.update(carriers=to_carriers[:, token], window_carriers=to_carriers.mean(1),
+                         across=across.unflatten(-1, carriers))
+        blocks.append(BlockAttention(index, **found))
+    return StageAttention(grid, cell, window, blocks)
+
+
+def check_inputs(backbone: FasterViT, inputs: Tensor) -> None:
+    """Raises ValueError for what is not one image, or a backbone in training mode."""
+    if inputs.ndim != 4 or inputs.shape[0] != 1:
+        raise ValueError(f'inputs of shape {tuple(inputs.shape)}: give one image, (1, C, H, W)')
+    if backbone.training:
+        raise ValueError('backbone: in training mode, where BatchNorm mixes images and branches '
+                         'are dropped; call eval() first')

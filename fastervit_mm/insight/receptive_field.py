@@ -1,0 +1,156 @@
+"""The effective receptive field, with carriers and without (Luo et al. 2016, arXiv 1701.04128)."""
+from contextlib import contextmanager
+from typing import Iterator, List, NamedTuple, Sequence
+
+import torch
+from torch import Tensor
+
+from ..backbone import FasterViT
+from ..backbone.attention import HierarchicalBlock
+from ..backbone.positions import Grid
+from ..backbone.stages import ConvStage, TransformerStage
+from .attention import check_inputs
+
+
+class Reach(NamedTuple):
+    """A rectangle of pixels, from ``top`` and ``left`` up to, not including, the others."""
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+
+@contextmanager
+def carriers_cut(backbone: FasterViT) -> Iterator[FasterViT]:
+    """Within, no window hears its carriers: the network that FasterViT would be without them.
+
+    In each hierarchical block the carriers are masked out of the attention of the window's cells:
+    their logits are minus infinity, so the softmax shares its whole weight among the window's own
+    cells. Where the stage propagates its carriers, that last sum is left out too. Carriers are
+    still computed, and nothing comes back from them. No weight changes; a network trained without
+    carriers would have other weights.
+
+    Args:
+        backbone: Left as it was.
+    """
+    def mask(term, args, bias):
+        bias = bias.clone()  # the term may be a kept one
+        prefix = args[2]
+        bias[:, prefix:, :prefix] = -torch.inf
+        return bias
+
+    blocks = [b for b in backbone.modules() if isinstance(b, HierarchicalBlock)]
+    hooks = [block.attn.position_bias.register_forward_hook(mask) for block in blocks]
+    propagating = [s for s in backbone.stages
+                   if isinstance(s, TransformerStage) and s.propagate_carriers]
+    for stage in propagating:
+        stage.propagate_carriers = False
+    try:
+        yield backbone
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for stage in propagating:
+            stage.propagate_carriers = True
+
+
+def effective_receptive_field(backbone: FasterViT, images: Sequence[Tensor], stage: int,
+                              cell: Grid, draws: int = 8, carriers: bool = True) -> Tensor:
+    """How much each input pixel moves one cell of a stage's map.
+
+    For every image, the gradient of the cell with respect to the image is averaged as in Luo et
+    al. 2016: they put a gradient of 1 on every channel; here each draw puts a random sign on each,
+    so that channels do not cancel, and the root of the mean square over draws is, in expectation,
+    the norm over channels of the pixel's Jacobian. Then the mean over images.
+
+    Args:
+        backbone: A FasterViT in evaluation mode. Its weights get no gradient.
+        images: Of one size, each (1, C, H, W), as the network takes it.
+        stage: 1 to 4; the map is the stage's own, in front of the output norm.
+        cell: Row and column on that map.
+        draws: Random signs for each image. Default 8.
+        carriers: False to cut their path (:func:`carriers_cut`). Default True.
+
+    Returns:
+        (H, W): not normalised, so that fields of one network compare.
+
+    Raises:
+        ValueError: For a stage or cell that the backbone has not, for images of several sizes, and
+            as :func:`~fastervit_mm.insight.attention_at`.
+    """
+    if not 1 <= stage <= len(backbone.stages):
+        raise ValueError(f'stage={stage}: this backbone has stages 1 to {len(backbone.stages)}')
+    if draws < 1:
+        raise ValueError(f'draws={draws}: give at least 1')
+    sizes = {tuple(image.shape[2:]) for image in images}
+    if len(sizes) != 1:
+        raise ValueError(f'images of {sorted(sizes)} pixels: give one or more, all of one size')
+    if not carriers:
+        with carriers_cut(backbone):
+            return effective_receptive_field(backbone, images, stage, cell, draws)
+    total = 0
+    for image in images:
+        check_inputs(backbone, image)
+        total = total + _field(backbone, image, stage, cell, draws)
+    return total / len(images)
+
+
+def _field(backbone: FasterViT, image: Tensor, stage: int, cell: Grid, draws: int) -> Tensor:
+    maps: List[Tensor] = []
+    hook = backbone.stages[stage - 1].register_forward_hook(lambda m, a, out: maps.append(out))
+    image = image.detach().clone().requires_grad_()
+    try:
+        with torch.enable_grad():
+            backbone(image)
+    finally:
+        hook.remove()
+    height, width = maps[0].shape[2:]
+    row, column = cell
+    if not (0 <= row < height and 0 <= column < width):
+        raise ValueError(f'cell={cell}: the map of stage {stage} has {height} x {width} cells, '
+                         'rows and columns from 0')
+    values = maps[0][0, :, row, column]
+    generator = torch.Generator().manual_seed(0)  # with and without carriers: the same signs
+    squares = 0
+    for draw in range(draws):
+        signs = torch.randint(0, 2, values.shape, generator=generator) * 2 - 1
+        gradient, = torch.autograd.grad(values, image, signs.to(values),
+                                        retain_graph=draw + 1 < draws)
+        squares = squares + gradient[0].square().sum(0)
+    return (squares / draws).sqrt()
+
+
+def reach(backbone: FasterViT, size: Sequence[int], stage: int, cell: Grid) -> Reach:
+    """The pixels that convolutions and windows alone can bring to a cell: carriers are left out.
+
+    Args:
+        backbone: A FasterViT.
+        size: Height and width of its input, in pixels.
+        stage: 1 to 4.
+        cell: Row and column on the stage's map.
+    """
+    return Reach(*(n for axis in (0, 1)
+                   for n in _reach_along(backbone, size[axis], stage, cell[axis])))
+
+
+def _reach_along(backbone: FasterViT, size: int, stage: int, cell: int):
+    lengths = [size]  # of the image, behind the stem's first convolution, and of the stages' maps
+    for _ in range(stage + 1):
+        lengths.append(-(-lengths[-1] // 2))
+    first = last = cell
+
+    def through_convolution(stride: int, length: int) -> None:
+        nonlocal first, last
+        first, last = max(stride * first - 1, 0), min(stride * last + 1, length - 1)
+
+    for number in range(stage - 1, -1, -1):
+        part, length = backbone.stages[number], lengths[number + 2]
+        if isinstance(part, ConvStage):
+            for _ in range(2 * len(part.blocks)):
+                through_convolution(1, length)
+        else:
+            k = part.window_size
+            first, last = first // k * k, min(last // k * k + k, length) - 1
+        through_convolution(2, lengths[number + 1])  # downsampling, or the stem's second
+    through_convolution(2, size)
+    return first, last + 1

@@ -1,0 +1,231 @@
+"""What is looked at: a config's FasterViT, and images as its test pipeline prepares them."""
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, List, Optional, Tuple, Union
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.model import initialize
+from torch import Tensor, nn
+
+from ..backbone import VARIANTS, FasterViT
+from ..engine import launch
+from ..weights import load_backbone
+from .attention import Point
+
+_MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # RGB, of the published weights
+_PADDING = 190  # grey of what is no picture
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An image as the network takes it.
+
+    Attributes:
+        inputs: (1, 3, H, W), resized, normalised, padded.
+        picture: (H, W, 3) uint8 RGB, the same to look at; padding is grey.
+        coordinates: (H, W, 2) float, x and y of each pixel in the original image; NaN in padding.
+    """
+    inputs: Tensor
+    picture: np.ndarray
+    coordinates: np.ndarray
+
+    @property
+    def valid(self) -> Tuple[int, int]:
+        """Height and width up to the last row and column that are not padding."""
+        inside = ~np.isnan(self.coordinates[..., 0])
+        return tuple(int(np.flatnonzero(inside.any(axis))[-1]) + 1 for axis in (1, 0))
+
+    def to_inputs(self, point: Point) -> Point:
+        """The pixel of ``inputs`` that shows a point of the original image.
+
+        Args:
+            point: x and y, in pixels of the original image.
+
+        Raises:
+            ValueError: For a point outside, or cut away by the pipeline.
+        """
+        distance = np.nan_to_num(np.abs(self.coordinates - np.asarray(point)).max(-1), nan=np.inf)
+        y, x = np.unravel_index(distance.argmin(), distance.shape)
+        step = np.nanmax(np.abs(np.diff(self.coordinates[..., 0], axis=1)))
+        if distance[y, x] > max(step, 1):
+            left, top = np.nanmin(self.coordinates, axis=(0, 1))
+            right, bottom = np.nanmax(self.coordinates, axis=(0, 1))
+            raise ValueError(f'point={tuple(point)}: the network sees x from {left:.0f} to '
+                             f'{right:.0f} and y from {top:.0f} to {bottom:.0f} of this image')
+        return int(x), int(y)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A backbone with what belongs to it.
+
+    Attributes:
+        backbone: In evaluation mode.
+        name: The config's or variant's.
+        weights: Where they are from, in words for a picture's title.
+        prepare: Image to :class:`Prepared`.
+    """
+    backbone: FasterViT
+    name: str
+    weights: str
+    prepare: Callable[[Union[str, Path, np.ndarray]], Prepared]
+
+
+def load_subject(config: str, checkpoint: Optional[str] = None, cfg_options: Optional[dict] = None,
+                 device: str = 'cpu') -> Subject:
+    """The FasterViT of a config or a published variant.
+
+    Args:
+        config: Path of an mmdet, mmseg or mmpretrain config, or a variant such as ``'2'``: then
+            images keep their size and are normalised as for ImageNet.
+        checkpoint: Path, URL or ``fastervit://`` name, of the backbone or a whole model. Default
+            random weights.
+        cfg_options: Settings that replace the config's, by dotted name.
+        device: Where to compute. Default the CPU.
+
+    Raises:
+        FileNotFoundError: Where there is no such config or checkpoint.
+        CheckpointError: For a checkpoint that does not fill the backbone.
+        ValueError: For a config without a FasterViT or a test pipeline.
+    """
+    if config in VARIANTS:
+        model, cfg = FasterViT(config, init_cfg=None), None
+    else:
+        cfg = launch.load_config(config, cfg_options=cfg_options)
+        model = build_model(cfg)
+    subject = subject_of(model, cfg, Path(config).stem)
+    backbone = subject.backbone
+    if checkpoint is None:
+        # init_weights() would print a line for each tensor.
+        initialize(backbone, [c for c in backbone.init_cfg if c['type'] != 'FasterViTPretrained'])
+        weights = 'random weights, nothing trained'
+    else:
+        load_backbone(backbone, checkpoint)
+        weights = Path(checkpoint).name
+    model.to(device).eval()
+    return Subject(backbone, subject.name, weights, subject.prepare)
+
+
+def build_model(cfg: Config) -> nn.Module:
+    """The model of a config, its weights left as they begin."""
+    from mmengine.registry import MODELS, init_default_scope
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    settings = copy.deepcopy(cfg.model)
+    if cfg.get('data_preprocessor') is not None:
+        settings.setdefault('data_preprocessor', cfg.data_preprocessor)  # as the runner does
+    return MODELS.build(settings)
+
+
+def subject_of(model: nn.Module, cfg: Optional[Config] = None, name: str = 'FasterViT',
+               weights: str = 'weights as given') -> Subject:
+    """As :func:`load_subject`, for a model that is there already.
+
+    Args:
+        model: A model that holds a FasterViT, or one itself.
+        cfg: Its config; None for a bare backbone.
+        name: For titles.
+        weights: For titles.
+    """
+    backbone = next((m for m in model.modules() if isinstance(m, FasterViT)), None)
+    if backbone is None:
+        raise ValueError(f'config={name}: its model ({type(model).__name__}) holds no FasterViT')
+    if cfg is None:
+        return Subject(backbone, name, weights, lambda image: _prepare_bare(model, image))
+    return Subject(backbone, name, weights, lambda image: _prepare(model, cfg, image))
+
+
+def read_image(image: Union[str, Path, np.ndarray]) -> np.ndarray:
+    """(H, W, 3) uint8, BGR.
+
+    Raises:
+        FileNotFoundError: Where there is no such file.
+        ValueError: For a file that is no image.
+    """
+    import mmcv
+    if isinstance(image, np.ndarray):
+        return image
+    if not Path(image).is_file():
+        raise FileNotFoundError(f'image={str(image)!r}: no such file')
+    try:
+        pixels = mmcv.imread(str(image))
+    except Exception:  # OpenCV's own, of many kinds
+        pixels = None
+    if pixels is None:
+        raise ValueError(f'image={str(image)!r}: not an image that can be read; give a JPEG, PNG, '
+                         'BMP, TIFF or WebP file')
+    return pixels
+
+
+def _prepare_bare(backbone: FasterViT, image) -> Prepared:
+    pixels = np.ascontiguousarray(read_image(image)[..., ::-1])
+    inputs = (torch.from_numpy(pixels).float() - torch.tensor(_MEAN)) / torch.tensor(_STD)
+    height, width = pixels.shape[:2]
+    ramps = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).astype(np.float32)
+    device = next(backbone.parameters()).device
+    return Prepared(inputs.permute(2, 0, 1)[None].to(device), pixels, ramps)
+
+
+def _prepare(model: nn.Module, cfg: Config, image) -> Prepared:
+    from mmengine.dataset import Compose
+    from mmengine.registry import init_default_scope
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    pixels = read_image(image)
+    steps = _test_pipeline(cfg)
+    given = dict(img=pixels) if isinstance(image, np.ndarray) else dict(img_path=str(image))
+    packed = Compose(_without_loading(steps) if 'img' in given else steps)(_result(pixels, given))
+    batch = dict(inputs=[packed['inputs']], data_samples=[packed['data_samples']])
+    with torch.no_grad():
+        inputs = model.data_preprocessor(batch, training=False)['inputs']
+
+    # Where each pixel came from: a picture of coordinates takes the same way, up to the numbers
+    # being normalised. The third channel tells picture from padding, whatever that is filled with.
+    height, width = pixels.shape[:2]
+    ramps = np.stack([*np.meshgrid(np.arange(width), np.arange(height)),
+                      np.full((height, width), -1)], -1).astype(np.float32)
+    moved = Compose(_geometry(_without_loading(steps)))(_result(ramps, dict(img=ramps)))['inputs']
+    moved = moved.permute(1, 2, 0).numpy()
+    coordinates = np.full((*inputs.shape[2:], 2), np.nan, np.float32)  # padded bottom and right
+    inside = np.abs(moved[..., 2] + 1) < 1e-3
+    coordinates[:moved.shape[0], :moved.shape[1]][inside] = moved[inside][:, :2]
+    return Prepared(inputs, _picture(pixels, coordinates), coordinates)
+
+
+def _picture(pixels: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
+    import cv2
+    picture = cv2.remap(pixels, np.nan_to_num(coordinates[..., 0]),
+                        np.nan_to_num(coordinates[..., 1]), cv2.INTER_LINEAR)[..., ::-1].copy()
+    picture[np.isnan(coordinates[..., 0])] = _PADDING
+    return picture
+
+
+def _result(pixels: np.ndarray, given: dict) -> dict:
+    height, width = pixels.shape[:2]
+    return dict(given, img_shape=(height, width), ori_shape=(height, width), height=height,
+                width=width, img_id=0, img_path=given.get('img_path', ''))
+
+
+def _test_pipeline(cfg: Config) -> List[dict]:
+    if cfg.get('test_dataloader') is None:
+        raise ValueError(f'config={cfg.filename}: no test_dataloader, whose pipeline says how '
+                         'images are prepared')
+    dataset = cfg.test_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    # A picture comes without annotations.
+    return [copy.deepcopy(step) for step in dataset.pipeline if 'Annotations' not in step['type']]
+
+
+def _without_loading(steps: List[dict]) -> List[dict]:
+    return [step for step in steps if not step['type'].split('.')[-1].startswith('LoadImage')]
+
+
+def _geometry(steps: List[dict]) -> List[dict]:
+    """The steps for a picture of coordinates, which is of floats and must not be normalised."""
+    steps = [copy.deepcopy(step) for step in steps if not step['type'].endswith('Normalize')]
+    for step in steps:
+        if step.get('backend') == 'pillow':
+            step['backend'] = 'cv2'  # pillow takes bytes alone; both place pixels alike
+    return steps

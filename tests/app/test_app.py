@@ -1,0 +1,152 @@
+"""Checkpoints are found, and what the page says of an image is what the libraries say."""
+import os
+import runpy
+import sys
+
+import mmcv
+import numpy as np
+import pytest
+import torch
+
+from fastervit_mm.app import Predictor, Trained, find_trained, pairs
+from fastervit_mm.datasets.scenes import CLASSES, PALETTE, draw_scene
+from fastervit_mm.engine import launch
+from fastervit_mm.insight.subject import build_model
+from fastervit_mm.weights import CheckpointError
+from tests.conftest import REPO, TINY
+
+CONFIGS = dict(
+    mmdet=str(REPO / 'configs/mmdet/cascade_fvit_shapes.py'),
+    mmseg=str(REPO / 'configs/mmseg/upernet_fvit_shapes.py'))
+CLASSIFIER = f"""
+_base_ = ['mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py']
+default_scope = 'mmpretrain'
+custom_imports = dict(imports=['fastervit_mm'])
+model = dict(
+    type='ImageClassifier', backbone=dict(type='FasterViT', arch={TINY!r}, out_indices=(3,)),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=7, in_channels=128, topk=(1,),
+              loss=dict(type='CrossEntropyLoss')))
+"""
+
+
+@pytest.fixture(scope='module')
+def saved(tmp_path_factory):
+    """Each library's model with weights from a seed, saved as a runner saves them."""
+    folder = tmp_path_factory.mktemp('saved')
+    (folder / 'classifier.py').write_text(CLASSIFIER)
+    trained = {}
+    for scope, config in {**CONFIGS, 'mmpretrain': str(folder / 'classifier.py')}.items():
+        torch.manual_seed(0)
+        model = build_model(launch.load_config(config))
+        names = {'mmdet': CLASSES, 'mmseg': ('ground', *CLASSES), 'mmpretrain': list('abcdefg')}
+        meta = dict(classes=names[scope], palette=[(40, 40, 40), *PALETTE][-len(names[scope]):])
+        torch.save(dict(state_dict=model.state_dict(), meta=dict(dataset_meta=meta)),
+                   folder / f'{scope}.pth')
+        trained[scope], = pairs([config, folder / f'{scope}.pth'])
+    return trained
+
+
+@pytest.fixture(scope='module')
+def image():
+    return np.hstack([draw_scene(1).image, draw_scene(2).image[:, :90]])  # 160 x 250
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_page_says_what_mmdet_says(saved, image, elsewhere):
+    from mmdet.apis import DetInferencer
+    predictor = Predictor(saved['mmdet'])
+    assert not list(elsewhere.iterdir())  # no data set is made or looked for
+    config, checkpoint = map(str, saved['mmdet'][1:])
+    expected = DetInferencer(config, checkpoint, device='cpu', palette='random',
+                             show_progress=False)(image)['predictions'][0]
+    best = sorted(zip(expected['scores'], expected['labels']), reverse=True)[:6]
+    assert len(best) == 6 and best[4][0] > best[5][0]
+    found = predictor.predict(image, (best[4][0] + best[5][0]) / 2)
+    assert sorted(found.rows) == sorted((CLASSES[n], f'{score:.2f}') for score, n in best[:5])
+    scores = [float(score) for _, score in found.rows]
+    assert scores == sorted(scores, reverse=True)
+    plain = mmcv.imrescale(np.ascontiguousarray(image[..., ::-1]), 3, interpolation='bicubic')
+    assert found.picture.shape == plain.shape and (found.picture != plain).any()
+    none = predictor.predict(image, best[0][0] + 0.01)
+    assert none.rows == [] and np.array_equal(none.picture, plain)
+
+
+def test_the_page_says_what_mmseg_says(saved, image, elsewhere):
+    from mmseg.apis import MMSegInferencer
+    found = Predictor(saved['mmseg']).predict(image)
+    expected = MMSegInferencer(str(saved['mmseg'].config), str(saved['mmseg'].checkpoint),
+                               device='cpu')(image)['predictions']
+    names = ('ground', *CLASSES)
+    assert dict(found.rows) == {names[i]: f'{100 * (expected == i).mean():.1f} %'
+                                for i in np.unique(expected)}
+    assert found.picture.shape == (480, 750, 3) and found.picture.std() > 5
+
+
+def test_the_page_says_what_mmpretrain_says(saved, image):
+    from mmpretrain import ImageClassificationInferencer
+    predictor = Predictor(saved['mmpretrain'])
+    Predictor(saved['mmseg']).predict(image)  # picked in between; its library looks elsewhere
+    found = predictor.predict(image)
+    expected = ImageClassificationInferencer(
+        str(saved['mmpretrain'].config), str(saved['mmpretrain'].checkpoint))(image)[0]
+    assert found.rows[0] == ('abcdefg'[expected['pred_label']], f'{expected["pred_score"]:.2f}')
+    assert len(found.rows) == 5
+    assert np.array_equal(found.picture, image[..., ::-1])
+
+
+@pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpretrain'])
+def test_attention_follows_the_place(scope, saved, image):
+    predictor = Predictor(saved[scope])
+    predictor.predict(image)  # the libraries' functions change their config as they go
+    one, other, again = (predictor.attention(image, place) for place in (
+        (100, 30), (140, 130), (100, 30)))
+    assert one.ndim == 3 and one.dtype == np.uint8 and np.array_equal(one, again)
+    assert one.shape == other.shape and (one != other).mean() > 0.02
+
+
+def test_a_checkpoint_of_another_network_is_refused(saved):
+    wrong = Trained('wrong', saved['mmdet'].config, saved['mmseg'].checkpoint)
+    with pytest.raises(CheckpointError, match='does not fit the model of this config'):
+        Predictor(wrong)
+
+
+def test_runs_are_found_with_their_best_last_or_newest_checkpoint(tmp_path):
+    for number, file in enumerate([
+            'a/a.py', 'a/best_mIoU_iter_2.pth', 'a/iter_4.pth', 'b/run/b.py', 'b/run/iter_9.pth',
+            'b/run/iter_10.pth', 'c/c.py', 'c/old.pth', 'c/new.pth', 'd/d.py', 'e/iter_1.pth']):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+        os.utime(tmp_path / file, (number, number))
+    (tmp_path / 'b/run/last_checkpoint').write_text('/another/machine/iter_9.pth')
+    assert [(t.name, t.config.name, t.checkpoint.name) for t in find_trained(tmp_path)] == [
+        ('a (best_mIoU_iter_2.pth)', 'a.py', 'best_mIoU_iter_2.pth'),
+        ('b/run (iter_9.pth)', 'b.py', 'iter_9.pth'),
+        ('c (new.pth)', 'c.py', 'new.pth')]
+    assert [t.name for t in find_trained(tmp_path / 'a')] == ['a (best_mIoU_iter_2.pth)']
+
+
+@pytest.mark.parametrize('arguments, message', [
+    ((), r"folder='work_dirs': no such folder .*make demo"),
+    (('--work-dirs', '.'), "folder='.': no run below it"),
+    ((CONFIGS['mmseg'], ), 'give a checkpoint for every config'),
+    ((CONFIGS['mmseg'], 'nothing.pth'), "'nothing.pth' is not there"),
+])
+def test_without_a_checkpoint_the_tool_says_so(arguments, message, elsewhere, monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['demo_app.py', *arguments])
+    with pytest.raises(SystemExit, match=message) as caught:
+        runpy.run_path(str(REPO / 'tools/demo_app.py'), run_name='__main__')
+    assert caught.value.code.startswith('demo_app: ')
+
+
+def test_without_gradio_the_tool_says_what_to_install(saved, elsewhere, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'gradio', None)
+    monkeypatch.delitem(sys.modules, 'fastervit_mm.app.page', raising=False)
+    monkeypatch.setattr(sys, 'argv', ['demo_app.py', *map(str, saved['mmseg'][1:])])
+    with pytest.raises(SystemExit, match=r"gradio is not installed; pip install .*\[app\]"):
+        runpy.run_path(str(REPO / 'tools/demo_app.py'), run_name='__main__')

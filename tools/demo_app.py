@@ -1,0 +1,50 @@
+#!/usr/bin/env python
+"""A page in the browser to try trained checkpoints: predictions, and what carriers attend to."""
+import argparse
+import sys
+import warnings
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
+
+from fastervit_mm.app import find_trained, pairs  # noqa: E402
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description=__doc__ + ' Needs gradio: pip install \'fastervit_mm[app]\'.')
+    parser.add_argument('files', nargs='*', metavar='CONFIG CHECKPOINT',
+                        help='what can be picked (default: what is found in --work-dirs)')
+    parser.add_argument('--work-dirs', metavar='DIR', help='folder to search for runs with a '
+                        'config and a checkpoint (default: work_dirs, where no CONFIG is given)')
+    parser.add_argument('--host', default='127.0.0.1', help='address to serve on; 0.0.0.0 lets '
+                        'others in (default: 127.0.0.1)')
+    parser.add_argument('--port', type=int, default=7860, help='(default: 7860)')
+    parser.add_argument('--device', default='cpu', help='where to compute (default: cpu)')
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    warnings.simplefilter('ignore')
+    try:
+        models = pairs(args.files)
+        if args.work_dirs or not models:
+            models += find_trained(args.work_dirs or 'work_dirs')
+        from fastervit_mm.app.page import SETTINGS, build_page
+        page = build_page(models, args.device)
+    except ModuleNotFoundError as error:
+        if error.name != 'gradio':
+            raise
+        sys.exit('demo_app: gradio is not installed; pip install \'fastervit_mm[app]\'')
+    except (OSError, ValueError) as error:
+        sys.exit(f'demo_app: {error}')
+    print('Checkpoints: ' + ', '.join(model.name for model in models), flush=True)
+    try:
+        page.launch(server_name=args.host, server_port=args.port, **SETTINGS)
+    except OSError as error:
+        sys.exit(f'demo_app: --port {args.port}: {error}')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,68 @@
+#!/usr/bin/env python
+"""See inside a FasterViT: attention, carriers, feature maps and the effective receptive field."""
+import argparse
+import sys
+import warnings
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
+
+from mmengine.config import DictAction  # noqa: E402
+
+from fastervit_mm.insight import load_subject  # noqa: E402
+from fastervit_mm.insight.pictures import draw_all, look  # noqa: E402
+from fastervit_mm.weights import CheckpointError  # noqa: E402
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        usage='%(prog)s CONFIG [CHECKPOINT] IMAGE --point X Y --out DIR [options]',
+        description=__doc__ + ' The image goes through the config\'s test pipeline.')
+    parser.add_argument('config', help='config file of a detector, segmentor or classifier, or a '
+                        'variant such as 2')
+    # One positional may be left out, so the two are told apart below.
+    parser.add_argument('files', nargs='+', metavar='[CHECKPOINT] IMAGE',
+                        help='checkpoint, of the whole model or the backbone (default: random '
+                        'weights, and the pictures say so), and image')
+    parser.add_argument('--point', nargs=2, type=float, required=True, metavar=('X', 'Y'),
+                        help='the place to look from, in pixels of the image')
+    parser.add_argument('--out', required=True, metavar='DIR', help='folder for the pictures')
+    parser.add_argument('--head', type=int, help='attention head, from 0 (default: the mean of '
+                        'all)')
+    parser.add_argument('--block', type=int, help='block of the overview, from 0 (default: the '
+                        'one where the cell hears its carriers most)')
+    parser.add_argument('--field-stage', type=int, default=3, choices=[1, 2, 3, 4],
+                        help='stage of the receptive field (default: 3)')
+    parser.add_argument('--draws', type=int, default=8,
+                        help='random signs that the receptive field averages over (default: 8)')
+    parser.add_argument('--average', nargs='+', default=[], metavar='IMAGE',
+                        help='more images to average the receptive field over (default: none)')
+    parser.add_argument('--device', default='cpu', help='where to compute (default: cpu)')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+                        help='settings that replace the config\'s')
+    args = parser.parse_args()
+    if len(args.files) > 2:
+        parser.error(f'give CONFIG [CHECKPOINT] IMAGE; {len(args.files)} files came behind CONFIG')
+    args.image = args.files[-1]
+    args.checkpoint = args.files[0] if len(args.files) == 2 else None
+    return args
+
+
+def main():
+    args = parse_args()
+    warnings.simplefilter('ignore')
+    try:
+        subject = load_subject(args.config, args.checkpoint, args.cfg_options, args.device)
+        insight = look(subject, args.image, tuple(args.point), args.field_stage, args.draws,
+                       args.average)
+        paths = draw_all(insight, args.out, args.head, args.block)
+    except (CheckpointError, OSError, ValueError) as error:
+        sys.exit(f'visualize: {error}')
+    print(f'{subject.name}, {subject.weights}; the network sees '
+          f'{insight.prepared.valid[1]} x {insight.prepared.valid[0]} pixels')
+    for path in paths:
+        print(f'  {path}')
+
+
+if __name__ == '__main__':
+    main()
