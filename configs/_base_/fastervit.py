@@ -10,3 +10,11 @@ fastervit_paramwise_cfg = dict(
 sync_bn = 'torch'
 
 custom_hooks = [dict(type='CurvesHook')]
+
+# Scalars as JSON, and as TensorBoard's event files where TensorBoard is installed; memory in the
+# log on a CPU too. mmdet's and mmseg's bases have these names, so the configs above put them in.
+fastervit_vis_backends = [
+    dict(type='LocalVisBackend'),
+    dict(type='OptionalTensorboardVisBackend'),
+]
+fastervit_log_processor = dict(type='MemoryLogProcessor')

@@ -29,3 +29,7 @@ param_scheduler = [
     dict(type='PolyLR', power=1.0, eta_min=0.0, by_epoch=False, begin=1500, end=160000),
 ]
 auto_scale_lr = dict(enable=False, base_batch_size=16)
+
+log_processor = {{_base_.fastervit_log_processor}}
+vis_backends = {{_base_.fastervit_vis_backends}}
+visualizer = dict(vis_backends=vis_backends)

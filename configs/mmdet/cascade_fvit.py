@@ -21,3 +21,7 @@ optim_wrapper = dict(
     type='AmpOptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
     paramwise_cfg={{_base_.fastervit_paramwise_cfg}})
+
+log_processor = {{_base_.fastervit_log_processor}}
+vis_backends = {{_base_.fastervit_vis_backends}}
+visualizer = dict(vis_backends=vis_backends)

@@ -1,4 +1,6 @@
-"""What training and testing need and mmengine lacks; importing this registers the hooks."""
+"""What training and testing need and mmengine lacks; importing this registers hooks and logs."""
 from .hooks import CompleteCheckpointHook, CurvesHook, DeployHook, OverlaysHook
+from .logs import MemoryLogProcessor, OptionalTensorboardVisBackend
 
-__all__ = ['CompleteCheckpointHook', 'CurvesHook', 'DeployHook', 'OverlaysHook']
+__all__ = ['CompleteCheckpointHook', 'CurvesHook', 'DeployHook', 'MemoryLogProcessor',
+           'OptionalTensorboardVisBackend', 'OverlaysHook']

@@ -1,50 +1,94 @@
-"""Curves of a run from the scalars that mmengine wrote."""
+"""Curves of runs from the scalars that mmengine wrote."""
 import json
 from pathlib import Path
-from typing import Dict, List, Tuple, Union
+from typing import Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 Curve = List[Tuple[int, float]]
 # Of everything evaluated, what one looks at first; in this order.
 _HEADLINES = ('mAP', 'mIoU', 'top1')
+_TIMES = ('time', 'data_time')  # mmengine has one name for training's and validation's
 
 
-def read_run(log_dir: Union[str, Path]) -> Dict[str, Curve]:
+def read_run(run: Union[str, Path]) -> Dict[str, Curve]:
     """The curves of a run: name -> [(iteration, value), ...].
 
+    A run that was resumed has several time-stamped folders in its work directory. Of what two of
+    them hold, the later one counts: from its first iteration on it replaces what was there.
+
     Args:
-        log_dir: The run's time-stamped folder in its work directory.
+        run: A work directory, one of its time-stamped folders, or a ``scalars.json``.
 
     Returns:
-        Losses, learning rate and metrics. A metric stands at the iteration at which it was
-        measured, also where mmengine counts it in epochs. Empty where nothing was logged.
+        Losses, learning rate, memory and metrics. A metric stands at the iteration at which it was
+        measured, also where mmengine counts it in epochs. Seconds of an iteration are ``time`` and
+        ``data_time`` in training, ``val/time`` and ``val/data_time`` in validation. Empty where
+        nothing was logged.
     """
+    read = [curves for curves in map(_read_file, _files(Path(run))) if curves]
+    # An evaluation by itself knows of no iteration.
+    trained = [curves for curves in read if 'loss' in curves] or read[-1:]
+    curves: Dict[str, Curve] = {}
+    for later in trained:
+        first = min(curve[0][0] for curve in later.values())
+        for name in (*curves, *(name for name in later if name not in curves)):
+            kept = [point for point in curves.get(name, []) if point[0] < first]
+            curves[name] = kept + later.get(name, [])
+    return {name: curve for name, curve in curves.items() if curve}
+
+
+def _files(run: Path) -> List[Path]:
+    if run.is_file():
+        return [run]
+    own = run / 'vis_data/scalars.json'
+    # Names are time stamps, so their order is that of the runs.
+    return [own] if own.is_file() else sorted(run.glob('*/vis_data/scalars.json'))
+
+
+def _read_file(file: Path) -> Dict[str, Curve]:
     curves: Dict[str, Curve] = {}
     iteration = 0
-    for file in sorted(Path(log_dir).glob('vis_data/scalars.json')):
-        for line in file.read_text().splitlines():
-            scalars = json.loads(line)
-            if 'loss' in scalars:
-                iteration = scalars.get('iter', scalars['step'])
-            for name, value in scalars.items():
-                if isinstance(value, (int, float)) and name not in ('step', 'iter', 'epoch'):
-                    curves.setdefault(name, []).append((iteration, value))
+    for scalars in _lines(file):
+        training = 'loss' in scalars
+        if training:
+            iteration = scalars.get('iter', scalars['step'])
+        # A metric's step is an epoch or an iteration; an epoch is never beyond the iteration.
+        place = max(iteration, scalars.get('step', 0))
+        for name, value in scalars.items():
+            if not isinstance(value, (int, float)) or name in ('step', 'iter', 'epoch'):
+                continue
+            if not training and name in _TIMES:
+                name = f'val/{name}'
+            curves.setdefault(name, []).append((place, value))
     return curves
 
 
-def plot_run(log_dir: Union[str, Path], picture: Union[str, Path]) -> bool:
+def _lines(file: Path) -> Iterator[dict]:
+    for line in file.read_text().splitlines():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            continue  # the last line of a run that was killed
+
+
+def headlines(names: Iterable[str]) -> List[str]:
+    """The metrics that matter among all names, such as ``coco/bbox_mAP`` or ``mIoU``."""
+    return [name for name in names
+            if any(name.split('/')[-1].endswith(h) for h in _HEADLINES)]
+
+
+def plot_run(run: Union[str, Path], picture: Union[str, Path]) -> bool:
     """Draw the loss and the metrics that matter of one run; False where there is no loss.
 
     Args:
-        log_dir: As :func:`read_run`'s.
+        run: As :func:`read_run`'s.
         picture: PNG to write.
     """
     # Without pyplot: a hook must not touch the figures or the back-end of whoever runs it.
     from matplotlib.figure import Figure
-    curves = read_run(log_dir)
+    curves = read_run(run)
     if 'loss' not in curves:
         return False
-    metrics = [name for name in curves
-               if any(name.split('/')[-1].endswith(h) for h in _HEADLINES)]
+    metrics = headlines(curves)
     figure = Figure(figsize=(9, 3.6), layout='constrained')
     axes = figure.subplots(1, 2 if metrics else 1, squeeze=False)[0]
     axes[0].plot(*zip(*curves['loss']))
@@ -52,11 +96,99 @@ def plot_run(log_dir: Union[str, Path], picture: Union[str, Path]) -> bool:
     if metrics:
         for name in metrics:
             axes[1].plot(*zip(*curves[name]), marker='o', label=name)
-        # mmdet reports from 0 to 1, mmseg and mmpretrain in per cent.
-        top = max(value for name in metrics for _, value in curves[name])
-        axes[1].set(title='Validation', xlabel='iteration', ylim=(0, 1 if top <= 1 else 100))
+        axes[1].set(title='Validation', xlabel='iteration',
+                    ylim=(0, _top(curves[name] for name in metrics)))
         axes[1].legend(loc='lower right')
     for axis in axes:
         axis.grid(alpha=0.3)
     figure.savefig(picture, dpi=130)
     return True
+
+
+def compare_runs(runs: Sequence[Union[str, Path]], keys: Optional[Sequence[str]] = None
+                 ) -> Dict[str, Dict[str, Curve]]:
+    """Curves of several runs side by side: key -> label of the run -> curve.
+
+    Args:
+        runs: As :func:`read_run`'s, each.
+        keys: Names of curves, whole or what stands behind the last slash: ``bbox_mAP`` is
+            ``coco/bbox_mAP`` too. Default the loss and the metrics that matter of any run.
+
+    Returns:
+        A run is labelled with as much of the end of its path as tells it from the others; one
+        that lacks a curve is absent from that key.
+
+    Raises:
+        FileNotFoundError: For a run that is not there, or in which nothing was logged.
+        ValueError: For a key that no run has.
+    """
+    if not runs:
+        raise ValueError('runs=[]: give at least one work directory')
+    curves = {}
+    for label, run in zip(_labels(runs), runs):
+        curves[label] = read_run(run)
+        if not curves[label]:
+            raise FileNotFoundError(
+                f'run={str(run)!r}: ' + ('no such folder' if not Path(run).exists() else
+                                         'nothing was logged here; give a work directory, which '
+                                         'has a TIMESTAMP/vis_data/scalars.json'))
+    names = list(dict.fromkeys(name for run in curves.values() for name in run))
+    if keys is None:
+        found = dict.fromkeys(['loss', *headlines(names)])
+        found = [name for name in found if name in names] or names[:1]
+    else:
+        found = []
+        for key in keys:
+            matching = [n for n in names if n == key] or [n for n in names
+                                                          if n.split('/')[-1] == key]
+            if not matching:
+                raise ValueError(f'keys={key!r}: no run has it. There are {", ".join(names)}')
+            found += matching
+    return {name: {label: run[name] for label, run in curves.items() if name in run}
+            for name in found}
+
+
+def plot_runs(curves: Mapping[str, Mapping[str, Curve]], picture: Union[str, Path]) -> None:
+    """Draw runs side by side, a field for each key.
+
+    Args:
+        curves: From :func:`compare_runs`.
+        picture: PNG to write; its folder is made.
+    """
+    from matplotlib.figure import Figure
+    columns = min(len(curves), 3)
+    rows = -(-len(curves) // columns)
+    figure = Figure(figsize=(4.6 * columns, 3.6 * rows), layout='constrained')
+    axes = figure.subplots(rows, columns, squeeze=False).flat
+    labels = list(dict.fromkeys(label for lines in curves.values() for label in lines))
+    for (key, lines), axis in zip(curves.items(), axes):
+        for label, curve in lines.items():
+            marker = 'o' if len(curve) <= 50 else None
+            axis.plot(*zip(*curve), color=f'C{labels.index(label)}', marker=marker, markersize=3,
+                      label=label)
+        axis.set(title=key, xlabel='iteration')
+        if headlines([key]):
+            axis.set(ylim=(0, _top(lines.values())))
+        elif key == 'loss':
+            axis.set(ylim=(0, None))
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+    for axis in list(axes):  # the rest of the last row
+        axis.set_axis_off()
+    Path(picture).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(picture, dpi=130)
+
+
+def _top(curves) -> int:
+    """The end of a metric's scale: mmdet reports from 0 to 1, mmseg and mmpretrain in per cent."""
+    return 1 if max(value for curve in curves for _, value in curve) <= 1 else 100
+
+
+def _labels(runs: Sequence[Union[str, Path]]) -> List[str]:
+    parts = [Path(run).resolve().parts for run in runs]
+    parts = [p[:-2] if p[-2:] == ('vis_data', 'scalars.json') else p for p in parts]
+    for length in range(1, max(map(len, parts)) + 1):
+        labels = ['/'.join(p[-length:]) for p in parts]
+        if len(set(labels)) == len(labels):
+            return labels
+    raise ValueError('runs: ' + ', '.join(map(str, runs)) + ': one of them came twice')

@@ -1,30 +1,46 @@
 """Hooks of mmengine's runner."""
 from pathlib import Path
-from typing import Sequence
+from typing import Dict, Optional, Sequence
 
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 
 from ..backbone import FasterViT
 from ..weights import CheckpointError
-from .curves import plot_run
+from .curves import headlines, plot_run, read_run
 
 
 @HOOKS.register_module()
 class CurvesHook(Hook):
-    """Leave a picture of the loss and of the metrics in ``work_dir/curves.png`` after training.
+    """Say after each validation where the run stands, and leave ``work_dir/curves.png`` at its end.
 
-    Made from the scalars that mmengine's ``LoggerHook`` and ``LocalVisBackend`` write.
+    The line has the metrics that matter, each beside the best so far; the picture the loss and the
+    same metrics over all iterations. Both are of the scalars that mmengine's ``LoggerHook`` and
+    ``LocalVisBackend`` write, also those from before a run was resumed.
     """
     priority = 'VERY_LOW'  # behind LoggerHook, which writes the last scalars
 
     @master_only
+    def after_val_epoch(self, runner: Runner, metrics: Optional[Dict[str, float]] = None) -> None:
+        if not isinstance(runner._train_loop, BaseLoop):
+            return  # validation by itself; runner.iter would build the training loop
+        curves = read_run(runner.work_dir)
+        stands = []
+        for name in headlines(metrics or {}):
+            now = float(metrics[name])
+            best, place = max([(value, -place) for place, value in curves.get(name, [])],
+                              default=(now, -runner.iter))
+            stands.append(f'{name} {now:.4g} (best {best:.4g}, at iteration {-place})')
+        if stands:
+            runner.logger.info(f'Validation at iteration {runner.iter}: {", ".join(stands)}')
+
+    @master_only
     def after_train(self, runner: Runner) -> None:
         picture = Path(runner.work_dir) / 'curves.png'
-        if plot_run(runner.log_dir, picture):
+        if plot_run(runner.work_dir, picture):
             runner.logger.info(f'Curves of loss and metrics: {picture}')
 
 

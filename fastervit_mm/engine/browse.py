@@ -1,0 +1,147 @@
+"""What a pipeline feeds the network, drawn."""
+import copy
+from pathlib import Path
+from typing import List, Optional, Union
+
+import mmcv
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.registry import DATASETS, VISUALIZERS, init_default_scope
+from mmengine.structures import BaseDataElement, PixelData
+from mmengine.visualization import Visualizer
+from rich.progress import track
+
+from .checks import ConfigError, check_config
+from .pictures import contact_sheet
+
+SPLITS = ('train', 'val', 'test')
+_ON_SHEET = 12  # more would be too small to see
+
+
+def browse(cfg: Config, out_dir: Union[str, Path, None], split: str = 'train',
+           number: Optional[int] = 20, show: bool = False, wait_time: float = 2) -> List[Path]:
+    """Draw images with their ground truth as they leave a pipeline, augmentation and all.
+
+    Args:
+        cfg: A config of mmdet or mmseg, from :func:`~fastervit_mm.engine.launch.load_config`.
+        out_dir: Folder for a PNG of each and a contact sheet of the first; None for none.
+        split: ``'train'``, ``'val'`` or ``'test'``.
+        number: Images, from the first; None for all.
+        show: Show each in a window.
+        wait_time: Seconds between two pictures of ``show``; 0 waits for a key.
+
+    Returns:
+        The files written, the contact sheet last.
+
+    Raises:
+        ConfigError: Where the data are not there.
+        ValueError: For an argument that the config cannot follow.
+    """
+    if split not in SPLITS:
+        raise ValueError(f'split={split!r}: give one of {", ".join(SPLITS)}')
+    if number is not None and number < 1:
+        raise ValueError(f'number={number}: give at least 1')
+    loader = cfg.get(f'{split}_dataloader')
+    if loader is None:
+        raise ValueError(f'split={split!r}: the config has no {split}_dataloader')
+    if cfg.get('visualizer') is None or cfg.get('default_scope') not in ('mmdet', 'mmseg'):
+        raise ValueError('only configs of mmdet and mmseg with a visualizer can be drawn; this one '
+                         f'is of {cfg.get("default_scope")!r}')
+    _check_data(cfg, split, out_dir)
+    init_default_scope(cfg.default_scope)
+    dataset = DATASETS.build(loader.dataset)
+    settings = dict(copy.deepcopy(cfg.visualizer), vis_backends=None, save_dir=None,
+                    name=f'browse_{split}')
+    visualizer = VISUALIZERS.build(settings)
+    visualizer.dataset_meta = dataset.metainfo
+    late = _annotated_late(loader.dataset)
+    pictures = []
+    total = len(dataset) if number is None else min(number, len(dataset))
+    for index in track(range(total), description=f'Drawing {split}', transient=True):
+        item = dataset[index]
+        sample = item['data_samples']
+        picture = draw(item['inputs'], sample, visualizer, late)
+        # A data set may give an image more than once.
+        name = f'{index:05d}_{Path(sample.get("img_path") or "image").stem}'
+        if show:
+            visualizer.show(picture, win_name=name, wait_time=wait_time)
+        if out_dir is not None:
+            pictures.append(Path(out_dir) / f'{name}.png')
+            mmcv.imwrite(mmcv.rgb2bgr(picture), str(pictures[-1]))
+    if not pictures:
+        return []
+    sheet = Path(out_dir) / 'contact_sheet.png'
+    contact_sheet(pictures[:_ON_SHEET], sheet, f'{Path(cfg.filename).stem}, {split}: what the '
+                  f'network is fed ({min(total, _ON_SHEET)} of {len(dataset)})',
+                  columns=min(4, total))
+    return [*pictures, sheet]
+
+
+def draw(inputs, sample: BaseDataElement, visualizer: Visualizer,
+         rescale: bool = False) -> np.ndarray:
+    """An image with its ground truth, (H, W, 3) uint8 RGB.
+
+    Args:
+        inputs: (3, H, W) tensor in BGR, what a packing transform leaves.
+        sample: mmdet's or mmseg's, with ground truth or without.
+        visualizer: With the data set's ``dataset_meta``.
+        rescale: Whether the ground truth is that of the original image, as in test pipelines, and
+            has to follow the ``scale_factor``.
+    """
+    image = inputs.permute(1, 2, 0).numpy()[..., ::-1]
+    image = np.ascontiguousarray(image.clip(0, 255).astype(np.uint8))
+    sample = copy.copy(sample)
+    boxes = sample.get('gt_instances')
+    if boxes is not None and hasattr(boxes.get('bboxes'), 'tensor'):
+        # Corners, whatever mmdet's box type; its visualizer measures them as a tensor.
+        instances = copy.copy(boxes)
+        corners = boxes.bboxes.convert_to('hbox')
+        if rescale:
+            corners = corners.clone()
+            corners.rescale_(sample.scale_factor)
+            if 'masks' in boxes:
+                instances.masks = boxes.masks.resize(image.shape[:2])
+        instances.bboxes = corners.tensor
+        sample.gt_instances = instances
+    if boxes is None and 'gt_sem_seg' not in sample:
+        return image
+    if boxes is None and sample.gt_sem_seg.shape != image.shape[:2]:
+        sample.gt_sem_seg = PixelData(data=torch.from_numpy(mmcv.imresize(
+            sample.gt_sem_seg.data[0].numpy().astype(np.uint8), image.shape[1::-1],
+            interpolation='nearest'))[None])
+    visualizer.add_datasample('', image, sample, draw_gt=True, draw_pred=False)
+    drawn = visualizer.get_image()
+    return drawn if boxes is not None else _clear(drawn, image, sample, visualizer)
+
+
+def _annotated_late(dataset: Config) -> bool:
+    """Whether annotations are loaded behind the last resize, and so are the original image's."""
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    steps = [step['type'].split('.')[-1] for step in dataset.get('pipeline') or []]
+    resizes = [i for i, step in enumerate(steps) if 'Resize' in step]
+    loads = [i for i, step in enumerate(steps) if step.startswith('Load') and 'Annotations' in step]
+    return bool(resizes and loads) and loads[0] > resizes[-1]
+
+
+def _clear(drawn: np.ndarray, image: np.ndarray, sample: BaseDataElement,
+           visualizer: Visualizer) -> np.ndarray:
+    """Pixels without a class as they are; mmseg's visualizer draws them darker."""
+    labels = sample.gt_sem_seg.data[0].numpy()
+    shape = drawn.shape[:2]
+    ignored = mmcv.imresize((labels >= len(visualizer.dataset_meta['classes'])).astype(np.uint8),
+                            shape[::-1], interpolation='nearest').astype(bool)
+    drawn[ignored] = mmcv.imresize(image, shape[::-1])[ignored]
+    return drawn
+
+
+def _check_data(cfg: Config, split: str, out_dir: Union[str, Path, None]) -> None:
+    """What training looks for, as far as data go: the model is not of interest here."""
+    data = Config(dict(default_scope=cfg.default_scope, model=dict(),
+                       test_dataloader=cfg[f'{split}_dataloader'],
+                       work_dir=None if out_dir is None else str(out_dir)))
+    try:
+        check_config(data, training=False)
+    except ConfigError as error:
+        raise ConfigError(str(error).replace('test_dataloader', f'{split}_dataloader')) from None

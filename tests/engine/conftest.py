@@ -1,0 +1,109 @@
+"""Runs that leave logs: real images, real runners, tiny networks."""
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.conftest import REPO, TINY
+
+SEGMENTOR = f"""
+_base_ = '{REPO}/configs/mmseg/upernet_fvit.py'
+data_root = 'ROOT'
+load, resize = dict(type='LoadImageFromFile'), dict(type='Resize', scale=(64, 64))
+annotate = dict(type='LoadAnnotations', reduce_zero_label=True)
+pack = dict(type='PackSegInputs')
+loader = dict(num_workers=0, persistent_workers=False)
+train_dataloader = dict(**loader, dataset=dict(
+    data_root=data_root, indices=8, pipeline=[load, annotate, resize, pack]))
+val_dataloader = dict(**loader, dataset=dict(
+    data_root=data_root, indices=2, pipeline=[load, resize, annotate, pack]))
+test_dataloader = val_dataloader
+model = dict(
+    backbone=dict(arch=dict(_delete_=True, **{TINY}), init_cfg=None),
+    decode_head=dict(in_channels=[16, 32, 64, 128], channels=16),
+    auxiliary_head=dict(in_channels=64, channels=16),
+    data_preprocessor=dict(size=(64, 64)), test_cfg=dict(_delete_=True, mode='whole'))
+optim_wrapper = dict(type='OptimWrapper')
+param_scheduler = None
+train_cfg = dict(max_iters=8, val_interval=4)
+default_hooks = dict(logger=dict(interval=2), checkpoint=dict(interval=4))
+randomness = dict(seed=0)
+"""
+DETECTOR = f"""
+_base_ = '{REPO}/configs/mmdet/cascade_fvit_shapes.py'
+data_root = 'ROOT/'
+dataset_type = 'CocoDataset'
+num_classes = 80
+pipeline = [
+    dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(type='Resize', scale=(96, 96)),
+    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape',
+                                          'scale_factor'))]
+loader = dict(batch_size=2, num_workers=0, persistent_workers=False)
+train_dataloader = dict(dataset=dict(
+    _delete_=True, type=dataset_type, data_root=data_root, indices=8, pipeline=pipeline,
+    ann_file='annotations/instances_train2017.json', data_prefix=dict(img='train2017/')), **loader)
+val_dataloader = dict(dataset=dict(
+    _delete_=True, type=dataset_type, data_root=data_root, indices=2, pipeline=pipeline,
+    test_mode=True, ann_file='annotations/instances_val2017.json',
+    data_prefix=dict(img='val2017/')), **loader)
+test_dataloader = val_dataloader
+val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
+test_evaluator = val_evaluator
+model = dict(
+    backbone=dict(arch=dict(_delete_=True, **{TINY})),
+    neck=dict(in_channels=[16, 32, 64, 128]),
+    roi_head=dict(bbox_head=[dict(
+        type='ConvFCBBoxHead', num_shared_convs=0, num_shared_fcs=1, in_channels=48,
+        fc_out_channels=32, roi_feat_size=7, num_classes=80, reg_class_agnostic=True,
+        reg_decoded_bbox=True, bbox_coder=dict(
+            type='DeltaXYWHBBoxCoder', target_means=[0.] * 4, target_stds=[0.1] * 4),
+        loss_cls=dict(type='CrossEntropyLoss'), loss_bbox=dict(type='GIoULoss'))] * 3,
+        mask_head=dict(num_classes=80)),
+    test_cfg=dict(rcnn=dict(score_thr=0., max_per_img=5)))
+train_cfg = dict(max_epochs=2, val_interval=1)
+param_scheduler = None
+default_hooks = dict(logger=dict(interval=2))
+"""
+WITHOUT_TENSORBOARD = 'import sys; sys.modules["tensorboard"] = None; '
+
+
+class Run(NamedTuple):
+    work_dir: Path
+    first: str  # console output of the run and, where there was one, of its resumption
+    second: str = ''
+
+
+def train(config, *options, before=''):
+    """Console output of tools/train.py, run beside the config."""
+    code = (f'{before}import runpy, sys; sys.argv = {["train.py", str(config), *options]!r}; '
+            f'runpy.run_path({str(REPO / "tools/train.py")!r}, run_name="__main__")')
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', code], cwd=config.parent, text=True,
+        env={**os.environ, 'CUDA_VISIBLE_DEVICES': ''},  # the logs of a CPU
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert done.returncode == 0, done.stdout[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope='session')
+def resumed(tmp_path_factory, tiny_ade20k) -> Run:
+    """A segmentor: 8 iterations, then from the 4th again to the 12th, without TensorBoard."""
+    config = tmp_path_factory.mktemp('resumed') / 'tiny_segmentor.py'
+    config.write_text(SEGMENTOR.replace('ROOT', str(tiny_ade20k)))
+    first = train(config)
+    work_dir = config.parent / 'work_dirs/tiny_segmentor'
+    second = train(config, '--resume', str(work_dir / 'iter_4.pth'), '--cfg-options',
+                   'train_cfg.max_iters=12', before=WITHOUT_TENSORBOARD)
+    return Run(work_dir, first, second)
+
+
+@pytest.fixture(scope='session')
+def by_epoch(tmp_path_factory, tiny_coco) -> Run:
+    """A detector: two epochs of 4 iterations, an evaluation after each."""
+    config = tmp_path_factory.mktemp('by_epoch') / 'tiny_detector.py'
+    config.write_text(DETECTOR.replace('ROOT', str(tiny_coco)))
+    return Run(config.parent / 'work_dirs/tiny_detector', train(config))

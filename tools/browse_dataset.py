@@ -1,0 +1,50 @@
+#!/usr/bin/env python
+"""Draw what a config's pipeline feeds the network, with its ground truth."""
+import argparse
+import sys
+import warnings
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
+
+from mmengine.config import DictAction  # noqa: E402
+
+from fastervit_mm.engine import launch  # noqa: E402
+from fastervit_mm.engine.browse import SPLITS, browse  # noqa: E402
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description=__doc__ + ' Augmentation is included: every call draws other pictures of '
+        'training.')
+    parser.add_argument('config', help='config file of a detector or segmentor')
+    parser.add_argument('--out', metavar='DIR', help='folder for a picture of each image and a '
+                        'contact sheet of the first (default: none; then give --show)')
+    parser.add_argument('--split', default='train', choices=SPLITS, help='(default: train)')
+    parser.add_argument('--number', type=int, default=20, metavar='N',
+                        help='images to draw, from the first; 0 for all (default: 20)')
+    parser.add_argument('--show', action='store_true', help='show each in a window')
+    parser.add_argument('--wait-time', type=float, default=2,
+                        help='seconds between two pictures of --show (default: 2)')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+                        help='settings that replace the config\'s')
+    args = parser.parse_args()
+    if args.out is None and not args.show:
+        parser.error('give --out DIR, --show or both')
+    return args
+
+
+def main():
+    args = parse_args()
+    warnings.simplefilter('ignore')
+    try:
+        cfg = launch.load_config(args.config, cfg_options=args.cfg_options)
+        files = browse(cfg, args.out, args.split, args.number or None, args.show, args.wait_time)
+    except (OSError, ValueError) as error:
+        sys.exit(f'browse_dataset: {args.config}: {error}')
+    if files:
+        print(f'{len(files) - 1} pictures in {args.out}; {files[-1]} shows the first of them')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,55 @@
+#!/usr/bin/env python
+"""Count parameters, multiply-adds and activations of a network, part by part."""
+import argparse
+import sys
+import warnings
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
+
+from mmengine.config import DictAction  # noqa: E402
+from rich.console import Console  # noqa: E402
+
+from fastervit_mm import complexity  # noqa: E402
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description=__doc__ + ' Multiply-adds are those of convolutions and of every matrix '
+        'product, attention\'s included (one multiply-add is two FLOPs); activations are the '
+        'elements that convolutions, linear layers and attention write. One image, in inference.')
+    parser.add_argument('config', help='config file of a detector, segmentor or classifier, or a '
+                        'variant such as 2: then the network of ImageNet, with its classifier')
+    parser.add_argument('--shape', nargs=2, type=int, metavar=('H', 'W'),
+                        help='height and width of the image in pixels (default: 800 1280 for '
+                        'mmdet, 512 2048 for mmseg, else 224 224; for a variant that was made for '
+                        'another size, that)')
+    parser.add_argument('--backbone', action='store_true', help='count the backbone alone')
+    parser.add_argument('--proposals', type=int, metavar='N',
+                        help='boxes for the box heads of a two-stage detector (default: the '
+                        'config\'s test_cfg.rpn.max_per_img)')
+    parser.add_argument('--detections', type=int, metavar='N',
+                        help='boxes for its mask heads (default: the config\'s '
+                        'test_cfg.rcnn.max_per_img)')
+    parser.add_argument('--json', type=Path, metavar='FILE',
+                        help='write the figures there too (default: not)')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+                        help='settings that replace the config\'s')
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    warnings.simplefilter('ignore')
+    try:
+        result = complexity.analyse(args.config, args.shape, args.proposals, args.detections,
+                                    args.cfg_options, args.backbone)
+        if args.json:
+            result.save(args.json)
+    except (OSError, ValueError) as error:
+        sys.exit(f'complexity: {error}')
+    Console().print(complexity.table(result))
+
+
+if __name__ == '__main__':
+    main()
