@@ -10,12 +10,13 @@ CONFIG := configs/mmdet/cascade_fvit_shapes.py
 SEG_DEMO := work_dirs/demo-seg
 SEG_CONFIG := configs/mmseg/upernet_fvit_shapes.py
 
-.PHONY: help env demo demo-seg bench test lint clean distclean
+.PHONY: help env demo demo-seg bench docs test lint clean distclean
 
 help:
 	@echo 'make demo   train a small Cascade Mask R-CNN on generated shapes, evaluate, draw'
 	@echo 'make demo-seg   the same with a small UperNet, for semantic segmentation'
 	@echo 'make bench  speed beside the peers, in two minutes'
+	@echo 'make docs   the documentation as a site, in work_dirs/site'
 	@echo 'make test   the whole test suite'
 	@echo 'make lint   ruff'
 	@echo 'make env    the environment alone, .venv'
@@ -37,6 +38,9 @@ demo-seg: env
 bench: env
 	@$(RUN) tools/benchmark.py --models fastervit-2 authors-2:eager swin-t:eager \
 	convnext-t:channels_last --modes eager deployed --sizes 400x640 --out work_dirs/bench/cpu
+
+docs: env
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
 # One file at a time on each of up to four processors; the slowest files first (tests/conftest.py).
 test: env

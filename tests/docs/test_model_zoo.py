@@ -1,0 +1,66 @@
+"""docs/model_zoo.md is what the metafiles say, and the metafiles are what configs say."""
+import subprocess
+import sys
+
+import pytest
+import yaml
+from mmengine.config import Config
+
+from tests.conftest import REPO
+
+TOOL = REPO / 'tools/make_model_zoo.py'
+INDEX = REPO / 'model-index.yml'
+MODELS = [(REPO / name, model) for name in yaml.safe_load(INDEX.read_text())['Import']
+          for model in yaml.safe_load((REPO / name).read_text())['Models']]
+
+
+def make(*arguments):
+    return subprocess.run([sys.executable, '-W', 'ignore', str(TOOL), *map(str, arguments)],
+                          capture_output=True, text=True)
+
+
+def test_the_committed_page_is_what_the_metafiles_give(tmp_path):
+    done = make('--out', tmp_path / 'page.md')
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / 'page.md').read_text() == (REPO / 'docs/model_zoo.md').read_text(), (
+        'run  python tools/make_model_zoo.py')
+
+
+def test_every_config_is_in_it_with_its_figures():
+    page = (REPO / 'docs/model_zoo.md').read_text()
+    rows = {line.split('`')[1]: line for line in page.splitlines() if line.startswith('| `')}
+    configs = {str(p.relative_to(REPO)) for kind in ('mmdet', 'mmseg')
+               for p in (REPO / 'configs' / kind).glob('*.py')}
+    assert set(rows) == configs
+    for _, model in MODELS:
+        row = rows[model['Config']]
+        for result in model.get('Results', []):
+            for value in result['Metrics'].values():
+                assert f'| {value} |' in row
+        if 'paper' in model['Metadata'].get('Results Source', ''):
+            assert 'not re-trained here' in row
+
+
+@pytest.mark.parametrize('model', [m for _, m in MODELS], ids=lambda m: m['Name'])
+def test_what_the_page_says_of_a_config_is_so(model):
+    cfg, meta = Config.fromfile(str(REPO / model['Config'])), model['Metadata']
+    assert meta.get('Pretrained Backbone') == (cfg.model.backbone.init_cfg or {}).get('checkpoint')
+    assert meta.get('Epochs', cfg.train_cfg.get('max_epochs')) == cfg.train_cfg.get('max_epochs')
+    assert meta.get('Iterations') == cfg.train_cfg.get('max_iters')
+    assert meta['Batch Size'] == cfg.auto_scale_lr.base_batch_size
+    if 'Crop Size' in meta:
+        assert {meta['Crop Size']} == set(cfg.crop_size)
+    if isinstance(cfg.model.backbone.arch, str):
+        assert meta['Backbone'] == f'FasterViT-{cfg.model.backbone.arch}'
+
+
+def test_a_figure_of_unknown_origin_is_refused(tmp_path):
+    index = yaml.safe_load(INDEX.read_text())
+    for name in index['Import']:
+        (tmp_path / name).parent.mkdir(parents=True)
+        text = (REPO / name).read_text()
+        (tmp_path / name).write_text(text.replace('; not re-trained here', ''))
+    (tmp_path / 'model-index.yml').write_text(yaml.safe_dump(index))
+    done = make('--index', tmp_path / 'model-index.yml', '--out', tmp_path / 'page.md')
+    assert done.returncode == 1 and 'say "not re-trained here"' in done.stderr
+    assert 'Traceback' not in done.stderr and not (tmp_path / 'page.md').exists()
