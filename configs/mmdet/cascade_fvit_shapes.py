@@ -77,9 +77,11 @@ test_pipeline = [
         type='PackDetInputs',
         meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
+# More steps in the time beat larger batches: with 5 for 8 the masks gain a point or two.
 train_dataloader = dict(
-    batch_size=8,
-    num_workers=1,
+    batch_size=5,
+    num_workers=0,  # a picture takes less than a millisecond
+    persistent_workers=False,
     dataset=dict(
         type=dataset_type, data_root=data_root, ann_file='annotations/instances_train.json',
         data_prefix=dict(img='train/'), filter_cfg=dict(min_size=8), pipeline=train_pipeline))
@@ -93,16 +95,16 @@ val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
 test_evaluator = val_evaluator
 
 max_epochs = 6
-train_cfg = dict(max_epochs=max_epochs, val_interval=2)
+train_cfg = dict(max_epochs=max_epochs, val_interval=3)
 optim_wrapper = dict(
-    type='OptimWrapper', optimizer=dict(lr=2e-3, fused=True), paramwise_cfg=None,
+    type='OptimWrapper', optimizer=dict(lr=1.5e-3, fused=True), paramwise_cfg=None,
     clip_grad=dict(max_norm=10.))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
     dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=max_epochs,
          convert_to_iter_based=True),
 ]
-auto_scale_lr = dict(base_batch_size=8)
+auto_scale_lr = dict(base_batch_size=5)
 randomness = dict(seed=0)
 default_hooks = dict(logger=dict(interval=20))
 visualizer = dict(type='EnlargedDetVisualizer', line_width=2)
