@@ -165,12 +165,13 @@ def test_evaluates(mode, trained, config, folder, tiny_ade20k):
 
 @pytest.fixture(scope='module')
 def small(config, folder):
-    """The same with one block of each kind: what a compiler needs is for the number of blocks."""
+    """Three stages, a block in each: what a compiler takes, it takes for every block."""
     path = folder / 'small.py'
-    path.write_text(f"_base_ = '{config}'\n" + """model = dict(backbone=dict(arch=dict(
-    _delete_=True, embed_dim=64, stem_channels=64, depths=(1, 1, 1, 1),
-    num_heads=(2, 4, 8, 16),
-    drop_path_rate=0.)))""")
+    path.write_text(f"_base_ = '{config}'\n" + """model = dict(
+    backbone=dict(out_indices=(0, 1, 2), arch=dict(
+        _delete_=True, embed_dim=64, stem_channels=64, depths=(1, 1, 1, 1),
+        num_heads=(2, 4, 8, 16), drop_path_rate=0.)),
+    decode_head=dict(in_index=[0, 1, 2], in_channels=[64, 128, 256]))""")
     from mmengine.registry import MODELS, init_default_scope
 
     from fastervit_mm.engine import launch
