@@ -83,6 +83,18 @@ def _sample(name: str) -> Path:
 TINY = dict(embed_dim=16, stem_channels=8, depths=(1, 2, 2, 1), num_heads=(1, 1, 2, 4),
             drop_path_rate=0.0)
 
+# A classifier of mmpretrain, for tools that take any task.
+CLASSIFIER = f"""
+_base_ = ['mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py']
+default_scope = 'mmpretrain'
+custom_imports = dict(imports=['fastervit_mm'])
+model = dict(
+    type='ImageClassifier', backbone=dict(type='FasterViT', arch={TINY!r}, out_indices=(3,)),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=7, in_channels=128, topk=(1,),
+              loss=dict(type='CrossEntropyLoss')))
+"""
+
 
 @pytest.fixture
 def tiny_arch() -> dict:

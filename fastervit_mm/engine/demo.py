@@ -35,7 +35,7 @@ def run_demo(config: str, work_dir: str) -> Dict[str, float]:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'demo.json').write_text('{}')
 
-    console.rule(f'1/3  Training {Path(config).stem} from scratch: 3 to 5 minutes on two cores')
+    console.rule(f'1/3  Training {Path(config).stem} from scratch: about 5 minutes on two cores')
     started = time.perf_counter()
     runner = launch.train(launch.load_config(config, work_dir=str(folder)))
     training = time.perf_counter() - started

@@ -13,21 +13,11 @@ from fastervit_mm.datasets.scenes import CLASSES, PALETTE, draw_scene
 from fastervit_mm.engine import launch
 from fastervit_mm.insight.subject import build_model
 from fastervit_mm.weights import CheckpointError
-from tests.conftest import REPO, TINY
+from tests.conftest import CLASSIFIER, REPO
 
 CONFIGS = dict(
     mmdet=str(REPO / 'configs/mmdet/cascade_fvit_shapes.py'),
     mmseg=str(REPO / 'configs/mmseg/upernet_fvit_shapes.py'))
-CLASSIFIER = f"""
-_base_ = ['mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py']
-default_scope = 'mmpretrain'
-custom_imports = dict(imports=['fastervit_mm'])
-model = dict(
-    type='ImageClassifier', backbone=dict(type='FasterViT', arch={TINY!r}, out_indices=(3,)),
-    neck=dict(type='GlobalAveragePooling'),
-    head=dict(type='LinearClsHead', num_classes=7, in_channels=128, topk=(1,),
-              loss=dict(type='CrossEntropyLoss')))
-"""
 
 
 @pytest.fixture(scope='module')

@@ -15,20 +15,10 @@ from fastervit_mm.engine import launch
 from fastervit_mm.insight import load_subject, subject_of
 from fastervit_mm.insight.pictures import draw_all, look
 from fastervit_mm.insight.subject import build_model
-from tests.conftest import REPO, TINY
+from tests.conftest import CLASSIFIER, REPO, TINY
 
 SEG = str(REPO / 'configs/mmseg/upernet_fvit_shapes.py')
 DET = str(REPO / 'configs/mmdet/cascade_fvit_shapes.py')
-CLASSIFIER = f"""
-_base_ = ['mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py']
-default_scope = 'mmpretrain'
-custom_imports = dict(imports=['fastervit_mm'])
-model = dict(
-    type='ImageClassifier', backbone=dict(type='FasterViT', arch={TINY!r}, out_indices=(3,)),
-    neck=dict(type='GlobalAveragePooling'),
-    head=dict(type='LinearClsHead', num_classes=1000, in_channels=128,
-              loss=dict(type='CrossEntropyLoss')))
-"""
 
 
 @pytest.fixture(scope='module')
