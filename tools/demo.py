@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
 
-from fastervit_mm.engine.demo import run_demo  # noqa: E402
+from fastervit_mm.apis.demo import run_demo  # noqa: E402
 
 
 def parse_args():

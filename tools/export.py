@@ -11,10 +11,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is 
 from mmengine.config import DictAction  # noqa: E402
 from rich.console import Console  # noqa: E402
 
-from fastervit_mm import deploy  # noqa: E402
-from fastervit_mm.deploy.check import SIZES, TOLERANCE, print_metrics  # noqa: E402
-from fastervit_mm.deploy.export import OPSET, PARTS  # noqa: E402
-from fastervit_mm.deploy.quantize import METHODS, calibration_images  # noqa: E402
+from fastervit_mm import export  # noqa: E402
+from fastervit_mm.export.check import SIZES, TOLERANCE, print_metrics  # noqa: E402
+from fastervit_mm.export.parts import PARTS
+from fastervit_mm.export.writing import OPSET  # noqa: E402
+from fastervit_mm.export.quantize import METHODS, calibration_images  # noqa: E402
 from fastervit_mm.engine import launch  # noqa: E402
 from fastervit_mm.engine.checks import ConfigError  # noqa: E402
 from fastervit_mm.weights import CheckpointError  # noqa: E402
@@ -67,24 +68,24 @@ def main():
     warnings.simplefilter('ignore')
     try:
         sys.exit(run(args))
-    except (deploy.ExportError, CheckpointError, ConfigError, FileNotFoundError) as error:
+    except (export.ExportError, CheckpointError, ConfigError, FileNotFoundError) as error:
         sys.exit(f'export: {error}')
 
 
 def run(args):
     console = Console()
     if args.int8 and not args.out.endswith('.onnx'):
-        raise deploy.ExportError(f'--int8: the quantizer takes .onnx, not {args.out!r}')
+        raise export.ExportError(f'--int8: the quantizer takes .onnx, not {args.out!r}')
     if args.evaluate and args.labels:
-        raise deploy.ExportError('--evaluate: metrics are computed from logits; leave --labels out')
+        raise export.ExportError('--evaluate: metrics are computed from logits; leave --labels out')
     cfg = launch.load_config(args.config, cfg_options=args.cfg_options)
-    model = deploy.load_model(cfg, args.checkpoint)
+    model = export.load_model(cfg, args.checkpoint)
     images = args.int8 and calibration_images(cfg, model, args.int8, args.calibration_images)
-    facts = deploy.export(model, args.out, args.part, args.labels, not args.no_deploy, args.opset)
+    facts = export.export(model, args.out, args.part, args.labels, not args.no_deploy, args.opset)
     console.print(f'{args.out}: {facts["part"]}, {facts["outputs"]}, {_megabytes(args.out)}',
                   highlight=False, soft_wrap=True)
-    checks = deploy.check(model, args.out, args.check_sizes, args.tolerance)
-    deploy.print_checks(checks, 'Beside PyTorch, relative', console)
+    checks = export.check(model, args.out, args.check_sizes, args.tolerance)
+    export.print_checks(checks, 'Beside PyTorch, relative', console)
     if not all(check.holds for check in checks):
         console.print(f'{args.out} does not compute what PyTorch does', highlight=False,
                       soft_wrap=True)
@@ -92,13 +93,13 @@ def run(args):
     files = {Path(args.out).suffix[1:]: args.out}
     if args.int8:
         small = args.out[:-len('.onnx')] + '.int8.onnx'
-        deploy.quantize(args.out, small, images, args.calibration)
+        export.quantize(args.out, small, images, args.calibration)
         console.print(f'{small}: {_megabytes(small)}', highlight=False, soft_wrap=True)
-        deploy.print_checks(deploy.check(model, small, args.check_sizes, None),
+        export.print_checks(export.check(model, small, args.check_sizes, None),
                             'int8 beside PyTorch, relative, on noise', console)
         files['int8'] = small
     if args.evaluate:
-        print_metrics(deploy.evaluate(cfg, args.checkpoint, files), console)
+        print_metrics(export.evaluate(cfg, args.checkpoint, files), console)
     return 0
 
 

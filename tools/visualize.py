@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is 
 from mmengine.config import DictAction  # noqa: E402
 
 from fastervit_mm.insight import load_subject  # noqa: E402
-from fastervit_mm.insight.pictures import draw_all, look  # noqa: E402
+from fastervit_mm.insight.drawing import draw_all, look  # noqa: E402
 from fastervit_mm.weights import CheckpointError  # noqa: E402
 
 

@@ -11,7 +11,7 @@ from mmengine.registry import init_default_scope
 from ..engine import launch
 from ..engine.hooks import CompleteCheckpointHook
 from ..insight import attention_at, subject_of
-from ..insight.pictures import draw_place
+from ..insight.drawing import draw_place
 from ..weights import read_checkpoint
 from .finding import Trained
 

@@ -1,5 +1,5 @@
 """Speed beside the peers: :func:`run` measures; :func:`tables`, :func:`draw`, :func:`save` show."""
-from .pictures import draw
+from .charts import draw
 from .run import MODES, PRECISIONS, run, save, tables
 
 __all__ = ['MODES', 'PRECISIONS', 'draw', 'run', 'save', 'tables']

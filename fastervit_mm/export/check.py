@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from .export import Exportable
+from .parts import Exportable
 from .running import ExportedFile
 
 # (images, height, width): one and several, square and not, multiples of 32 and not, one window.

@@ -8,7 +8,8 @@ import pytest
 from mmengine.config import Config
 from mmengine.registry import DATASETS, VISUALIZERS, init_default_scope
 
-from fastervit_mm.engine import browse, launch
+from fastervit_mm.apis import browse
+from fastervit_mm.engine import launch
 from tests.conftest import REPO
 
 DET, SEG = 'mmdet/cascade_fvit_0.py', 'mmseg/upernet_fvit_0.py'

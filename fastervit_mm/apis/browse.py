@@ -12,8 +12,8 @@ from mmengine.structures import BaseDataElement, PixelData
 from mmengine.visualization import Visualizer
 from rich.progress import track
 
-from .checks import ConfigError, check_config
-from .pictures import contact_sheet
+from ..engine.checks import ConfigError, check_config
+from .contact_sheet import contact_sheet
 
 SPLITS = ('train', 'val', 'test')
 _ON_SHEET = 12  # more would be too small to see

@@ -13,8 +13,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from . import launch
-from .pictures import contact_sheet
+from ..engine import launch
+from .contact_sheet import contact_sheet
 
 
 def run_demo(config: str, work_dir: str) -> Dict[str, float]:

@@ -3,10 +3,11 @@
 Importing this registers the hook that tests a network by its exported file.
 """
 from .check import check, evaluate, print_checks
-from .export import ExportError, choose_part, export, load_model
 from .hook import ExportedHook
+from .parts import ExportError, choose_part
 from .quantize import quantize
 from .running import ExportedFile
+from .writing import export
 
 __all__ = ['ExportError', 'ExportedFile', 'ExportedHook', 'check', 'choose_part', 'evaluate',
-           'export', 'load_model', 'print_checks', 'quantize']
+           'export', 'print_checks', 'quantize']

@@ -11,7 +11,8 @@ from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from .export import INPUT, ExportError
+from .parts import ExportError
+from .writing import INPUT
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 # onnxruntime's entropy method counts into fewer bins than it quantizes to: it changed no range.

@@ -18,17 +18,16 @@ from onnx import TensorProto, helper
 from PIL import Image
 from torch import nn
 
-from fastervit_mm import FasterViT, deploy
-from fastervit_mm.deploy.export import (
-    AxisPooling,
+from fastervit_mm import FasterViT, export
+from fastervit_mm.export.swaps import AxisPooling, prepared
+from fastervit_mm.export.onnx_graph import (
     data_dependent_shapes,
     forbidden_ops,
     operators,
-    prepared,
 )
-from fastervit_mm.deploy.quantize import calibration_images
+from fastervit_mm.export.quantize import calibration_images
 from tests.conftest import REPO, TINY, stir
-from tests.deploy.networks import DETECTOR, SEGMENTOR, config, network, options, saved
+from tests.export.networks import DETECTOR, SEGMENTOR, config, network, options, saved
 
 # One image and two; square and not; multiples of 32 and not; one window, and several.
 SIZES = [(1, 160, 160), (2, 224, 320), (1, 97, 150), (2, 131, 333), (1, 32, 32), (2, 64, 448)]
@@ -90,7 +89,7 @@ def int8_file(tool, folder):
 
 
 def test_one_file_takes_images_of_every_number_and_size(onnx_file, segmentor):
-    checks = deploy.check(segmentor, onnx_file, SIZES)
+    checks = export.check(segmentor, onnx_file, SIZES)
     assert [c.size for c in checks] == SIZES
     assert all(c.shape == (c.size[0], 5, *c.size[1:]) for c in checks)
     # A hundredth of what is allowed: more would be a mistake, not rounding.
@@ -105,7 +104,7 @@ def test_the_file_says_that_sizes_are_free(onnx_file):
 
 
 def test_the_file_says_how_pictures_are_normalised(onnx_file, cfg):
-    facts = deploy.ExportedFile(onnx_file).facts
+    facts = export.ExportedFile(onnx_file).facts
     assert json.loads(facts['mean']) == pytest.approx(cfg.model.data_preprocessor.mean)
     assert json.loads(facts['std']) == pytest.approx(cfg.model.data_preprocessor.std)
     assert (facts['channel_order'], facts['part']) == ('RGB', 'whole')
@@ -118,7 +117,7 @@ def test_other_weights_do_not_pass(onnx_file, segmentor):
         other = copy.deepcopy(segmentor)
         with torch.no_grad():
             find(other).mul_(1.5)
-        checks = deploy.check(other, onnx_file, SIZES[:2])
+        checks = export.check(other, onnx_file, SIZES[:2])
         assert not any(c.holds for c in checks)
 
 
@@ -126,7 +125,7 @@ def test_not_a_number_does_not_pass(onnx_file, segmentor):
     other = copy.deepcopy(segmentor)
     with torch.no_grad():
         other.decode_head.conv_seg.bias[0] = float('nan')
-    assert not any(c.holds for c in deploy.check(other, onnx_file, SIZES[:1]))
+    assert not any(c.holds for c in export.check(other, onnx_file, SIZES[:1]))
 
 
 def test_the_graph_keeps_to_what_tensorrt_takes(onnx_file):
@@ -187,8 +186,8 @@ class _CutsByContent(nn.Module):
 def test_a_network_whose_shapes_follow_from_pixels_is_refused(planted, says, tmp_path):
     backbone = FasterViT(TINY, out_indices=(0, )).eval()
     backbone.out_norms['0'] = planted()
-    with pytest.raises(deploy.ExportError, match=says):
-        deploy.export(backbone, str(tmp_path / 'planted.onnx'))
+    with pytest.raises(export.ExportError, match=says):
+        export.export(backbone, str(tmp_path / 'planted.onnx'))
     assert not os.listdir(tmp_path)
 
 
@@ -256,7 +255,7 @@ def test_int8_quantizes_convolutions_and_linear_layers(onnx_file, int8_file, seg
 
 
 def test_int8_stays_near_and_is_not_the_same(int8_file, folder, cfg, segmentor):
-    file = deploy.ExportedFile(int8_file)
+    file = export.ExportedFile(int8_file)
     assert 'minmax' in file.facts['int8'] and file.facts['part'] == 'whole'
     for image in calibration_images(cfg, segmentor, str(folder / 'calibration')):
         for size in (image.shape[2:], (97, 150)):
@@ -278,9 +277,9 @@ def test_calibration_sees_pictures_as_the_network_does(folder, cfg, segmentor, t
             (10, 100, 200), cfg.model.data_preprocessor.mean, cfg.model.data_preprocessor.std)):
         assert image[0, channel].mean().item() == pytest.approx((value - mean) / std, abs=1e-4)
     (tmp_path / 'torn.png').write_bytes(b'no picture')
-    with pytest.raises(deploy.ExportError, match='torn.png'):
+    with pytest.raises(export.ExportError, match='torn.png'):
         list(calibration_images(cfg, segmentor, str(tmp_path)))
-    with pytest.raises(deploy.ExportError, match='holds no picture'):
+    with pytest.raises(export.ExportError, match='holds no picture'):
         calibration_images(cfg, segmentor, str(folder / 'run'))
 
 
@@ -303,7 +302,7 @@ def test_the_tool_says_what_holds_and_what_int8_costs(tool):
 def test_metrics_are_those_of_the_file(tool, onnx_file, folder, cfg):
     """Another network is tested with the file in its place: the file's metrics come out."""
     other = saved(network(cfg, seed=1), folder / 'other.pth')
-    found = deploy.evaluate(cfg, str(other), dict(onnx=onnx_file))
+    found = export.evaluate(cfg, str(other), dict(onnx=onnx_file))
     assert found['onnx']['aAcc'] == pytest.approx(metrics(tool)['aAcc'][0], abs=0.02)
     assert abs(found['onnx']['aAcc'] - found['PyTorch']['aAcc']) > 0.1
 
@@ -364,9 +363,9 @@ def test_torch_export_of_labels(cfg, tmp_path):
         logits = segmentor.encode_decode(image, [dict(img_shape=(97, 150))])
         segmentor.decode_head.conv_seg.bias -= logits.mean(dim=(0, 2, 3))
     path = str(tmp_path / 'labels.pt2')
-    deploy.export(segmentor, path, labels=True)
-    file = deploy.ExportedFile(path)
-    checks = deploy.check(segmentor, file, SIZES)
+    export.export(segmentor, path, labels=True)
+    file = export.ExportedFile(path)
+    checks = export.check(segmentor, file, SIZES)
     assert {c.output for c in checks} == {'labels'} and all(c.holds for c in checks)
     labels, = file(image)
     assert labels.shape == (1, 97, 150) and len(labels.unique()) == 5
@@ -376,8 +375,8 @@ def test_torch_export_of_a_detector_up_to_its_neck(tmp_path, monkeypatch, capsys
     """The tool's exit status is 1 where it does not hold, here 1e-12 in float32."""
     detector = network(config(DETECTOR, tmp_path))
     checkpoint, path = saved(detector, tmp_path / 'det.pth'), str(tmp_path / 'det.pt2')
-    with pytest.raises(deploy.ExportError, match='features'):
-        deploy.export(detector, path, 'whole')
+    with pytest.raises(export.ExportError, match='features'):
+        export.export(detector, path, 'whole')
     code = main(monkeypatch, DETECTOR['config'], checkpoint, path, '--no-deploy', '--tolerance',
                 '1e-12', '--check-sizes', '2x97x150', '--cfg-options',
                 *(f'{k}={_written(v)}' for k, v in options(DETECTOR).items()))
@@ -390,7 +389,7 @@ def test_torch_export_of_a_detector_up_to_its_neck(tmp_path, monkeypatch, capsys
     image = torch.randn(2, 3, 131, 333)
     with torch.no_grad():
         expected = detector.extract_feat(image)
-    hook = deploy.ExportedHook(path)
+    hook = export.ExportedHook(path)
     file = hook.file
     assert (file.facts['part'], file.facts['deployed']) == ('features', 'False')
     # In an evaluation the file's features reach the heads, whatever network is around it.
@@ -401,8 +400,8 @@ def test_torch_export_of_a_detector_up_to_its_neck(tmp_path, monkeypatch, capsys
     assert len(got) == len(expected) == 5
     assert all(g.shape == e.shape and (g - e).abs().max() < 1e-4 * e.abs().max()
                for g, e in zip(got, expected))
-    assert all(c.holds for c in deploy.check(detector, file, SIZES))
-    with pytest.raises(deploy.ExportError, match=r'does not take images of \(1, 3, 31, 64\)'):
+    assert all(c.holds for c in export.check(detector, file, SIZES))
+    with pytest.raises(export.ExportError, match=r'does not take images of \(1, 3, 31, 64\)'):
         file(torch.zeros(1, 3, 31, 64))
 
 
@@ -414,7 +413,7 @@ def test_backbones_of_other_shapes(settings, tiny_arch, tmp_path):
     backbone = FasterViT(arch, **settings)
     stir(backbone)
     path = str(tmp_path / 'backbone.pt2')
-    deploy.export(backbone.eval(), path)
-    checks = deploy.check(backbone, path, SIZES)
+    export.export(backbone.eval(), path)
+    checks = export.check(backbone, path, SIZES)
     assert len(checks) == len(SIZES) * len(backbone.out_indices)
     assert all(c.holds and c.error < 1e-5 for c in checks)

@@ -6,11 +6,12 @@ from typing import Dict, List, Tuple
 import torch
 from torch import Tensor
 
-from .export import INPUT, ExportError
+from .parts import ExportError
+from .writing import INPUT
 
 
 class ExportedFile:
-    """A file written by :func:`fastervit_mm.deploy.export`: (B, C, H, W) -> a tuple of tensors.
+    """A file written by :func:`fastervit_mm.export.export`: (B, C, H, W) -> a tuple of tensors.
 
     An ``.onnx`` file is run by onnxruntime on the CPU, a ``.pt2`` file by PyTorch.
 

@@ -1,0 +1,57 @@
+"""What is in an ONNX file, and what TensorRT would not take of it."""
+from typing import List, Set
+
+# What TensorRT's parser lacks or takes with limits, or what makes a shape depend on what an image
+# shows.
+FORBIDDEN_OPS = frozenset((
+    'Compress', 'If', 'Loop', 'Mod', 'NonZero', 'NonMaxSuppression', 'OneHot', 'OptionalHasElement',
+    'Scan', 'SequenceAt', 'SequenceConstruct', 'SequenceEmpty', 'SequenceInsert', 'SplitToSequence',
+    'StringNormalizer', 'Unique'))
+# Inputs that say what shape comes out, or what is cut.
+_SHAPE_INPUTS = dict(
+    ConstantOfShape=(0, ), Expand=(1, ), Pad=(1, 3), Range=(0, 1, 2), Reshape=(1, ),
+    Resize=(1, 2, 3), Slice=(1, 2, 3, 4), Split=(1, ), Squeeze=(1, ), Tile=(1, ), TopK=(1, ),
+    Unsqueeze=(1, ))
+
+
+def operators(path: str) -> List[str]:
+    """Kinds of operators in an ONNX file, functions and subgraphs included, sorted."""
+    import onnx
+    model = onnx.load(path, load_external_data=False)
+    kinds = set()
+
+    def visit(nodes):
+        for node in nodes:
+            kinds.add(node.op_type)
+            for attribute in node.attribute:
+                for graph in (attribute.g, *attribute.graphs):
+                    visit(graph.node)
+
+    visit(model.graph.node)
+    for function in model.functions:
+        visit(function.node)
+    return sorted(kinds)
+
+
+def forbidden_ops(path: str) -> List[str]:
+    """The operators of an ONNX file that :data:`FORBIDDEN_OPS` names."""
+    return sorted(FORBIDDEN_OPS.intersection(operators(path)))
+
+
+def data_dependent_shapes(path: str) -> List[str]:
+    """Nodes of an ONNX file whose shape follows from what a picture shows, and not from its size.
+
+    Returns:
+        Each as ``'Kind (name)'``, in the graph's order.
+    """
+    import onnx
+    graph = onnx.load(path, load_external_data=False).graph
+    seen: Set[str] = {image.name for image in graph.input}  # computed from pixels
+    found = []
+    for node in graph.node:  # in topological order
+        if any(i < len(node.input) and node.input[i] in seen
+               for i in _SHAPE_INPUTS.get(node.op_type, ())):
+            found.append(f'{node.op_type} ({node.name})')
+        if node.op_type not in ('Shape', 'Size') and seen.intersection(node.input):
+            seen.update(node.output)
+    return found

@@ -1,0 +1,93 @@
+"""Which part of a network is exported, as a module of its own."""
+from typing import List, Optional, Tuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+PARTS = ('backbone', 'features', 'whole')
+
+
+class ExportError(RuntimeError):
+    """A network that cannot be exported as asked, and why."""
+
+
+def choose_part(model: nn.Module, part: Optional[str] = None) -> str:
+    """Which part of a network is exported: the one asked for, or the largest that can be.
+
+    Args:
+        model: A segmentor, detector, classifier, or a backbone alone.
+        part: ``'backbone'``, ``'features'`` (up to the neck) or ``'whole'`` (a segmentor's logits
+            or labels). Default ``'whole'`` for mmseg's encoder-decoders, ``'features'`` for
+            networks with a neck, ``'backbone'`` for others.
+
+    Raises:
+        ExportError: Where the network has no such part.
+    """
+    segments = _segments(model)
+    if part is None:
+        return 'whole' if segments else 'features' if getattr(
+            model, 'neck', None) is not None else 'backbone'
+    if part not in PARTS:
+        raise ExportError(f'part={part!r}: give one of {list(PARTS)}')
+    if part == 'whole' and not segments:
+        raise ExportError(
+            f'part=\'whole\': {type(model).__name__} is no encoder-decoder of mmseg with one '
+            'decode head. Heads of detectors choose boxes, whose number depends on the picture: '
+            'export the \'features\' and run the heads behind them')
+    if part == 'features' and getattr(model, 'neck', None) is None:
+        raise ExportError(f'part=\'features\': {type(model).__name__} has no neck; give '
+                          '\'backbone\'' + (' or \'whole\'' if segments else ''))
+    return part
+
+
+def _segments(model: nn.Module) -> bool:
+    return (hasattr(model, 'encode_decode') and hasattr(model, 'decode_head')
+            and not isinstance(model.decode_head, nn.ModuleList))
+
+
+class Exportable(nn.Module):
+    """The part of a network that is exported: (B, C, H, W), normalised -> a tuple of tensors.
+
+    Args:
+        model: A segmentor, detector, classifier, or a backbone alone.
+        part: From :func:`choose_part`.
+        labels: Return labels (B, H, W) instead of logits (B, classes, H, W).
+
+    Attributes:
+        names (list[str]): Of the outputs: ``stride4``... for maps of the backbone, ``feature0``...
+            of the neck; ``logits`` or ``labels``.
+    """
+
+    def __init__(self, model: nn.Module, part: str, labels: bool = False):
+        super().__init__()
+        if labels and part != 'whole':
+            raise ExportError(f'labels=True: labels are what a whole segmentor gives, and '
+                              f'part={part!r} is asked for')
+        self.backbone = getattr(model, 'backbone', model)
+        self.neck = None if part == 'backbone' else getattr(model, 'neck', None)
+        self.decode_head = model.decode_head if part == 'whole' else None
+        self.labels = labels
+        if labels and self.decode_head.out_channels == 1:
+            raise ExportError('labels=True: this head has one output, a threshold makes its '
+                              'labels; export the logits')
+        self.names: List[str] = []
+
+    def forward(self, images: Tensor) -> Tuple[Tensor, ...]:
+        """(B, C, H, W) -> maps, or one tensor of logits or labels at the images' size."""
+        maps = self.backbone(images)
+        if self.neck is not None:
+            maps = self.neck(maps)
+        if self.decode_head is None:
+            return tuple(maps)
+        logits = F.interpolate(self.decode_head(maps), images.shape[2:], mode='bilinear',
+                               align_corners=self.decode_head.align_corners)
+        return (logits.argmax(dim=1) if self.labels else logits, )
+
+    def name_outputs(self, number: int) -> None:
+        if self.decode_head is not None:
+            self.names = ['labels' if self.labels else 'logits']
+        elif self.neck is not None:
+            self.names = [f'feature{i}' for i in range(number)]
+        else:
+            indices = getattr(self.backbone, 'out_indices', range(number))
+            self.names = [f'stride{4 * 2**i}' for i in indices]

@@ -1,0 +1,149 @@
+"""One file for images of every size: ONNX, or PyTorch's own ``torch.export``."""
+import contextlib
+import json
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Dict, Optional, Sequence
+
+import torch
+from torch import nn
+
+from ..version import __version__
+from .onnx_graph import data_dependent_shapes, forbidden_ops
+from .parts import Exportable, ExportError, choose_part
+from .swaps import prepared
+
+OPSET = 18
+INPUT = 'images'
+_EXTERNAL = 1_900_000_000  # bytes of weights; a file of ONNX ends at 2 GiB
+
+
+def export(model: nn.Module, path: str, part: Optional[str] = None, labels: bool = False,
+           deploy: bool = True, opset: int = OPSET) -> Dict[str, str]:
+    """Write a network, or a part of it, to a file that takes images of any number and size.
+
+    Inputs are float32 images (B, channels, H, W), H and W at least 32, already normalised: the
+    mean and standard deviation are in the file's metadata.
+
+    Args:
+        model: A segmentor, detector, classifier, or a backbone alone, in evaluation mode. It is
+            not changed.
+        path: ``.onnx``, or ``.pt2`` for ``torch.export``.
+        part: As in :func:`choose_part`.
+        labels: For a whole segmentor, labels and not logits.
+        deploy: Fold the backbone first (:meth:`fastervit_mm.FasterViT.deploy`), in the copy.
+        opset: Of ONNX.
+
+    Returns:
+        The metadata that went into the file.
+
+    Raises:
+        ExportError: For what cannot be exported.
+    """
+    suffix = Path(path).suffix
+    if suffix not in ('.onnx', '.pt2'):
+        raise ExportError(f'path={str(path)!r}: give a name that ends in .onnx or .pt2')
+    folder = os.path.dirname(path) or '.'
+    if not os.path.isdir(folder):
+        raise ExportError(f'path={str(path)!r}: there is no folder {folder!r}')
+    part = choose_part(model, part)
+    network = prepared(model, part, labels, deploy)
+    program = _captured(network)
+    facts = metadata(model, network, part, deploy)
+    if suffix == '.pt2':
+        torch.export.save(program, path, extra_files={'metadata.json': json.dumps(facts)})
+    else:
+        _save_onnx(program, str(path), network.names, facts, opset)
+    return facts
+
+
+def metadata(model: nn.Module, network: Exportable, part: str, deploy: bool) -> Dict[str, str]:
+    """What whoever runs the file must know, each a text."""
+    normaliser = getattr(model, 'data_preprocessor', None)
+    mean, std = (getattr(normaliser, name, None) for name in ('mean', 'std'))
+    # Under one name or the other in the three toolboxes.
+    rgb = any(getattr(normaliser, name, normaliser is None)
+              for name in ('channel_conversion', '_channel_conversion'))
+    return dict(
+        producer=f'fastervit_mm {__version__}', part=part, outputs=json.dumps(network.names),
+        mean=json.dumps([] if mean is None else mean.flatten().tolist()),
+        std=json.dumps([] if std is None else std.flatten().tolist()),
+        channel_order='RGB' if rgb else 'BGR',
+        deployed=str(deploy))
+
+
+def _captured(network: Exportable) -> torch.export.ExportedProgram:
+    config = torch.fx.experimental._config
+    if not hasattr(config, 'backed_size_oblivious'):
+        raise ExportError(f'torch {torch.__version__}: export for all sizes needs torch 2.8 or '
+                          'newer')
+    Dim = torch.export.Dim
+    sizes = {0: Dim('batch', min=1), 2: Dim('height', min=32), 3: Dim('width', min=32)}
+    # A size that nothing else of the network could be mistaken for.
+    example = torch.zeros(2, network.backbone.in_channels, 230, 333)
+    with torch.no_grad(), _quiet(), config.patch(backed_size_oblivious=True):
+        network.name_outputs(len(network(example)))
+        # Without this setting, which torch.onnx uses too, an axis of one window or a batch of one
+        # would be another graph.
+        try:
+            return torch.export.export(network, (example, ), dynamic_shapes=(sizes, ))
+        except RuntimeError as error:
+            raise ExportError('torch.export cannot capture this network for images of every size: '
+                              f'{_first_line(error)}') from error
+
+
+def _save_onnx(program: torch.export.ExportedProgram, path: str, names: Sequence[str],
+               facts: Dict[str, str], opset: int) -> None:
+    for package in ('onnx', 'onnxscript', 'onnxruntime'):
+        try:
+            __import__(package)
+        except ModuleNotFoundError as error:
+            raise ExportError(f'{package} is not installed: pip install onnx onnxscript '
+                              'onnxruntime, or the extra [export]') from error
+    with torch.no_grad(), _quiet():
+        try:
+            onnx_program = torch.onnx.export(
+                program, dynamo=True, input_names=[INPUT], output_names=list(names),
+                opset_version=opset, verbose=False)
+        except RuntimeError as error:
+            raise ExportError(f'torch.onnx cannot write this network: {_first_line(error)}'
+                              ) from error
+    onnx_program.model.metadata_props.update(facts)
+    for node in onnx_program.model.graph.all_nodes():
+        if node.op_type == 'Clip' and len(node.inputs) == 3 and node.inputs[1] is None:
+            # Cells' numbers are limited so; TensorRT clips floats only, and takes Min of integers.
+            node.op_type = 'Min'
+            limit = node.inputs[2]
+            node.resize_inputs(2)
+            node.replace_input_with(1, limit)
+    size = sum(p.numel() * p.element_size() for p in program.state_dict.values())
+    onnx_program.save(path, external_data=size > _EXTERNAL)
+    problems = [*forbidden_ops(path), *data_dependent_shapes(path)]
+    if problems:
+        for written in (path, f'{path}.data'):
+            if os.path.exists(written):
+                os.remove(written)
+        raise ExportError(f'{path}: not kept, since TensorRT does not take what the graph holds: '
+                          f'{", ".join(problems)}')
+
+
+def _first_line(error: Exception) -> str:
+    return f'{type(error).__name__}: {str(error).strip()}'.splitlines()[0]
+
+
+@contextlib.contextmanager
+def _quiet():
+    """The exporters warn of their own insides."""
+    loggers = [logging.getLogger(name) for name in ('torch.onnx', 'onnxscript', 'onnx_ir')]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)
