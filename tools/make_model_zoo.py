@@ -15,11 +15,11 @@ HEAD = """\
 Figures marked *paper* are those of [FasterViT](https://arxiv.org/abs/2306.06189), quoted second
 hand and **not re-trained here**. No checkpoint of a detector or segmentor is published with this
 package: networks start from the authors' ImageNet weights, which are **not for commercial use**
-([licence](faq.md#licence)). A dash is a figure that nobody gives.
+([licence](faq.md#licence)). *Throughput in the paper* is its column of images a second on one A100.
+What was timed is not stated; it is not the speed of a whole detector or segmentor. A dash means that
+no figure was published.
 """
-
-
-SPEED = 'Images per Second (A100)'
+SPEED = 'Paper Throughput (im/s, one A100)'
 
 
 def parse_args():
@@ -78,7 +78,7 @@ def figures(model):
 
 
 def source(model):
-    """Whose the figures are."""
+    """Where the figures come from."""
     if not figures(model):
         return 'none'
     said = model['Metadata']['Results Source']
@@ -90,7 +90,7 @@ def source(model):
 
 
 def short(name):
-    return {SPEED: 'im/s, A100', 'Crop Size': 'crop'}[name]
+    return {SPEED: 'throughput in the paper, im/s', 'Crop Size': 'crop'}[name]
 
 
 def main():

@@ -1,6 +1,7 @@
 """Names of the published checkpoints.
 
-The weights are the authors' and under CC BY-NC-SA 4.0; they are not part of this package.
+The weights are the authors', for non-commercial use under the licence that their page states; they
+are not part of this package (``WEIGHTS_LICENSE.md``).
 """
 _ROOT = 'https://huggingface.co/ahatamiz/FasterViT/resolve/main/'
 SCHEME = 'fastervit://'
