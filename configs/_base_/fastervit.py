@@ -1,18 +1,19 @@
-# What every FasterViT config shares, whatever the task.
+# What all FasterViT configs share, for every task.
 
-# Decay pulls weights towards zero; in these it would pull a norm, a position or a scale there.
+# No weight decay on norms, biases, position MLPs and layer scales: it would pull them towards zero.
 fastervit_paramwise_cfg = dict(
     norm_decay_mult=0.,
     bias_decay_mult=0.,
     custom_keys=dict(position=dict(decay_mult=0.), layer_scale=dict(decay_mult=0.)))
 
-# SyncBN when distributed, plain BN on one process.
+# BatchNorm becomes SyncBN in distributed training and stays BatchNorm in a single process.
 sync_bn = 'torch'
 
 custom_hooks = [dict(type='CurvesHook')]
 
-# Scalars as JSON, and as TensorBoard's event files where TensorBoard is installed; memory in the
-# log on a CPU too. mmdet's and mmseg's bases have these names, so the configs above put them in.
+# Scalars are written as JSON and, where TensorBoard is installed, as its event files; the log shows
+# memory on CPUs too. mmdet's and mmseg's own bases set the plain names as well, and two bases may
+# not set the same name, so each config assigns these.
 fastervit_vis_backends = [
     dict(type='LocalVisBackend'),
     dict(type='OptionalTensorboardVisBackend'),

@@ -1,5 +1,6 @@
-# The ImageNet-21K networks at crop 640. This is 4-21k-224, whose windows (14 and 7 cells) pad maps of
-# 40 and 20 cells least; the others stand beside it.
+# UperNet with the ImageNet-21K networks, at crop 640. This config has 4-21k-224: its windows of 14
+# and 7 cells need the least padding of feature maps of 40 and 20 cells. upernet_fvit_640_*.py have
+# the others.
 _base_ = ['../_base_/upernet_ade20k.py', 'mmseg::_base_/datasets/ade20k_640x640.py']
 
 checkpoint_file = 'fastervit://4-21k-224'
