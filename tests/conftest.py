@@ -1,7 +1,9 @@
 """What several tests share."""
+import importlib.util
 import os
 import warnings
 from pathlib import Path
+from types import ModuleType
 
 # Tests run side by side (pytest-xdist) share the processors: more threads than its share would
 # have each worker, and each run that it starts, wait for the others. Before torch counts them.
@@ -11,10 +13,15 @@ if (workers := int(os.environ.get('PYTEST_XDIST_WORKER_COUNT', 1))) > 1:
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+from tests import samples  # noqa: E402
+
 REPO = Path(__file__).resolve().parents[1]
-SHARED = REPO.parent / 'shared'
 
 os.environ.setdefault('MPLBACKEND', 'Agg')
+
+
+def pytest_report_header():
+    return f'samples: {samples.describe()}'
 
 
 def pytest_collection_modifyitems(items):
@@ -64,20 +71,28 @@ def stir(model: torch.nn.Module) -> None:
 
 
 @pytest.fixture(scope='session')
-def tiny_coco() -> Path:
-    return _sample('tiny_coco')
+def tiny_coco(session_folder) -> Path:
+    return samples.get('tiny_coco', session_folder)
 
 
 @pytest.fixture(scope='session')
-def tiny_ade20k() -> Path:
-    return _sample('ade20k_tiny')
+def tiny_ade20k(session_folder) -> Path:
+    return samples.get('ade20k_tiny', session_folder)
 
 
-def _sample(name: str) -> Path:
-    folder = SHARED / 'data' / name
-    assert folder.is_dir(), (f'{folder} is missing: the real samples lie beside the repository, '
-                             'here and in CI; clone next to them to run this test')
-    return folder
+@pytest.fixture(scope='session')
+def session_folder(tmp_path_factory) -> Path:
+    """One folder for all workers of pytest-xdist."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if 'PYTEST_XDIST_WORKER' in os.environ else folder
+
+
+def load_make_env() -> ModuleType:
+    """tools/make_env.py as a module of its own."""
+    spec = importlib.util.spec_from_file_location('make_env', REPO / 'tools' / 'make_env.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 TINY = dict(embed_dim=16, stem_channels=8, depths=(1, 2, 2, 1), num_heads=(1, 1, 2, 4),
