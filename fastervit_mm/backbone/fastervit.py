@@ -8,6 +8,7 @@ from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from .names import is_authors, rename_authors
 from .stages import ConvStage, Downsample, Stem, TransformerStage
 from .variants import resolve_variant
 
@@ -39,7 +40,7 @@ class FasterViT(BaseModule):
         drop_path_rate: Stochastic depth of the last block, growing linearly from 0 over the
             blocks of all stages. Default the variant's ImageNet rate.
         frozen_stages: -1 freezes nothing; 0 the stem; n also the first n stages, each with the
-            downsampling behind it. Frozen parts are in evaluation mode and need no gradient.
+            downsampling after it. Frozen parts are in evaluation mode and need no gradient.
             The output norms stay trainable: no published file holds them, and frozen as they
             begin they would do nothing. Default -1.
         norm_eval: Keep every BatchNorm on its running statistics in training. Default False.
@@ -126,7 +127,6 @@ class FasterViT(BaseModule):
         self.out_norms = nn.ModuleDict({
             str(i): OUT_NORMS[out_norm](width) if out_norm else nn.Identity()
             for i, width in zip(out_indices, self.out_channels)})
-        self.deployed = False
         self._freeze()
 
     def forward(self, x: Tensor) -> Tuple[Tensor, ...]:
@@ -139,52 +139,64 @@ class FasterViT(BaseModule):
                              'image by 32, so height and width must be at least 32')
         outs = []
         # Channels last from the stem to the norms: a map's cells are tokens without a copy, and
-        # convolutions need not turn maps around. The weights may stay as they are.
+        # convolutions need not permute. The weights may stay as they are.
         x = self.stem(x)
         for i, stage in enumerate(self.stages):
             if i > 0:
                 x = self.downsamples[i - 1](x)
             x = stage(x)
             if i in self.out_indices:
-                outs.append(_dense(self.out_norms[str(i)](x)))
+                # mmcv's RoIAlign reads every map as (B, C, H, W) in memory; channels-last maps would
+                # stay so through an FPN, and detectors would see scrambled features.
+                outs.append(self.out_norms[str(i)](x).clone(
+                    memory_format=torch.contiguous_format))
         return tuple(outs)
 
-    def deploy(self) -> 'FasterViT':
+    @property
+    def deployed(self) -> bool:
+        """Whether :meth:`switch_to_deploy` was called."""
+        return isinstance(self.stem.norm1, nn.Identity)
+
+    def switch_to_deploy(self) -> 'FasterViT':
         """Make inference faster, in place; nothing undoes it. Returns self.
 
-        BatchNorms and layer scales are folded into the weights in front of them, the position terms
-        of windows become constants, those of carriers are kept for an image size without looking
-        at the weights, and convolutions take the channels-last layout where that is faster. Outputs
-        stay within 1e-4, relative. Load the weights first and cast (``.bfloat16()``) afterwards. A
-        detector or segmentor that holds this backbone goes on working; training and loading a
-        checkpoint do not.
+        BatchNorms and layer scales are folded into the weights before them, the position terms of
+        windows become constants, those of carriers are kept for the last size of image, heads whose
+        width is no multiple of 8 are padded in their weights, and convolutions take the
+        channels-last layout. Outputs stay within 1e-4, relative. Load the weights first and cast
+        (``.bfloat16()``) afterwards. A detector or segmentor that holds this backbone goes on
+        working; training and loading a checkpoint do not.
+
+        OpenMMLab's name for this; timm's ``reparameterize_model`` calls it too.
 
         Raises:
             RuntimeError: In training mode, where running statistics are not what is computed with.
         """
         if self.training:
-            raise RuntimeError('deploy() in training mode: running statistics would be folded in '
-                               'that training does not use; call eval() first')
-        if not self.deployed:
-            for module in list(self.modules()):
-                if module is not self and hasattr(module, 'deploy'):
-                    module.deploy()
-            self.requires_grad_(False)
-            self.to(memory_format=torch.channels_last)
-            self.deployed = True
-        return self
+            raise RuntimeError('switch_to_deploy() in training mode: running statistics would be '
+                               'folded in that training does not use; call eval() first')
+        for module in [m for m in self.modules() if m is not self]:
+            if hasattr(module, 'switch_to_deploy'):
+                module.switch_to_deploy()
+        self.requires_grad_(False)
+        return self.to(memory_format=torch.channels_last)
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         if self.deployed:
-            raise RuntimeError('deploy() has folded this backbone\'s weights, and a checkpoint no '
-                               'longer fits: load it first, then call deploy()')
+            raise RuntimeError('switch_to_deploy() has folded this backbone\'s weights, and a '
+                               'checkpoint no longer fits: load it first, then deploy')
+        if is_authors(state_dict, prefix):
+            rename_authors(state_dict, prefix)
+            # No file of the authors holds the output norms; they stay as they are.
+            for name, tensor in self.out_norms.state_dict(prefix=f'{prefix}out_norms.').items():
+                state_dict.setdefault(name, tensor)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def train(self, mode: bool = True):
         """As ``nn.Module.train``, with frozen parts and, where asked for, norms in evaluation."""
         if mode and self.deployed:
-            raise RuntimeError('deploy() has folded this backbone\'s BatchNorms: it cannot be '
-                               'trained. Build another and load the checkpoint')
+            raise RuntimeError('switch_to_deploy() has folded this backbone\'s BatchNorms: it '
+                               'cannot be trained. Build another and load the checkpoint')
         super().train(mode)
         self._freeze()
         if mode and self.norm_eval:
@@ -200,16 +212,6 @@ class FasterViT(BaseModule):
         for part in frozen:
             part.eval()
             part.requires_grad_(False)
-
-
-def _dense(x: Tensor) -> Tensor:
-    """In (B, C, H, W) order in memory too: mmcv's RoIAlign reads any map as if it were.
-
-    Channels-last maps would stay so through an FPN, and detectors would see scrambled features.
-    """
-    # A clone asks nothing of the sizes when compiling.
-    return x.clone(memory_format=torch.contiguous_format) if torch.compiler.is_compiling() else (
-        x.contiguous())
 
 
 def _checked_out_indices(out_indices: Sequence[int]) -> Tuple[int, ...]:

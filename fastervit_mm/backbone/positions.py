@@ -1,29 +1,92 @@
-"""The two position terms, each a small MLP over grid coordinates.
+"""Where tokens are, and the two position terms, each a small MLP over coordinates.
 
-Both follow the real grid ``(h, w)`` that travels with the tokens, one axis at a time, so a grid of
-any shape works and a square one gives the authors' values. An axis of one cell has the single
-coordinate 0.
+Both terms follow the real grid, one axis at a time, so a grid of any shape works and a square one
+gives the authors' values. An axis of one cell has the single coordinate 0.
 """
-from typing import Iterator, Optional, Tuple
+from typing import NamedTuple, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
 from timm.layers import Mlp
 from torch import Tensor, nn
 
-Grid = Tuple[int, int]
+from .windows import Grid
+
+_DENSE_TOKENS = 1024  # with more, the bias of all pairs would be the largest tensor of the network
 _ALIGNMENT = 8  # of a row of attention bias, in elements: the fused kernels of GPUs want it
 
 
-class PositionTerm(nn.Module):
-    """An MLP over coordinates whose output is kept while nothing can have changed it.
+class Places(NamedTuple):
+    """Tokens of ``rows x columns`` windows with ``size x size`` tokens each, in window order.
 
-    In evaluation, without gradients, the term of the last grid is kept. It is computed anew after
-    ``train()``, ``eval()``, ``.to()``, ``load_state_dict``, a copy, an in-place change of a weight
-    (an optimizer step) or a change of grid, device or dtype. What PyTorch cannot tell is a write
-    through ``.data``. mmengine's averaged models write so, to parameters that need no gradient;
-    for such parameters nothing is kept. One entry only, so memory does not grow with the number
-    of image sizes seen. Once :meth:`fix` was called, weights no longer count.
+    Window order: windows in raster order, and in each its tokens in raster order.
+
+    Attributes:
+        windows: Rows and columns of windows.
+        size: Tokens along one side of a window.
+        num_prefix: Tokens before all others that have no place: carriers that ride along.
+        coordinates: (N, 2), row and column of each token, -1 to 1 about the middle of the grid:
+            index ``i`` of ``n`` becomes ``(i - n // 2) / (n // 2)``. None until :meth:`filled`,
+            as the two below.
+        offsets: (M, 2), every offset between two tokens, rows before columns, M = (2h - 1)(2w - 1)
+            on a grid of h x w: ``d`` along an axis of ``n`` becomes ``t = 8 d / (n - 1)``, then
+            ``sign(t) log2(1 + |t|) / 3`` (Swin V2, eq. 4).
+        pairs: (P + N, at least P + N), the number in ``offsets`` of each query and key, and M where
+            one of them has no place. None for more than 1024 tokens, outside of a compiled graph.
+    """
+    windows: Grid
+    size: int
+    num_prefix: int = 0
+    coordinates: Optional[Tensor] = None
+    offsets: Optional[Tensor] = None
+    pairs: Optional[Tensor] = None
+
+    @property
+    def grid(self) -> Grid:
+        """Height and width of the grid, in tokens."""
+        return self.windows[0] * self.size, self.windows[1] * self.size
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether the bias of all pairs of tokens is worth its memory."""
+        # One graph for all sizes, when compiling: no question about them, no loop over them.
+        return (torch.compiler.is_compiling()
+                or self.num_prefix > 0 or self.grid[0] * self.grid[1] <= _DENSE_TOKENS)
+
+    def filled(self, device: torch.device) -> 'Places':
+        """The same with its tensors."""
+        h, w = self.grid
+        row, column = (torch.arange(n, device=device) for n in (h, w))
+        coordinates = self._in_window_order(
+            (row - h // 2) / max(h // 2, 1), (column - w // 2) / max(w // 2, 1))
+        offsets = torch.stack(torch.meshgrid(
+            _log_offsets(h, device), _log_offsets(w, device), indexing='ij'), -1).view(-1, 2)
+        pairs = None
+        if self.is_dense:
+            row, column = self._in_window_order(row, column).unbind(-1)
+            pairs = ((row[:, None] - row + (h - 1)) * (2 * w - 1)
+                     + (column[:, None] - column + (w - 1)))
+            if self.num_prefix:
+                before = self.num_prefix
+                aligned = -(before + h * w) % _ALIGNMENT
+                pairs = F.pad(pairs, (before, aligned, before, 0), value=(2 * h - 1) * (2 * w - 1))
+        return self._replace(coordinates=coordinates, offsets=offsets, pairs=pairs)
+
+    def _in_window_order(self, row: Tensor, column: Tensor) -> Tensor:
+        """(h,), (w,) -> (N, 2), what belongs to each token's row and column."""
+        shape = (*self.windows, self.size, self.size)
+        row = row.view(shape[0], 1, self.size, 1).expand(shape)
+        column = column.view(1, shape[1], 1, self.size).expand(shape)
+        return torch.stack((row, column), -1).view(-1, 2)
+
+
+def _log_offsets(n: int, device: torch.device) -> Tensor:
+    t = torch.arange(-(n - 1), n, device=device) * 8 / max(n - 1, 1)
+    return t.sign() * torch.log2(1 + t.abs()) / 3
+
+
+class PositionTerm(nn.Module):
+    """An MLP over pairs of coordinates.
 
     Args:
         out_features: Width of the MLP's output.
@@ -33,104 +96,35 @@ class PositionTerm(nn.Module):
     def __init__(self, out_features: int, hidden_features: int = 512):
         super().__init__()
         self.mlp = Mlp(2, hidden_features, out_features, act_layer=nn.ReLU, bias=(True, False))
-        self._kept: Optional[tuple] = None
-        self._fixed = False
-        self._constant_key: Optional[tuple] = None
-        # In no checkpoint; moves and casts with the module.
-        self.register_buffer('_constant', None, persistent=False)
 
-    def coordinates_to_features(self, rows: Tensor, columns: Tensor) -> Tensor:
-        """(h,), (w,) -> (h, w, out_features), in float32 whatever the weights are.
+    def features(self, pairs: Tensor) -> Tensor:
+        """(N, 2) -> (N, out_features), in float32 whatever the weights are.
 
         In 16 bits neighbouring cells of a large grid would share a coordinate.
         """
-        pairs = torch.stack(torch.meshgrid(rows, columns, indexing='ij'), dim=-1)
         first, second = self.mlp.fc1, self.mlp.fc2
         dtype = torch.promote_types(first.weight.dtype, torch.float32)
         with torch.autocast(pairs.device.type, enabled=False):
             hidden = F.linear(pairs.to(dtype), first.weight.to(dtype), first.bias.to(dtype))
             return F.linear(hidden.relu(), second.weight.to(dtype))
 
-    @torch.no_grad()
-    def fix(self, *place) -> None:
-        """Compute the term from now on as if its weights could never change.
-
-        Args:
-            place: Arguments of a call but for its type; that call's term becomes a constant, in a
-                compiled graph too.
-        """
-        self.forget()
-        self._fixed = True
-        if place:
-            self._constant = self._compute(*place)
-            self._constant_key = place
-
-    def _remember(self, dtype: torch.dtype, *place) -> Tensor:
-        """``_compute(*place)`` in ``dtype``, or what it gave last time if that must be the same."""
-        if self._constant is not None and place == self._constant_key:
-            return self._constant.to(dtype)
-        # A traced graph must hold the computation itself: a kept tensor would become a constant.
-        if (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling()
-                or torch.jit.is_tracing()):
-            return self._compute(*place).to(dtype)
-        weights = list(self.mlp.parameters())
-        if weights[0].is_inference() or not (self._fixed or all(
-                p.requires_grad for p in weights)):
-            return self._compute(*place).to(dtype)
-        key = (place, dtype, *((p.data_ptr(), p._version, p.device) for p in weights))
-        if self._kept is None or self._kept[0] != key:
-            self._kept = (key, self._compute(*place).to(dtype))
-        return self._kept[1]
-
-    def _compute(self, *place) -> Tensor:
-        raise NotImplementedError
-
-    def forget(self) -> None:
-        """Drop the kept term."""
-        self._kept = None
-
-    def train(self, mode: bool = True):
-        self.forget()
-        return super().train(mode)
-
-    def _apply(self, fn, recurse=True):
-        self.forget()
-        return super()._apply(fn, recurse)
-
-    def _load_from_state_dict(self, *args, **kwargs):
-        self.forget()
-        return super()._load_from_state_dict(*args, **kwargs)
-
-    def __getstate__(self):
-        # deepcopy and pickle go through here: a copy lives on with weights of its own.
-        return {**self.__dict__, '_kept': None}
-
 
 class AbsolutePosition(PositionTerm):
-    """Position embedding of tokens on a grid (paper section 3.3).
-
-    Cell ``i`` of an axis of ``n`` cells has the coordinate ``(i - n // 2) / (n // 2)``.
+    """Position embedding of tokens (paper section 3.3).
 
     Args:
         dim: Width of the tokens.
     """
 
-    def forward(self, grid: Grid, dtype: torch.dtype) -> Tensor:
-        """(h, w) -> (h * w, dim), raster order."""
-        return self._remember(dtype, grid)
-
-    def _compute(self, grid: Grid) -> Tensor:
-        device = self.mlp.fc1.weight.device
-        rows, columns = (
-            (torch.arange(n, device=device) - n // 2) / max(n // 2, 1) for n in grid)
-        return self.coordinates_to_features(rows, columns).flatten(0, 1)
+    def forward(self, places: Places, dtype: torch.dtype) -> Tensor:
+        """N tokens -> (N, dim)."""
+        return self.features(places.coordinates).to(dtype)
 
 
 class RelativePositionBias(PositionTerm):
     """Bias of attention logits from the offset between query and key (Swin V2, eq. 3 and 4).
 
-    An offset ``d`` along an axis of ``n`` cells becomes ``t = 8 d / (n - 1)``, then
-    ``sign(t) log2(1 + |t|) / 3``; the bias is ``16 sigmoid(MLP(rows, columns))``.
+    It is ``16 sigmoid(MLP(offset))``.
 
     Args:
         num_heads: Attention heads; each has its own bias.
@@ -139,53 +133,69 @@ class RelativePositionBias(PositionTerm):
     def __init__(self, num_heads: int):
         super().__init__(num_heads)
 
-    def forward(self, grid: Grid, dtype: torch.dtype, num_prefix: int = 0) -> Tensor:
-        """(h, w) -> (num_heads, N, N) with N = num_prefix + h * w.
+    def forward(self, places: Places, dtype: torch.dtype) -> Tensor:
+        """N tokens -> (num_heads, N, N), those without a place included.
 
-        The first ``num_prefix`` rows and columns are 0: carrier tokens riding in front of a
-        window's own tokens have no offset to them.
+        Their rows and columns are 0: a carrier that rides along has no offset to a cell. Rows may
+        be longer in memory than they are in shape.
         """
-        bias = self._remember(dtype, grid, num_prefix)
-        # Rows are padded in memory and not in shape.
-        return bias[..., :num_prefix + grid[0] * grid[1]]
+        table = F.pad(self.table(places), (0, 1))  # 0 for pairs without an offset
+        return table[:, places.pairs].to(dtype)[..., :places.pairs.shape[0]]
 
-    def bands(self, grid: Grid, dtype: torch.dtype, rows: int) -> Iterator[Tensor]:
-        """(h, w) -> (num_heads, up to rows * w, h * w), the last query first.
+    def table(self, places: Places) -> Tensor:
+        """N tokens on a grid of h x w -> (num_heads, (2h - 1)(2w - 1)): the bias of every offset."""
+        return 16 * self.features(places.offsets).t().sigmoid()
 
-        For grids whose whole bias would not be worth its memory; nothing is kept.
-        """
-        h, w = grid
-        # Of the table turned around, the biases of a query are one block, and those of the query
-        # before it start one further on. Copying blocks takes a tenth of looking up every pair.
-        blocks = self._table(grid).flip(1, 2).unfold(1, h, 1).unfold(2, w, 1)
-        for first in range(0, h, rows):
-            band = blocks[:, first:first + rows]
-            yield band.reshape(band.shape[0], -1, h * w).to(dtype)
 
-    def _compute(self, grid: Grid, num_prefix: int) -> Tensor:
-        h, w = grid
-        bias = self._spread(self._table(grid), grid)
-        # A compiler aligns for itself; whether a size is a multiple would be a question to it.
-        align = 0 if torch.compiler.is_compiling() else -(num_prefix + h * w) % _ALIGNMENT
-        return F.pad(bias, (num_prefix, align, num_prefix, 0))
+class Constant(nn.Module):
+    """A term that was computed once and for all: what deployment puts in the place of a term.
 
-    def _table(self, grid: Grid) -> Tensor:
-        """(h, w) -> (num_heads, 2h - 1, 2w - 1): the bias of every offset."""
-        device = self.mlp.fc1.weight.device
-        features = self.coordinates_to_features(*(self._log_offsets(n, device) for n in grid))
-        return 16 * features.permute(2, 0, 1).sigmoid()
+    Args:
+        value: The term.
+    """
 
-    @staticmethod
-    def _spread(table: Tensor, grid: Grid) -> Tensor:
-        """(num_heads, 2h - 1, 2w - 1) -> (num_heads, h * w, h * w)."""
-        h, w = grid
-        rows, columns = (torch.arange(n, device=table.device) for n in grid)
-        row_offset = rows[:, None] - rows + (h - 1)
-        column_offset = columns[:, None] - columns + (w - 1)
-        bias = table[:, row_offset[:, None, :, None], column_offset[None, :, None, :]]
-        return bias.flatten(3, 4).flatten(1, 2)  # (heads, h, w, h, w) flattened
+    def __init__(self, value: Tensor):
+        super().__init__()
+        # In no checkpoint; moves and casts with the module.
+        self.register_buffer('value', value, persistent=False)
 
-    @staticmethod
-    def _log_offsets(n: int, device: torch.device) -> Tensor:
-        t = torch.arange(-(n - 1), n, device=device) * 8 / max(n - 1, 1)
-        return t.sign() * torch.log2(1 + t.abs()) / 3
+    def forward(self, places: Places, dtype: torch.dtype) -> Tensor:
+        return self.value.to(dtype)
+
+
+class Kept(nn.Module):
+    """A term of a deployed network that follows the image, kept for the last size of image.
+
+    Weights of a deployed network do not change, so a term depends on places, type and device
+    alone. One is kept: memory does not grow with the number of sizes seen.
+
+    Args:
+        term: What computes it.
+    """
+
+    def __init__(self, term: PositionTerm):
+        super().__init__()
+        self.term = term
+        self._kept: Optional[Tuple[tuple, Tensor]] = None
+
+    def forward(self, places: Places, dtype: torch.dtype) -> Tensor:
+        device = self.term.mlp.fc1.weight.device
+        if torch.compiler.is_compiling():  # the graph holds the computation, for every size
+            return self.term(places.filled(device), dtype)
+        key = (places[:3], dtype, device)
+        if self._kept is None or self._kept[0] != key:
+            # An ordinary tensor, also where the first call is in inference mode.
+            with torch.inference_mode(False), torch.no_grad():
+                self._kept = (key, self.term(places.filled(device), dtype))
+        return self._kept[1]
+
+    def table(self, places: Places) -> Tensor:
+        """As :meth:`RelativePositionBias.table`; not kept."""
+        return self.term.table(places.filled(self.term.mlp.fc1.weight.device))
+
+    def _apply(self, fn, recurse=True):
+        self._kept = None  # a cast may round the weights
+        return super()._apply(fn, recurse)
+
+    def __getstate__(self):
+        return {**self.__dict__, '_kept': None}

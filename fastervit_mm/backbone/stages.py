@@ -1,17 +1,16 @@
 """The two kinds of stage: convolutional at high resolution, transformer at low."""
-from contextlib import contextmanager, nullcontext
-from typing import Callable, Optional, Sequence
+from typing import Optional, Sequence
 
 import torch
-import torch.nn.functional as F
 from timm.layers import DropPath, LayerNorm2d
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torch.utils.checkpoint import checkpoint
 
+from . import windows
 from .attention import HierarchicalBlock, WindowBlock
-from .carriers import CarrierInitialiser, raster_to_windows, windows_to_raster
+from .carriers import CarrierInitialiser
+from .folding import fold_norms
+from .positions import Places
+from .recomputing import run
 
 
 class Stem(nn.Sequential):
@@ -25,8 +24,8 @@ class Stem(nn.Sequential):
 
     def __init__(self, in_channels: int, mid_channels: int, dim: int):
         super().__init__()
-        # A weight in channels-last order turns the map around by itself, and the image need not be
-        # copied and kept for the backward pass.
+        # With a weight in channels-last order the feature map comes out channels-last, and the image
+        # need not be copied and kept for the backward pass.
         self.conv1 = nn.Conv2d(in_channels, mid_channels, 3, stride=2, padding=1, bias=False).to(
             memory_format=torch.channels_last)
         self.norm1 = nn.BatchNorm2d(mid_channels, eps=1e-4)
@@ -35,9 +34,9 @@ class Stem(nn.Sequential):
         self.norm2 = nn.BatchNorm2d(dim, eps=1e-4)
         self.act2 = nn.ReLU(inplace=True)
 
-    def deploy(self) -> None:
-        """Fold the BatchNorms into the convolutions in front of them."""
-        _fold(self)
+    def switch_to_deploy(self) -> None:
+        """Fold the BatchNorms into the convolutions before them."""
+        fold_norms(self)
 
 
 class Downsample(nn.Sequential):
@@ -75,9 +74,9 @@ class ConvBlock(nn.Module):
         y = self.act(self.norm1(self.conv1(x)))
         return x + self.drop_path(self.norm2(self.conv2(y)))
 
-    def deploy(self) -> None:
-        """Fold the BatchNorms into the convolutions in front of them."""
-        _fold(self)
+    def switch_to_deploy(self) -> None:
+        """Fold the BatchNorms into the convolutions before them."""
+        fold_norms(self)
 
 
 class ConvStage(nn.Module):
@@ -97,17 +96,17 @@ class ConvStage(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
         for block in self.blocks:
-            x = _run(block, self.with_cp, x)
+            x = run(block, self.with_cp, x)
         return x
 
 
 class TransformerStage(nn.Module):
-    """Pads to whole windows, cuts, runs the blocks, puts together and crops.
+    """Pads to whole windows, partitions, runs the blocks, puts together and crops.
 
     Args:
         dim: Channels.
         num_heads: Attention heads.
-        window_size: Side of a window, in cells.
+        window_size: Side of an attention window, in cells.
         drop_paths: Rate of stochastic depth of each block.
         ct_size: Carriers along one side of a window; None for no carriers.
         propagate_carriers: Whether the last carriers are added to the map.
@@ -124,97 +123,47 @@ class TransformerStage(nn.Module):
         self.window_size = window_size
         self.ct_size = ct_size
         self.with_cp = with_cp
+        self.deployed = False
         common = dict(mlp_ratio=mlp_ratio, layer_scale=layer_scale)
         if ct_size is None:
             self.blocks = nn.ModuleList(
-                WindowBlock(dim, num_heads, window_size, drop_path=rate, **common)
-                for rate in drop_paths)
+                WindowBlock(dim, num_heads, drop_path=rate, **common) for rate in drop_paths)
         else:
             self.carrier_init = CarrierInitialiser(dim, window_size, ct_size)
+            last = len(drop_paths) - 1
             self.blocks = nn.ModuleList(
-                HierarchicalBlock(dim, num_heads, window_size, ct_size, drop_path=rate, **common)
-                for rate in drop_paths)
-        self.propagate_carriers = propagate_carriers and ct_size is not None
+                HierarchicalBlock(dim, num_heads, drop_path=rate, **common,
+                                  propagate=propagate_carriers and number == last)
+                for number, rate in enumerate(drop_paths))
+
+    @property
+    def cells(self) -> Places:
+        """Where the tokens of one window are: its carriers without a place, then its cells."""
+        return Places((self.window_size, self.window_size), 1, (self.ct_size or 0)**2)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
-        k = self.window_size
-        B, C, H, W = x.shape
-        rows, columns = windows = ((H + k - 1) // k, (W + k - 1) // k)
-        x = _padded(x, rows * k, columns * k)
-
-        tokens = x.permute(0, 2, 3, 1).reshape(B, -1, C)  # raster order
-        tokens = raster_to_windows(tokens, windows, k)  # (B, windows, k * k, C)
+        map_size = x.shape[2:]
+        x = windows.pad(x, self.window_size)
+        tokens, grid = windows.partition(x, self.window_size)  # (B, windows, k * k, C)
+        cells = self._filled(self.cells, x)
         if self.ct_size is None:
             for block in self.blocks:
-                tokens = _run(block, self.with_cp, tokens)
+                tokens = run(block, self.with_cp, tokens, cells)
         else:
-            carriers = self.carrier_init(x)
+            places = self._filled(Places(grid, self.ct_size), x)
+            carriers = self.carrier_init(x)  # (B, windows, ct * ct, C)
             for block in self.blocks:
-                tokens, carriers = _run(block, self.with_cp, tokens, carriers, windows)
-            if self.propagate_carriers:
-                tokens = tokens + self._spread(carriers, windows)
+                tokens, carriers = run(block, self.with_cp, tokens, cells, carriers, places)
+        return windows.unpartition(tokens, grid, self.window_size, map_size)
 
-        x = windows_to_raster(tokens, windows, k).view(B, rows * k, columns * k, C)[:, :H, :W]
-        # Dense, also where something was cropped; a clone asks nothing when compiling.
-        x = x.clone(memory_format=torch.contiguous_format) if torch.compiler.is_compiling() else (
-            x.contiguous())
-        return x.permute(0, 3, 1, 2)
+    def _filled(self, places: Places, x: Tensor) -> Places:
+        """Deployed position terms need no coordinates, or make their own."""
+        return places if self.deployed else places.filled(x.device)
 
-    def _spread(self, carriers: Tensor, windows) -> Tensor:
-        """(B, h * w, C) -> (B, windows, k * k, C): each cell gets its nearest carrier, scaled."""
-        own = raster_to_windows(carriers, windows, self.ct_size)
-        nearest = torch.arange(self.window_size, device=own.device)
-        nearest = nearest * self.ct_size // self.window_size
-        cell_to_carrier = (nearest[:, None] * self.ct_size + nearest).flatten()
-        return self.blocks[-1].carrier_layer_scale1(own[:, :, cell_to_carrier])
-
-
-def _fold(module: nn.Module) -> None:
-    for n in (1, 2):
-        conv, norm = getattr(module, f'conv{n}'), getattr(module, f'norm{n}')
-        setattr(module, f'conv{n}', fuse_conv_bn_eval(conv, norm))
-        setattr(module, f'norm{n}', nn.Identity())
-
-
-def _padded(x: Tensor, height: int, width: int) -> Tensor:
-    """(B, C, H, W) -> (B, C, height, width), zeros at the bottom and right."""
-    H, W = x.shape[2:]
-    if not torch.compiler.is_compiling():
-        return F.pad(x, (0, width - W, 0, height - H)) if (height, width) != (H, W) else x
-    # Without a question whether anything needs padding: the answer would be part of the graph, and
-    # images of another size would need another graph.
-    row, column = (torch.arange(n, device=x.device) for n in (height, width))
-    inside = (row < H)[:, None] & (column < W)
-    x = x[:, :, row.clamp(max=H - 1)[:, None], column.clamp(max=W - 1)]
-    return torch.where(inside, x, 0)
-
-
-def _run(block: nn.Module, with_cp: bool, *args):
-    """The block's output, its activations recomputed in the backward pass where asked for."""
-    if not (with_cp and torch.is_grad_enabled()):
-        return block(*args)
-    return checkpoint(block, *args, use_reentrant=False, context_fn=_once_only_statistics(block))
-
-
-def _once_only_statistics(block: nn.Module) -> Callable:
-    """Contexts of a checkpointed block: the second pass leaves BatchNorm's statistics alone.
-
-    Otherwise each running mean and variance would move twice a step, and a network trained with
-    ``with_cp`` would differ from one trained without.
-    """
-    norms = [m for m in block.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-
-    @contextmanager
-    def recomputing():
-        saved = [(m.momentum, m.num_batches_tracked) for m in norms]
-        for m in norms:
-            # With momentum 0 an update is the identity; the counter is a stand-in.
-            m.momentum, m.num_batches_tracked = 0.0, m.num_batches_tracked.clone()
-        try:
-            yield
-        finally:
-            for m, (momentum, count) in zip(norms, saved):
-                m.momentum, m.num_batches_tracked = momentum, count
-
-    return lambda: (nullcontext(), recomputing())
+    def switch_to_deploy(self) -> None:
+        """Fix position terms and fold what can be folded, in every block."""
+        if not self.deployed:
+            for block in self.blocks:
+                block.fold(self.cells)
+            self.deployed = True

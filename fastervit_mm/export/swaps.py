@@ -5,6 +5,10 @@ import torch
 from torch import Tensor, nn
 
 from ..backbone import FasterViT
+from ..backbone.attention import Attention, BandedAttention
+from ..backbone.carriers import CarrierInitialiser
+from ..backbone.positions import Places
+from ..engine.onednn import undo_onednn
 from .parts import Exportable
 
 
@@ -42,13 +46,59 @@ def _averages(cells: int, pooled: int, like: Tensor) -> Tensor:
     return torch.stack(rows)
 
 
+class SpeltOutAttention(BandedAttention):
+    """Attention as products and a softmax.
+
+    The fused function asks whether the batch is 1, to broadcast the bias, and reshapes ask whether
+    they have to copy: the answers would bind the graph to images of one kind.
+    """
+
+    def forward(self, x: Tensor, places: Places) -> Tensor:
+        """(..., N, C) -> (..., N, C)."""
+        *batch, N, _ = x.shape
+        qkv = self.qkv(x).view(-1, N, 3, self.num_heads, self.qkv.out_features // (
+            3 * self.num_heads))
+        q, k, v = (_dense(t) for t in qkv.permute(2, 0, 3, 1, 4))
+        logits = (q * self.scale) @ _dense(k.transpose(-2, -1)) + self.position_bias(
+            places, q.dtype)
+        x = _dense((logits.softmax(dim=-1) @ v).transpose(1, 2))
+        return self.proj(x.reshape(*batch, N, self.proj.in_features))
+
+
+class TruncatingInitialiser(CarrierInitialiser):
+    """Carriers from averages over regions, with divisions that ONNX has.
+
+    Nothing that is divided is negative. Rounding down is exported as a remainder, which TensorRT
+    lacks, truncation as a plain division (Inductor of torch 2.13 fails on it, so it is not used
+    elsewhere); and a dense copy, since a product asks whether an axis is 1.
+    """
+
+    def pooling_matrix(self, cells: int, like: Tensor) -> Tensor:
+        matrix = super().pooling_matrix(cells, like)
+        return _dense(matrix.expand(*like.shape[:2], -1, -1))
+
+    @staticmethod
+    def quotient(numerator: Tensor, denominator: int) -> Tensor:
+        return torch.div(numerator, denominator, rounding_mode='trunc')
+
+
+def _dense(x: Tensor) -> Tensor:
+    return x.clone(memory_format=torch.contiguous_format)
+
+
+# A swap of classes: weights, names and copies stay what they are.
+_SWAPS = {Attention: SpeltOutAttention, BandedAttention: SpeltOutAttention,
+          CarrierInitialiser: TruncatingInitialiser}
+
+
 def prepared(model: nn.Module, part: str, labels: bool = False, deploy: bool = True) -> Exportable:
     """A copy of a network's part that can be exported; the network stays as it is."""
-    exportable = Exportable(deepcopy(model), part, labels).eval()
-    for backbone in [m for m in exportable.modules() if isinstance(m, FasterViT)]:
-        if deploy:
-            backbone.deploy()
+    exportable = undo_onednn(Exportable(deepcopy(model), part, labels)).eval()
+    if deploy:
+        for backbone in [m for m in exportable.modules() if isinstance(m, FasterViT)]:
+            backbone.switch_to_deploy()
     for module in list(exportable.modules()):
+        module.__class__ = _SWAPS.get(type(module), type(module))
         for name, child in module.named_children():
             if isinstance(child, nn.AdaptiveAvgPool2d):
                 setattr(module, name, AxisPooling(child.output_size))

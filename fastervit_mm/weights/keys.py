@@ -1,40 +1,9 @@
-"""From the names of tensors in the authors' files to the backbone's."""
-import re
+"""The backbone's tensors out of a file, under the backbone's names."""
 from typing import Dict, Mapping, Optional
 
 from torch import Tensor
 
-# Cached values that depend on the grid, and the classifier behind the backbone.
-_DROPPED = re.compile(r'(.*\.(relative_bias|relative_coords_table|relative_position_index)'
-                      r'|.*global_tokenizer\.to_global_feature\.pos\..*'  # the same tensors twice
-                      r'|norm\..*|head\..*)$')
-
-_RENAMED = [(re.compile(pattern), replacement) for pattern, replacement in [
-    (r'^patch_embed\.conv_down\.0\.', 'stem.conv1.'),
-    (r'^patch_embed\.conv_down\.1\.', 'stem.norm1.'),
-    (r'^patch_embed\.conv_down\.3\.', 'stem.conv2.'),
-    (r'^patch_embed\.conv_down\.4\.', 'stem.norm2.'),
-    (r'^levels\.(\d)\.downsample\.norm\.', r'downsamples.\1.norm.'),
-    (r'^levels\.(\d)\.downsample\.reduction\.0\.', r'downsamples.\1.conv.'),
-    (r'^levels\.(\d)\.global_tokenizer\.pos_embed\.', r'stages.\1.carrier_init.conv.'),
-    (r'^levels\.', 'stages.'),
-    (r'\.hat_pos_embed\.cpb_mlp\.', '.carrier_position.cpb_mlp.'),
-    (r'\.attn\.pos_emb_funct\.cpb_mlp\.', '.attn.position_bias.cpb_mlp.'),
-    (r'\.hat_attn\.pos_emb_funct\.cpb_mlp\.', '.carrier_attn.position_bias.cpb_mlp.'),
-    (r'\.pos_embed\.cpb_mlp\.', '.position.cpb_mlp.'),
-    (r'\.cpb_mlp\.0\.', '.mlp.fc1.'),
-    (r'\.cpb_mlp\.2\.', '.mlp.fc2.'),
-    (r'\.hat_(norm[12]|attn|mlp)\.', r'.carrier_\1.'),
-    (r'\.gamma1$', '.carrier_layer_scale1.gamma'),
-    (r'\.gamma2$', '.carrier_layer_scale2.gamma'),
-    (r'\.gamma3$', '.layer_scale1.gamma'),
-    (r'\.gamma4$', '.layer_scale2.gamma'),
-]]
-
-
-def is_authors(state_dict: Mapping[str, Tensor]) -> bool:
-    """Whether the names are the authors'."""
-    return any(key.startswith(('patch_embed.conv_down.', 'levels.')) for key in state_dict)
+from ..backbone.names import is_authors, rename_authors
 
 
 def translate(state_dict: Mapping[str, Tensor],
@@ -57,16 +26,9 @@ def translate(state_dict: Mapping[str, Tensor],
         prefix = 'backbone.'
     if prefix:
         tensors = _below(prefix.rstrip('.') + '.', tensors)
-    if not is_authors(tensors):
-        return tensors
-    translated = {}
-    for key, tensor in tensors.items():
-        if _DROPPED.match(key):
-            continue
-        for pattern, replacement in _RENAMED:
-            key = pattern.sub(replacement, key)
-        translated[key] = tensor
-    return translated
+    if is_authors(tensors):
+        rename_authors(tensors)
+    return tensors
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> Dict[str, Tensor]:

@@ -1,0 +1,38 @@
+"""Recomputing a block's activations in the backward pass (``with_cp``)."""
+from contextlib import contextmanager, nullcontext
+from typing import Callable
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+
+def run(block: nn.Module, with_cp: bool, *args):
+    """The block's output, its activations recomputed in the backward pass where asked for."""
+    if not (with_cp and torch.is_grad_enabled()):
+        return block(*args)
+    return checkpoint(block, *args, use_reentrant=False, context_fn=_once_only_statistics(block))
+
+
+def _once_only_statistics(block: nn.Module) -> Callable:
+    """Contexts of a checkpointed block: the second pass leaves BatchNorm's statistics alone.
+
+    Otherwise each running mean and variance would move twice a step, and a network trained with
+    ``with_cp`` would differ from one trained without.
+    """
+    norms = [m for m in block.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+
+    @contextmanager
+    def recomputing():
+        saved = [(m.momentum, m.num_batches_tracked) for m in norms]
+        for m in norms:
+            # With momentum 0 an update is the identity; the counter is a stand-in.
+            m.momentum, m.num_batches_tracked = 0.0, m.num_batches_tracked.clone()
+        try:
+            yield
+        finally:
+            for m, (momentum, count) in zip(norms, saved):
+                m.momentum, m.num_batches_tracked = momentum, count
+
+    return lambda: (nullcontext(), recomputing())

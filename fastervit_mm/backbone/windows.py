@@ -1,0 +1,58 @@
+"""Windows of a feature map: padding and partition, unpartition and cropping."""
+from typing import Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Grid = Tuple[int, int]
+
+
+def pad(x: Tensor, size: int) -> Tensor:
+    """(B, C, H, W) -> the same with H and W the next multiples of ``size``; zeros are added."""
+    H, W = x.shape[2:]
+    height, width = (H + size - 1) // size * size, (W + size - 1) // size * size
+    if torch.compiler.is_compiling():
+        # How much is added may not decide anything, or sizes that need no padding would be another
+        # graph: as much as can be needed, and the surplus cut off.
+        return F.pad(x, (0, size - 1, 0, size - 1))[:, :, :height, :width]
+    return F.pad(x, (0, width - W, 0, height - H)) if (height, width) != (H, W) else x
+
+
+def partition(x: Tensor, size: int) -> Tuple[Tensor, Grid]:
+    """Cut a feature map into windows.
+
+    Args:
+        x: (B, C, H, W), H and W multiples of ``size`` (:func:`pad`).
+        size: Side of a window, in cells.
+
+    Returns:
+        (B, rows * columns, size * size, C), windows in raster order and each one's cells too, and
+        (rows, columns).
+    """
+    B, C, H, W = x.shape
+    rows, columns = H // size, W // size
+    x = x.permute(0, 2, 3, 1).reshape(B, rows, size, columns, size, C).transpose(2, 3)
+    # A clone: a reshape would ask the symbolic sizes of a graph whether it has to copy.
+    x = x.clone(memory_format=torch.contiguous_format)
+    return x.view(B, rows * columns, size * size, C), (rows, columns)
+
+
+def unpartition(x: Tensor, windows: Grid, size: int, map_size: Grid) -> Tensor:
+    """Put windows together again and crop what :func:`pad` added.
+
+    Args:
+        x: (B, rows * columns, size * size, C).
+        windows: (rows, columns).
+        size: Side of a window, in cells.
+        map_size: H and W of the feature map.
+
+    Returns:
+        (B, C, H, W), channels last in memory.
+    """
+    rows, columns = windows
+    H, W = map_size
+    B, C = x.shape[0], x.shape[-1]
+    x = x.view(B, rows, columns, size, size, C).transpose(2, 3)
+    x = x.clone(memory_format=torch.contiguous_format)
+    return x.view(B, rows * size, columns * size, C)[:, :H, :W].permute(0, 3, 1, 2)
