@@ -1,5 +1,4 @@
 """Parameters, multiply-adds and activations of a network, part by part."""
-import copy
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry, sdpa_flop_c
 
 from .backbone import VARIANTS, FasterViT
 from .engine import launch
+from .models import build_model
 
 # Height and width of an image, by the default scope of a config.
 SHAPES = dict(mmdet=(800, 1280), mmseg=(512, 2048), mmpretrain=(224, 224))
@@ -132,9 +132,12 @@ def analyse(config: str, shape: Optional[Sequence[int]] = None, proposals: Optio
             raise ValueError(f'{name}={value}: give at least 1')
 
     def build() -> nn.Module:
-        if cfg is not None:
-            return _build(cfg, backbone_only)
-        return _Backbone(FasterViT(config)) if backbone_only else _Classifier(config)
+        if cfg is None:
+            return _Backbone(FasterViT(config)) if backbone_only else _Classifier(config)
+        model = build_model(cfg)
+        if backbone_only or isinstance(model, FasterViT):
+            return _Backbone(getattr(model, 'backbone', model))
+        return model
 
     boxes = _boxes(None if backbone_only else cfg, proposals, detections)
     try:
@@ -186,19 +189,6 @@ def _default_shape(config: str, cfg: Optional[Config]) -> Tuple[int, int]:
         return SHAPES.get(cfg.get('default_scope'), (224, 224))
     side = int(config.split('-')[-1]) if '-' in config else 224
     return side, side
-
-
-def _build(cfg: Config, backbone_only: bool) -> nn.Module:
-    from mmengine.model import revert_sync_batchnorm
-    from mmengine.registry import MODELS, init_default_scope
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
-    settings = copy.deepcopy(cfg.model)  # some models write into theirs
-    kind = MODELS.get(settings.type)
-    if isinstance(kind, type) and issubclass(kind, FasterViT):
-        return _Backbone(MODELS.build(settings))
-    if backbone_only:
-        return _Backbone(MODELS.build(settings.backbone))
-    return revert_sync_batchnorm(MODELS.build(settings))
 
 
 def _boxes(cfg: Optional[Config], proposals: Optional[int], detections: Optional[int]

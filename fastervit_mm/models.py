@@ -1,18 +1,24 @@
-"""One door to models: build one, load it whole, find the FasterViT, its pipeline and its data sets.
+"""One door to models: build one, load it whole, find the FasterViT, its pipeline and its datasets.
 
 A config is one of mmdet, mmseg or mmpretrain. None of these is imported before a config needs it.
 """
 import copy
-from typing import Any, Dict, Iterator, List, Mapping, Tuple, Union
+import os
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
+import numpy as np
+import torch
 from mmengine.config import Config
+from mmengine.dataset import Compose
 from mmengine.model import BaseTTAModel, is_model_wrapper, revert_sync_batchnorm
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS, Registry, init_default_scope
 from mmengine.runner.checkpoint import load_checkpoint
-from torch import nn
+from torch import Tensor, nn
 
 from .backbone import FasterViT
 from .weights import CheckpointError
+
+Image = Union[str, os.PathLike, np.ndarray]
 
 
 def build_model(cfg: Config) -> nn.Module:
@@ -39,6 +45,10 @@ def load_model(cfg: Config, checkpoint: str, device: str = 'cpu') -> nn.Module:
         checkpoint: Path, URL or ``fastervit://`` name. It must fill the whole model.
         device: Where the model goes. Default the CPU.
 
+    Returns:
+        The model; what the checkpoint says of classes and colours is its ``dataset_meta``, as
+        mmdet and mmseg have it.
+
     Raises:
         FileNotFoundError: For a path where no file is.
         CheckpointError: For a checkpoint that cannot be read safely or does not fill the model.
@@ -46,6 +56,7 @@ def load_model(cfg: Config, checkpoint: str, device: str = 'cpu') -> nn.Module:
     model = build_model(cfg)
     content = load_checkpoint(model, checkpoint, map_location='cpu', logger='silent')
     check_complete(model, content, checkpoint)
+    model.dataset_meta = dict(content.get('meta', {}).get('dataset_meta') or {})
     return model.to(device).eval()
 
 
@@ -116,7 +127,7 @@ def switch_to_deploy(model: nn.Module) -> nn.Module:
 
 
 def dataset_configs(cfg: Config, loader: str) -> Iterator[Tuple[str, Dict]]:
-    """Every data set of a loader, out of its wrappers (repeated, concatenated and others).
+    """Every dataset of a loader in order, out of its wrappers (repeated, concatenated and others).
 
     Args:
         cfg: A config.
@@ -133,39 +144,92 @@ def dataset_configs(cfg: Config, loader: str) -> Iterator[Tuple[str, Dict]]:
         inner = [(f'{place}.dataset', dataset.get('dataset'))] + [
             (f'{place}.datasets.{i}', d) for i, d in enumerate(dataset.get('datasets') or [])]
         if any(isinstance(d, dict) for _, d in inner):
-            found += inner
+            found = inner + found
         else:
             yield place, dataset
 
 
 def dataset_config(cfg: Config, loader: str = 'test_dataloader') -> Dict:
-    """The first data set of a loader, out of its wrappers.
+    """The first dataset of a loader, out of its wrappers.
 
     Raises:
         ValueError: For a config that has none.
     """
     for _, dataset in dataset_configs(cfg, loader):
         return dataset
-    raise ValueError(f'{loader}: this config has none with a dataset in it')
+    raise ValueError(f'config={cfg.filename}: no {loader} with a dataset, which says how images '
+                     'are prepared')
 
 
-def image_pipeline(cfg: Config, loader: str = 'test_dataloader') -> List[Dict]:
-    """The steps that turn an image into a model's input, without those that load annotations.
-
-    Args:
-        cfg: A config.
-        loader: Whose data set says it. Default the test loader.
+def image_pipeline(cfg: Config) -> List[Dict]:
+    """The steps of a config's test pipeline, without those that load annotations.
 
     Returns:
-        Copies of the steps' settings.
+        Copies of their settings.
 
     Raises:
-        ValueError: For a config without that loader.
+        ValueError: For a config without a test dataset.
     """
-    return [copy.deepcopy(step) for step in dataset_config(cfg, loader).pipeline
-            if 'Annotations' not in _type_name(step)]
+    return [copy.deepcopy(step) for step in dataset_config(cfg)['pipeline']
+            if 'Annotation' not in type_name(step)]
 
 
-def _type_name(step: Mapping[str, Any]) -> str:
-    kind: Union[str, type] = step['type']
-    return kind if isinstance(kind, str) else kind.__name__
+def image_batch(cfg: Config, image: Image, steps: Optional[Sequence[Mapping]] = None) -> Dict:
+    """One image as a test run packs it, for ``model.data_preprocessor`` or ``model.test_step``.
+
+    Args:
+        cfg: A config with a test dataset.
+        image: Path, or (H, W, 3) BGR; then the step that reads files is left out.
+        steps: Default those of :func:`image_pipeline`.
+
+    Returns:
+        ``inputs`` and ``data_samples``, lists of one.
+    """
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    steps = image_pipeline(cfg) if steps is None else steps
+    if isinstance(image, np.ndarray):
+        loading = [step for step in steps if type_name(step).startswith('LoadImage')]
+        steps = [step for step in steps if step not in loading]
+        if any(step.get('to_float32') for step in loading):
+            image = image.astype(np.float32)
+        height, width = shape = image.shape[:2]
+        given = dict(img=image, img_path='', img_shape=shape, ori_shape=shape, height=height,
+                     width=width)
+    else:
+        given = dict(img_path=os.fspath(image))
+    packed = Compose(steps)(dict(given, img_id=0))
+    return {name: [packed[name]] for name in ('inputs', 'data_samples')}
+
+
+@torch.no_grad()
+def model_input(model: nn.Module, cfg: Config, image: Image) -> Tensor:
+    """(1, C, H, W): an image as a model's backbone gets it, resized, normalised and padded.
+
+    Args:
+        model: The config's model.
+        cfg: A config with a test dataset.
+        image: Path, or (H, W, 3) BGR.
+    """
+    return model.data_preprocessor(image_batch(cfg, image), training=False)['inputs']
+
+
+def type_name(settings: Mapping[str, Any]) -> str:
+    """The class that a config's ``type`` names, without scope and modules."""
+    kind: Union[str, type] = settings['type']
+    return kind.rpartition('.')[2] if isinstance(kind, str) else kind.__name__
+
+
+def class_of(settings: Mapping[str, Any], cfg: Config, registry: Registry) -> Optional[type]:
+    """The class that ``type`` names in a config; None for one that is not registered.
+
+    Args:
+        settings: Of a model, a dataset or a part of one.
+        cfg: The config, for its default scope.
+        registry: mmengine's root registry of such classes, such as ``DATASETS``.
+    """
+    kind = settings.get('type')
+    if not isinstance(kind, str):
+        return kind
+    scope = settings.get('_scope_', cfg.get('default_scope', 'mmengine'))
+    with registry.switch_scope_and_registry(scope) as scoped:
+        return scoped.get(kind)

@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is 
 from rich.console import Console  # noqa: E402
 
 from fastervit_mm import benchmark  # noqa: E402
-from fastervit_mm.benchmark.models import PEERS  # noqa: E402
+from fastervit_mm.benchmark.peers import PEERS  # noqa: E402
 
 
 def parse_args():

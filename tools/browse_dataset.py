@@ -9,8 +9,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is 
 
 from mmengine.config import DictAction  # noqa: E402
 
-from fastervit_mm.engine import launch  # noqa: E402
 from fastervit_mm.apis.browse import SPLITS, browse  # noqa: E402
+from fastervit_mm.engine import launch  # noqa: E402
 
 
 def parse_args():

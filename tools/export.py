@@ -12,12 +12,13 @@ from mmengine.config import DictAction  # noqa: E402
 from rich.console import Console  # noqa: E402
 
 from fastervit_mm import export  # noqa: E402
-from fastervit_mm.export.check import SIZES, TOLERANCE, print_metrics  # noqa: E402
-from fastervit_mm.export.parts import PARTS
-from fastervit_mm.export.writing import OPSET  # noqa: E402
-from fastervit_mm.export.quantize import METHODS, calibration_images  # noqa: E402
 from fastervit_mm.engine import launch  # noqa: E402
 from fastervit_mm.engine.checks import ConfigError  # noqa: E402
+from fastervit_mm.export.check import SIZES, TOLERANCE, print_metrics  # noqa: E402
+from fastervit_mm.export.parts import PARTS  # noqa: E402
+from fastervit_mm.export.quantize import METHODS, calibration_images  # noqa: E402
+from fastervit_mm.export.writing import OPSET  # noqa: E402
+from fastervit_mm.models import load_model  # noqa: E402
 from fastervit_mm.weights import CheckpointError  # noqa: E402
 
 
@@ -79,12 +80,14 @@ def run(args):
     if args.evaluate and args.labels:
         raise export.ExportError('--evaluate: metrics are computed from logits; leave --labels out')
     cfg = launch.load_config(args.config, cfg_options=args.cfg_options)
-    model = export.load_model(cfg, args.checkpoint)
+    model = load_model(cfg, args.checkpoint)
     images = args.int8 and calibration_images(cfg, model, args.int8, args.calibration_images)
     facts = export.export(model, args.out, args.part, args.labels, not args.no_deploy, args.opset)
     console.print(f'{args.out}: {facts["part"]}, {facts["outputs"]}, {_megabytes(args.out)}',
                   highlight=False, soft_wrap=True)
-    checks = export.check(model, args.out, args.check_sizes, args.tolerance)
+    file = export.ExportedFile(args.out)
+    checks = [*export.check_preprocessing(model, file),
+              *export.check(model, file, args.check_sizes, args.tolerance)]
     export.print_checks(checks, 'Beside PyTorch, relative', console)
     if not all(check.holds for check in checks):
         console.print(f'{args.out} does not compute what PyTorch does', highlight=False,

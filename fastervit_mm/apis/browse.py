@@ -13,6 +13,7 @@ from mmengine.visualization import Visualizer
 from rich.progress import track
 
 from ..engine.checks import ConfigError, check_config
+from ..models import dataset_configs, type_name
 from .contact_sheet import contact_sheet
 
 SPLITS = ('train', 'val', 'test')
@@ -55,7 +56,7 @@ def browse(cfg: Config, out_dir: Union[str, Path, None], split: str = 'train',
                     name=f'browse_{split}')
     visualizer = VISUALIZERS.build(settings)
     visualizer.dataset_meta = dataset.metainfo
-    late = _annotated_late(loader.dataset)
+    late = annotated_late(cfg, f'{split}_dataloader')
     pictures = []
     total = len(dataset) if number is None else min(number, len(dataset))
     for index in track(range(total), description=f'Drawing {split}', transient=True):
@@ -115,14 +116,23 @@ def draw(inputs, sample: BaseDataElement, visualizer: Visualizer,
     return drawn if boxes is not None else _clear(drawn, image, sample, visualizer)
 
 
-def _annotated_late(dataset: Config) -> bool:
-    """Whether annotations are loaded behind the last resize, and so are the original image's."""
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    steps = [step['type'].split('.')[-1] for step in dataset.get('pipeline') or []]
-    resizes = [i for i, step in enumerate(steps) if 'Resize' in step]
-    loads = [i for i, step in enumerate(steps) if step.startswith('Load') and 'Annotations' in step]
-    return bool(resizes and loads) and loads[0] > resizes[-1]
+def annotated_late(cfg: Config, loader: str) -> bool:
+    """Whether annotations are loaded after the last resize, and so are the original image's.
+
+    Raises:
+        ValueError: For datasets joined in one that differ in this.
+    """
+    found = set()
+    for _, dataset in dataset_configs(cfg, loader):
+        steps = [type_name(step) for step in dataset.get('pipeline') or []]
+        resizes = [i for i, step in enumerate(steps) if 'Resize' in step]
+        loads = [i for i, step in enumerate(steps)
+                 if step.startswith('Load') and 'Annotations' in step]
+        found.add(bool(resizes and loads) and loads[0] > resizes[-1])
+    if len(found) > 1:
+        raise ValueError(f'{loader}: one of its datasets loads annotations before images are '
+                         'resized and another after; draw them one at a time')
+    return found.pop()
 
 
 def _clear(drawn: np.ndarray, image: np.ndarray, sample: BaseDataElement,

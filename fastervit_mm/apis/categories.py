@@ -1,11 +1,15 @@
-"""What a config's data set calls its classes and images."""
+"""What a config's dataset calls its classes and images."""
 import logging
 import os
-from typing import Dict, List, NamedTuple, Sequence
+from typing import Any, Dict, List, Mapping, NamedTuple, Sequence
 
 import mmengine
+import numpy as np
 from mmengine.config import Config
 from mmengine.logging import print_log
+from mmengine.registry import DATASETS
+
+from ..models import class_of, dataset_config
 
 # COCO's annotations number its 80 classes from 1 to 90, without these.
 _COCO_GAPS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
@@ -22,25 +26,24 @@ class Categories(NamedTuple):
     images: Dict[str, int]
 
 
-def dataset_config(cfg: Config) -> dict:
-    """The data set of a config's test loader, out of its wrappers."""
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset or 'datasets' in dataset:
-        dataset = dataset.dataset if 'dataset' in dataset else dataset.datasets[0]
-    return dataset
-
-
 def metainfo(cfg: Config) -> dict:
-    """Classes and palette that a config's data set has, without building it."""
-    from mmengine.registry import DATASETS
+    """Classes and palette that a config's dataset has, without building it."""
     dataset = dataset_config(cfg)
-    with DATASETS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
-        found = registry.get(dataset['type'])
+    found = class_of(dataset, cfg, DATASETS)
     return dict(found._load_metainfo(dict(dataset.get('metainfo') or {}))) if found else {}
 
 
+def drawable(meta: Mapping[str, Any]) -> dict:
+    """Classes as a tuple of names, and a palette for all of them: random where it is too short."""
+    classes, palette = meta['classes'], meta.get('palette')
+    classes = (classes, ) if isinstance(classes, str) else tuple(classes)
+    if palette is None or (palette != 'random' and len(palette) < len(classes)):
+        palette = np.random.RandomState(0).randint(0, 256, (len(classes), 3)).tolist()
+    return {**meta, 'classes': classes, 'palette': palette}
+
+
 def find_categories(cfg: Config, classes: Sequence[str]) -> Categories:
-    """Ids from the annotation file of a config's data set, if it is there and has the classes.
+    """Ids from the annotation file of a config's dataset, if it is there and has the classes.
 
     Else COCO's own for COCO's 80 classes, and numbers from 1 for others.
 

@@ -1,10 +1,10 @@
 """Predictions of detectors and segmentors on images and videos, with overlays and files."""
+import copy
 import os
 import types
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import cv2
@@ -26,7 +26,7 @@ from rich.progress import (
 
 from ..config_files import find_config
 from ..engine.checks import unwritable
-from ..engine.hooks import CompleteCheckpointHook
+from ..models import check_complete, dataset_config, switch_to_deploy
 from . import categories
 from .inputs import Failure, Input, Source, collect, images
 from .outputs import CocoFiles, Videos, write_label_map
@@ -92,8 +92,8 @@ class Inferencer:
         config: Path of a config, a name that :func:`fastervit_mm.get_config` knows, or a config.
         checkpoint: Path, URL. It must fill the whole model.
         device: Such as ``'cpu'`` or ``'cuda:0'``. Default the GPU if there is one.
-        deploy: Fold the backbone (:meth:`fastervit_mm.FasterViT.deploy`): the same predictions,
-            faster. Default False.
+        deploy: Fold the backbone (:meth:`fastervit_mm.FasterViT.switch_to_deploy`): the same
+            predictions, faster. Default False.
 
     Raises:
         FileNotFoundError: Where there is no such config or checkpoint.
@@ -117,6 +117,9 @@ class Inferencer:
         _check_device(device)
         self.segments = scope == 'mmseg'
         init_default_scope(scope)
+        # mmdet and mmseg look for the pipeline outside of wrappers, and write into it.
+        config = copy.deepcopy(config)
+        config.test_dataloader.dataset = dataset_config(config)
         meta = categories.metainfo(config)
         with warnings.catch_warnings():
             # Of a visualizer that has nowhere to write to, and of classes that are set below.
@@ -124,14 +127,14 @@ class Inferencer:
             self.base = _build(scope, config, os.fspath(checkpoint), device, meta)
         self.model = self.base.model
         if deploy:
-            self._deploy()
+            switch_to_deploy(self.model)
         self._describe(meta)
         self.categories = None
         if not self.segments:
             self.categories = categories.find_categories(config, self.classes)
-        # As data sets with reduce_zero_label number their classes in label maps: from 1.
+        # As datasets with reduce_zero_label number their classes in label maps: from 1.
         self._label_offset = int(bool(
-            categories.dataset_config(config).get('reduce_zero_label', meta.get(
+            config.test_dataloader.dataset.get('reduce_zero_label', meta.get(
                 'reduce_zero_label', False)))) if self.segments else 0
 
     def __call__(self, inputs: Union[Input, Sequence[Input]], out_dir: Optional[str] = None,
@@ -277,25 +280,14 @@ class Inferencer:
         drawer.add_datasample(name, image[..., ::-1], sample, draw_gt=False, **options)
         return drawer.get_image()[..., ::-1]
 
-    def _deploy(self) -> None:
-        from ..backbone import FasterViT
-        backbones = [m for m in self.model.modules() if isinstance(m, FasterViT)]
-        if not backbones:
-            raise ValueError('deploy=True: the model has no FasterViT backbone to fold')
-        for backbone in backbones:
-            backbone.deploy()
-
     def _describe(self, meta: dict) -> None:
         """Give model and visualizer the checkpoint's classes, else those of the config's data."""
         known = self.model.dataset_meta
         if not self.base.has_meta and meta.get('classes'):
-            known = dict(meta)
-        classes = known['classes']
-        self.classes = (classes,) if isinstance(classes, str) else tuple(classes)
+            known = meta
         palette = known.get('palette') or meta.get('palette')
-        if palette is None or (palette != 'random' and len(palette) < len(self.classes)):
-            palette = np.random.RandomState(0).randint(0, 256, (len(self.classes), 3)).tolist()
-        self.model.dataset_meta = {**known, 'classes': self.classes, 'palette': palette}
+        self.model.dataset_meta = categories.drawable({**known, 'palette': palette})
+        self.classes = self.model.dataset_meta['classes']
         drawer = self.base.visualizer
         if drawer is None:
             raise ValueError('config: it has no visualizer; mmdet\'s and mmseg\'s default_runtime '
@@ -323,8 +315,7 @@ def _build(scope: str, config: Config, checkpoint: str, device: Optional[str], m
         has_meta = False
 
         def _load_weights_to_model(self, model, loaded, cfg):
-            CompleteCheckpointHook().after_load_checkpoint(
-                SimpleNamespace(model=model, _load_from=checkpoint), loaded)
+            check_complete(model, loaded, checkpoint)
             self.has_meta = 'dataset_meta' in loaded.get('meta', {})
             super()._load_weights_to_model(model, loaded, cfg)
 

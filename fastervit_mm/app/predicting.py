@@ -1,18 +1,16 @@
 """Predictions and attention of one trained checkpoint on one image at a time."""
-import copy
 from itertools import count
-from types import SimpleNamespace
 from typing import Callable, List, NamedTuple, Tuple
 
 import numpy as np
 import torch
-from mmengine.registry import init_default_scope
+from mmengine.registry import VISUALIZERS
 
+from ..apis.categories import drawable, metainfo
 from ..engine import launch
-from ..engine.hooks import CompleteCheckpointHook
 from ..insight import attention_at, subject_of
 from ..insight.drawing import draw_place
-from ..weights import read_checkpoint
+from ..models import image_batch, load_model
 from .finding import Trained
 
 _TASKS = {'mmdet': 'objects', 'mmseg': 'areas', 'mmpretrain': 'classes'}
@@ -51,15 +49,10 @@ class Predictor:
             raise ValueError(f'config={str(trained.config)!r}: default_scope={scope!r}; the page '
                              f'shows models of {", ".join(_TASKS)}')
         self.task = _TASKS[scope]
-        init_default_scope(scope)
-        build: Callable = getattr(self, f'_build_{scope}')
-        content = read_checkpoint(str(trained.checkpoint))
-        self.model = build(str(trained.checkpoint), content, device).eval()
-        CompleteCheckpointHook().after_load_checkpoint(
-            SimpleNamespace(model=self.model, _load_from=str(trained.checkpoint)), content)
-        # A copy: mmdet and mmseg change the pipeline of theirs as they go.
-        self.subject = subject_of(self.model, copy.deepcopy(self.cfg), trained.name)
-        self._predict: Callable = getattr(self, f'_predict_{scope}')
+        self.model = load_model(self.cfg, str(trained.checkpoint), device)
+        self.meta = {**metainfo(self.cfg), **self.model.dataset_meta}
+        self.subject = subject_of(self.model, self.cfg, trained.name)
+        self._show: Callable = getattr(self, f'_show_{scope}')
         self.num_blocks = len(self.subject.backbone.stages[2].blocks)
 
     @torch.no_grad()
@@ -70,8 +63,8 @@ class Predictor:
             image: (H, W, 3) uint8 BGR.
             score_thr: Objects with a lower score are left out. Default 0.3.
         """
-        init_default_scope(self.cfg.default_scope)  # a model of another library may have run before
-        return self._predict(image, score_thr)
+        found = self.model.test_step(image_batch(self.cfg, image))[0]
+        return self._show(image, found, score_thr)
 
     def attention(self, image: np.ndarray, point: Tuple[float, float],
                   block: int = 0) -> np.ndarray:
@@ -87,58 +80,36 @@ class Predictor:
         stage = attention_at(self.subject.backbone, prepared.inputs, place)[0]
         return draw_place(prepared, place, stage, block)
 
-    def _build_mmdet(self, checkpoint: str, content: dict, device: str):
-        from mmdet.apis import init_detector
-
-        # Without a palette given mmdet builds the test set to ask it for one.
-        palette = content.get('meta', {}).get('dataset_meta', {}).get('palette', 'random')
-        return init_detector(self.cfg, checkpoint, palette=palette, device=device)
-
-    def _build_mmseg(self, checkpoint: str, content: dict, device: str):
-        from mmengine.model import revert_sync_batchnorm
-        from mmseg.apis import init_model
-        return revert_sync_batchnorm(init_model(self.cfg, checkpoint, device=device))
-
-    def _build_mmpretrain(self, checkpoint: str, content: dict, device: str):
-        from mmpretrain.apis import get_model
-        return get_model(self.cfg, pretrained=checkpoint, device=device)
-
-    def _predict_mmdet(self, image: np.ndarray, score_thr: float) -> Prediction:
-        from mmdet.apis import inference_detector
-        found = inference_detector(self.model, image)
+    def _show_mmdet(self, image: np.ndarray, found, score_thr: float) -> Prediction:
         picture = self._drawn(image, found, pred_score_thr=score_thr)
         instances = found.pred_instances
         instances = instances[instances.scores >= score_thr]
-        names = self.model.dataset_meta['classes']
-        rows = [(names[label], f'{score:.2f}') for label, score in sorted(
+        rows = [(self.meta['classes'][label], f'{score:.2f}') for label, score in sorted(
             zip(instances.labels.tolist(), instances.scores.tolist()), key=lambda r: -r[1])]
         return Prediction(picture, rows)
 
-    def _predict_mmseg(self, image: np.ndarray, score_thr: float) -> Prediction:
-        from mmseg.apis import inference_model
-        found = inference_model(self.model, image)
-        names = self.model.dataset_meta['classes']
+    def _show_mmseg(self, image: np.ndarray, found, score_thr: float) -> Prediction:
+        names = self.meta['classes']
         share = torch.bincount(found.pred_sem_seg.data.flatten(), minlength=len(names)).double()
         share = 100 * share / share.sum()
         rows = [(names[i], f'{share[i]:.1f} %') for i in share.argsort(descending=True).tolist()
                 if share[i] > 0]
         return Prediction(self._drawn(image, found), rows)
 
-    def _predict_mmpretrain(self, image: np.ndarray, score_thr: float) -> Prediction:
-        from mmpretrain.apis import ImageClassificationInferencer
-        scores = ImageClassificationInferencer(self.model)(image)[0]['pred_scores']
-        names = getattr(self.model, '_dataset_meta', {}).get('classes') or range(len(scores))
-        rows = [(str(names[i]), f'{scores[i]:.2f}') for i in np.argsort(-scores)[:5]]
+    def _show_mmpretrain(self, image: np.ndarray, found, score_thr: float) -> Prediction:
+        scores = found.pred_score
+        names = self.meta.get('classes') or range(len(scores))
+        best = scores.argsort(descending=True)[:5].tolist()
+        rows = [(str(names[i]), f'{scores[i]:.2f}') for i in best]
         return Prediction(np.ascontiguousarray(image[..., ::-1]), rows)
 
     def _drawn(self, image: np.ndarray, found, **settings) -> np.ndarray:
-        from mmengine.registry import VISUALIZERS
         if not hasattr(self, '_visualizer'):
             # mmengine keeps visualizers by name; no backends: nothing is written anywhere.
             self._visualizer = VISUALIZERS.build({
                 **self.cfg.visualizer, 'vis_backends': None, 'save_dir': None,
                 'name': f'page{next(_unused_number)}'})
-            self._visualizer.dataset_meta = self.model.dataset_meta
+            self._visualizer.dataset_meta = drawable(self.meta)
         self._visualizer.add_datasample('page', np.ascontiguousarray(image[..., ::-1]),
                                         found.cpu(), draw_gt=False, **settings)
         return self._visualizer.get_image()

@@ -3,7 +3,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Callable, Dict, List
 
-from .models import PEERS
+from .peers import PEERS
 
 
 def draw(report: Dict[str, object], stem: Path) -> List[Path]:

@@ -19,8 +19,9 @@ from rich.table import Table
 from torch import nn
 
 from ..engine.memory import keep_freed_memory
+from ..models import switch_to_deploy
 from .measure import Matmul, interleave, multiply_adds, peak_memory, spread
-from .models import PEERS, Size, compile_backbone, deploy_backbone
+from .peers import PEERS, Size, compile_backbone
 
 MODES = ('eager', 'channels_last', 'deployed', 'compiled', 'graph')
 PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'amp': torch.bfloat16}
@@ -31,7 +32,7 @@ class Result:
     """One case and its figures.
 
     Attributes:
-        model: Key of :data:`~fastervit_mm.benchmark.models.PEERS`.
+        model: Key of :data:`~fastervit_mm.benchmark.peers.PEERS`.
         mode: Of :data:`MODES`, joined by ``+``.
         precision: Key of :data:`PRECISIONS`.
         step: ``'forward'`` or ``'train'``, forward and backward.
@@ -95,7 +96,7 @@ class Case:
             raise ValueError('whole networks are measured in the forward step alone')
         network = peer.build(result.size).to(device).train(result.step == 'train')
         if 'deployed' in modes:
-            deploy_backbone(network)
+            switch_to_deploy(network)
         image = torch.randn(result.batch, 3, *result.size, device=device)
         if result.precision == 'bf16':
             network, image = network.bfloat16(), image.bfloat16()
@@ -150,7 +151,7 @@ def run(models: Sequence[str], sizes: Sequence[Size], batches: Sequence[int],
     their ratios hold on a noisy machine.
 
     Args:
-        models: Keys of :data:`~fastervit_mm.benchmark.models.PEERS`, or ``model:mode`` for a mode
+        models: Keys of :data:`~fastervit_mm.benchmark.peers.PEERS`, or ``model:mode`` for a mode
             of its own in place of ``modes``.
         sizes: (height, width) in pixels.
         batches: Images a step.
@@ -281,4 +282,3 @@ def save(report: Dict[str, object], target: Path) -> None:
     """Write a report as JSON."""
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(report, indent=1))
-

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS
 
 from ..backbone import FasterViT
+from ..models import class_of, dataset_configs
 from ..weights import resolve
 
 # Worlds of the launchers, known before the process group is.
@@ -42,8 +43,8 @@ def check_config(cfg: Config, training: bool) -> List[str]:
     problems = list(unwritable('work_dir', cfg.get('work_dir')))
     classes = None
     for loader in loaders:
-        for place, dataset in _datasets(cfg, loader):
-            kind = _class_of(DATASETS, dataset, cfg)
+        for place, dataset in dataset_configs(cfg, loader):
+            kind = class_of(dataset, cfg, DATASETS)
             names = _classes(dataset, kind)
             classes = classes or names
             if _is_local(dataset) and not getattr(kind, 'makes_itself', False):
@@ -80,34 +81,9 @@ def unwritable(name: str, folder: Optional[str]) -> Iterator[str]:
                f'{os.path.abspath(folder)}). Give another --{name.replace("_", "-")}')
 
 
-def _datasets(cfg: Config, loader: str) -> Iterator[Tuple[str, Dict]]:
-    """Every data set of a loader, out of its wrappers, with its dotted name."""
-    found = [(f'{loader}.dataset', (cfg.get(loader) or {}).get('dataset'))]
-    while found:
-        place, dataset = found.pop(0)
-        if not isinstance(dataset, dict):
-            continue
-        inner = [(f'{place}.dataset', dataset.get('dataset'))] + [
-            (f'{place}.datasets.{i}', d) for i, d in enumerate(dataset.get('datasets') or [])]
-        if any(isinstance(d, dict) for _, d in inner):
-            found += inner
-        else:
-            yield place, dataset
-
-
 def _makes_itself(cfg: Config, loader: str) -> bool:
-    return any(getattr(_class_of(DATASETS, d, cfg), 'makes_itself', False)
-               for _, d in _datasets(cfg, loader))
-
-
-def _class_of(registry, node: Dict, cfg: Config) -> Optional[type]:
-    """The class that ``type`` names; None for one that only building will find or refuse."""
-    kind = node.get('type')
-    if not isinstance(kind, str):
-        return kind
-    scope = node.get('_scope_', cfg.get('default_scope', 'mmengine'))
-    with registry.switch_scope_and_registry(scope) as scoped:
-        return scoped.get(kind)
+    return any(getattr(class_of(d, cfg, DATASETS), 'makes_itself', False)
+               for _, d in dataset_configs(cfg, loader))
 
 
 def _classes(dataset: Dict, kind: Optional[type]) -> Optional[Tuple[str, ...]]:
@@ -219,7 +195,7 @@ def _heads(node: Any, place: str) -> Iterator[Tuple[str, Dict]]:
 def _wrong_widths(cfg: Config) -> Iterator[str]:
     """What reads the maps of a FasterViT against the widths it has."""
     backbone = cfg.model.get('backbone') or {}
-    kind = _class_of(MODELS, backbone, cfg) if backbone else None
+    kind = class_of(backbone, cfg, MODELS) if backbone else None
     if not (isinstance(kind, type) and issubclass(kind, FasterViT)):
         return
     settings = {k: v for k, v in backbone.items() if k not in ('type', 'init_cfg', '_scope_')}

@@ -4,12 +4,10 @@ from typing import Dict, Optional, Sequence
 
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, Runner
 
-from ..backbone import FasterViT
-from ..weights import CheckpointError
+from ..models import check_complete, switch_to_deploy
 from .curves import headlines, plot_run, read_run
 
 
@@ -72,40 +70,16 @@ class OverlaysHook(Hook):
 class DeployHook(Hook):
     """Fold the model's FasterViT before a test, once its checkpoint is loaded.
 
-    See :meth:`fastervit_mm.FasterViT.deploy`.
+    See :meth:`fastervit_mm.FasterViT.switch_to_deploy`.
     """
 
     def before_test(self, runner: Runner) -> None:
-        backbones = [m for m in runner.model.modules() if isinstance(m, FasterViT)]
-        if not backbones:
-            raise ValueError('deploy=True: the model has no FasterViT backbone to fold')
-        for backbone in backbones:
-            backbone.eval().deploy()
+        switch_to_deploy(runner.model)
 
 
 @HOOKS.register_module()
 class CompleteCheckpointHook(Hook):
-    """Refuse a checkpoint that does not fill the model it is loaded into.
-
-    mmengine loads with ``strict=False``: with a checkpoint of another variant it warns and goes on
-    to evaluate a half-random network.
-    """
+    """Refuse a checkpoint that does not fill the model that it is loaded into."""
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        model = runner.model
-        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-            model = model.module
-        own = model.state_dict()
-        tensors = {k[len('module.'):] if k.startswith('module.') else k: v
-                   for k, v in checkpoint.get('state_dict', checkpoint).items()}
-        missing = [k for k in own if k not in tensors and not k.endswith('num_batches_tracked')]
-        mismatched = [f'{k} ({tuple(tensors[k].shape)} in the file, {tuple(own[k].shape)} in the '
-                      'model)' for k in own if k in tensors and tensors[k].shape != own[k].shape]
-        unexpected = [k for k in tensors if k not in own]
-        if missing or mismatched:
-            raise CheckpointError(
-                f'checkpoint={runner._load_from!r}: does not fit the model of this config: '
-                f'{len(missing)} of {len(own)} tensors are missing {missing[:3]}, '
-                f'{len(mismatched)} have another shape {mismatched[:3]}, {len(unexpected)} of the '
-                f'file have no place {unexpected[:3]}. Give the config that the checkpoint was '
-                'trained with; it lies beside it in the work directory')
+        check_complete(runner.model, checkpoint, runner._load_from)

@@ -3,17 +3,17 @@ import logging
 import os
 from copy import deepcopy
 from pathlib import Path
-from typing import Optional, Union
+from typing import Dict, List, Optional, Union
 
 from mmengine.config import Config, ConfigDict
 from mmengine.device import is_cuda_available, is_mlu_available, is_musa_available, is_npu_available
 from mmengine.logging import MMLogger, print_log
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import METRICS, RUNNERS, init_default_scope
 from mmengine.runner import Runner
 from torch import nn
 
 from ..config_files import find_config
+from ..models import dataset_configs, unwrapped
 from .checks import ConfigError, check_config, unwritable
 from .memory import keep_freed_memory
 
@@ -73,8 +73,7 @@ def compile_features(model: nn.Module) -> None:
     Args:
         model: A detector, segmentor or classifier.
     """
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
+    model = unwrapped(model)
     for part in ('backbone', 'neck'):
         if getattr(model, part, None) is not None:
             getattr(model, part).compile(dynamic=True)
@@ -148,7 +147,7 @@ def test(cfg: Config, checkpoint: str, out: Optional[str] = None, show: bool = F
         show_dir: Folder for pictures of predictions, beside the ground truth where there is one.
         wait_time: Seconds between two pictures of ``show``.
         tta: Test-time augmentation, the config's own or, for detectors, a flip.
-        deploy: Fold the backbone first (:meth:`fastervit_mm.FasterViT.deploy`).
+        deploy: Fold the backbone first (:meth:`fastervit_mm.FasterViT.switch_to_deploy`).
         compiled: Compile backbone and neck.
 
     Returns:
@@ -230,18 +229,20 @@ def _augment(cfg: Config, segments: bool) -> None:
         _leave_masks_out(cfg)
         cfg.tta_model = dict(type='DetTTAModel', tta_cfg=dict(
             nms=dict(type='nms', iou_threshold=0.5), max_per_img=100))
-    if 'tta_pipeline' not in cfg:
-        pipeline = deepcopy(_innermost(cfg.test_dataloader.dataset).pipeline)
-        packing = pipeline.pop()
-        # The merge undoes each flip by these.
-        packing['meta_keys'] = (*packing.get('meta_keys', (
-            'img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
-            'flip', 'flip_direction')
-        flips = [dict(type='RandomFlip', prob=prob) for prob in (1., 0.)]
-        cfg.tta_pipeline = [*pipeline,
-                            dict(type='TestTimeAug', transforms=[flips, [packing]])]
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-    _innermost(cfg.test_dataloader.dataset).pipeline = cfg.tta_pipeline
+    for _, dataset in dataset_configs(cfg, 'test_dataloader'):
+        dataset['pipeline'] = deepcopy(cfg.get('tta_pipeline')) or _flipped(dataset['pipeline'])
+
+
+def _flipped(pipeline: List[Dict]) -> List[Dict]:
+    """A detector's test pipeline, each image flipped and as it is."""
+    *steps, packing = deepcopy(pipeline)
+    # The merge undoes each flip by these.
+    packing['meta_keys'] = (*packing.get('meta_keys', (
+        'img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+        'flip', 'flip_direction')
+    flips = [dict(type='RandomFlip', prob=prob) for prob in (1., 0.)]
+    return [*steps, dict(type='TestTimeAug', transforms=[flips, [packing]])]
 
 
 def _leave_masks_out(cfg: Config) -> None:
@@ -259,13 +260,6 @@ def _leave_masks_out(cfg: Config) -> None:
     for metric in evaluators if isinstance(evaluators, list) else [evaluators]:
         if isinstance(metric.get('metric'), (list, tuple)):
             metric['metric'] = [m for m in metric['metric'] if m != 'segm']
-
-
-def _innermost(dataset: ConfigDict) -> ConfigDict:
-    """The data set inside wrappers such as RepeatDataset."""
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    return dataset
 
 
 def _has_amp_device() -> bool:

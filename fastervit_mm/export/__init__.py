@@ -2,12 +2,12 @@
 
 Importing this registers the hook that tests a network by its exported file.
 """
-from .check import check, evaluate, print_checks
+from .check import check, check_preprocessing, evaluate, print_checks
 from .hook import ExportedHook
 from .parts import ExportError, choose_part
 from .quantize import quantize
 from .running import ExportedFile
 from .writing import export
 
-__all__ = ['ExportError', 'ExportedFile', 'ExportedHook', 'check', 'choose_part', 'evaluate',
-           'export', 'print_checks', 'quantize']
+__all__ = ['ExportError', 'ExportedFile', 'ExportedHook', 'check', 'check_preprocessing',
+           'choose_part', 'evaluate', 'export', 'print_checks', 'quantize']

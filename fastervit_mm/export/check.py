@@ -1,4 +1,5 @@
 """Is what was exported the network? Numbers beside PyTorch's, and metrics beside its metrics."""
+import json
 import os
 import time
 from copy import deepcopy
@@ -8,10 +9,12 @@ from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
 from mmengine.config import Config
+from mmengine.structures import BaseDataElement
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from ..engine import launch
 from .parts import Exportable
 from .running import ExportedFile
 
@@ -71,6 +74,34 @@ def check(model: nn.Module, file: Union[str, ExportedFile],
 
 
 @torch.no_grad()
+def check_preprocessing(model: nn.Module, file: ExportedFile) -> List[Check]:
+    """Normalise noise as a file's metadata say, and as the network's own preprocessing does.
+
+    Args:
+        model: The network, as it was before the export.
+        file: What was written.
+
+    Returns:
+        One check; none for a backbone alone, which preprocesses nothing.
+    """
+    if not hasattr(model, 'data_preprocessor'):
+        return []
+    image = torch.randint(256, (getattr(model, 'backbone', model).in_channels, 64, 64),
+                          generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    expected = model.data_preprocessor(
+        dict(inputs=[image], data_samples=[BaseDataElement()]), training=False)['inputs']
+    got = image.float()
+    if file.facts['channel_order'] == 'RGB' and len(image) == 3:
+        got = got.flip(0)  # images are read as BGR
+    mean, std = (torch.tensor(json.loads(file.facts[name])) for name in ('mean', 'std'))
+    if len(mean):
+        got = (got - mean[:, None, None]) / std[:, None, None]
+    expected = expected[..., :64, :64].cpu()  # without padding
+    return [Check((1, 64, 64), 'preprocessing', tuple(expected.shape), _error(got[None], expected),
+                  TOLERANCE)]
+
+
+@torch.no_grad()
 def reference(model: nn.Module, part: str, images: Tensor) -> Tuple[Tensor, ...]:
     """What PyTorch makes of images: for a whole segmentor, mmseg's own way to its logits."""
     if part != 'whole':
@@ -119,7 +150,6 @@ def evaluate(cfg: Config, checkpoint: str, files: Mapping[str, str]) -> Dict[str
     Returns:
         Metrics by name, ``'PyTorch'`` first.
     """
-    from ..engine import launch
     metrics = {}
     for name, path in {'PyTorch': None, **files}.items():
         run = deepcopy(cfg)

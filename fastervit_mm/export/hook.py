@@ -3,6 +3,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from ..models import unwrapped
 from .running import ExportedFile
 
 
@@ -24,7 +25,7 @@ class ExportedHook(Hook):
                              'export without labels')
 
     def before_test(self, runner: Runner) -> None:
-        model, part = runner.model, self.file.facts['part']
+        model, part = unwrapped(runner.model), self.file.facts['part']
         if part == 'whole':
             model.encode_decode = lambda inputs, batch_img_metas: self.file(inputs)[0]
         elif part == 'features':

@@ -1,16 +1,13 @@
 """Post-training int8 of an exported file, by onnxruntime's quantizer."""
 import os
 import tempfile
-from copy import deepcopy
 from pathlib import Path
 from typing import Iterable, Iterator, List, Set
 
-import torch
 from mmengine.config import Config
-from mmengine.dataset import Compose
-from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
+from ..models import model_input
 from .parts import ExportError
 from .writing import INPUT
 
@@ -33,7 +30,7 @@ def calibration_images(cfg: Config, model: nn.Module, folder: str,
         float32 (1, C, H, W).
 
     Raises:
-        ExportError: For a folder without pictures, or a picture that cannot be read.
+        ExportError: For a folder without pictures, or an image that cannot be read.
     """
     if not os.path.isdir(folder):
         raise ExportError(f'calibration folder {folder!r}: no such folder')
@@ -47,18 +44,11 @@ def calibration_images(cfg: Config, model: nn.Module, folder: str,
 
 
 def _images(cfg: Config, model: nn.Module, paths: List[Path]) -> Iterator[Tensor]:
-    from ..engine.launch import _innermost
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
-    steps = deepcopy(_innermost(cfg.test_dataloader.dataset).pipeline)
-    pipeline = Compose([s for s in steps if 'Annotations' not in s['type']])
-    for number, path in enumerate(paths):
+    for path in paths:
         try:
-            packed = pipeline(dict(img_path=str(path), img_id=number))
+            yield model_input(model, cfg, path).float()
         except Exception as error:
-            raise ExportError(f'{path}: cannot be read: {error}') from error
-        data = dict(inputs=[packed['inputs']], data_samples=[packed['data_samples']])
-        with torch.no_grad():
-            yield model.data_preprocessor(data, training=False)['inputs'].float()
+            raise ExportError(f'{path}: cannot be prepared: {error}') from error
 
 
 def quantize(path: str, out: str, images: Iterable[Tensor], method: str = 'minmax') -> None:

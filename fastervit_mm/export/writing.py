@@ -33,7 +33,8 @@ def export(model: nn.Module, path: str, part: Optional[str] = None, labels: bool
         path: ``.onnx``, or ``.pt2`` for ``torch.export``.
         part: As in :func:`choose_part`.
         labels: For a whole segmentor, labels and not logits.
-        deploy: Fold the backbone first (:meth:`fastervit_mm.FasterViT.deploy`), in the copy.
+        deploy: Fold the backbone first, in the copy
+            (:meth:`fastervit_mm.FasterViT.switch_to_deploy`).
         opset: Of ONNX.
 
     Returns:
@@ -63,9 +64,9 @@ def metadata(model: nn.Module, network: Exportable, part: str, deploy: bool) -> 
     """What whoever runs the file must know, each a text."""
     normaliser = getattr(model, 'data_preprocessor', None)
     mean, std = (getattr(normaliser, name, None) for name in ('mean', 'std'))
-    # Under one name or the other in the three toolboxes.
+    # As mmdet, mmseg and mmpretrain call it.
     rgb = any(getattr(normaliser, name, normaliser is None)
-              for name in ('channel_conversion', '_channel_conversion'))
+              for name in ('_channel_conversion', 'channel_conversion', 'to_rgb'))
     return dict(
         producer=f'fastervit_mm {__version__}', part=part, outputs=json.dumps(network.names),
         mean=json.dumps([] if mean is None else mean.flatten().tolist()),

@@ -1,5 +1,4 @@
 """What is looked at: a config's FasterViT, and images as its test pipeline prepares them."""
-import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, List, Optional, Tuple, Union
@@ -12,6 +11,14 @@ from torch import Tensor, nn
 
 from ..backbone import VARIANTS, FasterViT
 from ..engine import launch
+from ..models import (
+    build_model,
+    find_backbones,
+    image_batch,
+    image_pipeline,
+    model_input,
+    type_name,
+)
 from ..weights import load_backbone
 from .attention import Point
 
@@ -109,16 +116,6 @@ def load_subject(config: str, checkpoint: Optional[str] = None, cfg_options: Opt
     return Subject(backbone, subject.name, weights, subject.prepare)
 
 
-def build_model(cfg: Config) -> nn.Module:
-    """The model of a config, its weights left as they begin."""
-    from mmengine.registry import MODELS, init_default_scope
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
-    settings = copy.deepcopy(cfg.model)
-    if cfg.get('data_preprocessor') is not None:
-        settings.setdefault('data_preprocessor', cfg.data_preprocessor)  # as the runner does
-    return MODELS.build(settings)
-
-
 def subject_of(model: nn.Module, cfg: Optional[Config] = None, name: str = 'FasterViT',
                weights: str = 'weights as given') -> Subject:
     """As :func:`load_subject`, for a model that is there already.
@@ -129,9 +126,7 @@ def subject_of(model: nn.Module, cfg: Optional[Config] = None, name: str = 'Fast
         name: For titles.
         weights: For titles.
     """
-    backbone = next((m for m in model.modules() if isinstance(m, FasterViT)), None)
-    if backbone is None:
-        raise ValueError(f'config={name}: its model ({type(model).__name__}) holds no FasterViT')
+    backbone = find_backbones(model, f'config={name}')[0]
     if cfg is None:
         return Subject(backbone, name, weights, lambda image: _prepare_bare(model, image))
     return Subject(backbone, name, weights, lambda image: _prepare(model, cfg, image))
@@ -169,23 +164,15 @@ def _prepare_bare(backbone: FasterViT, image) -> Prepared:
 
 
 def _prepare(model: nn.Module, cfg: Config, image) -> Prepared:
-    from mmengine.dataset import Compose
-    from mmengine.registry import init_default_scope
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
     pixels = read_image(image)
-    steps = _test_pipeline(cfg)
-    given = dict(img=pixels) if isinstance(image, np.ndarray) else dict(img_path=str(image))
-    packed = Compose(_without_loading(steps) if 'img' in given else steps)(_result(pixels, given))
-    batch = dict(inputs=[packed['inputs']], data_samples=[packed['data_samples']])
-    with torch.no_grad():
-        inputs = model.data_preprocessor(batch, training=False)['inputs']
+    inputs = model_input(model, cfg, image)
 
     # Where each pixel came from: a picture of coordinates takes the same way, up to the numbers
     # being normalised. The third channel tells picture from padding, whatever that is filled with.
     height, width = pixels.shape[:2]
     ramps = np.stack([*np.meshgrid(np.arange(width), np.arange(height)),
                       np.full((height, width), -1)], -1).astype(np.float32)
-    moved = Compose(_geometry(_without_loading(steps)))(_result(ramps, dict(img=ramps)))['inputs']
+    moved = image_batch(cfg, ramps, _geometry(image_pipeline(cfg)))['inputs'][0]
     moved = moved.permute(1, 2, 0).numpy()
     coordinates = np.full((*inputs.shape[2:], 2), np.nan, np.float32)  # padded bottom and right
     inside = np.abs(moved[..., 2] + 1) < 1e-3
@@ -201,30 +188,9 @@ def _picture(pixels: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
     return picture
 
 
-def _result(pixels: np.ndarray, given: dict) -> dict:
-    height, width = pixels.shape[:2]
-    return dict(given, img_shape=(height, width), ori_shape=(height, width), height=height,
-                width=width, img_id=0, img_path=given.get('img_path', ''))
-
-
-def _test_pipeline(cfg: Config) -> List[dict]:
-    if cfg.get('test_dataloader') is None:
-        raise ValueError(f'config={cfg.filename}: no test_dataloader, whose pipeline says how '
-                         'images are prepared')
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    # A picture comes without annotations.
-    return [copy.deepcopy(step) for step in dataset.pipeline if 'Annotations' not in step['type']]
-
-
-def _without_loading(steps: List[dict]) -> List[dict]:
-    return [step for step in steps if not step['type'].split('.')[-1].startswith('LoadImage')]
-
-
 def _geometry(steps: List[dict]) -> List[dict]:
     """The steps for a picture of coordinates, which is of floats and must not be normalised."""
-    steps = [copy.deepcopy(step) for step in steps if not step['type'].endswith('Normalize')]
+    steps = [step for step in steps if not type_name(step).endswith('Normalize')]
     for step in steps:
         if step.get('backend') == 'pillow':
             step['backend'] = 'cv2'  # pillow takes bytes alone; both place pixels alike

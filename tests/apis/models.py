@@ -4,9 +4,9 @@ from typing import Tuple
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
 
 from fastervit_mm.config_files import config_path
+from fastervit_mm.models import build_model
 from tests.conftest import stir
 
 
@@ -40,9 +40,8 @@ def segmentor(folder: Path, tiny_ade20k: Path) -> Tuple[str, str]:
 
 
 def _saved(cfg: Config, folder: Path, meta: dict) -> Tuple[str, str]:
-    init_default_scope(cfg.default_scope)
     torch.manual_seed(0)
-    model = MODELS.build(cfg.model)
+    model = build_model(cfg)
     model.init_weights()
     stir(model)
     config, checkpoint = folder / f'{cfg.default_scope}.py', folder / f'{cfg.default_scope}.pth'

@@ -91,7 +91,7 @@ def test_label_maps_lie_where_the_image_went(config):
 def test_ground_truth_follows_a_test_pipeline_that_loads_it_late(index, config):
     """It is the original image's; the picture is not."""
     cfg = config(DET)
-    assert [browse._annotated_late(cfg[f'{split}_dataloader'].dataset)
+    assert [browse.annotated_late(cfg, f'{split}_dataloader')
             for split in ('train', 'val')] == [False, True]
     load, annotate, *_ = config(DET, []).train_dataloader.dataset.pipeline
     resize, packing = dict(type='Resize', scale=(900, 900)), dict(type='PackDetInputs')

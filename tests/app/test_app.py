@@ -11,7 +11,7 @@ import torch
 from fastervit_mm.app import Predictor, Trained, find_trained, pairs
 from fastervit_mm.datasets.scenes import CLASSES, PALETTE, draw_scene
 from fastervit_mm.engine import launch
-from fastervit_mm.insight.subject import build_model
+from fastervit_mm.models import build_model
 from fastervit_mm.weights import CheckpointError
 from tests.conftest import CLASSIFIER, REPO
 

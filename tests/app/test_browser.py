@@ -9,7 +9,7 @@ import torch
 
 from fastervit_mm.datasets.scenes import CLASSES, PALETTE, draw_scene
 from fastervit_mm.engine import launch
-from fastervit_mm.insight.subject import build_model
+from fastervit_mm.models import build_model
 from tests.app import browsing
 from tests.app.browsing import listed, pixels, upload, words
 from tests.conftest import REPO

@@ -9,7 +9,7 @@ import torch
 
 from fastervit_mm import benchmark
 from fastervit_mm.benchmark import measure
-from fastervit_mm.benchmark.models import PEERS, AuthorsMaps
+from fastervit_mm.benchmark.peers import PEERS, AuthorsMaps
 from tests.conftest import REPO
 
 CPU = torch.device('cpu')

@@ -1,8 +1,8 @@
 """Small networks and their checkpoints, in the very configs of the demos."""
 import torch
-from mmengine.registry import MODELS, init_default_scope
 
 from fastervit_mm.engine import launch
+from fastervit_mm.models import build_model
 from tests.conftest import REPO, TINY, stir
 
 # What is traced takes time: every kind of part, and two blocks where blocks hand on carriers.
@@ -30,9 +30,8 @@ def config(which, work_dir, **more):
 
 def network(cfg, seed=0):
     """Random weights, with norms and scales that a mix-up would show."""
-    init_default_scope(cfg.default_scope)
     torch.manual_seed(seed)
-    model = MODELS.build(cfg.model)
+    model = build_model(cfg)
     stir(model)
     return model.eval()
 

@@ -19,13 +19,13 @@ from PIL import Image
 from torch import nn
 
 from fastervit_mm import FasterViT, export
-from fastervit_mm.export.swaps import AxisPooling, prepared
 from fastervit_mm.export.onnx_graph import (
     data_dependent_shapes,
     forbidden_ops,
     operators,
 )
 from fastervit_mm.export.quantize import calibration_images
+from fastervit_mm.export.swaps import AxisPooling, prepared
 from tests.conftest import REPO, TINY, stir
 from tests.export.networks import DETECTOR, SEGMENTOR, config, network, options, saved
 

@@ -14,7 +14,7 @@ from fastervit_mm.datasets.scenes import draw_scene
 from fastervit_mm.engine import launch
 from fastervit_mm.insight import load_subject, subject_of
 from fastervit_mm.insight.drawing import draw_all, look
-from fastervit_mm.insight.subject import build_model
+from fastervit_mm.models import build_model
 from tests.conftest import CLASSIFIER, REPO, TINY
 
 SEG = str(REPO / 'configs/mmseg/upernet_fvit_shapes.py')

@@ -1,16 +1,18 @@
 """What is measured beside what: backbones that give four maps and nothing more, whole networks."""
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Callable, Dict, Optional, Tuple
 
 import torch
+from mmengine import hub
 from torch import Tensor, nn
 
 from ..backbone import FasterViT
+from ..config_files import get_config
+from ..engine.launch import compile_features
+from ..models import build_model
 
 Size = Tuple[int, int]
-_CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 
 
 @dataclass(frozen=True)
@@ -90,25 +92,19 @@ def _timm(name: str, **settings) -> Callable[[Size], nn.Module]:
 def _whole(config: str, swin: Optional[str] = None) -> Callable[[Size], nn.Module]:
     """A config's whole network; with ``swin``, under that config's backbone in its place."""
     def build(size: Size) -> nn.Module:
-        from mmengine.hub import get_config
-        from mmengine.model import revert_sync_batchnorm
-        from mmengine.registry import MODELS, init_default_scope
-
-        from ..engine import launch
-        cfg = launch.load_config(str(_CONFIGS / config))
+        cfg = get_config(config)
         if swin is not None:
-            other = get_config(swin).model
+            other = hub.get_config(swin).model
             cfg.model.backbone = other.backbone
             for reader in ('neck', 'decode_head', 'auxiliary_head'):
                 if reader in other:
                     cfg.model[reader].in_channels = other[reader].in_channels
         cfg.model.backbone.init_cfg = None
-        init_default_scope(cfg.default_scope)
         if cfg.default_scope == 'mmdet':
             from mmdet.structures import DetDataSample as sample
         else:
             from mmseg.structures import SegDataSample as sample
-        return Predictor(revert_sync_batchnorm(MODELS.build(cfg.model)), sample)
+        return Predictor(build_model(cfg), sample)
     return build
 
 
@@ -131,28 +127,17 @@ PEERS: Dict[str, Peer] = {
     'convnext-b': Peer(_timm('convnext_base'), 52.7),
     'hiera-t': Peer(_timm('hiera_tiny_224', img_size='size')),
     'gcvit-t': Peer(_timm('gcvit_tiny', img_size='size')),
-    'cascade-fastervit-2': Peer(_whole('mmdet/cascade_fvit.py'), 52.1, whole=True),
-    'cascade-swin-t': Peer(_whole('mmdet/cascade_fvit.py', _SWIN_DET), 50.4, whole=True),
-    'upernet-fastervit-2': Peer(_whole('mmseg/upernet_fvit.py'), whole=True),
-    'upernet-swin-t': Peer(_whole('mmseg/upernet_fvit.py', _SWIN_SEG), whole=True),
+    'cascade-fastervit-2': Peer(_whole('mmdet/cascade_fvit'), 52.1, whole=True),
+    'cascade-swin-t': Peer(_whole('mmdet/cascade_fvit', _SWIN_DET), 50.4, whole=True),
+    'upernet-fastervit-2': Peer(_whole('mmseg/upernet_fvit'), whole=True),
+    'upernet-swin-t': Peer(_whole('mmseg/upernet_fvit', _SWIN_SEG), whole=True),
 }
 """Short names of everything that can be measured."""
-
-
-def deploy_backbone(model: nn.Module) -> nn.Module:
-    """Fold the FasterViT that a network holds; raises for a network that holds none."""
-    backbones = [m for m in model.modules() if isinstance(m, FasterViT)]
-    if not backbones:
-        raise ValueError('deployed: only a FasterViT can be')
-    for backbone in backbones:
-        backbone.deploy()
-    return model
 
 
 def compile_backbone(network: nn.Module) -> nn.Module:
     """Compile a backbone, or the backbone and neck of a whole network."""
     if not isinstance(network, Predictor):
         return torch.compile(network)
-    from ..engine.launch import compile_features
     compile_features(network.model)
     return network
