@@ -18,11 +18,18 @@ ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / '.venv'
 PYTHON = VENV / 'bin' / 'python'
 STAMP = VENV / 'made_by_make_env.json'
+BROWSER_TRIED = VENV / 'no_browser_was_found'
 CONSTRAINTS = ROOT / 'constraints.txt'
+CACHE = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
 CPU_INDEX = 'https://download.pytorch.org/whl/cpu'
 # Wheels of mmcv that were built here, a folder for each build of torch: compiled ops of one torch
 # do not work with another, and pip's own cache does not tell them apart.
-WHEELS = Path(os.environ.get('XDG_CACHE_HOME', Path.home() / '.cache')) / 'fastervit_mm' / 'wheels'
+WHEELS = CACHE / 'fastervit_mm' / 'wheels'
+
+# Debian's name, Ubuntu's and Fedora's, Google's.
+BROWSERS = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable')
+BROWSER_REMEDY = ('sudo apt-get install chromium  (Debian), or  '
+                  '.venv/bin/python -m playwright install --with-deps chromium')
 
 READY_MADE = """\
 Ready-made pairs of torch and mmcv that need no compiler, in an environment of your own:
@@ -58,24 +65,30 @@ def main():
         wanted = fingerprint()
         if STAMP.is_file() and json.loads(STAMP.read_text()) == wanted:
             say(f'{VENV.name} is up to date ({wanted["python"]}).')
-            return 0
-        gpu = has_gpu()
-        say(f'Making {VENV} with Python {platform.python_version()}, '
-            f'{"a CUDA" if gpu else "a CPU"} build of torch.')
-        make_venv()
-        install_torch(gpu)
-        install_mmcv(gpu)
-        say('Installing mmdet, mmsegmentation, mmpretrain, this package and its tests '
-            '(about a minute).')
-        pip('install', '-e', f'{ROOT}[openmmlab,test,dev]', '--no-build-isolation')
-        ask_python('import fastervit_mm, mmdet, mmseg, mmpretrain',
-                   'The environment does not import.')
-        STAMP.write_text(json.dumps(wanted))
-        say(f'Environment ready after {(time.time() - started) / 60:.1f} minutes.')
+        else:
+            make_environment(wanted)
+            say(f'Environment ready after {(time.time() - started) / 60:.1f} minutes.')
+        make_browser()
         return 0
     except Missing as error:
         print(f'\nmake_env: {error}', file=sys.stderr)
         return 1
+
+
+def make_environment(wanted):
+    gpu = has_gpu()
+    say(f'Making {VENV} with Python {platform.python_version()}, '
+        f'{"a CUDA" if gpu else "a CPU"} build of torch: 6 to 16 minutes on two cores, most of it '
+        'to build mmcv.')
+    make_venv()
+    install_torch(gpu)
+    install_mmcv(gpu)
+    say('Installing mmdet, mmsegmentation, mmpretrain, this package and its tests '
+        '(about a minute).')
+    pip('install', '-e', f'{ROOT}[openmmlab,test,dev]', '--no-build-isolation')
+    ask_python('import fastervit_mm, mmdet, mmseg, mmpretrain', 'The environment does not import.')
+    BROWSER_TRIED.unlink(missing_ok=True)
+    STAMP.write_text(json.dumps(wanted))
 
 
 def check_python():
@@ -178,6 +191,76 @@ def check_compiler(gpu):
             f'Install the CUDA toolkit {cuda} (that of the installed torch) and set CUDA_HOME if '
             'it is not in /usr/local/cuda; or hide the GPU for a CPU build: a PATH without '
             f'nvidia-smi.\n{READY_MADE}')
+
+
+def make_browser():
+    """See to a Chromium, which the tests of the page of tools/demo_app.py need and no other does.
+
+    One that is here, else playwright's own, else the system's where nobody has to be asked. It is
+    tried once for an environment: without a network every `make` would wait for it.
+    """
+    if find_browser():
+        BROWSER_TRIED.unlink(missing_ok=True)
+        return
+    if in_ci() or not BROWSER_TRIED.is_file():
+        for title, commands in ways_to_a_browser():
+            say(f'No Chromium is here for the tests of the page; trying {title}.')
+            if all(map(runs, commands)) and find_browser():
+                return
+    if in_ci():
+        raise Missing('CI=true, and there is no Chromium, which the tests of the page of '
+                      f'tools/demo_app.py need.\nInstall one:  {BROWSER_REMEDY}')
+    BROWSER_TRIED.touch()
+    say('Without a Chromium the tests of the page of tools/demo_app.py are skipped. Install one:  '
+        + BROWSER_REMEDY)
+
+
+def find_browser():
+    """Path of a Chromium that runs: on the PATH, else one that playwright has downloaded."""
+    # Ubuntu's program may only say that it wants a snap; playwright's may lack libraries.
+    return next((path for path in [*filter(None, map(shutil.which, BROWSERS)),
+                                   *downloaded_browsers()] if runs([path, '--version'], 20)), None)
+
+
+def downloaded_browsers():
+    """Paths of playwright's own, the newest first."""
+    named = os.environ.get('PLAYWRIGHT_BROWSERS_PATH')
+    folders = [Path(named)] if named else [
+        CACHE / 'ms-playwright', Path.home() / 'Library/Caches/ms-playwright']
+    return [str(path) for folder in folders for pattern in (
+        'chromium-*/*/chrome', 'chromium_headless_shell-*/*/*headless*shell',
+        'chromium-*/*/*.app/Contents/MacOS/*') for path in sorted(folder.glob(pattern))[::-1]]
+
+
+def ways_to_a_browser():
+    """What may bring one, and its commands; the first to be tried first."""
+    playwright = [str(PYTHON), '-m', 'playwright']
+    yield 'playwright\'s own', [[*playwright, 'install', '--only-shell', 'chromium']]
+    root = [] if os.geteuid() == 0 else ['sudo', '-n']
+    if not (shutil.which('apt-get') and runs([*root, 'true'], 10)):
+        return
+    apt = [*root, 'env', 'DEBIAN_FRONTEND=noninteractive', 'apt-get', '-o',
+           'Acquire::http::Timeout=15', '-o', 'Acquire::Retries=1']
+    yield 'the system\'s package (apt-get install chromium)', [
+        [*apt, 'update'], [*apt, 'install', '--yes', '--no-install-recommends', 'chromium']]
+    if downloaded_browsers():
+        yield 'the libraries of playwright\'s own', [[*playwright, 'install-deps', 'chromium']]
+
+
+def in_ci():
+    return os.environ.get('CI') == 'true'
+
+
+def runs(command, seconds=900):
+    """Whether a command ends well, and in time; nobody sees what it says."""
+    # Playwright tries five times; where a firewall swallows packets, 5 seconds each and not 30.
+    environment = {**os.environ, 'PLAYWRIGHT_DOWNLOAD_CONNECTION_TIMEOUT': '5000'}
+    try:
+        return subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, timeout=seconds, env=environment).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
 
 
 def pinned(name):

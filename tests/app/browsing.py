@@ -2,7 +2,6 @@
 import io
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -14,15 +13,14 @@ from urllib.request import ProxyHandler, build_opener
 
 import mmcv
 import numpy as np
+import pytest
 from PIL import Image
 
 from fastervit_mm.datasets.scenes import CLASSES, draw_scene
-from tests.conftest import REPO
+from tests.conftest import REPO, load_make_env
 
 FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
          '--disable-background-networking', '--disable-component-update', '--disable-sync']
-# Debian's name, Ubuntu's and Fedora's, Google's.
-NAMES = ('chromium', 'chromium-browser', 'google-chrome')
 
 
 @contextmanager
@@ -54,11 +52,16 @@ def serving(folder, *arguments):
 
 @contextmanager
 def chromium():
-    """Headless, as Debian packages it: playwright's own download is not needed."""
+    """Headless, the one that tools/make_env.py finds; without one the test is skipped."""
     from playwright.sync_api import sync_playwright
-    found = next(filter(None, map(shutil.which, NAMES)), None)
-    assert found, ('Chromium is missing, in which the page of tools/demo_app.py is tested. '
-                   'On Debian:  sudo apt-get update && sudo apt-get install chromium')
+    make_env = load_make_env()
+    found = make_env.find_browser()
+    if found is None:
+        message = ('there is no Chromium, in which the page of tools/demo_app.py is tested. '
+                   f'Install one:  {make_env.BROWSER_REMEDY}')
+        if make_env.in_ci():
+            pytest.fail(f'CI=true, and {message}', pytrace=False)
+        pytest.skip(message)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
         yield browser
@@ -123,7 +126,7 @@ def check_that_the_page_shows_what_the_detector_learned(folder, scenes_at) -> No
         scenes_at: A folder for the scenes.
     """
     found, truth, seen = Counter(), Counter(), None
-    with serving(folder) as address, chromium() as browser, visiting(browser, address) as page:
+    with chromium() as browser, serving(folder) as address, visiting(browser, address) as page:
         for seed in (7001, 7002, 7003):
             scene = draw_scene(seed)
             path = Path(scenes_at) / f'scene {seed}.png'

@@ -99,8 +99,13 @@ def test_what_is_no_picture_is_said_in_words(name, content, message, page, scene
     assert 'Sorry' not in words(page, '320 x 160')
 
 
-def test_a_missing_browser_is_said_with_the_remedy(monkeypatch, tmp_path):
+@pytest.mark.parametrize('ci, outcome', [
+    ('', pytest.skip.Exception), ('true', pytest.fail.Exception)])
+def test_without_a_browser_tests_are_skipped_with_the_remedy_and_fail_in_ci(
+        ci, outcome, monkeypatch, tmp_path):
     monkeypatch.setenv('PATH', str(tmp_path))
-    with pytest.raises(AssertionError, match='sudo apt-get install chromium'):
+    monkeypatch.setenv('PLAYWRIGHT_BROWSERS_PATH', str(tmp_path))
+    monkeypatch.setenv('CI', ci)
+    with pytest.raises(outcome, match='sudo apt-get install chromium'):
         with browsing.chromium():
             pass

@@ -2,21 +2,17 @@
 
 That it makes a working environment is seen by every run of this suite: `make test` uses it.
 """
-import importlib.util
 import json
 import sys
 
 import pytest
 
-from tests.conftest import REPO
+from tests.conftest import load_make_env
 
 
 @pytest.fixture
 def make_env():
-    spec = importlib.util.spec_from_file_location('make_env', REPO / 'tools' / 'make_env.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_make_env()
 
 
 def program(folder, name, body):
@@ -96,14 +92,104 @@ def test_a_wheel_of_another_torch_is_not_used(mmcv_steps):
     assert len(mmcv_steps('2.13.0+cpu', ops_work=False)) == 1  # there, but broken
 
 
+@pytest.fixture
+def nothing_but(make_env, monkeypatch, tmp_path):
+    """No browser within reach; programs of one's own in a folder, which is given."""
+    folder = tmp_path / 'bin'
+    folder.mkdir()
+    monkeypatch.setenv('PATH', str(folder))
+    monkeypatch.setenv('PLAYWRIGHT_BROWSERS_PATH', str(tmp_path / 'playwright'))
+    monkeypatch.delenv('CI', raising=False)
+    monkeypatch.setattr(make_env, 'BROWSER_TRIED', tmp_path / 'tried')
+    monkeypatch.setattr(make_env, 'PYTHON', folder / 'python')
+    return folder
+
+
+def test_a_browser_is_one_that_runs(make_env, nothing_but, tmp_path):
+    assert make_env.find_browser() is None
+    program(nothing_but, 'chromium', 'echo "install the snap" >&2; exit 1')
+    for build in ('chromium-1255/chrome-linux64', 'chromium-999/chrome-linux'):
+        (tmp_path / 'playwright' / build).mkdir(parents=True)
+        program(tmp_path / 'playwright' / build, 'chrome', 'exit 127')  # a library is missing
+    assert make_env.find_browser() is None
+    shell = tmp_path / 'playwright/chromium_headless_shell-1255/chrome-headless-shell-linux64'
+    shell.mkdir(parents=True)
+    program(shell, 'chrome-headless-shell', 'test "$1" = --version')
+    assert make_env.find_browser() == str(shell / 'chrome-headless-shell')
+    program(nothing_but, 'google-chrome', 'true')
+    assert make_env.find_browser() == str(nothing_but / 'google-chrome')
+
+
+ARRIVES = 'echo "#!/bin/sh" > {0}; /bin/chmod +x {0}'
+
+
+def test_playwrights_own_browser_comes_first(make_env, nothing_but, tmp_path, capsys):
+    program(nothing_but, 'python', f'echo $* >> {tmp_path}/asked; '
+            + ARRIVES.format(nothing_but / 'chromium'))
+    program(nothing_but, 'apt-get', f'echo apt >> {tmp_path}/asked')
+    for _ in range(2):
+        make_env.make_browser()  # once is enough
+    assert (tmp_path / 'asked').read_text() == '-m playwright install --only-shell chromium\n'
+    assert capsys.readouterr().out.count('\n') == 1
+
+
+@pytest.mark.parametrize('user, sudo, installed', [
+    (0, None, True), (1000, 'test "$1" = -n && shift && exec "$@"', True),
+    (1000, 'echo a password is required >&2; exit 1', False), (1000, None, False)])
+def test_the_systems_package_comes_where_nobody_has_to_be_asked(
+        user, sudo, installed, make_env, nothing_but, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(make_env.os, 'geteuid', lambda: user)
+    program(nothing_but, 'python', 'exit 1')  # no network for playwright
+    program(nothing_but, 'true', 'exit 0')
+    program(nothing_but, 'env', 'exec /usr/bin/env "$@"')
+    program(nothing_but, 'apt-get', f'echo $* >> {tmp_path}/asked; case "$*" in *install*) '
+            + ARRIVES.format(nothing_but / 'chromium') + ';; esac')
+    if sudo:
+        program(nothing_but, 'sudo', sudo)
+    make_env.make_browser()
+    said = capsys.readouterr().out
+    if installed:
+        update, install = (tmp_path / 'asked').read_text().splitlines()
+        assert update.endswith(' update') and install.endswith(' chromium')
+        assert make_env.find_browser() and 'skipped' not in said
+    else:
+        assert not (tmp_path / 'asked').exists()
+        assert 'are skipped. Install one:  sudo apt-get install chromium' in said
+
+
+def test_a_browser_that_cannot_be_had_is_tried_once_and_fails_ci(
+        make_env, nothing_but, tmp_path, monkeypatch, capsys):
+    program(nothing_but, 'python', f'echo asked >> {tmp_path}/asked; exit 1')
+    for _ in range(2):
+        make_env.make_browser()
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 3 and said[1] == said[2] and 'playwright install --with-deps' in said[1]
+    assert (tmp_path / 'asked').read_text() == 'asked\n'
+    monkeypatch.setenv('CI', 'true')
+    with pytest.raises(make_env.Missing, match='CI=true, and there is no Chromium'):
+        make_env.make_browser()
+    assert (tmp_path / 'asked').read_text() == 'asked\n' * 2
+    program(nothing_but, 'chromium', 'true')
+    make_env.make_browser()
+    assert not make_env.BROWSER_TRIED.exists()  # should it go again, it is looked for again
+
+
+def test_what_hangs_is_given_up(make_env, nothing_but):
+    program(nothing_but, 'chromium', 'exec /bin/sleep 60')
+    assert not make_env.runs(['chromium'], seconds=0.2)
+
+
 def test_an_environment_that_is_up_to_date_is_left_alone(make_env, monkeypatch, tmp_path, capsys):
     def make_venv():
         raise make_env.Missing('made anew')
 
     monkeypatch.setattr(make_env, 'make_venv', make_venv)
     monkeypatch.setattr(make_env, 'STAMP', tmp_path / 'stamp.json')
+    looked = []
+    monkeypatch.setattr(make_env, 'make_browser', lambda: looked.append('for a browser'))
     assert make_env.main() == 1  # no stamp
     make_env.STAMP.write_text(json.dumps(make_env.fingerprint()))
     assert make_env.main() == 0 and 'is up to date' in capsys.readouterr().out
+    assert looked == ['for a browser']  # which may have come or gone since
     monkeypatch.setattr(make_env, 'has_gpu', lambda: True)  # a GPU came: CPU builds will not do
     assert make_env.main() == 1
