@@ -13,13 +13,14 @@ SEG_CONFIG := configs/mmseg/upernet_fvit_shapes.py
 .PHONY: help env demo demo-seg bench docs test lint clean distclean
 
 help:
-	@echo 'make demo   train a small Cascade Mask R-CNN on generated shapes, evaluate, draw'
+	@echo 'make demo   train a small Cascade Mask R-CNN on generated shapes, evaluate, draw;'
+	@echo '            5 to 11 minutes of training on two cores'
 	@echo 'make demo-seg   the same with a small UperNet, for semantic segmentation'
 	@echo 'make bench  speed beside the peers, in two minutes'
 	@echo 'make docs   the documentation as a site, in work_dirs/site'
-	@echo 'make test   the whole test suite'
+	@echo 'make test   the whole test suite, about 20 minutes on two idle cores'
 	@echo 'make lint   ruff'
-	@echo 'make env    the environment alone, .venv'
+	@echo 'make env    the environment alone, .venv; 6 to 11 minutes the first time'
 	@echo 'make clean  what runs left behind (keeps .venv); make distclean takes .venv too'
 
 env:

@@ -78,8 +78,8 @@ def main():
 def make_environment(wanted):
     gpu = has_gpu()
     say(f'Making {VENV} with Python {platform.python_version()}, '
-        f'{"a CUDA" if gpu else "a CPU"} build of torch: 6 to 16 minutes on two cores, most of it '
-        'to build mmcv.')
+        f'{"a CUDA" if gpu else "a CPU"} build of torch: 6 to 11 minutes on two idle cores, '
+        'most of it to build mmcv.')
     make_venv()
     install_torch(gpu)
     install_mmcv(gpu)
@@ -159,8 +159,8 @@ def install_mmcv(gpu):
             return
         say('It does not work any more; building it anew.')
     check_compiler(gpu)
-    say(f'Building mmcv {version} with its compiled ops for torch {build}: 5 to 15 minutes on two '
-        'cores, once. (A wheel of mmcv that pip kept is not used: it may be of another torch.)')
+    say(f'Building mmcv {version} with its compiled ops for torch {build}, once: the longest step. '
+        '(A wheel of mmcv that pip kept is not used: it may be of another torch.)')
     wheels.mkdir(parents=True, exist_ok=True)
     environment = dict(MMCV_WITH_OPS='1', MAX_JOBS=str(os.cpu_count()))
     if gpu:

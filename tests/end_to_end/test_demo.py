@@ -1,5 +1,6 @@
 """`make demo`: from nothing to a detector that works, on held-out pictures."""
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,16 @@ def test_it_learns_for_real(demo):
     facts = json.loads((demo[0] / 'work_dirs/demo/demo.json').read_text())
     assert facts['metrics']['coco/bbox_mAP'] >= 0.80
     assert facts['metrics']['coco/segm_mAP'] >= 0.80
+
+
+@pytest.mark.slow
+def test_it_says_early_how_long_training_takes(demo):
+    output = demo[1]
+    said, = re.finditer(r'About (\d+) minutes? of training on this machine', output)
+    assert output[:said.start()].count('loss: ') <= 3
+    seconds = json.loads((demo[0] / 'work_dirs/demo/demo.json').read_text())['training_seconds']
+    # Other programs may come and go meanwhile.
+    assert 1 / 3 < 60 * int(said[1]) / seconds < 3
 
 
 @pytest.mark.slow

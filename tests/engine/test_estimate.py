@@ -1,0 +1,77 @@
+"""A run says early how long it will take."""
+import re
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+
+import fastervit_mm.engine  # noqa: F401  (registers the hook)
+
+LINE = re.compile(r'About (.+) of training on this machine \(([\d.]+) s an iteration, (\d+) '
+                  r'iterations\), validation not included')
+
+
+class Slow(BaseModel):
+    """Its first two iterations take much longer than the others."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+        self.done = 0
+
+    def forward(self, inputs, mode):
+        self.done += 1
+        time.sleep(0.5 if self.done <= 2 else 0.05)
+        return dict(loss=(self.weight * inputs).sum())
+
+
+class Stop(Hook):
+    """Ends a run after so many iterations, of however many it was to have."""
+
+    def __init__(self, after):
+        self.after = after
+
+    def after_train_iter(self, runner, *args, **kwargs):
+        runner.train_loop.stop_training = runner.iter + 1 >= self.after
+
+
+def said(folder: Path, max_iters: int, stop: int, resume: bool = False):
+    """What a run's log says, a list of (match, last iteration logged before it)."""
+    Runner(
+        Slow(), str(folder), resume=resume,
+        train_dataloader=dict(batch_size=1, dataset=[torch.ones(1)] * 4,
+                              sampler=dict(type='InfiniteSampler')),
+        train_cfg=dict(by_epoch=False, max_iters=max_iters),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+        default_hooks=dict(logger=dict(type='LoggerHook', interval=1),
+                           checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=4)),
+        custom_hooks=[dict(type='EstimateHook', skipped=2, measured=4), Stop(stop)],
+        log_processor=dict(by_epoch=False), experiment_name=f'{folder.name}_{resume}',
+        default_scope='mmengine').train()
+    log = max(folder.glob('*/*.log')).read_text()
+    return [(found, re.findall(r'Iter\(train\) \[ *(\d+)/', log[:found.start()])[-1:])
+            for found in LINE.finditer(log)]
+
+
+def test_it_is_said_once_from_iterations_past_the_first(tmp_path):
+    (found, before), = said(tmp_path, max_iters=2400, stop=10)
+    assert before == ['6']  # iterations 3 to 6 counted
+    each, iterations = float(found[2]), int(found[3])
+    assert 0.05 <= each < 0.2 and iterations == 2400  # the first two take 0.5 s
+    minutes = int(found[1].removesuffix(' minutes'))
+    assert minutes == pytest.approx(2400 * each / 60, rel=0.1, abs=0.6)
+
+
+def test_a_short_run_is_said_in_seconds_and_a_resumed_one_for_what_is_left(tmp_path):
+    (found, _), = said(tmp_path, max_iters=20, stop=8)
+    assert found[1].endswith(' seconds') and found[3] == '20'
+    (found, _), = said(tmp_path, max_iters=20, stop=20, resume=True)
+    assert found[3] == '12'
+
+
+def test_a_run_that_ends_before_has_no_estimate(tmp_path):
+    assert said(tmp_path, max_iters=5, stop=5) == []
