@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Measure speed, memory and multiply-adds beside the peers, in turns in one process."""
+"""Compare speed, memory and multiply-adds of backbones; cases take turns in one process."""
 import argparse
 import sys
 import warnings
@@ -18,7 +18,7 @@ def parse_args():
         description=__doc__, epilog='models: ' + ', '.join(PEERS))
     parser.add_argument('--models', nargs='+', default=['fastervit-2', 'authors-2', 'swin-t',
                                                         'convnext-t'],
-                        help='what to measure; MODEL:MODE gives one model a mode of its own')
+                        help='what to measure; MODEL:MODE sets the mode of one model')
     parser.add_argument('--modes', nargs='+', default=['eager'], metavar='MODE',
                         help=f'{", ".join(benchmark.MODES)}, joined by + (default: eager)')
     parser.add_argument('--sizes', nargs='+', default=['800x1280'], metavar='HxW',
@@ -28,12 +28,12 @@ def parse_args():
                         choices=benchmark.PRECISIONS, help='(default: fp32)')
     parser.add_argument('--steps', nargs='+', default=['forward'], choices=['forward', 'train'],
                         help='forward, or forward and backward (default: forward)')
-    parser.add_argument('--rounds', type=int, default=10, help='repetitions (default: 10)')
+    parser.add_argument('--rounds', type=int, default=10, help='measured repetitions (default: 10)')
     parser.add_argument('--warmup', type=int, default=2, help='repetitions before (default: 2)')
     parser.add_argument('--device', default='cpu', choices=['cpu', 'cuda'])
     parser.add_argument('--no-memory', action='store_true',
                         help='leave out memory and multiply-adds')
-    parser.add_argument('--out', type=Path, metavar='STEM', help='write STEM.json and pictures '
+    parser.add_argument('--out', type=Path, metavar='STEM', help='write STEM.json and figures '
                         'STEM-*.png, such as benchmarks/cpu')
     return parser.parse_args()
 
@@ -51,8 +51,8 @@ def main():
         sys.exit(f'benchmark: {error}')
     head = report['machine']
     console.print(f'{head["gpu"] or head["cpu"]}, {head["threads"]} threads, torch '
-                  f'{head["torch"]}; medians of {args.rounds} rounds, half the distance of '
-                  'the quartiles', soft_wrap=True)
+                  f'{head["torch"]}; medians of {args.rounds} rounds, half the '
+                  'interquartile range', soft_wrap=True)
     for precision, reached in report['matmul_peak_flops'].items():
         console.print(f'matrix product, {precision}: ' + ', '.join(
             f'{value / 1e9:.0f} GFLOP/s ({name})' for name, value in reached.items()))

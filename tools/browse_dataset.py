@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Draw what a config's pipeline feeds the network, with its ground truth."""
+"""Draw what a config's pipeline feeds the network, with the ground truth."""
 import argparse
 import sys
 import warnings
@@ -15,17 +15,17 @@ from fastervit_mm.engine import launch  # noqa: E402
 
 def parse_args():
     parser = argparse.ArgumentParser(
-        description=__doc__ + ' Augmentation is included: every call draws other pictures of '
-        'training.')
+        description=__doc__ + ' Augmentation is included, so the train split looks '
+        'different in every run.')
     parser.add_argument('config', help='config file of a detector or segmentor')
-    parser.add_argument('--out', metavar='DIR', help='folder for a picture of each image and a '
-                        'contact sheet of the first (default: none; then give --show)')
+    parser.add_argument('--out', metavar='DIR', help='folder for the drawn images and a contact '
+                        'sheet of the first (default: none; then give --show)')
     parser.add_argument('--split', default='train', choices=SPLITS, help='(default: train)')
     parser.add_argument('--number', type=int, default=20, metavar='N',
-                        help='images to draw, from the first; 0 for all (default: 20)')
+                        help='number of images, from the first; 0 for all (default: 20)')
     parser.add_argument('--show', action='store_true', help='show each in a window')
     parser.add_argument('--wait-time', type=float, default=2,
-                        help='seconds between two pictures of --show (default: 2)')
+                        help='seconds between two images of --show (default: 2)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
                         help='settings that replace the config\'s')
     args = parser.parse_args()

@@ -19,11 +19,10 @@ def parse_args():
         'product, attention\'s included (one multiply-add is two FLOPs); activations are the '
         'elements that convolutions, linear layers and attention write. One image, in inference.')
     parser.add_argument('config', help='config file of a detector, segmentor or classifier, or a '
-                        'variant such as 2: then the network of ImageNet, with its classifier')
+                        'variant such as 2, for its ImageNet network with classifier')
     parser.add_argument('--shape', nargs=2, type=int, metavar=('H', 'W'),
                         help='height and width of the image in pixels (default: 800 1280 for '
-                        'mmdet, 512 2048 for mmseg, else 224 224; for a variant that was made for '
-                        'another size, that)')
+                        'mmdet, 512 2048 for mmseg, else 224 224, or a variant\'s own size)')
     parser.add_argument('--backbone', action='store_true', help='count the backbone alone')
     parser.add_argument('--proposals', type=int, metavar='N',
                         help='boxes for the box heads of a two-stage detector (default: the '
@@ -32,7 +31,7 @@ def parse_args():
                         help='boxes for its mask heads (default: the config\'s '
                         'test_cfg.rcnn.max_per_img)')
     parser.add_argument('--json', type=Path, metavar='FILE',
-                        help='write the figures there too (default: not)')
+                        help='also write the figures to FILE')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
                         help='settings that replace the config\'s')
     return parser.parse_args()

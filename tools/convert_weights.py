@@ -1,7 +1,7 @@
 #!/usr/bin/env python
-"""Keep the backbone's tensors of a published checkpoint alone, under this package's names.
+"""Write the backbone's tensors of a published checkpoint to a file, under this package's names.
 
-The authors' files hold optimizer state and a classifier: several times the size of the backbone.
+The authors' files also contain optimizer state and a classifier, and are several times as large.
 """
 import argparse
 import sys

@@ -1,6 +1,5 @@
 #!/usr/bin/env python
-"""The whole journey on a config with embedded data: train, evaluate, draw. What `make demo` runs.
-"""
+"""Train a config whose dataset generates itself, evaluate it and draw predictions: `make demo`."""
 import argparse
 import sys
 from pathlib import Path

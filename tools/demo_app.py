@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""A page in the browser to try trained checkpoints: predictions, and what carriers attend to."""
+"""Try trained checkpoints on a page in the browser: predictions, and what carriers attend to."""
 import argparse
 import sys
 import warnings
@@ -14,13 +14,13 @@ def parse_args():
     parser = argparse.ArgumentParser(
         description=__doc__ + ' Needs gradio: pip install \'fastervit_mm[app]\'.')
     parser.add_argument('files', nargs='*', metavar='CONFIG CHECKPOINT',
-                        help='what can be picked (default: what is found in --work-dirs)')
+                        help='networks to choose from (default: those found in --work-dirs)')
     parser.add_argument('--work-dirs', metavar='DIR', help='folder to search for runs with a '
-                        'config and a checkpoint (default: work_dirs, where no CONFIG is given)')
-    parser.add_argument('--host', default='127.0.0.1', help='address to serve on; 0.0.0.0 lets '
-                        'others in (default: 127.0.0.1)')
-    parser.add_argument('--port', type=int, default=7860, help='(default: 7860)')
-    parser.add_argument('--device', default='cpu', help='where to compute (default: cpu)')
+                        'config and a checkpoint (default: work_dirs, if no CONFIG is given)')
+    parser.add_argument('--host', default='127.0.0.1', help='address to serve on; 0.0.0.0 admits '
+                        'other machines (default: 127.0.0.1)')
+    parser.add_argument('--port', type=int, default=7860, help='port to serve on (default: 7860)')
+    parser.add_argument('--device', default='cpu', help='such as cpu or cuda:0 (default: cpu)')
     return parser.parse_args()
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Export a network to ONNX or torch.export, check the file against PyTorch, make it int8."""
+"""Export a network to ONNX or torch.export, check the file against PyTorch, quantize to int8."""
 import argparse
 import os
 import sys
@@ -24,7 +24,7 @@ from fastervit_mm.weights import CheckpointError  # noqa: E402
 
 def parse_args():
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog='The exit status is 1 where the file does not compute what '
+        description=__doc__, epilog='The exit status is 1 if the file does not compute what '
         'PyTorch does.')
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
@@ -32,22 +32,22 @@ def parse_args():
     parser.add_argument('--part', choices=PARTS, help='backbone, features (up to the neck) or '
                         'whole (default: whole for segmentors, features for detectors)')
     parser.add_argument('--labels', action='store_true',
-                        help='a segmentor\'s labels instead of its logits')
-    parser.add_argument('--no-deploy', action='store_true', help='leave the backbone unfolded')
-    parser.add_argument('--opset', type=int, default=OPSET, help=f'of ONNX (default: {OPSET})')
+                        help='export a segmentor\'s labels instead of its logits')
+    parser.add_argument('--no-deploy', action='store_true', help='do not fold the backbone')
+    parser.add_argument('--opset', type=int, default=OPSET, help=f'ONNX opset (default: {OPSET})')
     parser.add_argument('--check-sizes', nargs='+', type=_size, metavar='BxHxW',
-                        default=SIZES, help='images, height and width of each check (default: '
+                        default=SIZES, help='batch, height and width of each check (default: '
                         f'{" ".join("x".join(map(str, s)) for s in SIZES)})')
     parser.add_argument('--tolerance', type=float, default=TOLERANCE,
                         help=f'largest relative error allowed (default: {TOLERANCE:g})')
     parser.add_argument('--int8', metavar='FOLDER', help='also write OUT.int8.onnx, calibrated '
-                        'on the pictures of a folder')
+                        'on the images of a folder')
     parser.add_argument('--calibration-images', type=int, default=64, metavar='N',
-                        help='pictures taken from that folder (default: 64)')
+                        help='number of images from that folder (default: 64)')
     parser.add_argument('--calibration', choices=METHODS, default=METHODS[0],
-                        help=f'how ranges are taken (default: {METHODS[0]})')
-    parser.add_argument('--evaluate', action='store_true', help='metrics of the config\'s test '
-                        'data by PyTorch and by each file')
+                        help=f'how ranges are determined (default: {METHODS[0]})')
+    parser.add_argument('--evaluate', action='store_true', help='also compute the metrics of the '
+                        'config\'s test data, with PyTorch and with each file')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
                         help='settings that replace the config\'s')
     return parser.parse_args()
@@ -58,7 +58,7 @@ def _size(text):
         images, height, width = (int(n) for n in text.split('x'))
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f'{text!r}: give images, height and width, as 2x256x320') from None
+            f'{text!r}: give batch, height and width, as 2x256x320') from None
     if images < 1 or min(height, width) < 32:
         raise argparse.ArgumentTypeError(f'{text!r}: at least one image of 32 x 32')
     return images, height, width

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Predict on images, folders, patterns and videos: overlays, COCO results, label maps."""
+"""Predict on images, folders and videos: overlays, COCO results, label maps."""
 import argparse
 import sys
 import warnings
@@ -15,9 +15,9 @@ from fastervit_mm.weights import CheckpointError  # noqa: E402
 
 def parse_args():
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog='A detector leaves OUT/predictions.json (COCO results: boxes, '
-        'RLE masks) and OUT/images.json (what its image and category ids mean), a segmentor '
-        'OUT/pred/*.png; overlays are in OUT/vis/. Inputs that cannot be read are listed at the '
+        description=__doc__, epilog='A detector writes OUT/predictions.json (COCO results: boxes, '
+        'RLE masks) and OUT/images.json (the images and categories of its ids), a segmentor '
+        'OUT/pred/*.png; overlays go to OUT/vis/. Inputs that cannot be read are listed at the '
         'end; the exit status is then 1.')
     parser.add_argument('config', help='config file, or the name of one of this package\'s such as '
                         'mmdet/cascade_fvit')
@@ -27,13 +27,13 @@ def parse_args():
     parser.add_argument('--out', required=True, metavar='DIR', help='folder for results')
     parser.add_argument('--device', help='such as cpu or cuda:0 (default: the GPU if there is one)')
     parser.add_argument('--batch-size', type=int, default=1,
-                        help='images that the network gets at once; segmentors take images of one '
-                        'size together only (default: 1)')
+                        help='images per forward pass; a segmentor needs images of the same size '
+                        'for more than 1 (default: 1)')
     parser.add_argument('--score-thr', type=float, default=0.3,
-                        help='detections with a lower score are neither drawn nor written '
+                        help='lowest score of detections that are drawn and written '
                         '(default: 0.3)')
     parser.add_argument('--deploy', action='store_true',
-                        help='fold the backbone first: the same predictions, faster')
+                        help='fold the backbone first: same predictions, faster')
     return parser.parse_args()
 
 

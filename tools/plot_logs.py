@@ -14,14 +14,14 @@ from fastervit_mm.engine import curves  # noqa: E402
 
 def parse_args():
     parser = argparse.ArgumentParser(
-        description=__doc__ + ' A run that was resumed is one curve.')
+        description=__doc__ + ' A resumed run is one curve.')
     parser.add_argument('runs', nargs='+', metavar='RUN',
                         help='work directory, one of its time-stamped folders, or a scalars.json')
     parser.add_argument('--out', default='runs.png', metavar='PNG',
-                        help='picture to write (default: runs.png)')
+                        help='figure to write (default: runs.png)')
     parser.add_argument('--keys', nargs='+', metavar='KEY',
                         help='what to draw, such as loss loss_mask lr bbox_mAP (default: loss and '
-                        'the metrics that matter)')
+                        'the main metrics)')
     return parser.parse_args()
 
 

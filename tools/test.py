@@ -19,15 +19,15 @@ def parse_args():
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--work-dir', help='folder for logs and metrics '
                         '(default: work_dirs/ and the name of the config)')
-    parser.add_argument('--out', help='where predictions go: a .pkl file (detectors) or a folder '
-                        'of label maps (segmentors)')
+    parser.add_argument('--out', help='where to save predictions: a .pkl file (detectors) or a '
+                        'folder of label maps (segmentors)')
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
-    parser.add_argument('--show-dir', help='folder for pictures of predictions')
+    parser.add_argument('--show-dir', help='folder for images with predictions drawn on them')
     parser.add_argument('--wait-time', type=float, default=2,
-                        help='seconds between two pictures of --show (default: 2)')
+                        help='seconds between two images of --show (default: 2)')
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
     parser.add_argument('--deploy', action='store_true',
-                        help='fold the backbone first: the same numbers, faster')
+                        help='fold the backbone first: same results, faster')
     parser.add_argument('--compile', action='store_true',
                         help='compile backbone and neck (torch.compile)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',

@@ -22,7 +22,7 @@ def parse_args():
     parser.add_argument('--auto-scale-lr', action='store_true',
                         help='scale the learning rate to the batch size')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
-                        help='go on from a checkpoint, or, without one given, from the newest '
+                        help='continue from CHECKPOINT or, without one given, from the newest '
                         'in the work directory')
     parser.add_argument('--compile', action='store_true',
                         help='compile backbone and neck (torch.compile)')

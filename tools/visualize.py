@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""See inside a FasterViT: attention, carriers, feature maps and the effective receptive field."""
+"""Draw a FasterViT's attention, carriers, feature maps and effective receptive field."""
 import argparse
 import sys
 import warnings
@@ -23,26 +23,26 @@ def parse_args():
     # One positional may be left out, so the two are told apart below.
     parser.add_argument('files', nargs='+', metavar='[CHECKPOINT] IMAGE',
                         help='checkpoint, of the whole model or the backbone (default: random '
-                        'weights, and the pictures say so), and image')
+                        'weights, and the figures say so), and image')
     parser.add_argument('--point', nargs=2, type=float, required=True, metavar=('X', 'Y'),
-                        help='the place to look from, in pixels of the image')
-    parser.add_argument('--out', required=True, metavar='DIR', help='folder for the pictures')
+                        help='a point of the image, in pixels')
+    parser.add_argument('--out', required=True, metavar='DIR', help='folder for the figures')
     parser.add_argument('--head', type=int, help='attention head, from 0 (default: the mean of '
                         'all)')
     parser.add_argument('--block', type=int, help='block of the overview, from 0 (default: the '
-                        'one where the cell hears its carriers most)')
+                        'one in which the cell attends most to carriers)')
     parser.add_argument('--field-stage', type=int, default=3, choices=[1, 2, 3, 4],
                         help='stage of the receptive field (default: 3)')
     parser.add_argument('--draws', type=int, default=8,
-                        help='random signs that the receptive field averages over (default: 8)')
+                        help='random draws over which the receptive field is averaged (default: 8)')
     parser.add_argument('--average', nargs='+', default=[], metavar='IMAGE',
                         help='more images to average the receptive field over (default: none)')
-    parser.add_argument('--device', default='cpu', help='where to compute (default: cpu)')
+    parser.add_argument('--device', default='cpu', help='such as cpu or cuda:0 (default: cpu)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
                         help='settings that replace the config\'s')
     args = parser.parse_args()
     if len(args.files) > 2:
-        parser.error(f'give CONFIG [CHECKPOINT] IMAGE; {len(args.files)} files came behind CONFIG')
+        parser.error(f'give CONFIG [CHECKPOINT] IMAGE; {len(args.files)} files came after CONFIG')
     args.image = args.files[-1]
     args.checkpoint = args.files[0] if len(args.files) == 2 else None
     return args

@@ -1,4 +1,4 @@
-# A small version of cascade_fvit.py for the embedded shapes: trains from scratch in minutes on two
+# A small version of cascade_fvit.py for the generated shapes: trains from scratch in minutes on two
 # CPU cores. The dataset is generated in data/shapes/ when it is first used.
 _base_ = './cascade_fvit.py'
 custom_imports = dict(imports=[

@@ -1,6 +1,6 @@
-"""The embedded shapes data set.
+"""The generated dataset of shapes.
 
-``coco_shapes`` registers it with mmdet, ``seg_shapes`` with mmseg; neither needs the other's
+``coco_shapes`` registers it with mmdet, ``seg_shapes`` with mmseg; neither needs the other
 library.
 """
 from .shapes import make_shapes

@@ -1,4 +1,4 @@
-"""The shapes data set for mmdet."""
+"""The shapes dataset for mmdet."""
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 
@@ -8,15 +8,15 @@ from .shapes import make_shapes
 
 @DATASETS.register_module()
 class ShapesDataset(CocoDataset):
-    """mmdet's ``CocoDataset`` over the shapes, which it makes in ``data_root`` if they are missing.
+    """mmdet's ``CocoDataset`` of the shapes, generated in ``data_root`` if they are not there.
 
     Args:
-        data_root: Folder of the data set.
-        **kwargs: As ``CocoDataset``'s.
+        data_root: Folder of the dataset.
+        **kwargs: Arguments of ``CocoDataset``.
     """
 
     METAINFO = dict(classes=CLASSES, palette=PALETTE)
-    makes_itself = True  # nothing to look for before it is built
+    makes_itself = True  # its files need not exist before it is built
 
     def __init__(self, *args, data_root: str = 'data/shapes', **kwargs):
         make_shapes(data_root)

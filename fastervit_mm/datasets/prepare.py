@@ -1,4 +1,4 @@
-"""Getting COCO, ADE20K or the shapes ready, and checking them whole before a long run."""
+"""Prepare COCO, ADE20K or the shapes, and check all their files before a long run."""
 import json
 import os
 import shutil
@@ -19,7 +19,7 @@ from .scenes import CLASSES
 from .shapes import SPLITS, make_shapes
 
 Problem = Tuple[str, str]  # its kind, and where
-_NOTES = ('no area', 'not annotated')  # kinds that no training minds
+_NOTES = ('no area', 'not annotated')  # kinds that are harmless in training
 _UNPACKING = '.unpacking'
 
 
@@ -29,9 +29,9 @@ class Archive:
 
     Attributes:
         address: Where to download it.
-        size: Of the download, as published.
-        parts: What it brings, relative to the data set's folder.
-        prefix: Folder in the archive that stands for the data set's own.
+        size: Size of the download, as published.
+        parts: Files and folders in it, relative to the dataset's folder.
+        prefix: Folder in the archive that is the dataset's folder.
     """
     address: str
     size: str
@@ -45,7 +45,7 @@ class Archive:
 
 @dataclass(frozen=True)
 class Split:
-    """One of a data set's splits, with the published counts; None where there is no such thing."""
+    """A split of a dataset, with the published counts; None for what it does not have."""
     name: str
     images: str
     num_images: int
@@ -56,7 +56,7 @@ class Split:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set: what is published of it, and its layout."""
+    """A dataset: its published files and its layout."""
     title: str
     archives: Tuple[Archive, ...]
     splits: Tuple[Split, ...]
@@ -64,7 +64,7 @@ class DataSet:
 
 
 _COCO = 'http://images.cocodataset.org'
-# Counts and sizes as the data sets' own pages give them; annotations counted from the 2017 files.
+# Counts and sizes from the datasets' own pages; annotations counted in the 2017 files.
 DATA_SETS = dict(
     coco=DataSet(
         'COCO 2017',
@@ -84,25 +84,26 @@ DATA_SETS = dict(
          Split('validation', 'images/validation', 2000, label_maps='annotations/validation')),
         150),
     shapes=DataSet(
-        'the embedded shapes', (),
+        'The shapes dataset', (),
         tuple(Split(name, name, count, f'annotations/instances_{name}.json', None,
                     f'labels/{name}') for name, (_, count) in SPLITS.items()),
         len(CLASSES)))
 
 
 def prepare(name: str, root: str, check: bool = False, console: Optional[Console] = None) -> bool:
-    """Say what is missing of a data set, unpack what was downloaded, and check it.
+    """Say what is missing of a dataset, unpack what was downloaded, and check it.
 
-    The shapes are made. Of the others nothing is downloaded: their terms are yours to accept.
+    The shapes are generated. COCO and ADE20K are not downloaded, because their terms have to be
+    accepted by the user.
 
     Args:
         name: A key of :data:`DATA_SETS`.
-        root: The folder that a config calls ``data_root``; downloads may lie in it or beside it.
+        root: The folder that a config calls ``data_root``; downloads may be in it or beside it.
         check: Also read every image, annotation and label map.
         console: Where to print. Default the terminal.
 
     Returns:
-        Whether the data set is there and, if checked, without a problem.
+        Whether the dataset is complete and, if checked, without problems.
     """
     data, folder, console = DATA_SETS[name], Path(root), console or Console()
     if name == 'shapes':
@@ -114,7 +115,7 @@ def prepare(name: str, root: str, check: bool = False, console: Optional[Console
         _say_how(data, missing, folder, console)
         return False
     console.print(f'{data.title} is in {folder}.' + (
-        '' if check else ' Its files were not opened; --check reads them all.'))
+        '' if check else ' Its files were not read; --check reads them all.'))
     return _check(data, folder, console) if check else True
 
 
@@ -144,13 +145,13 @@ def _unpack(archive: Archive, path: Path, folder: Path, console: Console) -> boo
             absent = [p for p in wanted
                       if not any(m.filename.startswith(archive.prefix + p) for m in members)]
             if absent:
-                console.print(f'[red]{path} holds no {", ".join(absent)}.[/red] Is it the file of '
-                              f'{archive.address}?')
+                console.print(f'[red]{path} contains no {", ".join(absent)}.[/red] Is it the file '
+                              f'of {archive.address}?')
                 return False
             needed, free = sum(m.file_size for m in members), shutil.disk_usage(folder).free
             if needed > free:
-                console.print(f'[red]{path} needs {needed / 1e9:.1f} GB unpacked, and {folder} has '
-                              f'{free / 1e9:.1f} GB free.[/red]')
+                console.print(f'[red]{path} needs {needed / 1e9:.1f} GB when unpacked; {folder} '
+                              f'has {free / 1e9:.1f} GB free.[/red]')
                 return False
             with Progress(console=console, transient=True) as progress:
                 task = progress.add_task(f'Unpacking {archive.name}', total=needed)
@@ -165,18 +166,18 @@ def _unpack(archive: Archive, path: Path, folder: Path, console: Console) -> boo
             (building / (archive.prefix + part)).rename(target)
     except (zipfile.BadZipFile, EOFError) as error:
         console.print(
-            f'[red]{path} is cut short or damaged[/red] ({path.stat().st_size / 1e6:.0f} MB here, '
-            f'{archive.size} published; {error}). "curl -C - -o {path} {archive.address}" goes on '
-            'where a download stopped; delete a damaged file first')
+            f'[red]{path} is truncated or damaged[/red] ({path.stat().st_size / 1e6:.0f} MB here, '
+            f'{archive.size} published; {error}). "curl -C - -o {path} {archive.address}" '
+            'continues an interrupted download; delete a damaged file first')
         return False
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    console.print(f'Unpacked {", ".join(wanted)} from {path}, which is no longer needed.')
+    console.print(f'Unpacked {", ".join(wanted)} from {path}, which can be deleted.')
     return True
 
 
 def _say_how(data: DataSet, missing: Sequence[Archive], folder: Path, console: Console) -> None:
-    table = Table(title=f'Missing of {data.title} in {folder}', title_justify='left')
+    table = Table(title=f'{data.title}: missing in {folder}', title_justify='left')
     for column in ('what', 'download', 'size'):
         table.add_column(column, overflow='fold')
     for archive in missing:
@@ -187,7 +188,7 @@ def _say_how(data: DataSet, missing: Sequence[Archive], folder: Path, console: C
     for archive in missing:
         console.print(f'  curl -L -C - --create-dirs -o {folder / archive.name} {archive.address}',
                       highlight=False, soft_wrap=True)
-    console.print('The folder will then be', highlight=False)
+    console.print('The folder will then contain', highlight=False)
     for split in data.splits:
         console.print(f'  {folder}/{split.images}/  [dim]{split.num_images} images[/dim]',
                       highlight=False, soft_wrap=True)
@@ -196,13 +197,13 @@ def _say_how(data: DataSet, missing: Sequence[Archive], folder: Path, console: C
 
 
 def _check(data: DataSet, folder: Path, console: Console) -> bool:
-    """Read all of a data set and print what is wrong with it."""
+    """Read all files of a dataset and print what is wrong with them."""
     table = Table(title=f'{data.title} in {folder}', title_justify='left')
     table.add_column('split')
     for column in ('images', 'published', 'annotations', 'published', 'problems'):
         table.add_column(column, justify='right')
     everything: Dict[str, List[str]] = defaultdict(list)
-    # Threads are enough: Pillow decodes without Python's lock.
+    # Threads are enough: Pillow decodes without holding Python's lock.
     with ThreadPoolExecutor() as pool, Progress(console=console, transient=True) as progress:
         def run(function: Callable, work: Sequence[Tuple], title: str) -> Iterator:
             return progress.track(pool.map(function, *zip(*work)) if work else [],
@@ -234,8 +235,8 @@ def _check_split(data: DataSet, split: Split, folder: Path, run: Callable
     files = sorted(p for p in (folder / split.images).iterdir() if p.is_file())
     problems: List[Problem] = []
     if len(files) != split.num_images:
-        problems.append(('count of images unlike the published', f'{split.images}: {len(files)}, '
-                         f'published are {split.num_images}'))
+        problems.append(('number of images differs from the published', f'{split.images}: '
+                         f'{len(files)}, published {split.num_images}'))
     sizes = dict(zip((f.name for f in files),
                      run(image_size, [(str(f),) for f in files], f'{split.name}: images')))
     problems += [('unreadable image', f'{split.images}/{name}: {size}')
@@ -250,8 +251,8 @@ def _check_split(data: DataSet, split: Split, folder: Path, run: Callable
             problems.append(('unreadable annotation file',
                              f'{split.ann_file}: {type(error).__name__}: {error}'))
         if split.num_annotations not in (None, annotations):
-            problems.append(('count of annotations unlike the published',
-                             f'{split.ann_file}: {annotations}, published are '
+            problems.append(('number of annotations differs from the published',
+                             f'{split.ann_file}: {annotations}, published '
                              f'{split.num_annotations}'))
     if split.label_maps:
         # ADE20K: 0 is "other" and 1 to 150 are classes; the shapes: 0 is the ground.
@@ -266,12 +267,12 @@ def _check_split(data: DataSet, split: Split, folder: Path, run: Callable
 
 
 def image_size(path: str):
-    """(width, height) of an image that can be read to its end; else the reason, a str."""
+    """(width, height) of an image that can be read completely; else the reason, a str."""
     try:
         with Image.open(path) as image:
             image.load()
             return image.size
-    except Exception as error:  # noqa: BLE001  a broken file may raise anything in its decoder
+    except Exception as error:  # noqa: BLE001  a decoder may raise anything for a damaged file
         return f'{type(error).__name__}: {error}'
 
 
@@ -292,8 +293,8 @@ def check_label_map(path: str, size: Tuple[int, int], num_classes: int) -> List[
     with Image.open(path) as image:
         labels = np.asarray(image)
     if labels.ndim != 2:
-        return [('label map that is a colour picture',
-                 f'{name}: {labels.shape[-1]} channels; a label map has one, of class numbers')]
+        return [('label map that is a colour image',
+                 f'{name}: {labels.shape[-1]} channels; a label map has one, with class numbers')]
     problems = []
     if found != tuple(size):
         problems.append(('label map of another size than its image',
@@ -309,20 +310,20 @@ def check_coco(content: Dict, sizes: Dict, ann_file: str, num_classes: int) -> I
     """What is wrong with a COCO annotation file.
 
     Args:
-        content: The file's.
-        sizes: (width, height) of each image file by its name, or a str for an unreadable one.
-        ann_file: Its name, for messages.
-        num_classes: Published categories.
+        content: Content of the file.
+        sizes: (width, height) of each image by file name, or a str for an unreadable one.
+        ann_file: Name of the file, for messages.
+        num_classes: Number of categories that it should have.
     """
     images = {image['id']: image for image in content['images']}
     categories = {category['id'] for category in content['categories']}
     if len(categories) != num_classes:
-        yield ('count of categories unlike the published',
-               f'{ann_file}: {len(categories)}, published are {num_classes}')
+        yield ('number of categories differs from the published',
+               f'{ann_file}: {len(categories)}, published {num_classes}')
     for image in content['images']:
         name, said = image['file_name'], (image['width'], image['height'])
         if name not in sizes:
-            yield 'annotated image that is not there', f'{ann_file}: {name}'
+            yield 'annotated image that is missing', f'{ann_file}: {name}'
         elif not isinstance(sizes[name], str) and sizes[name] != said:
             yield ('image of another size than annotated',
                    f'{name}: {sizes[name]}, {ann_file} says {said}')
@@ -336,10 +337,10 @@ def check_coco(content: Dict, sizes: Dict, ann_file: str, num_classes: int) -> I
     for annotation in content['annotations']:
         place = f'{ann_file}: annotation {annotation["id"]}'
         if annotation['image_id'] not in images:
-            yield 'annotation of no image', f'{place}: image {annotation["image_id"]}'
+            yield 'annotation without an image', f'{place}: image {annotation["image_id"]}'
             continue
         if annotation['category_id'] not in categories:
-            yield 'annotation of no category', f'{place}: category {annotation["category_id"]}'
+            yield 'annotation without a category', f'{place}: category {annotation["category_id"]}'
         image = images[annotation['image_id']]
         x, y, width, height = annotation['bbox']
         # Published boxes are rounded to hundredths of a pixel, so an edge may lie just outside.

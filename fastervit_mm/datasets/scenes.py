@@ -1,8 +1,8 @@
-"""Pictures of shapes, drawn from a seed: the same picture for the same seed, everywhere.
+"""Images of shapes, drawn from a seed: the same image for the same seed on every machine.
 
-A class is told by its form alone: colours and textures are drawn from one distribution for all.
-Shapes overlap, are turned, many are small, and lie on a cluttered ground of gradients, stripes,
-scrawls and blobs that are no class.
+Only its outline tells a shape's class: colours and textures have the same distribution for all
+classes. Shapes overlap, are rotated, and many are small; the ground is cluttered with gradients,
+stripes, scribbles and blobs that belong to no class.
 """
 from dataclasses import dataclass
 from typing import List, Optional, Tuple
@@ -21,8 +21,8 @@ class Instance:
 
     Attributes:
         label: Index into :data:`CLASSES`.
-        mask: (H, W) bool, the pixels one sees of it.
-        is_crowd: Whether it stands for a group, as COCO's ``iscrowd``.
+        mask: (H, W) bool, its visible pixels.
+        is_crowd: Whether it is a group, as COCO's ``iscrowd``.
     """
     label: int
     mask: np.ndarray
@@ -31,7 +31,7 @@ class Instance:
 
 @dataclass
 class Scene:
-    """A picture and what is in it.
+    """An image and its instances.
 
     Attributes:
         image: (H, W, 3) uint8, BGR as OpenCV has it.
@@ -42,7 +42,7 @@ class Scene:
 
 
 def outline(label: int) -> np.ndarray:
-    """(N, 2) corners of a class's form; its radius is 1 and its centre 0."""
+    """(N, 2) corners of a class's outline; its radius is 1 and its centre 0."""
     name = CLASSES[label]
     if name == 'circle':
         return _polar(np.arange(48) / 48, 1.0)
@@ -58,19 +58,18 @@ def draw_scene(seed: int, size: int = 160, max_shapes: int = 7) -> Scene:
 
     Args:
         seed: Any integer from 0 to 2**32 - 1.
-        size: Side of the picture, in pixels.
-        max_shapes: Most shapes in one picture; the fewest is 3.
+        size: Side of the image, in pixels.
+        max_shapes: Largest number of shapes; the smallest is 3.
 
     Returns:
-        The scene. Shapes of which less than half can be seen behind others are left out of the
-        picture altogether.
+        The scene. A shape of which others would hide more than half is left out.
     """
-    # RandomState's stream is frozen for good; that of default_rng may change with numpy.
+    # RandomState's stream never changes; that of default_rng may change with numpy.
     random = np.random.RandomState(seed)
     image = _ground(random, size)
     shapes = []
     for _ in range(random.randint(3, max_shapes + 1)):
-        # Half of them small in COCO's sense at 160 pixels (an area below 32 x 32).
+        # At 160 pixels, half of them are small by COCO's definition (an area below 32 x 32).
         radius = random.uniform(13, 18) if random.rand() < 0.5 else random.uniform(18, 42)
         radius *= size / 160
         centre = random.uniform(0.8 * radius, size - 0.8 * radius, 2)
@@ -80,8 +79,7 @@ def draw_scene(seed: int, size: int = 160, max_shapes: int = 7) -> Scene:
         shapes.append((label, coverage, _paint(random, size, unlike=behind)))
     crowd = _crowd(random, size) if random.rand() < 0.1 else None
 
-    # From the front backwards: a shape is kept where enough of it is not hidden by those kept
-    # before it.
+    # From front to back: a shape is kept if those in front of it leave at least half visible.
     kept, hidden = [], np.zeros((size, size), bool)
     for label, coverage, paint in reversed(shapes):
         whole = coverage >= 0.5
@@ -114,7 +112,7 @@ def _coverage(label: int, centre: np.ndarray, radius: float, angle: float,
     """(size, size) float in [0, 1]: how much of each pixel the shape covers."""
     cos, sin = np.cos(angle), np.sin(angle)
     corners = outline(label) @ np.array([[cos, sin], [-sin, cos]]) * radius + centre
-    # 16 subpixels of 240 average to whole numbers: no rounding that could differ elsewhere.
+    # 16 subpixels of 0 or 240 average to whole numbers, so no rounding differs between machines.
     fine = np.zeros((size * _FINE, size * _FINE), np.uint8)
     cv2.fillPoly(fine, [np.rint(corners * _FINE).astype(np.int32)], 240)
     return cv2.resize(fine, (size, size), interpolation=cv2.INTER_AREA) / 240
@@ -139,7 +137,7 @@ def _blend(image: np.ndarray, coverage: np.ndarray, paint: np.ndarray) -> None:
 
 def _paint(random: np.random.RandomState, size: int, unlike: Optional[np.ndarray] = None
            ) -> np.ndarray:
-    """(size, size, 3): a colour, plain, shaded or striped; one that shows before ``unlike``."""
+    """(size, size, 3): a plain, shaded or striped colour that contrasts with ``unlike``."""
     colour, other = random.uniform(0, 255, (2, 3))
     while unlike is not None and np.abs(colour - unlike).max() < 90:
         colour = random.uniform(0, 255, 3)
@@ -167,7 +165,7 @@ def _ground(random: np.random.RandomState, size: int) -> np.ndarray:
     coarse = random.normal(0, 20, (6, 6, 3))
     image = image + cv2.resize(coarse, (size, size), interpolation=cv2.INTER_LINEAR)
     for _ in range(random.randint(2, 7)):
-        # Scrawls and blobs in the shapes' own colours, so that colour tells nothing.
+        # Scribbles and blobs in the shapes' colours, so that colour does not tell them apart.
         clutter = np.zeros((size, size), np.uint8)
         if random.rand() < 0.5:
             points = random.uniform(-0.1, 1.1, 2) * size + np.cumsum(

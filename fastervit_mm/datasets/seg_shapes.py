@@ -1,4 +1,4 @@
-"""The shapes data set for mmseg."""
+"""The shapes dataset for mmseg."""
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
@@ -8,15 +8,15 @@ from .shapes import make_shapes
 
 @DATASETS.register_module()
 class ShapesSegDataset(BaseSegDataset):
-    """mmseg's ``BaseSegDataset`` over the shapes, made in ``data_root`` if they are missing.
+    """mmseg's ``BaseSegDataset`` of the shapes, generated in ``data_root`` if they are not there.
 
     Args:
-        data_root: Folder of the data set.
-        **kwargs: As ``BaseSegDataset``'s.
+        data_root: Folder of the dataset.
+        **kwargs: Arguments of ``BaseSegDataset``.
     """
 
     METAINFO = dict(classes=('ground', *CLASSES), palette=[(40, 40, 40), *PALETTE])
-    makes_itself = True  # nothing to look for before it is built
+    makes_itself = True  # its files need not exist before it is built
 
     def __init__(self, *args, data_root: str = 'data/shapes', img_suffix: str = '.png', **kwargs):
         make_shapes(data_root)

@@ -1,4 +1,4 @@
-"""The embedded data set: scenes on disk, annotated for detection and for segmentation."""
+"""The shapes dataset: scenes on disk, annotated for detection and for segmentation."""
 import json
 import shutil
 import tempfile
@@ -12,28 +12,29 @@ from rich.progress import track
 
 from .scenes import CLASSES, Instance, Scene, draw_scene
 
-# Seeds do not overlap: no validation picture is ever trained on.
-SPLITS = {'train': (0, 1200), 'val': (1_000_000, 120)}  # first seed, pictures
-RECIPE = 2  # to be raised with every change of what is drawn: data of another are made anew
+# Seeds do not overlap: no validation image is used in training.
+SPLITS = {'train': (0, 1200), 'val': (1_000_000, 120)}  # first seed, number of images
+RECIPE = 2  # raise it with every change of what is drawn: files of another recipe are replaced
 _STAMP = 'made_by.json'
 
 
 def make_shapes(root: str) -> Path:
-    """Make the shapes data set below ``root``, unless it is there and whole.
+    """Generate the shapes dataset in ``root``, unless it is there and complete.
 
-    Pictures are ``train/`` and ``val/`` (PNG). Detection finds them annotated as COCO's are, in
-    ``annotations/instances_{train,val}.json``, with boxes, polygons and, for crowds, run-length
-    masks; segmentation in ``labels/{train,val}/`` (:func:`label_map`). Always the same bytes. The
-    folder appears complete or not at all, so several processes may ask for it at once.
+    Images are PNG files in ``train/`` and ``val/``. Annotations for detection are in COCO's format,
+    in ``annotations/instances_{train,val}.json``, with boxes, polygons and, for crowds, run-length
+    masks; label maps for segmentation are in ``labels/{train,val}/`` (:func:`label_map`). The files
+    are always the same, byte for byte. The folder appears complete or not at all, so several
+    processes may call this at once.
 
     Args:
-        root: Folder of the data set, such as ``data/shapes``.
+        root: Folder of the dataset, such as ``data/shapes``.
 
     Returns:
         The folder.
 
     Raises:
-        FileExistsError: For a folder that holds something else; nothing in it is touched.
+        FileExistsError: For a folder with other files; nothing in it is changed.
     """
     root = Path(root)
     stamp = dict(recipe=RECIPE, splits=SPLITS)
@@ -42,13 +43,13 @@ def make_shapes(root: str) -> Path:
             return root
         shutil.rmtree(root, ignore_errors=True)  # ours, of another version of the recipe
     elif root.exists() and any(root.iterdir()):
-        raise FileExistsError(f'root={str(root)!r}: holds files that are not the shapes data set. '
-                              'Give an empty or new folder')
+        raise FileExistsError(f'root={str(root)!r}: contains files that are not the shapes '
+                              'dataset. Give an empty or new folder')
     root.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=f'.{root.name}-', dir=root.parent))
     try:
-        print(f'Making the shapes data set in {root} '
-              f'({sum(n for _, n in SPLITS.values())} pictures, once)')
+        print(f'Generating the shapes dataset in {root} '
+              f'({sum(n for _, n in SPLITS.values())} images, once)')
         for split, (first_seed, count) in SPLITS.items():
             _make_split(building, split, first_seed, count)
         (building / _STAMP).write_text(json.dumps(stamp))
@@ -66,7 +67,7 @@ def make_shapes(root: str) -> Path:
 
 
 def coco_annotation(instance: Instance) -> Dict:
-    """An instance in COCO's terms: category, box (x, y, w, h), area and segmentation, in pixels."""
+    """An instance in COCO's format: category, box (x, y, w, h), area, segmentation; in pixels."""
     mask = instance.mask
     ys, xs = np.nonzero(mask)
     box = [xs.min(), ys.min(), xs.max() - xs.min() + 1, ys.max() - ys.min() + 1]
@@ -109,8 +110,8 @@ def _make_split(root: Path, split: str, first_seed: int, count: int) -> None:
 
 
 def _polygons(mask: np.ndarray) -> List[List[float]]:
-    # OpenCV's contours run through the centres of border pixels, half a pixel inside the edge; on
-    # a mask eight times the size that is a sixteenth. Holes are filled, as in COCO's own polygons.
+    # OpenCV's contours run through the centres of border pixels, half a pixel inside the edge; in a
+    # mask of eight times the size, a sixteenth. Holes are filled, as in COCO's own polygons.
     scale = 8
     ys, xs = np.nonzero(mask)
     top, left = ys.min(), xs.min()

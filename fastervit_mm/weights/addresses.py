@@ -16,15 +16,15 @@ PUBLISHED = {
 
 
 def resolve(checkpoint: str) -> str:
-    """A path or URL as it is; ``'fastervit://2-224-1k'`` as the URL of that published file.
+    """The URL of a published file for a name such as ``'fastervit://2-224-1k'``; else the argument.
 
     Raises:
-        ValueError: For a name that no published file has.
+        ValueError: For a name of no published file.
     """
     if not checkpoint.startswith(SCHEME):
         return checkpoint
     name = checkpoint[len(SCHEME):]
     if name not in PUBLISHED:
-        raise ValueError(f'checkpoint={checkpoint!r}: no published checkpoint has that name; give '
+        raise ValueError(f'checkpoint={checkpoint!r}: no published checkpoint has this name; give '
                          f'one of {[SCHEME + n for n in PUBLISHED]}')
     return PUBLISHED[name]

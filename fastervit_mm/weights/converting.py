@@ -1,4 +1,4 @@
-"""Slimming a training checkpoint to the backbone's tensors."""
+"""Extracting the backbone's tensors from a training checkpoint."""
 import os
 
 import torch
@@ -16,11 +16,11 @@ def convert(source: str, target: str) -> str:
         target: File to write.
 
     Returns:
-        What was written, in one line.
+        A line that says what was written.
 
     Raises:
-        FileExistsError: Where ``target`` exists; it is left alone.
-        CheckpointError: For a source that holds no FasterViT.
+        FileExistsError: If ``target`` exists; it is not changed.
+        CheckpointError: For a source that contains no FasterViT.
     """
     if os.path.exists(target):
         raise FileExistsError(f'OUT={target!r}: exists already; give a new name or remove it')
@@ -29,7 +29,7 @@ def convert(source: str, target: str) -> str:
     if looks_like == NO_FASTERVIT:
         raise CheckpointError(f'IN={source!r}: looks like {looks_like}; its first names are '
                               f'{list(tensors)[:4]}')
-    # A copy of each: a tensor that is a view would take its whole storage along.
+    # A copy of each: torch.save writes the whole storage of a tensor that is a view.
     state_dict = {name: tensor.clone() for name, tensor in tensors.items()}
     partial = f'{target}.partial'
     try:

@@ -1,4 +1,4 @@
-"""Filling a backbone from a checkpoint: whole, or with an error that says what is missing."""
+"""Loading a backbone from a checkpoint: completely, or with an error that says what is missing."""
 import logging
 from collections import OrderedDict
 from typing import Dict, List, Mapping, NamedTuple, Optional
@@ -21,9 +21,9 @@ class LoadReport(NamedTuple):
 
     Attributes:
         loaded: Names of tensors that came from the file.
-        fresh: Names of the backbone's tensors that started fresh.
-        unused: Names in the file, translated, that this backbone has no place for.
-        mismatched: Names whose shape in the file is not the backbone's, with both shapes.
+        fresh: Names of the backbone's tensors that kept their initial values.
+        unused: Names in the file, translated, that this backbone does not have.
+        mismatched: Names whose shapes in file and backbone differ, with both shapes.
     """
     loaded: List[str]
     fresh: List[str]
@@ -33,22 +33,22 @@ class LoadReport(NamedTuple):
 
 def load_backbone(backbone: nn.Module, checkpoint: str, prefix: Optional[str] = None,
                   allow_partial: bool = False, map_location='cpu') -> LoadReport:
-    """Fill a FasterViT from a checkpoint and say so in one line of the log.
+    """Load a FasterViT from a checkpoint, and log in one line what was loaded.
 
-    The output norms may start fresh: no published file holds them.
+    The output norms may keep their initial values: no published file contains them.
 
     Args:
-        backbone: The :class:`~fastervit_mm.FasterViT` to fill, in place.
+        backbone: The :class:`~fastervit_mm.FasterViT` to load into.
         checkpoint: Path, URL or ``fastervit://`` name; the authors' file, this backbone's, or a
             whole detector's, segmentor's or classifier's.
-        prefix: Where the backbone is in a larger model. Default: found.
-        allow_partial: Accept a file that leaves tensors unfilled or has them in other shapes.
-        map_location: As :func:`torch.load`'s. Default the CPU.
+        prefix: Of the backbone's names in a larger model. Default: found in the file.
+        allow_partial: Accept a file in which tensors are missing or have other shapes.
+        map_location: Argument of :func:`torch.load`. Default the CPU.
 
     Raises:
-        FileNotFoundError: For a path where no file is.
-        CheckpointError: For a file cut short, foreign, carrying code, or of another network.
-            The backbone is then as it was.
+        FileNotFoundError: For a path without a file.
+        CheckpointError: For a file that is truncated, contains code, or is of another network.
+            The backbone is then unchanged.
     """
     content = read_checkpoint(checkpoint, map_location, mapped=True)
     tensors = translate(tensors_of(content, checkpoint), prefix)
@@ -88,7 +88,7 @@ def load_backbone(backbone: nn.Module, checkpoint: str, prefix: Optional[str] = 
 
 
 def describe(tensors: Mapping[str, Tensor]) -> str:
-    """The variant whose shapes these are, in words."""
+    """The variant that tensors of these shapes belong to, in words."""
     shapes = {k: tuple(v.shape) for k, v in tensors.items()}
     try:
         seen = dict(
@@ -106,18 +106,14 @@ def describe(tensors: Mapping[str, Tensor]) -> str:
                      num_heads=v.num_heads[2:], hierarchical=v.hierarchical) == seen]
     if names:
         return ' or '.join(f'arch={name!r}' for name in names)
-    return f'a FasterViT of one\'s own with {seen}'
+    return f'a custom FasterViT with {seen}'
 
 
 @WEIGHT_INITIALIZERS.register_module(name='FasterViTPretrained')
 class PretrainedBackbone:
-    """What ``init_cfg=dict(type='Pretrained', ...)`` of a FasterViT does.
+    """The initializer behind ``init_cfg=dict(type='Pretrained', ...)`` of a FasterViT.
 
-    Args:
-        checkpoint: As :func:`load_backbone`'s.
-        prefix: As :func:`load_backbone`'s.
-        allow_partial: As :func:`load_backbone`'s.
-        map_location: As :func:`load_backbone`'s.
+    The arguments are those of :func:`load_backbone`.
     """
 
     def __init__(self, checkpoint: str, prefix: Optional[str] = None, allow_partial: bool = False,
@@ -135,20 +131,20 @@ class PretrainedBackbone:
 
 def _remedy(looks_like: str) -> str:
     if looks_like == NO_FASTERVIT:
-        return 'The file is cut down: stages are missing in it. '
+        return 'Stages are missing in the file. '
     return f'The file looks like {looks_like}. Set arch to that; '
 
 
 def _must_be_filled(key: str) -> bool:
-    # A BatchNorm's counter matters for momentum=None alone, and old files lack it.
+    # A BatchNorm's counter is used with momentum=None only, and old files lack it.
     return not key.startswith(_OUT_NORMS) and not key.endswith('num_batches_tracked')
 
 
 def _belongs_to_built_part(key: str, own: Mapping[str, Tensor]) -> bool:
-    """Whether a tensor without a place belongs to a stage that was built.
+    """Whether a tensor of the file that the backbone lacks belongs to a stage that was built.
 
-    Stages behind the last output are not built, and an output norm for a stage that is no longer
-    an output has no use; tensors of a built stage that find no place mean another network.
+    Stages after the last output are not built, and a stage that is not an output has no output
+    norm, so their tensors are unused. Unknown tensors of a built stage mean another network.
     """
     part = '.'.join(key.split('.')[:2]) + '.'
     return key.startswith(('stem.', 'stages.', 'downsamples.')) and any(

@@ -1,4 +1,4 @@
-"""Reading checkpoint files without running what is in them."""
+"""Reading checkpoint files without running code in them."""
 import os
 import pickle
 import zipfile
@@ -16,17 +16,17 @@ from .keys import translate
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint file that cannot be used; the message says why and what would be right."""
+    """A checkpoint file that cannot be used; the message says why and what to do."""
 
 
 def fetch(checkpoint: str) -> str:
-    """The local path of a path, a URL or a ``fastervit://`` name, downloaded where it must be.
+    """The local path of a path, a URL or a ``fastervit://`` name, downloaded if necessary.
 
-    Downloads land in torch hub's folder, ``$TORCH_HOME/hub/checkpoints``, as mmengine's do; in a
+    Downloads go to torch hub's folder, ``$TORCH_HOME/hub/checkpoints``, as mmengine's do; in a
     distributed job one process of each machine downloads.
 
     Raises:
-        FileNotFoundError: For a path where no file is.
+        FileNotFoundError: For a path without a file.
         CheckpointError: For a download that failed.
     """
     address = resolve(str(checkpoint))
@@ -52,44 +52,44 @@ def fetch(checkpoint: str) -> str:
 
 
 def read_checkpoint(checkpoint: str, map_location: Any = 'cpu', mapped: bool = False) -> Any:
-    """What is in a checkpoint file, read with ``weights_only=True``.
+    """The content of a checkpoint file, read with ``weights_only=True``.
 
     Args:
         checkpoint: Path, URL or ``fastervit://`` name.
-        map_location: As :func:`torch.load`'s. Default the CPU.
-        mapped: Leave tensors in the file until they are used: of a training checkpoint the
-            optimizer state is then never read. For callers that copy what they need at once; a
-            mapped tensor dies with its file if a later checkpoint overwrites that. Default False.
+        map_location: Argument of :func:`torch.load`. Default the CPU.
+        mapped: Map the file into memory, so that tensors are read when they are used, and the
+            optimizer state of a training checkpoint never is. For callers that copy the tensors at
+            once: a mapped tensor becomes invalid if its file is overwritten. Default False.
 
     Raises:
-        FileNotFoundError: For a path where no file is.
-        CheckpointError: For a file that is cut short, is no PyTorch file, or carries code.
+        FileNotFoundError: For a path without a file.
+        CheckpointError: For a file that is truncated, is not a PyTorch file, or contains code.
     """
     path = fetch(checkpoint)
     try:
-        # torch maps files of its present format alone, a zip archive, and onto the CPU.
+        # torch maps only files in its current format, a zip archive, and only to the CPU.
         mapped = mapped and map_location == 'cpu' and zipfile.is_zipfile(path)
         return torch.load(path, map_location=map_location, weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
-        # torch's own message goes on to advise weights_only=False; that is what must not be done.
+        # torch's own message advises weights_only=False, which would run the code.
         reason = str(error).split('WeightsUnpickler error: ')[-1].split('\n')[0].strip()
         raise CheckpointError(
-            f'checkpoint={checkpoint!r}: refused, and nothing of it was run. Apart from tensors '
-            f'and plain values the file holds something that reading would have to execute or '
-            f'that is not a checkpoint at all: {reason}. Take the file from its original source, '
-            f'or save its tensors alone there: torch.save(model.state_dict(), path)') from None
+            f'checkpoint={checkpoint!r}: refused, and no code in it was run. The file contains '
+            f'more than tensors and plain values, or is not a checkpoint: {reason}. Take the file '
+            'from its original source, or save its tensors alone where it was made: '
+            'torch.save(model.state_dict(), path)') from None
     except (RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise CheckpointError(
-            f'checkpoint={checkpoint!r}: cut short or not a PyTorch checkpoint '
+            f'checkpoint={checkpoint!r}: truncated or not a PyTorch checkpoint '
             f'({os.path.getsize(path)} bytes at {path}; {_first_line(error)}). Delete it and '
             'download or copy it again') from error
 
 
 def tensors_of(content: Any, checkpoint: str) -> Dict[str, Tensor]:
-    """The named tensors of what :func:`read_checkpoint` gave.
+    """The named tensors in what :func:`read_checkpoint` returned.
 
     Raises:
-        CheckpointError: Where there are none.
+        CheckpointError: If there are none.
     """
     if isinstance(content, Mapping):
         for entry in ('state_dict', 'model'):
@@ -102,23 +102,22 @@ def tensors_of(content: Any, checkpoint: str) -> Dict[str, Tensor]:
         found = f'a dict with {list(content)[:8]}'
     else:
         found = f'a {type(content).__name__}'
-    raise CheckpointError(f'checkpoint={checkpoint!r}: holds no named tensors, but {found}. '
+    raise CheckpointError(f'checkpoint={checkpoint!r}: contains no named tensors, but {found}. '
                           'Expected a state dict, or a dict with one under "state_dict"')
 
 
 @CheckpointLoader.register_scheme(prefixes=SCHEME, force=True)
 def load_from_fastervit(filename: str, map_location: Any = None) -> dict:
-    """mmengine's loader of ``fastervit://`` names: the backbone's tensors under its own names."""
+    """mmengine's loader for ``fastervit://`` names: the backbone's tensors under its own names."""
     content = read_checkpoint(filename, map_location or 'cpu')
     return dict(state_dict=translate(tensors_of(content, filename)))
 
 
 @CheckpointLoader.register_scheme(prefixes=('', 'http://', 'https://'), force=True)
 def load_from_file(filename: str, map_location: Any = None) -> Any:
-    """mmengine's loader of paths and URLs, with ``weights_only=True`` on every torch.
+    """mmengine's loader for paths and URLs, with ``weights_only=True`` on every torch.
 
-    mmengine 0.10.7 leaves it to torch's default for paths, and its download reads with
-    ``weights_only=False`` on every version of torch.
+    mmengine 0.10.7 uses torch's default for paths, and ``weights_only=False`` for downloads.
     """
     return read_checkpoint(filename, map_location)
 

@@ -275,7 +275,7 @@ def test_checkpoints_run_no_code(task, request, tmp_path):
     torch.save({**file, 'extra': Evil(str(tmp_path / 'ran'))}, tmp_path / 'evil.pth')
     theirs = DetInferencer if task == 'detector' else MMSegInferencer
     for inferencer in (Inferencer, theirs):
-        with pytest.raises(CheckpointError, match='nothing of it was run'):
+        with pytest.raises(CheckpointError, match='no code in it was run'):
             inferencer(config, str(tmp_path / 'evil.pth'), device='cpu')
     assert not (tmp_path / 'ran').exists()
 

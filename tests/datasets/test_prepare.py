@@ -84,12 +84,12 @@ def test_a_download_cut_short_leaves_nothing_behind(tiny_coco, tmp_path, said):
     whole = (tmp_path / 'val2017.zip').read_bytes()
     (tmp_path / 'val2017.zip').write_bytes(whole[:len(whole) // 2])
     assert not prepare('coco', str(tmp_path), console=said)
-    assert 'cut short or damaged' in said.said() and '778 MB published' in said.said()
+    assert 'truncated or damaged' in said.said() and '778 MB published' in said.said()
     damaged = bytearray(whole)
     damaged[len(whole) // 2] ^= 255
     (tmp_path / 'val2017.zip').write_bytes(damaged)
     assert not prepare('coco', str(tmp_path), console=said)
-    assert said.said().count('cut short or damaged') == 2
+    assert said.said().count('truncated or damaged') == 2
     assert [p.name for p in tmp_path.iterdir()] == ['val2017.zip']
 
 
@@ -98,7 +98,7 @@ def test_an_archive_of_something_else_is_said_to_be(tmp_path, said):
     (tmp_path / 'other/cat.jpg').write_bytes(b'')
     zipped(tmp_path / 'other', tmp_path / 'val2017.zip')
     assert not prepare('coco', str(tmp_path), console=said)
-    assert 'holds no val2017' in said.said()
+    assert 'contains no val2017' in said.said()
 
 
 @pytest.mark.parametrize('name', ['coco', 'ade20k'])
@@ -108,7 +108,7 @@ def test_real_samples_have_no_problem_but_their_number(name, tiny_coco, tiny_ade
     assert code == 1
     counts = {'coco': 4, 'ade20k': 2}[name]
     assert f'{counts} problems.' in output
-    assert output.count('unlike the published: 2') == counts // 2
+    assert output.count('differs from the published: 2') == counts // 2
     for number in {'coco': ('118287', '860001', '5000', '36781'),
                    'ade20k': ('20210', '2000')}[name]:
         assert number in output
@@ -138,8 +138,8 @@ def test_the_shapes_are_made_and_are_right(tmp_path, monkeypatch, said):
     (root / 'annotations/instances_train.json').write_text('{"images": [')
     assert not prepare('shapes', str(root), check=True, console=said)
     for problem in ('unreadable image: 1', 'image without a label map: 1', 'label out of range: 1',
-                    'label map that is a colour picture: 1', 'annotation of no image: 1',
-                    'box outside its image: 1', 'annotation of no category: 1',
+                    'label map that is a colour image: 1', 'annotation without an image: 1',
+                    'box outside its image: 1', 'annotation without a category: 1',
                     'unreadable annotation file: 1', '8 problems.'):
         assert problem in said.said(), problem
     assert '[150, 150, 30, 5] in 160 x 160 (0000' in said.said()
@@ -162,12 +162,12 @@ def test_every_kind_of_wrong_annotation_is_told():
     assert kinds(content(bbox=[10, 0, 12, 10]), sizes) == ['box outside its image']
     assert kinds(content(bbox=[-2, 0, 5, 5]), sizes) == ['box outside its image']
     assert kinds(content(bbox=[1, 1, 0, 5]), sizes) == ['no area']
-    assert kinds(content(image_id=2), sizes) == ['annotation of no image']
-    assert kinds(content(category_id=2), sizes) == ['annotation of no category']
-    assert kinds(content(), {}) == ['annotated image that is not there']
+    assert kinds(content(image_id=2), sizes) == ['annotation without an image']
+    assert kinds(content(category_id=2), sizes) == ['annotation without a category']
+    assert kinds(content(), {}) == ['annotated image that is missing']
     assert kinds(content(), {'a.jpg': (10, 20)}) == ['image of another size than annotated']
     assert kinds(content(), {**sizes, 'b.jpg': (1, 1)}) == ['not annotated']
-    assert kinds(content(), sizes, 80) == ['count of categories unlike the published']
+    assert kinds(content(), sizes, 80) == ['number of categories differs from the published']
     twice = content()
     twice['annotations'] *= 2
     assert kinds(twice, sizes) == ['annotation id given twice']

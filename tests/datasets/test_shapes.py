@@ -1,4 +1,4 @@
-"""The embedded data set: the same bytes every time, and annotations that are true."""
+"""The shapes dataset: the same bytes every time, and annotations that are true."""
 import hashlib
 import json
 import subprocess
@@ -51,7 +51,7 @@ def test_a_broken_or_older_folder_is_made_anew(root, tmp_path):
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / 'thesis.tex').write_text('two years of work')
-    with pytest.raises(FileExistsError, match='root=.*not the shapes data set'):
+    with pytest.raises(FileExistsError, match='root=.*not the shapes dataset'):
         make_shapes(tmp_path)
     assert (tmp_path / 'thesis.tex').read_text() == 'two years of work'
 

@@ -112,8 +112,8 @@ def test_the_check_finds_what_is_wrong(folder, tmp_path):
     (tmp_path / 'check_mine.py').write_text(FILES['check_mine.py'])
     code, output = run(command('python check_mine.py'), tmp_path)
     assert code == 0, output
-    for problem in ('box outside its image', 'annotation of no image',
-                    f'annotated image that is not there: train.json: {names[0]}',
+    for problem in ('box outside its image', 'annotation without an image',
+                    f'annotated image that is missing: train.json: {names[0]}',
                     f'unreadable image: {names[1]}'):
         assert problem in output, output
 
