@@ -86,7 +86,8 @@ def check_preprocessing(model: nn.Module, file: ExportedFile) -> List[Check]:
     """
     if not hasattr(model, 'data_preprocessor'):
         return []
-    image = torch.randint(256, (getattr(model, 'backbone', model).in_channels, 64, 64),
+    height, width = 40, 56
+    image = torch.randint(256, (getattr(model, 'backbone', model).in_channels, height, width),
                           generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     expected = model.data_preprocessor(
         dict(inputs=[image], data_samples=[BaseDataElement()]), training=False)['inputs']
@@ -96,9 +97,9 @@ def check_preprocessing(model: nn.Module, file: ExportedFile) -> List[Check]:
     mean, std = (torch.tensor(json.loads(file.facts[name])) for name in ('mean', 'std'))
     if len(mean):
         got = (got - mean[:, None, None]) / std[:, None, None]
-    expected = expected[..., :64, :64].cpu()  # without padding
-    return [Check((1, 64, 64), 'preprocessing', tuple(expected.shape), _error(got[None], expected),
-                  TOLERANCE)]
+    expected = expected[..., :height, :width].cpu()  # without padding
+    return [Check((1, height, width), 'preprocessing', tuple(expected.shape),
+                  _error(got[None], expected), TOLERANCE)]
 
 
 @torch.no_grad()

@@ -137,6 +137,27 @@ def test_the_real_pipelines_are_drawn(name, split, config, tmp_path):
                     for i in range(len(dataset))]
 
 
+def joined(*datasets):
+    return dict(type='ConcatDataset', datasets=[
+        dict(type='RepeatDataset', times=2, dataset=dict(datasets[0], indices=1)), *datasets[1:]])
+
+
+def test_joined_datasets_are_drawn(config, tmp_path):
+    cfg = config(DET)
+    dataset = cfg.val_dataloader.dataset
+    cfg.val_dataloader.dataset = joined(dataset, dict(dataset, indices=2))
+    *pictures, _ = browse.browse(cfg, tmp_path, 'val', number=None)
+    one, again, same, other = (path.stem.partition('_')[2] for path in pictures)
+    assert one == again == same != other
+
+
+def test_joined_datasets_with_ground_truth_of_two_kinds_are_refused(config):
+    cfg = config(DET)
+    cfg.val_dataloader.dataset = joined(cfg.val_dataloader.dataset, cfg.train_dataloader.dataset)
+    with pytest.raises(ValueError, match='val_dataloader: one of its datasets loads annotations'):
+        browse.browse(cfg, None, 'val')
+
+
 def test_a_picture_shows_the_names_of_its_objects_by_class(config):
     """The data set's own names and colours: another class would be drawn another colour."""
     picture, item, dataset = drawn(config(DET, []), 0)

@@ -127,6 +127,22 @@ def test_ids_without_annotations(detector, photos, tmp_path):
     assert not results.failures
 
 
+@pytest.mark.parametrize('task, images', [('detector', 'photos'), ('segmentor', 'scenes')])
+def test_joined_datasets_change_nothing(task, images, request):
+    """The first one says how images are prepared, and what is called what."""
+    config, checkpoint = request.getfixturevalue(task)
+    image = request.getfixturevalue(images)[0]
+    cfg = Config.fromfile(config)
+    dataset = cfg.test_dataloader.dataset
+    cfg.test_dataloader.dataset = dict(type='ConcatDataset', datasets=[
+        dict(type='RepeatDataset', times=2, dataset=dataset), dict(dataset, data_root='nowhere')])
+    (alone, ), (joined, ) = (Inferencer(given, checkpoint, device='cpu')(
+        image, score_thr=0.).predictions for given in (config, cfg))
+    assert joined.instances == alone.instances
+    assert np.array_equal(joined.label_map, alone.label_map)
+    assert cfg.test_dataloader.dataset.type == 'ConcatDataset'  # the caller's is left as it was
+
+
 def test_label_maps_are_mmsegs_and_those_of_test(segment, segmentor, scenes, tmp_path):
     from mmseg.apis import MMSegInferencer
 

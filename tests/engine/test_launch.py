@@ -1,4 +1,5 @@
 """What train and test make of a config and the command line."""
+import copy
 import subprocess
 import sys
 
@@ -124,6 +125,20 @@ def test_flip_tta_is_added_for_detectors(built):
     augmentation = cfg.test_dataloader.dataset.pipeline[-1]
     assert augmentation.type == 'TestTimeAug'
     assert 'flip' in augmentation.transforms[1][0].meta_keys
+
+
+def test_flip_tta_reaches_every_joined_dataset(built):
+    cfg = launch.load_config(COCO_CONFIG)
+    one = cfg.test_dataloader.dataset
+    other = copy.deepcopy(one)
+    other.pipeline[1].scale = (96, 96)
+    cfg.test_dataloader.dataset = dict(type='ConcatDataset', datasets=[
+        one, dict(type='RepeatDataset', times=1, dataset=other)])
+    cfg = built(launch.test, cfg, 'x.pth', tta=True)
+    first, second = (d.pipeline for d in (
+        cfg.test_dataloader.dataset.datasets[0], cfg.test_dataloader.dataset.datasets[1].dataset))
+    assert first[-1].type == second[-1].type == 'TestTimeAug'
+    assert (first[1].scale, second[1].scale) == ((1333, 800), (96, 96))
 
 
 class _Runner:

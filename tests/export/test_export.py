@@ -19,6 +19,7 @@ from PIL import Image
 from torch import nn
 
 from fastervit_mm import FasterViT, export
+from fastervit_mm.engine import launch
 from fastervit_mm.export.onnx_graph import (
     data_dependent_shapes,
     forbidden_ops,
@@ -26,7 +27,8 @@ from fastervit_mm.export.onnx_graph import (
 )
 from fastervit_mm.export.quantize import calibration_images
 from fastervit_mm.export.swaps import AxisPooling, prepared
-from tests.conftest import REPO, TINY, stir
+from fastervit_mm.models import load_model
+from tests.conftest import CLASSIFIER, REPO, TINY, stir
 from tests.export.networks import DETECTOR, SEGMENTOR, config, network, options, saved
 
 # One image and two; square and not; multiples of 32 and not; one window, and several.
@@ -283,6 +285,33 @@ def test_calibration_sees_pictures_as_the_network_does(folder, cfg, segmentor, t
         calibration_images(cfg, segmentor, str(folder / 'run'))
 
 
+def test_a_classifier_carries_the_normalisation_beside_its_model(tmp_path, monkeypatch, capsys):
+    """mmpretrain's configs have ``data_preprocessor`` at the top."""
+    config, path = tmp_path / 'classifier.py', str(tmp_path / 'classifier.pt2')
+    config.write_text(CLASSIFIER)
+    cfg = launch.load_config(str(config), cfg_options={'model.backbone.out_indices': [0]})  # fast
+    checkpoint = saved(network(cfg), tmp_path / 'classifier.pth')
+    assert main(monkeypatch, config, checkpoint, path, '--part', 'backbone', '--check-sizes',
+                '1x64x64', '--cfg-options', 'model.backbone.out_indices=[0]') == 0
+    assert re.search(r'preprocessing +│ +\S+ │ +1e-03 │ holds', capsys.readouterr().out)
+    file, settings = export.ExportedFile(path), cfg.data_preprocessor
+    assert json.loads(file.facts['mean']) == pytest.approx(settings.mean)
+    assert json.loads(file.facts['std']) == pytest.approx(settings.std)
+    assert settings.to_rgb and file.facts['channel_order'] == 'RGB'
+
+    Image.fromarray(np.full((300, 300, 3), (10, 100, 200), np.uint8)).save(tmp_path / 'flat.png')
+    model = load_model(cfg, str(checkpoint))
+    image, = calibration_images(cfg, model, str(tmp_path))
+    assert image.mean((0, 2, 3)).tolist() == pytest.approx(
+        [(n - m) / s for n, m, s in zip((10, 100, 200), settings.mean, settings.std)], abs=1e-4)
+
+    for name, value in (('to_rgb', False), ('mean', model.data_preprocessor.mean + 5)):
+        other = copy.deepcopy(model)
+        setattr(other.data_preprocessor, name, value)
+        found, = export.check_preprocessing(other, file)
+        assert not found.holds
+
+
 # What the tool says
 
 def metrics(output):
@@ -293,6 +322,7 @@ def metrics(output):
 def test_the_tool_says_what_holds_and_what_int8_costs(tool):
     for size in ('1 x 97 x 150', '2 x 64 x 128'):
         assert re.search(rf'{size} │ logits +│ +\S+e-0[67] │ +1e-03 │ holds', tool), tool
+    assert re.search(r'1 x 40 x 56 │ preprocessing +│ +\S+ │ +1e-03 │ holds', tool), tool
     said = metrics(tool)
     assert said.keys() == {'aAcc', 'mIoU', 'mAcc'}
     for pytorch, exported, int8 in said.values():
@@ -383,8 +413,9 @@ def test_torch_export_of_a_detector_up_to_its_neck(tmp_path, monkeypatch, capsys
     assert code == 1
     said = capsys.readouterr().out
     assert 'features' in said and 'feature0 … feature4' in said
+    assert re.search(r'│ preprocessing +│ +\S+ │ +1e-03 │ holds', said)
     assert 'DOES NOT HOLD' in said and 'det.pt2 does not compute what PyTorch does' in said
-    assert not re.search(r'│ holds', said)
+    assert said.count('│ holds') == 1  # of preprocessing
 
     image = torch.randn(2, 3, 131, 333)
     with torch.no_grad():

@@ -128,7 +128,9 @@ def test_the_sdist_carries_what_a_wheel_is_built_from(built):
 EVERYWHERE = """
 import json
 import fastervit_mm, mmengine.hub
+import torch
 from fastervit_mm import config_files
+from fastervit_mm.benchmark.peers import PEERS
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 facts = dict(package=fastervit_mm.__file__, folder=str(config_files.config_folder()),
@@ -141,6 +143,9 @@ for name in ('mmdet/cascade_fvit', 'mmseg/upernet_fvit'):
         p.numel() for p in MODELS.build(cfg.model.backbone).parameters())
 open('own.py', 'w').write("_base_ = 'fastervit_mm::mmdet/cascade_fvit.py'\\n")
 assert Config.fromfile('own.py').model == fastervit_mm.get_config('mmdet/cascade_fvit').model
+with torch.device('meta'):  # what the benchmark measures, without the memory
+    facts['whole'] = [type(PEERS[name].build((64, 96)).model).__name__
+                      for name in ('cascade-fastervit-2', 'upernet-fastervit-2')]
 print('FACTS' + json.dumps(facts))
 """
 
@@ -151,6 +156,7 @@ def check_everywhere(printed, package, folder):
     assert Path(facts['folder']) == folder
     assert facts['names'] == config_files.config_names()
     assert all(75e6 < n < 76e6 for n in facts['parameters'].values())
+    assert facts['whole'] == ['CascadeRCNN', 'EncoderDecoder']
 
 
 def test_the_wheel_works_from_any_folder(installed, tmp_path):
