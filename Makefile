@@ -16,7 +16,7 @@ help:
 	@echo 'make demo   train a small Cascade Mask R-CNN on generated shapes, evaluate, draw;'
 	@echo '            5 to 11 minutes of training on two cores'
 	@echo 'make demo-seg   the same with a small UperNet, for semantic segmentation'
-	@echo 'make bench  speed beside the peers, in two minutes'
+	@echo 'make bench  speed beside other backbones, in two minutes'
 	@echo 'make docs   the documentation as a site, in work_dirs/site'
 	@echo 'make test   the whole test suite, about 20 minutes on two idle cores'
 	@echo 'make lint   ruff'
