@@ -44,7 +44,9 @@ def test_a_stand_in_for_coco_is_read_as_coco_is(split, empty, coco):
     assert 0.2 < np.mean(small) < 0.8 and len({a['category_id'] for a in others}) > 40
     for annotation in crowds + others:
         mask = read.annToMask(annotation)
-        assert int(mask.sum()) == pytest.approx(annotation['area'], rel=0.1, abs=10)
+        # Polygons fill the holes that objects before them leave; run lengths are exact.
+        assert mask.sum() >= 0.9 * annotation['area'] - 10
+        assert not annotation['iscrowd'] or mask.sum() == annotation['area']
         left, top, width, height = annotation['bbox']
         outside = mask.copy()
         outside[top:top + height, left:left + width] = 0
