@@ -9,7 +9,9 @@ from mmengine.config import Config
 from torch import nn
 
 from fastervit_mm import FasterViT, complexity
-from fastervit_mm.backbone import attention, linear
+from fastervit_mm.backbone import attention, positions
+from fastervit_mm.engine import onednn
+from fastervit_mm.models import build_model
 from tests.conftest import REPO, TINY
 
 DET = str(REPO / 'configs/mmdet/cascade_fvit_shapes.py')
@@ -74,8 +76,9 @@ def group(found):
     return sums
 
 
-def counted(size=SIZE, **settings):
-    return complexity._count(complexity._Backbone(FasterViT(TINY, **settings)), size, None, None)
+def counted(size=SIZE, prepare=lambda model: model, **settings):
+    return complexity._count(complexity._Backbone(prepare(FasterViT(TINY, **settings))), size,
+                             None, None)
 
 
 def test_stage_3_is_the_hand_count():
@@ -99,23 +102,21 @@ def test_stage_3_is_the_hand_count():
     assert stage.parameters == sum(p.numel() for p in FasterViT(TINY).stages[2].parameters())
 
 
-@pytest.mark.parametrize('how', ['nn.Linear', 'bands', 'both'])
+@pytest.mark.parametrize('how', ['oneDNN', 'bands', 'both'])
 def test_counts_do_not_depend_on_how_it_is_computed(how, monkeypatch):
-    size = (600, 800)  # 10 x 16 carriers
+    size = (600, 800)  # 10 x 16 carriers in 5 x 8 windows
     expected = counted(size)
-    if how != 'bands':
-        monkeypatch.setattr(linear, '_MKL', False)
-    if how != 'nn.Linear':
-        monkeypatch.setattr(attention, '_DENSE_TOKENS', 100)
-        monkeypatch.setattr(attention, '_CPU_BAND', 48)
+    if how != 'oneDNN':
+        monkeypatch.setattr(positions, '_DENSE_TOKENS', 100)
+        monkeypatch.setattr(attention, '_BAND', 64)
     calls = []
     monkeypatch.setattr(attention.F, 'scaled_dot_product_attention', watch(
         attention.F.scaled_dot_product_attention, calls))
-    monkeypatch.setattr(linear, '_by_convolution', watch(linear._by_convolution, calls))
-    assert counted(size) == expected
-    # It was computed another way indeed: 10 rows of 16 in bands of 3.
-    assert calls.count('scaled_dot_product_attention') == (5 if how == 'nn.Linear' else 11)
-    assert ('_by_convolution' in calls) == (how == 'bands')
+    monkeypatch.setattr(onednn, '_by_convolution', watch(onednn._by_convolution, calls))
+    assert counted(size, *([] if how == 'bands' else [onednn.use_onednn])) == expected
+    # It was computed another way indeed: 5 rows of windows in bands of 2.
+    assert calls.count('scaled_dot_product_attention') == (5 if how == 'oneDNN' else 9)
+    assert ('_by_convolution' in calls) == (how != 'bands')
 
 
 def watch(function, calls):
@@ -129,7 +130,7 @@ def test_what_operators_say_is_what_they_do():
     """Shapes alone, as ``analyse`` counts, or numbers: the same."""
     found = complexity.analyse(SEG, (160, 224))
     cfg = Config.fromfile(SEG)
-    assert found.parts == complexity._count(complexity._build(cfg, False), (160, 224), None, None)
+    assert found.parts == complexity._count(build_model(cfg), (160, 224), None, None)
 
 
 def test_a_detector_is_counted_to_its_last_head():
@@ -140,7 +141,7 @@ def test_a_detector_is_counted_to_its_last_head():
         'backbone/stem', *(f'backbone/stage {n}' for n in (1, 2, 3, 4)),
         *(f'backbone/downsample {n}' for n in (1, 2, 3)), 'backbone/output norms', 'neck',
         'rpn_head', *(f'roi_head/{kind}_head {n}' for kind in ('bbox', 'mask') for n in (1, 2, 3))]
-    model = complexity._build(Config.fromfile(DET), False)
+    model = build_model(Config.fromfile(DET))
     assert found.total.parameters == sum(p.numel() for p in model.parameters())
     # 48 channels; 7 x 7 cells to 256 to 256, 5 classes and 4 boxes of 4.
     box = 48 * 49 * 256 + 256 * 256 + 256 * (5 + 4 * 4)

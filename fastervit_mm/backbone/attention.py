@@ -45,7 +45,7 @@ class Attention(nn.Module):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, places: Places) -> Tensor:
         """Three of (batch, heads, N, width) -> (batch, heads, N, width)."""
-        bias = self.position_bias(places, q.dtype)
+        bias = self.position_bias(places, q.dtype)[..., :k.shape[2]]
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None], scale=self.scale)
 
     def fold(self) -> None:

@@ -29,7 +29,7 @@ class CarrierInitialiser(nn.Module):
         """(B, C, H, W), whole windows -> (B, windows, ct * ct, C)."""
         x = self.conv(x)
         rows, columns = (self.pooling_matrix(n, x) for n in x.shape[2:])
-        return windows.partition(rows @ x @ columns.t(), self.ct_size)[0]
+        return windows.partition(rows @ x @ columns.transpose(-2, -1), self.ct_size)[0]
 
     def pooling_matrix(self, cells: int, like: Tensor) -> Tensor:
         """Averaging matrix (pooled, cells) of one axis: row j is 1 / kernel on its region, else 0.

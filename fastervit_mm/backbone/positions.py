@@ -3,7 +3,7 @@
 Both terms follow the real grid, one axis at a time, so a grid of any shape works and a square one
 gives the authors' values. An axis of one cell has the single coordinate 0.
 """
-from typing import NamedTuple, Optional, Tuple
+from typing import NamedTuple, Optional, Tuple, Union
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,7 @@ class Places(NamedTuple):
         windows: Rows and columns of windows.
         size: Tokens along one side of a window.
         num_prefix: Tokens before all others that have no place: carriers that ride along.
+        symbolic: Whether the windows' number is a symbol of a graph for all sizes.
         coordinates: (N, 2), row and column of each token, -1 to 1 about the middle of the grid:
             index ``i`` of ``n`` becomes ``(i - n // 2) / (n // 2)``. None until :meth:`filled`,
             as the two below.
@@ -32,11 +33,12 @@ class Places(NamedTuple):
             on a grid of h x w: ``d`` along an axis of ``n`` becomes ``t = 8 d / (n - 1)``, then
             ``sign(t) log2(1 + |t|) / 3`` (Swin V2, eq. 4).
         pairs: (P + N, at least P + N), the number in ``offsets`` of each query and key, and M where
-            one of them has no place. None for more than 1024 tokens, outside of a compiled graph.
+            one of them has no place. None where the places are not dense.
     """
     windows: Grid
     size: int
     num_prefix: int = 0
+    symbolic: bool = False
     coordinates: Optional[Tensor] = None
     offsets: Optional[Tensor] = None
     pairs: Optional[Tensor] = None
@@ -48,10 +50,12 @@ class Places(NamedTuple):
 
     @property
     def is_dense(self) -> bool:
-        """Whether the bias of all pairs of tokens is worth its memory."""
-        # One graph for all sizes, when compiling: no question about them, no loop over them.
-        return (torch.compiler.is_compiling()
-                or self.num_prefix > 0 or self.grid[0] * self.grid[1] <= _DENSE_TOKENS)
+        """Whether the bias of all pairs of tokens is made at once.
+
+        Not beyond 1024 tokens; in a graph for all sizes always, which holds no loop over them.
+        """
+        return (self.symbolic or self.num_prefix > 0
+                or self.grid[0] * self.grid[1] <= _DENSE_TOKENS)
 
     def filled(self, device: torch.device) -> 'Places':
         """The same with its tensors."""
@@ -63,14 +67,25 @@ class Places(NamedTuple):
             _log_offsets(h, device), _log_offsets(w, device), indexing='ij'), -1).view(-1, 2)
         pairs = None
         if self.is_dense:
-            row, column = self._in_window_order(row, column).unbind(-1)
-            pairs = ((row[:, None] - row + (h - 1)) * (2 * w - 1)
-                     + (column[:, None] - column + (w - 1)))
+            pairs = self.pairs_of(slice(None), device)
             if self.num_prefix:
                 before = self.num_prefix
                 aligned = -(before + h * w) % _ALIGNMENT
                 pairs = F.pad(pairs, (before, aligned, before, 0), value=(2 * h - 1) * (2 * w - 1))
-        return self._replace(coordinates=coordinates, offsets=offsets, pairs=pairs)
+        return Places(*self[:4], coordinates, offsets, pairs)
+
+    def pairs_of(self, queries: Union[slice, Tensor], device: torch.device) -> Tensor:
+        """(Q, N): the number in ``offsets`` of some queries, each with every key that has a place.
+
+        Args:
+            queries: Which, counted without ``num_prefix``.
+            device: Where to compute.
+        """
+        h, w = self.grid
+        row, column = self._in_window_order(
+            *(torch.arange(n, device=device) for n in (h, w))).unbind(-1)
+        return ((row[queries, None] - row + (h - 1)) * (2 * w - 1)
+                + (column[queries, None] - column + (w - 1)))
 
     def _in_window_order(self, row: Tensor, column: Tensor) -> Tensor:
         """(h,), (w,) -> (N, 2), what belongs to each token's row and column."""
@@ -106,7 +121,7 @@ class PositionTerm(nn.Module):
         dtype = torch.promote_types(first.weight.dtype, torch.float32)
         with torch.autocast(pairs.device.type, enabled=False):
             hidden = F.linear(pairs.to(dtype), first.weight.to(dtype), first.bias.to(dtype))
-            return F.linear(hidden.relu(), second.weight.to(dtype))
+            return F.linear(hidden.relu_(), second.weight.to(dtype))
 
 
 class AbsolutePosition(PositionTerm):
@@ -134,13 +149,13 @@ class RelativePositionBias(PositionTerm):
         super().__init__(num_heads)
 
     def forward(self, places: Places, dtype: torch.dtype) -> Tensor:
-        """N tokens -> (num_heads, N, N), those without a place included.
+        """N tokens -> (num_heads, N, at least N), those without a place included.
 
-        Their rows and columns are 0: a carrier that rides along has no offset to a cell. Rows may
-        be longer in memory than they are in shape.
+        Their rows and columns are 0: a carrier that rides along has no offset to a cell. What is
+        more than N columns aligns rows in memory; the reader cuts it off.
         """
         table = F.pad(self.table(places), (0, 1))  # 0 for pairs without an offset
-        return table[:, places.pairs].to(dtype)[..., :places.pairs.shape[0]]
+        return table[:, places.pairs].to(dtype)
 
     def table(self, places: Places) -> Tensor:
         """N tokens on a grid of h x w -> (num_heads, (2h - 1)(2w - 1)): the bias of every offset."""
@@ -167,7 +182,8 @@ class Kept(nn.Module):
     """A term of a deployed network that follows the image, kept for the last size of image.
 
     Weights of a deployed network do not change, so a term depends on places, type and device
-    alone. One is kept: memory does not grow with the number of sizes seen.
+    alone. One is kept: memory does not grow with the number of sizes seen. With places that are
+    filled, as in a compiled graph, the term is computed and not kept.
 
     Args:
         term: What computes it.
@@ -179,10 +195,10 @@ class Kept(nn.Module):
         self._kept: Optional[Tuple[tuple, Tensor]] = None
 
     def forward(self, places: Places, dtype: torch.dtype) -> Tensor:
+        if places.coordinates is not None:
+            return self.term(places, dtype)
         device = self.term.mlp.fc1.weight.device
-        if torch.compiler.is_compiling():  # the graph holds the computation, for every size
-            return self.term(places.filled(device), dtype)
-        key = (places[:3], dtype, device)
+        key = (places, dtype, device)
         if self._kept is None or self._kept[0] != key:
             # An ordinary tensor, also where the first call is in inference mode.
             with torch.inference_mode(False), torch.no_grad():

@@ -144,22 +144,23 @@ class TransformerStage(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
         map_size = x.shape[2:]
-        x = windows.pad(x, self.window_size)
+        # In a graph for images of all sizes nothing may depend on what the sizes are.
+        symbolic = torch.compiler.is_compiling()
+        x = windows.pad(x, self.window_size, symbolic)
         tokens, grid = windows.partition(x, self.window_size)  # (B, windows, k * k, C)
-        cells = self._filled(self.cells, x)
+        # Deployed position terms are there or kept, and need no coordinates.
+        fill = symbolic or not self.deployed
+        cells = self.cells.filled(x.device) if fill else self.cells
         if self.ct_size is None:
             for block in self.blocks:
                 tokens = run(block, self.with_cp, tokens, cells)
         else:
-            places = self._filled(Places(grid, self.ct_size), x)
+            places = Places(grid, self.ct_size, symbolic=symbolic)
+            places = places.filled(x.device) if fill else places
             carriers = self.carrier_init(x)  # (B, windows, ct * ct, C)
             for block in self.blocks:
                 tokens, carriers = run(block, self.with_cp, tokens, cells, carriers, places)
-        return windows.unpartition(tokens, grid, self.window_size, map_size)
-
-    def _filled(self, places: Places, x: Tensor) -> Places:
-        """Deployed position terms need no coordinates, or make their own."""
-        return places if self.deployed else places.filled(x.device)
+        return windows.unpartition(tokens, grid, self.window_size, map_size, symbolic)
 
     def switch_to_deploy(self) -> None:
         """Fix position terms and fold what can be folded, in every block."""

@@ -8,14 +8,24 @@ from torch import Tensor
 Grid = Tuple[int, int]
 
 
-def pad(x: Tensor, size: int) -> Tensor:
-    """(B, C, H, W) -> the same with H and W the next multiples of ``size``; zeros are added."""
+def pad(x: Tensor, size: int, symbolic: bool = False) -> Tensor:
+    """Add zeros at the bottom and right, up to whole windows.
+
+    Args:
+        x: (B, C, H, W).
+        size: Side of a window, in cells.
+        symbolic: Whether H and W are symbols of a graph for all sizes. How much is added may not
+            decide anything then, or sizes that need no padding would be another graph: as much as
+            can be needed is added, and the surplus cut off. Default False.
+
+    Returns:
+        (B, C, H', W'), the next multiples of ``size``.
+    """
     H, W = x.shape[2:]
     height, width = (H + size - 1) // size * size, (W + size - 1) // size * size
-    if torch.compiler.is_compiling():
-        # How much is added may not decide anything, or sizes that need no padding would be another
-        # graph: as much as can be needed, and the surplus cut off.
-        return F.pad(x, (0, size - 1, 0, size - 1))[:, :, :height, :width]
+    if symbolic:
+        x = F.pad(x, (0, size - 1, 0, size - 1))[:, :, :height, :width]
+        return x.clone(memory_format=torch.channels_last)
     return F.pad(x, (0, width - W, 0, height - H)) if (height, width) != (H, W) else x
 
 
@@ -38,7 +48,8 @@ def partition(x: Tensor, size: int) -> Tuple[Tensor, Grid]:
     return x.view(B, rows * columns, size * size, C), (rows, columns)
 
 
-def unpartition(x: Tensor, windows: Grid, size: int, map_size: Grid) -> Tensor:
+def unpartition(x: Tensor, windows: Grid, size: int, map_size: Grid,
+                symbolic: bool = False) -> Tensor:
     """Put windows together again and crop what :func:`pad` added.
 
     Args:
@@ -46,6 +57,7 @@ def unpartition(x: Tensor, windows: Grid, size: int, map_size: Grid) -> Tensor:
         windows: (rows, columns).
         size: Side of a window, in cells.
         map_size: H and W of the feature map.
+        symbolic: As in :func:`pad`. Default False.
 
     Returns:
         (B, C, H, W), channels last in memory.
@@ -55,4 +67,6 @@ def unpartition(x: Tensor, windows: Grid, size: int, map_size: Grid) -> Tensor:
     B, C = x.shape[0], x.shape[-1]
     x = x.view(B, rows, columns, size, size, C).transpose(2, 3)
     x = x.clone(memory_format=torch.contiguous_format)
-    return x.view(B, rows * size, columns * size, C)[:, :H, :W].permute(0, 3, 1, 2)
+    x = x.view(B, rows * size, columns * size, C)[:, :H, :W]
+    x = x.clone(memory_format=torch.contiguous_format) if symbolic else x.contiguous()
+    return x.permute(0, 3, 1, 2)

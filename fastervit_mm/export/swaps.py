@@ -59,8 +59,8 @@ class SpeltOutAttention(BandedAttention):
         qkv = self.qkv(x).view(-1, N, 3, self.num_heads, self.qkv.out_features // (
             3 * self.num_heads))
         q, k, v = (_dense(t) for t in qkv.permute(2, 0, 3, 1, 4))
-        logits = (q * self.scale) @ _dense(k.transpose(-2, -1)) + self.position_bias(
-            places, q.dtype)
+        bias = self.position_bias(places, q.dtype)[..., :N]
+        logits = (q * self.scale) @ _dense(k.transpose(-2, -1)) + bias
         x = _dense((logits.softmax(dim=-1) @ v).transpose(1, 2))
         return self.proj(x.reshape(*batch, N, self.proj.in_features))
 

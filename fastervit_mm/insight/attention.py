@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from ..backbone import FasterViT
-from ..backbone.attention import _DENSE_TOKENS, Attention, HierarchicalBlock
-from ..backbone.positions import Grid
+from ..backbone.attention import Attention, HierarchicalBlock
+from ..backbone.positions import Places
 from ..backbone.stages import TransformerStage
+from ..backbone.windows import Grid
 
 Point = Tuple[float, float]
 
@@ -126,54 +127,44 @@ class StageAttention:
     blocks: List[BlockAttention]
 
 
-def probabilities(attention: Attention, x: Tensor, grid: Grid, num_prefix: int = 0,
+def probabilities(attention: Attention, x: Tensor, places: Places,
                   queries: Optional[Sequence[int]] = None) -> Tensor:
     """Attention probabilities of a layer: (..., N, C) -> (..., heads, queries, N).
 
     Args:
         attention: The layer.
         x: What goes into it.
-        grid: Height and width of the grid of tokens.
-        num_prefix: Tokens in front that have no position.
+        places: Where the tokens are.
         queries: Numbers of the tokens that look; default all. A few of a large grid need little
             memory.
     """
-    N, C = x.shape[-2:]
+    N = x.shape[-2]
     queries = torch.arange(N) if queries is None else torch.as_tensor(queries)
     queries = queries.to(x.device)
     qkv = attention.qkv(x).view(*x.shape[:-1], 3, attention.num_heads, -1)
     q, k = (qkv[..., i, :, :].transpose(-3, -2) for i in (0, 1))  # (..., heads, N, width)
     q = q[..., queries, :]
-    bias = _bias_rows(attention, grid, num_prefix, queries, q.dtype)
-    return (q @ k.transpose(-2, -1) * (C // attention.num_heads)**-0.5 + bias).softmax(-1)
-
-
-def _bias_rows(attention: Attention, grid: Grid, num_prefix: int, queries: Tensor,
-               dtype: torch.dtype) -> Tensor:
-    """(heads, queries, N)."""
-    if num_prefix or grid[0] * grid[1] <= _DENSE_TOKENS:
-        return attention.position_bias(grid, dtype, num_prefix)[:, queries]
-    # The offsets of one query to all keys are a rectangle of the table, turned around.
-    h, w = grid
-    table = attention.position_bias._table(grid).to(dtype)
-    rows = [table[:, q // w:q // w + h, q % w:q % w + w].flip(1, 2) for q in queries.tolist()]
-    return torch.stack(rows, dim=1).flatten(2)
+    bias = attention.position_bias
+    if places.is_dense:
+        rows = bias(places, q.dtype)[:, queries, :N]
+    else:
+        rows = bias.table(places)[:, places.pairs_of(queries, x.device)].to(q.dtype)
+    return (q @ k.transpose(-2, -1) * attention.scale + rows).softmax(-1)
 
 
 @contextmanager
-def watched(backbone: FasterViT) -> Iterator[Dict[Attention, tuple]]:
-    """Within, every attention layer's last inputs: ``{layer: (x, grid, num_prefix)}``.
+def watched(backbone: FasterViT) -> Iterator[Dict[Attention, Tuple[Tensor, Places]]]:
+    """Within, every attention layer's last inputs: ``{layer: (x, places)}``.
 
     Args:
         backbone: Left as it was.
     """
     inputs = {}
 
-    def keep(layer, args, kwargs):
-        given = dict(zip(('x', 'grid', 'num_prefix'), args), **kwargs)
-        inputs[layer] = (given['x'], tuple(given['grid']), given.get('num_prefix', 0))
+    def keep(layer, args):
+        inputs[layer] = args
 
-    hooks = [layer.register_forward_pre_hook(keep, with_kwargs=True)
+    hooks = [layer.register_forward_pre_hook(keep)
              for layer in backbone.modules() if isinstance(layer, Attention)]
     try:
         yield inputs
@@ -233,24 +224,22 @@ def _stage_at(backbone: FasterViT, layers: Dict[Attention, tuple], grid: StageGr
     number = window[0] * grid.windows[1] + window[1]
     k, ct = grid.window_size, grid.ct_size
     token = cell[0] % k * k + cell[1] % k
-    rows, columns = grid.carriers_of(window)
-    width = grid.windows[1] * ct
-    own = [r * width + c for r in range(rows.start, rows.stop)
-           for c in range(columns.start, columns.stop)]
+    own = range(number * ct * ct, (number + 1) * ct * ct)  # carriers are in window order
     blocks = []
     for index, block in enumerate(backbone.stages[grid.stage - 1].blocks):
-        x, cells, num_prefix = layers[block.attn]
+        x, cells = layers[block.attn]
         # Queries are cells alone: what carriers take from their window is not asked here.
-        look = probabilities(block.attn, x[0, number], cells, num_prefix,
-                             range(num_prefix, num_prefix + k * k))
-        to_cells = look[..., num_prefix:].unflatten(-1, (k, k))
+        look = probabilities(block.attn, x[0, number], cells,
+                             range(cells.num_prefix, cells.num_prefix + k * k))
+        to_cells = look[..., cells.num_prefix:].unflatten(-1, (k, k))
         found = dict(cells=to_cells[:, token], window_cells=to_cells.mean(1))
         if isinstance(block, HierarchicalBlock):
-            to_carriers = look[..., :num_prefix].unflatten(-1, (ct, ct))
-            x, carriers, _ = layers[block.carrier_attn]
-            across = probabilities(block.carrier_attn, x[0], carriers, 0, own)
+            to_carriers = look[..., :cells.num_prefix].unflatten(-1, (ct, ct))
+            x, carriers = layers[block.carrier_attn]
+            across = probabilities(block.carrier_attn, x[0], carriers, own)
+            across = across.unflatten(-1, (*grid.windows, ct, ct)).transpose(-3, -2)
             found.update(carriers=to_carriers[:, token], window_carriers=to_carriers.mean(1),
-                         across=across.unflatten(-1, carriers))
+                         across=across.flatten(-2).flatten(-3, -2))
         blocks.append(BlockAttention(index, **found))
     return StageAttention(grid, cell, window, blocks)
 

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from ..backbone import FasterViT
 from ..backbone.attention import HierarchicalBlock
-from ..backbone.positions import Grid
-from ..backbone.stages import ConvStage, TransformerStage
+from ..backbone.stages import ConvStage
+from ..backbone.windows import Grid
 from .attention import check_inputs
 
 
@@ -34,24 +34,23 @@ def carriers_cut(backbone: FasterViT) -> Iterator[FasterViT]:
         backbone: Left as it was.
     """
     def mask(term, args, bias):
-        bias = bias.clone()  # the term may be a kept one
-        prefix = args[2]
+        bias = bias.clone()  # a deployed network's is a constant
+        prefix = args[0].num_prefix
         bias[:, prefix:, :prefix] = -torch.inf
         return bias
 
     blocks = [b for b in backbone.modules() if isinstance(b, HierarchicalBlock)]
     hooks = [block.attn.position_bias.register_forward_hook(mask) for block in blocks]
-    propagating = [s for s in backbone.stages
-                   if isinstance(s, TransformerStage) and s.propagate_carriers]
-    for stage in propagating:
-        stage.propagate_carriers = False
+    propagating = [block for block in blocks if block.propagate]
+    for block in propagating:
+        block.propagate = False
     try:
         yield backbone
     finally:
         for hook in hooks:
             hook.remove()
-        for stage in propagating:
-            stage.propagate_carriers = True
+        for block in propagating:
+            block.propagate = True
 
 
 def effective_receptive_field(backbone: FasterViT, images: Sequence[Tensor], stage: int,

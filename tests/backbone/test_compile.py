@@ -25,7 +25,7 @@ def model(request, tiny_arch):
     model = FasterViT(tiny_arch)
     stir(model)
     model.eval()
-    return model.deploy() if request.param == 'deployed' else model
+    return model.switch_to_deploy() if request.param == 'deployed' else model
 
 
 def assert_same(got, expected, limit):
@@ -46,7 +46,7 @@ def test_ten_sizes_make_at_most_two_graphs(model):
 
 
 def test_weights_changed_behind_a_graph_are_seen(tiny_arch):
-    """Position terms of a network that was not deployed are computed in the graph, not frozen."""
+    """Position terms of a network that is not deployed are computed in the graph, not frozen."""
     model = FasterViT(tiny_arch).eval()
     compiled = torch.compile(model, backend='eager', fullgraph=True)
     image = torch.randn(1, 3, 256, 320)

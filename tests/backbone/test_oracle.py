@@ -93,3 +93,27 @@ def test_windows_without_carriers_equal_the_authors(arch, pixels):
     with torch.no_grad():
         for ours_map, their_map in zip(ours(image), authors_maps(theirs, image), strict=True):
             assert relative_error(ours_map, their_map) < 1e-5
+
+
+def test_the_authors_state_dict_loads_where_the_module_loads(authors):
+    """Names are translated at the door; the strict report stays."""
+    tensors = authors('0').state_dict()
+    ours = FasterViT('0')
+    norms = {k: v.clone() for k, v in ours.state_dict().items() if k.startswith('out_norms.')}
+    assert ours.load_state_dict(tensors).missing_keys == [] and norms
+    expected = translate(tensors)
+    for name, tensor in ours.state_dict().items():
+        assert torch.equal(tensor, norms[name] if name in norms else expected[name]), name
+    # In a larger model too, as its own checkpoints are not concerned.
+    holder = torch.nn.ModuleDict(dict(backbone=FasterViT('0'), head=torch.nn.Linear(2, 2)))
+    holder.load_state_dict({**{f'backbone.{k}': v for k, v in tensors.items()},
+                            'head.weight': torch.ones(2, 2), 'head.bias': torch.zeros(2)})
+    assert torch.equal(holder.backbone.stem.conv1.weight, expected['stem.conv1.weight'])
+
+    key = 'levels.2.blocks.3.hat_attn.qkv.weight'
+    with pytest.raises(RuntimeError, match=r'Missing.*stages\.2\.blocks\.3\.carrier_attn\.qkv'):
+        FasterViT('0').load_state_dict({k: v for k, v in tensors.items() if k != key})
+    with pytest.raises(RuntimeError, match=r'Unexpected.*stages\.2\.blocks\.3\.carrier_attn\.no'):
+        FasterViT('0').load_state_dict({**tensors, key.replace('qkv', 'no'): tensors[key]})
+    with pytest.raises(RuntimeError, match='size mismatch'):
+        FasterViT('2').load_state_dict(tensors)

@@ -1,4 +1,4 @@
-"""deploy(): the same numbers from folded weights, and no way to misuse them in silence."""
+"""switch_to_deploy(): the same numbers from folded weights, and no way to misuse them in silence."""
 import copy
 
 import pytest
@@ -6,6 +6,8 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fastervit_mm import FasterViT
+from fastervit_mm.backbone import attention, positions
+from fastervit_mm.backbone.attention import Attention
 from tests.conftest import stir
 
 SIZES = [(64, 64), (224, 224), (130, 333)]
@@ -36,7 +38,7 @@ def model(request, tiny_arch):
 def test_outputs_are_the_same_at_every_size(model):
     images = [torch.randn(2, 3, *size) for size in SIZES]
     expected = [maps(model, image) for image in images]
-    assert model.deploy() is model and model.deployed
+    assert model.switch_to_deploy() is model and model.deployed
     for image, outs in zip(images, expected):
         assert_same(maps(model, image), outs)
         assert_same(maps(model, image), outs)  # from what was kept
@@ -49,13 +51,13 @@ def test_published_variants_too(arch):
     model.eval()
     image = torch.randn(1, 3, 160, 352)
     expected = maps(model, image)
-    assert_same(maps(model.deploy(), image), expected)
+    assert_same(maps(model.switch_to_deploy(), image), expected)
 
 
 def test_what_was_folded_is_gone(tiny_arch):
     model = FasterViT(tiny_arch).eval()
     before = sum(isinstance(m, _BatchNorm) for m in model.modules())
-    model.deploy()
+    model.switch_to_deploy()
     # The output norms stand behind a sum; there is no weight to fold them into.
     assert before > 4 and sum(isinstance(m, _BatchNorm) for m in model.modules()) == 4
     assert not any(p.requires_grad for p in model.parameters())
@@ -65,15 +67,15 @@ def test_deploying_twice_changes_nothing(tiny_arch):
     model = FasterViT(tiny_arch)
     stir(model)
     image = torch.randn(1, 3, 64, 96)
-    expected = maps(model.eval().deploy(), image)
-    assert_same(maps(model.deploy(), image), expected, 1e-7)
+    expected = maps(model.eval().switch_to_deploy(), image)
+    assert_same(maps(model.switch_to_deploy(), image), expected, 1e-7)
 
 
 def test_it_refuses_in_training_mode_and_changes_nothing(tiny_arch):
     model = FasterViT(tiny_arch).train()
     before = copy.deepcopy(model.state_dict())
-    with pytest.raises(RuntimeError, match='deploy.. in training mode.*call eval'):
-        model.deploy()
+    with pytest.raises(RuntimeError, match='switch_to_deploy.. in training mode.*call eval'):
+        model.switch_to_deploy()
     assert not model.deployed and model.state_dict().keys() == before.keys()
     model(torch.randn(2, 3, 64, 64))
 
@@ -81,7 +83,7 @@ def test_it_refuses_in_training_mode_and_changes_nothing(tiny_arch):
 def test_a_deployed_backbone_neither_trains_nor_loads(tiny_arch):
     model = FasterViT(tiny_arch).eval()
     tensors = model.state_dict()
-    holder = torch.nn.Sequential(model.deploy())
+    holder = torch.nn.Sequential(model.switch_to_deploy())
     with pytest.raises(RuntimeError, match='cannot be trained'):
         holder.train()
     holder.eval()
@@ -92,7 +94,7 @@ def test_a_deployed_backbone_neither_trains_nor_loads(tiny_arch):
 def test_casts_and_copies_go_on_working(model):
     image = torch.randn(1, 3, 96, 160)
     expected = maps(model, image)
-    model.deploy()
+    model.switch_to_deploy()
     assert_same(maps(copy.deepcopy(model), image), expected)
     assert_same(maps(model.double(), image.double()), [e.double() for e in expected])
     half = maps(model.bfloat16(), image.bfloat16())
@@ -100,60 +102,114 @@ def test_casts_and_copies_go_on_working(model):
     assert_same([h.float() for h in half], expected, 0.1)
 
 
-def test_memory_does_not_grow_with_the_sizes_seen(tiny_arch):
-    """One image size is kept, deployed or not."""
-    def kept(model):
-        return sum(m._kept[1].numel() for m in model.modules()
-                   if getattr(m, '_kept', None) is not None)
-    model = FasterViT(tiny_arch).eval().deploy()
-    maps(model, torch.randn(1, 3, 224, 448))
-    once = kept(model)
-    for size in [(64, 64), (448, 224), (96, 320), (224, 448)]:
-        maps(model, torch.randn(1, 3, *size))
-    assert kept(model) == once > 0
+def test_timm_deploys_what_holds_a_backbone(tiny_arch):
+    from timm.utils.model import reparameterize_model
+    model = FasterViT(tiny_arch)
+    stir(model)
+    image = torch.randn(2, 3, 64, 96)
+    holder = torch.nn.Sequential(model).eval()
+    expected = maps(holder, image)
+    folded = reparameterize_model(holder)
+    assert folded[0].deployed and not model.deployed
+    assert_same(maps(folded, image), expected)
+    bare = reparameterize_model(model)  # calls each part by itself
+    assert bare.deployed
+    assert_same(maps(bare, image), expected)
 
 
-def test_bias_rows_are_aligned_in_memory(tiny_arch):
+def test_bias_rows_are_aligned_in_memory(tiny_arch, monkeypatch):
     """53 tokens in rows of 56: a fused kernel takes them as they are, in 16 bits too."""
-    model = FasterViT(tiny_arch).eval()
-    bias = model.stages[2].blocks[0].attn.position_bias
-    for state in (lambda: bias, lambda: model.deploy() and bias, lambda: model.bfloat16() and bias):
-        term = state()((7, 7), torch.bfloat16, 4)
-        assert term.shape[1:] == (53, 53) and term.stride(-2) == 56 and term.stride(-1) == 1
+    masks = []
+    fused = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(torch.nn.functional, 'scaled_dot_product_attention', lambda *a, **k: (
+        masks.append(k['attn_mask']) or fused(*a, **k)))
+    model = FasterViT(tiny_arch, out_indices=(2, )).eval()
+    image = torch.randn(1, 3, 224, 224)
+    maps(model, image)
+    maps(model.switch_to_deploy(), image)
+    maps(model.bfloat16(), image.bfloat16())
+    windows = [mask for mask in masks if mask.shape[-1] == 53]
+    assert len(windows) == 3 * 2
+    assert all(mask.stride()[-2:] == (56, 1) for mask in windows)
+
+
+@pytest.mark.parametrize('propagate', [True, False])
+def test_heads_are_padded_once_in_the_weights(propagate):
+    """FasterViT-4 has heads of 49; fused kernels of GPUs take multiples of 8."""
+    arch = dict(embed_dim=20, stem_channels=8, depths=(1, 1, 2, 1), num_heads=(1, 1, 4, 8),
+                layer_scale=0.5, propagate_carriers=propagate, drop_path_rate=0.)
+    model = FasterViT(arch)  # heads of 20
+    stir(model)
+    model.eval()
+    image = torch.randn(2, 3, 230, 333)
+    expected = maps(model, image)
+    layers = [m for m in model.modules() if isinstance(m, Attention)]
+    assert {layer.padding for layer in layers} == {4}
+    model.switch_to_deploy()
+    assert {layer.padding for layer in layers} == {0}
+    assert {layer.qkv.out_features // layer.num_heads for layer in layers} == {3 * 24}
+    assert_same(maps(model, image), expected, 1e-5)
+
+
+def test_kernels_get_heads_of_a_multiple_of_8(monkeypatch):
+    """Trained or deployed: what PyTorch falls back to for others keeps the logits of all windows."""
+    widths = []
+    fused = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(torch.nn.functional, 'scaled_dot_product_attention', lambda q, *a, **k: (
+        widths.append(q.shape[-1]) or fused(q, *a, **k)))
+    model = FasterViT('4', out_indices=(2, )).eval()
+    with torch.no_grad():
+        model(torch.randn(1, 3, 64, 64))
+        model.switch_to_deploy()(torch.randn(1, 3, 64, 64))
+    assert len(widths) == 2 * 2 * 12 and set(widths) == {56}
 
 
 def test_many_carriers_attend_in_bands_with_the_same_result(tiny_arch, monkeypatch):
-    from fastervit_mm.backbone import attention
     model = FasterViT(tiny_arch)
     stir(model)
     model.eval()
-    image = torch.randn(1, 3, 448, 672)  # 8 x 12 carriers
+    image = torch.randn(1, 3, 448, 672)  # 4 x 6 windows, 96 carriers
     expected = maps(model, image)
     image.requires_grad_()
     model(image)[2].sum().backward()
     gradient, image.grad = image.grad.clone(), None
-    monkeypatch.setattr(attention, '_DENSE_TOKENS', 95)
-    for queries in (128, 95, 40, 5):  # all; several rows a band, with a rest; one row
-        monkeypatch.setattr(attention, '_CPU_BAND', queries)
+    monkeypatch.setattr(positions, '_DENSE_TOKENS', 95)
+    for queries in (128, 72, 48, 5):  # all; several rows of windows a band, with a rest; one
+        monkeypatch.setattr(attention, '_BAND', queries)
         assert_same(maps(model, image), expected, 1e-5)
     model(image)[2].sum().backward()
     assert_same([image.grad], [gradient], 1e-5)
+    assert_same(maps(model.switch_to_deploy(), image), expected)
 
 
-def test_bands_hold_no_bias_of_all_pairs(tiny_arch, monkeypatch):
+def test_large_windows_attend_in_bands_with_the_same_result(tiny_arch, monkeypatch):
+    """Windows of 48 x 48 cells, of the network for 768 pixels, have 2304 tokens."""
+    model = FasterViT(dict(tiny_arch, hierarchical=False, window_size=(7, 7)))
+    stir(model)
+    model.eval()
+    image = torch.randn(1, 3, 160, 224)
+    expected = maps(model, image)
+    monkeypatch.setattr(positions, '_DENSE_TOKENS', 48)
+    monkeypatch.setattr(attention, '_BAND', 14)
+    assert_same(maps(model, image), expected, 1e-5)
+    assert_same(maps(model.switch_to_deploy(), image), expected)
+
+
+def test_bands_hold_no_bias_of_all_pairs(monkeypatch):
     """Peak memory, counted allocation by allocation."""
-    from fastervit_mm.backbone import attention
     from fastervit_mm.benchmark.measure import peak_memory
-    attn = attention.Attention(16, 4).eval()
+    attn = attention.BandedAttention(16, 4).eval()
     tokens = torch.randn(1, 48 * 40, 16)
 
     def peak():
+        places = positions.Places((24, 20), 2).filled(torch.device('cpu'))
+
         def step():
             with torch.no_grad():
-                attn(tokens, (48, 40))
+                attn(tokens, places)
         return peak_memory(step, torch.device('cpu'))
     banded = peak()
-    monkeypatch.setattr(attention, '_DENSE_TOKENS', 10**6)
+    monkeypatch.setattr(positions, '_DENSE_TOKENS', 10**6)
     dense = peak()
     assert dense > 4 * 4 * (48 * 40)**2  # heads x bytes x pairs
     assert banded < 0.3 * dense  # most of it is the MLP over the offsets
