@@ -63,7 +63,7 @@ def browse(cfg: Config, out_dir: Union[str, Path, None], split: str = 'train',
         item = dataset[index]
         sample = item['data_samples']
         picture = draw(item['inputs'], sample, visualizer, late)
-        # A data set may give an image more than once.
+        # A dataset may give an image more than once.
         name = f'{index:05d}_{Path(sample.get("img_path") or "image").stem}'
         if show:
             visualizer.show(picture, win_name=name, wait_time=wait_time)
@@ -86,7 +86,7 @@ def draw(inputs, sample: BaseDataElement, visualizer: Visualizer,
     Args:
         inputs: (3, H, W) tensor in BGR, what a packing transform leaves.
         sample: mmdet's or mmseg's, with ground truth or without.
-        visualizer: With the data set's ``dataset_meta``.
+        visualizer: With the dataset's ``dataset_meta``.
         rescale: Whether the ground truth is that of the original image, as in test pipelines, and
             has to follow the ``scale_factor``.
     """

@@ -1,7 +1,6 @@
 """Predictions of detectors and segmentors on images and videos, with overlays and files."""
 import copy
 import os
-import types
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,7 +145,7 @@ class Inferencer:
         ``predictions.json``, a COCO results file of all images, and ``images.json``, which says
         what its image and category ids mean (``COCO('images.json').loadRes('predictions.json')``
         reads both); for segmentors ``pred/`` with label maps (PNG, a folder of them for a video;
-        numbered as in the data set's own label maps, so ADE20K's from 1). Image ids are those of
+        numbered as in the dataset's own label maps, so ADE20K's from 1). Image ids are those of
         the config's annotation file for images that it lists.
 
         Args:
@@ -294,9 +293,8 @@ class Inferencer:
                              'bases have one')
         drawer.dataset_meta = self.model.dataset_meta
         if self.segments:
-            from ..engine.seg_visualizer import EnlargedSegVisualizer
-            # mmseg 1.2.2 sorts a Python list of all pixels, for each class, to place its name.
-            drawer._get_center_loc = types.MethodType(EnlargedSegVisualizer._get_center_loc, drawer)
+            from ..engine.seg_visualizer import place_of_name
+            drawer._get_center_loc = place_of_name  # mmseg's name for it
 
 
 def _build(scope: str, config: Config, checkpoint: str, device: Optional[str], meta: dict) -> Any:
@@ -304,7 +302,7 @@ def _build(scope: str, config: Config, checkpoint: str, device: Optional[str], m
     if scope == 'mmdet':
         from mmdet.apis import DetInferencer as Base
 
-        # Named, or mmdet builds the test data set to ask it.
+        # Named, or mmdet builds the test dataset to ask it.
         options = dict(palette=meta.get('palette') or 'random', show_progress=False)
     else:
         from mmseg.apis import MMSegInferencer as Base

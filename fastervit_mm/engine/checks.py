@@ -15,7 +15,7 @@ from ..weights import resolve
 
 # Worlds of the launchers, known before the process group is.
 _WORLD_SIZE = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
-# The data sets that tools/prepare_data.py knows.
+# The datasets that tools/prepare_data.py knows.
 _PREPARED = dict(CocoDataset='coco', ADE20KDataset='ade20k')
 
 
@@ -104,7 +104,7 @@ def _is_local(dataset: Dict) -> bool:
 
 
 def _paths(dataset: Dict) -> Dict[str, str]:
-    """The files and folders that a data set reads, by the argument that names them."""
+    """The files and folders that a dataset reads, by the argument that names them."""
     root = dataset.get('data_root') or ''
     paths = {f'data_prefix.{k}': v for k, v in (dataset.get('data_prefix') or {}).items()
              if isinstance(v, str)} if isinstance(dataset.get('data_prefix'), dict) else {}

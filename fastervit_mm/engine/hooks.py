@@ -47,7 +47,7 @@ class OverlaysHook(Hook):
     """Leave a picture of every tested image: ground truth, where there is one, and prediction.
 
     Drawn by the config's visualizer, such as mmseg's ``SegLocalVisualizer``, in the palette of its
-    data set.
+    dataset.
 
     Args:
         out_dir: Folder of the pictures, ``<name of the image>.png``.

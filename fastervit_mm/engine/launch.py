@@ -142,7 +142,7 @@ def test(cfg: Config, checkpoint: str, out: Optional[str] = None, show: bool = F
         cfg: From :func:`load_config`.
         checkpoint: Path or URL. It must fill the whole model.
         out: Where predictions go: for detectors a ``.pkl`` file, for segmentors a folder of label
-            maps (PNG; numbered as the data set's own, so ADE20K's from 1).
+            maps (PNG; numbered as the dataset's own, so ADE20K's from 1).
         show: Show each prediction in a window.
         show_dir: Folder for pictures of predictions, beside the ground truth where there is one.
         wait_time: Seconds between two pictures of ``show``.
