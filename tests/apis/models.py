@@ -1,4 +1,4 @@
-"""Untrained networks of the shapes configs' size, for the classes of real data."""
+"""Untrained networks of the shapes configs' size, for the classes of COCO and ADE20K."""
 from pathlib import Path
 from typing import Tuple
 

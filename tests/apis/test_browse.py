@@ -18,7 +18,7 @@ FLIP = dict(type='RandomFlip', prob=1.)
 
 @pytest.fixture
 def config(tiny_coco, tiny_ade20k):
-    """A config of COCO or ADE20K on the real samples, with or without a pipeline of one's own."""
+    """A config of COCO or ADE20K on samples, with or without a pipeline of one's own."""
     def load(name, steps=None):
         cfg = launch.load_config(str(REPO / 'configs' / name))
         root = tiny_coco if name == DET else tiny_ade20k

@@ -102,7 +102,7 @@ def test_an_archive_of_something_else_is_said_to_be(tmp_path, said):
 
 
 @pytest.mark.parametrize('name', ['coco', 'ade20k'])
-def test_real_samples_have_no_problem_but_their_number(name, tiny_coco, tiny_ade20k, tmp_path):
+def test_samples_have_no_problem_but_their_number(name, tiny_coco, tiny_ade20k, tmp_path):
     root = dict(coco=tiny_coco, ade20k=tiny_ade20k)[name]
     code, output = tool(name, '--root', root, '--check', cwd=tmp_path)
     assert code == 1

@@ -1,4 +1,4 @@
-"""docs/finetune.md, step by step, on real COCO images: the page's own files and commands.
+"""docs/finetune.md, step by step, on a sample of COCO: the page's own files and commands.
 
 Smaller in size alone: a few images, a quarter of every side, few proposals, one epoch.
 """

@@ -1,4 +1,4 @@
-"""upernet_fvit.py on real ADE20K images: train, be killed, resume, evaluate in three modes."""
+"""upernet_fvit.py on a sample of ADE20K: train, be killed, resume, evaluate in three modes."""
 import functools
 import json
 import re

@@ -1,4 +1,4 @@
-"""cascade_fvit.py on real COCO images: train, save, resume, evaluate, as a user does."""
+"""cascade_fvit.py on a sample of COCO: train, save, resume, evaluate, as a user does."""
 import json
 import pickle
 import re

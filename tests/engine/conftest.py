@@ -1,4 +1,4 @@
-"""Runs that leave logs: real images, real runners, tiny networks."""
+"""Runs that leave logs: samples of COCO and ADE20K, real runners, tiny networks."""
 import os
 import subprocess
 import sys

@@ -19,7 +19,7 @@ SHAPES_CONFIGS = [REPO / 'configs/mmdet/cascade_fvit_shapes.py',
 
 @pytest.fixture
 def coco(tmp_path, tiny_coco, monkeypatch):
-    """The COCO config on the real sample, complete and right."""
+    """The COCO config on a sample, complete and right."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'data').mkdir()
     (tmp_path / 'data/coco').symlink_to(tiny_coco)
