@@ -1,4 +1,4 @@
-"""fastervit_mm.apis on samples of COCO and ADE20K; mmdet's and mmseg's own inferencers say what is right."""
+"""fastervit_mm.apis on samples of data; mmdet's and mmseg's own inferencers say what is right."""
 import json
 import os
 import shutil
