@@ -178,7 +178,9 @@ class HierarchicalBlock(WindowBlock):
 
     def mix_carriers(self, carriers: Tensor, places: Places) -> Tensor:
         """(B, windows, ct * ct, C) -> the same: attention over the whole image, then MLP."""
-        x = carriers.flatten(1, 2) + self.carrier_position(places, carriers.dtype)
+        position = self.carrier_position(places, carriers.dtype)
+        # The sum first: of what was split off the last block's tokens, flatten would make a copy.
+        x = (carriers + position.view(carriers.shape[1:])).flatten(1, 2)
         x = x + self.drop_path(self.carrier_layer_scale1(
             self.carrier_attn(self.carrier_norm1(x), places)))
         x = x + self.drop_path(self.carrier_layer_scale2(self.carrier_mlp(self.carrier_norm2(x))))
