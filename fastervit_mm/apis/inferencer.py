@@ -25,6 +25,7 @@ from rich.progress import (
 
 from ..config_files import find_config
 from ..engine.checks import unwritable
+from ..engine.onednn import use_onednn
 from ..models import check_complete, dataset_config, switch_to_deploy
 from . import categories
 from .inputs import Failure, Input, Source, collect, images
@@ -124,7 +125,7 @@ class Inferencer:
             # Of a visualizer that has nowhere to write to, and of classes that are set below.
             warnings.filterwarnings('ignore', message='.*(save_dir|dataset_meta).*')
             self.base = _build(scope, config, os.fspath(checkpoint), device, meta)
-        self.model = self.base.model
+        self.model = use_onednn(self.base.model)
         if deploy:
             switch_to_deploy(self.model)
         self._describe(meta)

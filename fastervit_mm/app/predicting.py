@@ -8,6 +8,7 @@ from mmengine.registry import VISUALIZERS
 
 from ..apis.categories import drawable, metainfo
 from ..engine import launch
+from ..engine.onednn import use_onednn
 from ..insight import attention_at, subject_of
 from ..insight.drawing import draw_place
 from ..models import image_batch, load_model
@@ -49,7 +50,7 @@ class Predictor:
             raise ValueError(f'config={str(trained.config)!r}: default_scope={scope!r}; the page '
                              f'shows models of {", ".join(_TASKS)}')
         self.task = _TASKS[scope]
-        self.model = load_model(self.cfg, str(trained.checkpoint), device)
+        self.model = use_onednn(load_model(self.cfg, str(trained.checkpoint), device))
         self.meta = {**metainfo(self.cfg), **self.model.dataset_meta}
         self.subject = subject_of(self.model, self.cfg, trained.name)
         self._show: Callable = getattr(self, f'_show_{scope}')

@@ -19,11 +19,12 @@ from rich.table import Table
 from torch import nn
 
 from ..engine.memory import keep_freed_memory
+from ..engine.onednn import use_onednn
 from ..models import switch_to_deploy
 from .measure import Matmul, interleave, multiply_adds, peak_memory, spread
 from .peers import PEERS, Size, compile_backbone
 
-MODES = ('eager', 'channels_last', 'deployed', 'compiled', 'graph')
+MODES = ('eager', 'onednn', 'channels_last', 'deployed', 'compiled', 'graph')
 PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'amp': torch.bfloat16}
 
 
@@ -86,6 +87,8 @@ class Case:
         unknown = [m for m in modes if m not in MODES]
         if unknown:
             raise ValueError(f'mode={result.mode!r}: give {", ".join(MODES)}, joined by "+"')
+        if 'onednn' in modes and device.type != 'cpu':
+            raise ValueError('onednn: products through oneDNN are for CPUs')
         if 'graph' in modes and device.type != 'cuda':
             raise ValueError('graph: CUDA graphs need a GPU')
         if result.step == 'train' and ('deployed' in modes or 'graph' in modes):
@@ -97,6 +100,8 @@ class Case:
         network = peer.build(result.size).to(device).train(result.step == 'train')
         if 'deployed' in modes:
             switch_to_deploy(network)
+        if 'onednn' in modes:  # what our tools do on a CPU; of use to every model
+            use_onednn(network)
         image = torch.randn(result.batch, 3, *result.size, device=device)
         if result.precision == 'bf16':
             network, image = network.bfloat16(), image.bfloat16()

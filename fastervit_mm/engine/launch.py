@@ -16,6 +16,7 @@ from ..config_files import find_config
 from ..models import dataset_configs, unwrapped
 from .checks import ConfigError, check_config, unwritable
 from .memory import keep_freed_memory
+from .onednn import use_onednn
 
 
 def load_config(config: str, launcher: str = 'none', work_dir: Optional[str] = None,
@@ -59,9 +60,11 @@ class QuietRunner(Runner):
 
 
 def build_runner(cfg: Config) -> Runner:
-    """The runner of a config."""
+    """The runner of a config, its linear layers fast on CPUs (:func:`use_onednn`)."""
     init_default_scope(cfg.get('default_scope', 'mmengine'))
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else QuietRunner.from_cfg(cfg)
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else QuietRunner.from_cfg(cfg)
+    use_onednn(runner.model)
+    return runner
 
 
 def compile_features(model: nn.Module) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..backbone import VARIANTS, FasterViT
 from ..engine import launch
+from ..engine.onednn import use_onednn
 from ..models import (
     build_model,
     find_backbones,
@@ -112,7 +113,7 @@ def load_subject(config: str, checkpoint: Optional[str] = None, cfg_options: Opt
     else:
         load_backbone(backbone, checkpoint)
         weights = Path(checkpoint).name
-    model.to(device).eval()
+    use_onednn(model).to(device).eval()
     return Subject(backbone, subject.name, weights, subject.prepare)
 
 

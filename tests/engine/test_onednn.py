@@ -8,7 +8,9 @@ import torch.nn.functional as F
 
 from fastervit_mm import FasterViT
 from fastervit_mm.engine import onednn
+from fastervit_mm.engine.launch import build_runner
 from fastervit_mm.engine.onednn import OneDnnLinear, undo_onednn, use_onednn
+from tests.export.networks import DETECTOR, config
 
 SHAPES = [(5, 12), (2, 7, 12), (2, 3, 7, 12), (1, 12), (40, 12), (2, 3, 17, 12)]
 
@@ -71,6 +73,14 @@ def test_a_model_keeps_its_weights_names_and_copies(tiny_arch, products):
         products.clear()
         undo_onednn(fast)(image)
     assert products == [] and not any(isinstance(m, OneDnnLinear) for m in fast.modules())
+
+
+def test_runs_of_our_tools_take_necks_and_heads_along(tmp_path):
+    cfg = config(DETECTOR, tmp_path)
+    model = build_runner(cfg).model
+    fast = {name.split('.')[0] for name, m in model.named_modules() if isinstance(m, OneDnnLinear)}
+    assert fast == {'backbone', 'roi_head'}
+    assert not any(type(m) is torch.nn.Linear for m in model.modules())
 
 
 def test_layers_of_other_libraries_are_taken_and_subclasses_left():
