@@ -28,8 +28,13 @@ class CarrierInitialiser(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W), whole windows -> (B, windows, ct * ct, C)."""
         x = self.conv(x)
-        rows, columns = (self.pooling_matrix(n, x) for n in x.shape[2:])
-        return windows.partition(rows @ x @ columns.transpose(-2, -1), self.ct_size)[0]
+        x = self.pool(x, *(self.pooling_matrix(n, x) for n in x.shape[2:]))
+        return windows.partition(x, self.ct_size)[0]
+
+    @staticmethod
+    def pool(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """(B, C, H, W), (h, H), (w, W) -> (B, C, h, w)."""
+        return rows @ x @ columns.t()
 
     def pooling_matrix(self, cells: int, like: Tensor) -> Tensor:
         """Averaging matrix (pooled, cells) of one axis: row j is 1 / kernel on its region, else 0.

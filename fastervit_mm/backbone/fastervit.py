@@ -146,7 +146,7 @@ class FasterViT(BaseModule):
                 x = self.downsamples[i - 1](x)
             x = stage(x)
             if i in self.out_indices:
-                # mmcv's RoIAlign reads every map as (B, C, H, W) in memory; channels-last maps would
+                # mmcv's RoIAlign reads any map as (B, C, H, W) in memory; channels-last maps would
                 # stay so through an FPN, and detectors would see scrambled features.
                 outs.append(self.out_norms[str(i)](x).clone(
                     memory_format=torch.contiguous_format))

@@ -158,7 +158,7 @@ class RelativePositionBias(PositionTerm):
         return table[:, places.pairs].to(dtype)
 
     def table(self, places: Places) -> Tensor:
-        """N tokens on a grid of h x w -> (num_heads, (2h - 1)(2w - 1)): the bias of every offset."""
+        """N tokens on a grid of h x w -> (num_heads, (2h - 1)(2w - 1)), of every offset."""
         return 16 * self.features(places.offsets).t().sigmoid()
 
 

@@ -24,7 +24,7 @@ class Stem(nn.Sequential):
 
     def __init__(self, in_channels: int, mid_channels: int, dim: int):
         super().__init__()
-        # With a weight in channels-last order the feature map comes out channels-last, and the image
+        # With a weight in channels-last order the map comes out channels-last, and the image
         # need not be copied and kept for the backward pass.
         self.conv1 = nn.Conv2d(in_channels, mid_channels, 3, stride=2, padding=1, bias=False).to(
             memory_format=torch.channels_last)

@@ -24,8 +24,8 @@ def pad(x: Tensor, size: int, symbolic: bool = False) -> Tensor:
     H, W = x.shape[2:]
     height, width = (H + size - 1) // size * size, (W + size - 1) // size * size
     if symbolic:
-        x = F.pad(x, (0, size - 1, 0, size - 1))[:, :, :height, :width]
-        return x.clone(memory_format=torch.channels_last)
+        x = F.pad(x, (0, size - 1, 0, size - 1)).permute(0, 2, 3, 1)
+        return _dense(x, height, width).permute(0, 3, 1, 2)
     return F.pad(x, (0, width - W, 0, height - H)) if (height, width) != (H, W) else x
 
 
@@ -42,7 +42,8 @@ def partition(x: Tensor, size: int) -> Tuple[Tensor, Grid]:
     """
     B, C, H, W = x.shape
     rows, columns = H // size, W // size
-    x = x.permute(0, 2, 3, 1).reshape(B, rows, size, columns, size, C).transpose(2, 3)
+    x = x.permute(0, 2, 3, 1).unflatten(2, (columns, size)).unflatten(1, (rows, size))
+    x = x.transpose(2, 3)
     # A clone: a reshape would ask the symbolic sizes of a graph whether it has to copy.
     x = x.clone(memory_format=torch.contiguous_format)
     return x.view(B, rows * columns, size * size, C), (rows, columns)
@@ -67,6 +68,16 @@ def unpartition(x: Tensor, windows: Grid, size: int, map_size: Grid,
     B, C = x.shape[0], x.shape[-1]
     x = x.view(B, rows, columns, size, size, C).transpose(2, 3)
     x = x.clone(memory_format=torch.contiguous_format)
-    x = x.view(B, rows * size, columns * size, C)[:, :H, :W]
-    x = x.clone(memory_format=torch.contiguous_format) if symbolic else x.contiguous()
+    x = x.view(B, rows * size, columns * size, C)
+    x = _dense(x, H, W) if symbolic else x[:, :H, :W].contiguous()
     return x.permute(0, 3, 1, 2)
+
+
+def _dense(x: Tensor, height: int, width: int) -> Tensor:
+    """(B, H, W, C) -> (B, height, width, C), the first rows and columns, copied.
+
+    The view says the sizes as they are meant: those of a slice are a minimum of symbols, from which
+    on every question to a graph would take long.
+    """
+    x = x[:, :height, :width].clone(memory_format=torch.contiguous_format)
+    return x.view(x.shape[0], height, width, x.shape[3])

@@ -73,9 +73,9 @@ class TruncatingInitialiser(CarrierInitialiser):
     elsewhere); and a dense copy, since a product asks whether an axis is 1.
     """
 
-    def pooling_matrix(self, cells: int, like: Tensor) -> Tensor:
-        matrix = super().pooling_matrix(cells, like)
-        return _dense(matrix.expand(*like.shape[:2], -1, -1))
+    @staticmethod
+    def pool(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        return _dense(rows.expand(*x.shape[:2], -1, -1)) @ x @ columns.t()
 
     @staticmethod
     def quotient(numerator: Tensor, denominator: int) -> Tensor:

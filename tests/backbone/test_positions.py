@@ -1,4 +1,4 @@
-"""Position terms: where tokens are, the terms' values, and what a deployed network keeps of them."""
+"""Position terms: where tokens are, their values, and what a deployed network keeps of them."""
 import copy
 import pickle
 

@@ -1,4 +1,4 @@
-"""switch_to_deploy(): the same numbers from folded weights, and no way to misuse them in silence."""
+"""switch_to_deploy(): the same numbers from folded weights, and no misuse in silence."""
 import copy
 
 import pytest
@@ -152,7 +152,7 @@ def test_heads_are_padded_once_in_the_weights(propagate):
 
 
 def test_kernels_get_heads_of_a_multiple_of_8(monkeypatch):
-    """Trained or deployed: what PyTorch falls back to for others keeps the logits of all windows."""
+    """Trained or deployed; what PyTorch falls back to for others keeps all logits."""
     widths = []
     fused = torch.nn.functional.scaled_dot_product_attention
     monkeypatch.setattr(torch.nn.functional, 'scaled_dot_product_attention', lambda q, *a, **k: (
