@@ -37,8 +37,9 @@ demo-seg: env
 
 # Longer ones, and what they gave: docs/performance.md.
 bench: env
-	@$(RUN) tools/benchmark.py --models fastervit-2 authors-2:eager swin-t:eager \
-	convnext-t:channels_last --modes eager deployed --sizes 400x640 --out work_dirs/bench/cpu
+	@$(RUN) tools/benchmark.py --models authors-2:eager fastervit-2:onednn \
+	fastervit-2:onednn+deployed swin-t:onednn convnext-t:onednn+channels_last --sizes 400x640 \
+	--out work_dirs/bench/cpu
 
 docs: env
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
