@@ -155,7 +155,9 @@ class RelativePositionBias(PositionTerm):
         more than N columns aligns rows in memory; the reader cuts it off.
         """
         table = F.pad(self.table(places), (0, 1))  # 0 for pairs without an offset
-        return table[:, places.pairs].to(dtype)
+        # On a CPU twice as fast as table[:, pairs].
+        bias = table.index_select(1, places.pairs.flatten())
+        return bias.unflatten(1, places.pairs.shape).to(dtype)
 
     def table(self, places: Places) -> Tensor:
         """N tokens on a grid of h x w -> (num_heads, (2h - 1)(2w - 1)), of every offset."""

@@ -1,4 +1,4 @@
-"""Mistakes in a config that cost people days, found before anything is built or trained."""
+"""Checks of a config, made before anything is built or trained."""
 import json
 import mmap
 import os
@@ -13,31 +13,32 @@ from ..backbone import FasterViT
 from ..models import class_of, dataset_configs
 from ..weights import resolve
 
-# Worlds of the launchers, known before the process group is.
+# Number of processes by launcher, which is known before the process group exists.
 _WORLD_SIZE = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
 # The datasets that tools/prepare_data.py knows.
 _PREPARED = dict(CocoDataset='coco', ADE20KDataset='ade20k')
 
 
 class ConfigError(ValueError):
-    """A config that cannot do what it was written for; the message lists why, with remedies."""
+    """A config that cannot run as it is; the message lists the problems and their remedies."""
 
 
 def check_config(cfg: Config, training: bool) -> List[str]:
-    """Look for what would fail, or go wrong in silence, hours later.
+    """Check a config for mistakes that would fail, or silently spoil a run, hours later.
 
-    Folders and annotation files of the data, classes of annotations and heads against each other,
-    the backbone's widths against what reads them, checkpoints, and the work directory.
+    It checks the folders and annotation files of the data, the classes of the annotations against
+    those of the heads, the backbone's widths against the layers that read its maps, the
+    checkpoints, and the work directory.
 
     Args:
         cfg: A config of mmdet, mmseg or mmpretrain.
-        training: Whether it will be trained; else it will be tested.
+        training: Whether the config will be trained; else it will be tested.
 
     Returns:
-        Warnings: what may be meant, but seldom is.
+        Warnings, about settings that are possible but seldom intended.
 
     Raises:
-        ConfigError: For everything found that cannot be meant, at once.
+        ConfigError: With every mistake found, in one message.
     """
     loaders = ['train_dataloader', 'val_dataloader'] if training else ['test_dataloader']
     problems = list(unwritable('work_dir', cfg.get('work_dir')))
@@ -64,11 +65,13 @@ def check_config(cfg: Config, training: bool) -> List[str]:
 
 
 def unwritable(name: str, folder: Optional[str]) -> Iterator[str]:
-    """What is wrong with a folder that results will go to; it is made if it can be.
+    """Why results cannot be written to a folder: one line, or none if they can.
+
+    The folder is created if it does not exist.
 
     Args:
-        name: The argument that names it.
-        folder: The folder; None is no problem.
+        name: The argument that names the folder, for the message.
+        folder: The folder; None gives no line.
     """
     if folder is None:
         return
@@ -90,7 +93,7 @@ def _classes(dataset: Dict, kind: Optional[type]) -> Optional[Tuple[str, ...]]:
     names = (dataset.get('metainfo') or {}).get('classes')
     if names is None:
         names = (getattr(kind, 'METAINFO', None) or {}).get('classes')
-    if isinstance(names, str):  # a file with one name a line, as mmengine has it
+    if isinstance(names, str):  # mmengine also takes a file with one name per line
         if not os.path.isfile(names):
             return None
         with open(names) as file:
@@ -134,13 +137,13 @@ def _missing_evaluation_file(cfg: Config, name: str) -> Iterator[str]:
         path = evaluator.get('ann_file') if isinstance(evaluator, dict) else None
         if path and '://' not in path and not os.path.isfile(path):
             yield (f'{name}.ann_file={path!r}: no such file ({os.path.abspath(path)}). It does not '
-                   f'follow data_root; set {name}.ann_file to the annotations that '
+                   f'follow data_root; set {name}.ann_file to the annotation file that '
                    f'{name.replace("evaluator", "dataloader")} reads')
 
 
 def _missing_classes(place: str, dataset: Dict, kind: Optional[type],
                      names: Optional[Sequence[str]]) -> Iterator[str]:
-    """COCO's annotations by name: mmdet drops a class that the file does not name in silence."""
+    """Classes that a COCO annotation file lacks; mmdet would silently drop them."""
     loading = getattr(getattr(kind, 'load_data_list', None), '__qualname__', '')
     path = _paths(dataset).get('ann_file')
     if loading != 'CocoDataset.load_data_list' or names is None or not os.path.isfile(path or ''):
@@ -149,16 +152,16 @@ def _missing_classes(place: str, dataset: Dict, kind: Optional[type],
     absent = [n for n in names if n not in listed]
     if absent:
         yield (f'{place}.ann_file={path!r}: has no category named {_few(absent)}, which the config '
-               f'lists; they would be dropped in silence. It has {len(listed)}: {_few(listed)}. '
+               f'lists; mmdet would silently drop them. It has {len(listed)}: {_few(listed)}. '
                f'Set {place}.metainfo.classes to those')
 
 
 def _categories(path: str) -> List[str]:
-    """Category names of a COCO annotation file, without reading all of it where that can be."""
+    """Category names of a COCO annotation file; the whole file is read only if needed."""
     decoder = json.JSONDecoder()
     with open(path, 'rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
         at = text.rfind(b'"categories"')
-        # They stand at the end of COCO's own files; a window behind the key holds them all.
+        # COCO's own files end with the categories, and 2 MB after the key hold all of them.
         following = text[at + 12:at + 12 + 2_000_000].decode(errors='replace') if at >= 0 else ''
     try:
         categories = decoder.raw_decode(following.lstrip(' \t\r\n:'))[0]
@@ -169,10 +172,10 @@ def _categories(path: str) -> List[str]:
 
 
 def _wrong_num_classes(model: Dict, classes: Sequence[str]) -> Iterator[str]:
-    if 'language_model' in model:  # its heads score words, as many as fit
+    if 'language_model' in model:  # its heads score words: num_classes is how many fit
         return
     for place, head in _heads(model, 'model'):
-        # A proposal head tells objects from ground; a semantic head beside boxes has stuff too.
+        # A proposal head has one class, object; a semantic head of a detector has stuff too.
         others = 'rpn' in place or 'semantic' in place
         if head.get('num_classes', len(classes)) != len(classes) and not others:
             yield (f'{place}.num_classes={head["num_classes"]}, but the data have {len(classes)} '
@@ -193,13 +196,13 @@ def _heads(node: Any, place: str) -> Iterator[Tuple[str, Dict]]:
 
 
 def _wrong_widths(cfg: Config) -> Iterator[str]:
-    """What reads the maps of a FasterViT against the widths it has."""
+    """Layers whose ``in_channels`` differ from the widths of the FasterViT maps they read."""
     backbone = cfg.model.get('backbone') or {}
     kind = class_of(backbone, cfg, MODELS) if backbone else None
     if not (isinstance(kind, type) and issubclass(kind, FasterViT)):
         return
     settings = {k: v for k, v in backbone.items() if k not in ('type', 'init_cfg', '_scope_')}
-    with torch.device('meta'):  # its own errors name the argument; it costs no memory
+    with torch.device('meta'):  # takes no memory; errors name the argument
         widths = kind(**settings).out_channels
     neck = cfg.model.get('neck')
     if neck:
@@ -263,7 +266,7 @@ def _unscaled_lr(cfg: Config) -> Iterator[str]:
     batch = each * world * steps
     if batch != base:
         terms = f'{each} x {world} processes' + (f' x {steps} accumulated' if steps > 1 else '')
-        # mmengine's own scaling knows nothing of accumulation.
+        # mmengine's own scaling does not know about accumulation.
         automatic = '--auto-scale-lr, or ' if steps == 1 else ''
         yield (f'The batch is {batch} ({terms}), and the learning rate {lr:g} was chosen for '
                f'{base}. In proportion it would be {lr * batch / base:g}: {automatic}--cfg-options '

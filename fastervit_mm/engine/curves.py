@@ -1,31 +1,31 @@
-"""Curves of runs from the scalars that mmengine wrote."""
+"""Curves of runs, read from the scalars that mmengine writes."""
 import json
 from pathlib import Path
 from typing import Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 Curve = List[Tuple[int, float]]
-# Of everything evaluated, what one looks at first; in this order.
+# The headline metrics, by how their names end.
 _HEADLINES = ('mAP', 'mIoU', 'top1')
-_TIMES = ('time', 'data_time')  # mmengine has one name for training's and validation's
+_TIMES = ('time', 'data_time')  # mmengine uses these names in training and in validation
 
 
 def read_run(run: Union[str, Path]) -> Dict[str, Curve]:
     """The curves of a run: name -> [(iteration, value), ...].
 
-    A run that was resumed has several time-stamped folders in its work directory. Of what two of
-    them hold, the later one counts: from its first iteration on it replaces what was there.
+    A resumed run has several time-stamped folders in its work directory. Where two overlap, the
+    later one counts: from its first iteration on, its values replace the earlier ones.
 
     Args:
         run: A work directory, one of its time-stamped folders, or a ``scalars.json``.
 
     Returns:
-        Losses, learning rate, memory and metrics. A metric stands at the iteration at which it was
-        measured, also where mmengine counts it in epochs. Seconds of an iteration are ``time`` and
-        ``data_time`` in training, ``val/time`` and ``val/data_time`` in validation. Empty where
+        Losses, learning rate, memory and metrics. A metric has the iteration at which it was
+        measured, even where mmengine counts epochs. ``time`` and ``data_time`` are the seconds of
+        an iteration in training, ``val/time`` and ``val/data_time`` in validation. Empty if
         nothing was logged.
     """
     read = [curves for curves in map(_read_file, _files(Path(run))) if curves]
-    # An evaluation by itself knows of no iteration.
+    # An evaluation alone has no iterations; it counts only if nothing was trained.
     trained = [curves for curves in read if 'loss' in curves] or read[-1:]
     curves: Dict[str, Curve] = {}
     for later in trained:
@@ -51,7 +51,7 @@ def _read_file(file: Path) -> Dict[str, Curve]:
         training = 'loss' in scalars
         if training:
             iteration = scalars.get('iter', scalars['step'])
-        # A metric's step is an epoch or an iteration; an epoch is never beyond the iteration.
+        # A metric's step is an epoch or an iteration; an epoch never exceeds the iteration.
         place = max(iteration, scalars.get('step', 0))
         for name, value in scalars.items():
             if not isinstance(value, (int, float)) or name in ('step', 'iter', 'epoch'):
@@ -77,13 +77,16 @@ def headlines(names: Iterable[str]) -> List[str]:
 
 
 def plot_run(run: Union[str, Path], picture: Union[str, Path]) -> bool:
-    """Draw the loss and the metrics that matter of one run; False where there is no loss.
+    """Draw the loss and the headline metrics of one run.
 
     Args:
-        run: As :func:`read_run`'s.
+        run: As in :func:`read_run`.
         picture: PNG to write.
+
+    Returns:
+        Whether it was drawn; False for a run without a loss.
     """
-    # Without pyplot: a hook must not touch the figures or the back-end of whoever runs it.
+    # Not pyplot: a hook must not change the figures or the back-end of the program that runs it.
     from matplotlib.figure import Figure
     curves = read_run(run)
     if 'loss' not in curves:
@@ -110,17 +113,17 @@ def compare_runs(runs: Sequence[Union[str, Path]], keys: Optional[Sequence[str]]
     """Curves of several runs side by side: key -> label of the run -> curve.
 
     Args:
-        runs: As :func:`read_run`'s, each.
-        keys: Names of curves, whole or what stands behind the last slash: ``bbox_mAP`` is
-            ``coco/bbox_mAP`` too. Default the loss and the metrics that matter of any run.
+        runs: Each as in :func:`read_run`.
+        keys: Names of curves, whole or only the part after the last slash: ``bbox_mAP`` also
+            finds ``coco/bbox_mAP``. Default the loss and the headline metrics of any run.
 
     Returns:
-        A run is labelled with as much of the end of its path as tells it from the others; one
-        that lacks a curve is absent from that key.
+        The curves. A run's label is the end of its path, long enough to differ from the others.
+        A run without a curve is absent from that key.
 
     Raises:
-        FileNotFoundError: For a run that is not there, or in which nothing was logged.
-        ValueError: For a key that no run has.
+        FileNotFoundError: For a run that does not exist, or in which nothing was logged.
+        ValueError: For no run, a run given twice, or a key that no run has.
     """
     if not runs:
         raise ValueError('runs=[]: give at least one work directory')
@@ -142,18 +145,18 @@ def compare_runs(runs: Sequence[Union[str, Path]], keys: Optional[Sequence[str]]
             matching = [n for n in names if n == key] or [n for n in names
                                                           if n.split('/')[-1] == key]
             if not matching:
-                raise ValueError(f'keys={key!r}: no run has it. There are {", ".join(names)}')
+                raise ValueError(f'keys={key!r}: no run has it. Give some of {", ".join(names)}')
             found += matching
     return {name: {label: run[name] for label, run in curves.items() if name in run}
             for name in found}
 
 
 def plot_runs(curves: Mapping[str, Mapping[str, Curve]], picture: Union[str, Path]) -> None:
-    """Draw runs side by side, a field for each key.
+    """Draw runs side by side, a panel for each key.
 
     Args:
         curves: From :func:`compare_runs`.
-        picture: PNG to write; its folder is made.
+        picture: PNG to write; its folder is created.
     """
     from matplotlib.figure import Figure
     columns = min(len(curves), 3)
@@ -180,7 +183,7 @@ def plot_runs(curves: Mapping[str, Mapping[str, Curve]], picture: Union[str, Pat
 
 
 def _top(curves) -> int:
-    """The end of a metric's scale: mmdet reports from 0 to 1, mmseg and mmpretrain in per cent."""
+    """Upper end of a metric's axis: mmdet reports 0 to 1, mmseg and mmpretrain per cent."""
     return 1 if max(value for curve in curves for _, value in curve) <= 1 else 100
 
 
@@ -191,4 +194,4 @@ def _labels(runs: Sequence[Union[str, Path]]) -> List[str]:
         labels = ['/'.join(p[-length:]) for p in parts]
         if len(set(labels)) == len(labels):
             return labels
-    raise ValueError('runs: ' + ', '.join(map(str, runs)) + ': one of them came twice')
+    raise ValueError('runs: ' + ', '.join(map(str, runs)) + ': one is given twice; give each once')

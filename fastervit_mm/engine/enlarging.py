@@ -8,16 +8,17 @@ from mmengine.structures import BaseDataElement
 
 
 class Enlarging:
-    """Lets a visualizer of mmdet or mmseg draw on an enlarged image; to be put before its class.
+    """Mixin that lets a visualizer of mmdet or mmseg draw on an enlarged image.
 
-    Labels and lines have a size in pixels; on an image of 160 pixels they would hide it.
+    It goes before the visualizer's class among the bases. The size of labels and lines is fixed in
+    pixels: they would hide an image of 160 pixels.
 
     Args:
         scale: How many times wider and higher. Default 3.
-        **kwargs: As the visualizer's.
+        **kwargs: Those of the visualizer.
 
     Attributes:
-        fields: The parts of a data sample that lie on the image.
+        fields: Names of the parts of a data sample that are drawn on the image.
     """
     fields: Tuple[str, ...] = ()
 
@@ -26,7 +27,7 @@ class Enlarging:
         self.scale = scale
 
     def enlarged(self, part: Any) -> Any:
-        """A copy of one of the parts, for the enlarged image."""
+        """A copy of one of the parts, at the size of the enlarged image."""
         raise NotImplementedError
 
     def add_datasample(self, name: str, image: np.ndarray,

@@ -1,4 +1,4 @@
-"""How long a training will take, said early."""
+"""An early estimate of how long training will take."""
 from typing import Optional, Sequence, Union
 
 from mmengine.dist import master_only
@@ -9,13 +9,16 @@ from mmengine.runner import Runner
 
 @HOOKS.register_module()
 class EstimateHook(Hook):
-    """Say once, after the first iterations, how long the training will take on this machine.
+    """Log once, after the first iterations, how long training will take on this machine.
 
-    From the time of each iteration, loading included, that mmengine's ``IterTimerHook`` measures.
+    The estimate uses the time of each iteration, data loading included, from mmengine's
+    ``IterTimerHook``.
 
     Args:
-        skipped: First iterations that do not count: memory is allocated and caches are filled.
-        measured: Iterations that count. A run with fewer than both together has no estimate.
+        skipped: First iterations that do not count, because memory is still being allocated and
+            caches are being filled. Default 10.
+        measured: Iterations that count. A run shorter than both together gets no estimate.
+            Default 30.
     """
     priority = 'LOW'  # after IterTimerHook
 
@@ -23,7 +26,7 @@ class EstimateHook(Hook):
         self.skipped, self.measured = skipped, measured
 
     def before_train(self, runner: Runner) -> None:
-        self._first = runner.iter  # of a resumed run, another than 0
+        self._first = runner.iter  # not 0 in a resumed run
 
     @master_only
     def after_train_iter(self, runner: Runner, batch_idx: int,

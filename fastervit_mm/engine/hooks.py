@@ -13,18 +13,18 @@ from .curves import headlines, plot_run, read_run
 
 @HOOKS.register_module()
 class CurvesHook(Hook):
-    """Say after each validation where the run stands, and leave ``work_dir/curves.png`` at its end.
+    """Log the metrics after each validation, and write ``work_dir/curves.png`` after training.
 
-    The line has the metrics that matter, each beside the best so far; the picture the loss and the
-    same metrics over all iterations. Both are of the scalars that mmengine's ``LoggerHook`` and
-    ``LocalVisBackend`` write, also those from before a run was resumed.
+    The line has the headline metrics, each with the best so far. The figure has the loss and the
+    same metrics over all iterations. Both come from the scalars that mmengine's ``LoggerHook`` and
+    ``LocalVisBackend`` write, including those from before a resume.
     """
-    priority = 'VERY_LOW'  # behind LoggerHook, which writes the last scalars
+    priority = 'VERY_LOW'  # after LoggerHook, which writes the last scalars
 
     @master_only
     def after_val_epoch(self, runner: Runner, metrics: Optional[Dict[str, float]] = None) -> None:
         if not isinstance(runner._train_loop, BaseLoop):
-            return  # validation by itself; runner.iter would build the training loop
+            return  # validation alone; runner.iter would build the training loop
         curves = read_run(runner.work_dir)
         stands = []
         for name in headlines(metrics or {}):
@@ -44,13 +44,13 @@ class CurvesHook(Hook):
 
 @HOOKS.register_module()
 class OverlaysHook(Hook):
-    """Leave a picture of every tested image: ground truth, where there is one, and prediction.
+    """Write a figure of every tested image: ground truth, if there is one, and prediction.
 
-    Drawn by the config's visualizer, such as mmseg's ``SegLocalVisualizer``, in the palette of its
+    The config's visualizer, such as mmseg's ``SegLocalVisualizer``, draws it in the palette of the
     dataset.
 
     Args:
-        out_dir: Folder of the pictures, ``<name of the image>.png``.
+        out_dir: Folder of the figures, each ``<name of the image>.png``.
     """
 
     def __init__(self, out_dir: str):
@@ -68,7 +68,7 @@ class OverlaysHook(Hook):
 
 @HOOKS.register_module()
 class DeployHook(Hook):
-    """Fold the model's FasterViT before a test, once its checkpoint is loaded.
+    """Fold the model's FasterViT before a test, after its checkpoint is loaded.
 
     See :meth:`fastervit_mm.FasterViT.switch_to_deploy`.
     """
@@ -79,7 +79,7 @@ class DeployHook(Hook):
 
 @HOOKS.register_module()
 class CompleteCheckpointHook(Hook):
-    """Refuse a checkpoint that does not fill the model that it is loaded into."""
+    """Raise CheckpointError for a checkpoint that does not fill the model."""
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         check_complete(runner.model, checkpoint, runner._load_from)

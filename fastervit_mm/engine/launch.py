@@ -21,17 +21,17 @@ from .onednn import use_onednn
 
 def load_config(config: str, launcher: str = 'none', work_dir: Optional[str] = None,
                 cfg_options: Optional[dict] = None) -> Config:
-    """A config with what the command line says of it.
+    """Load a config and apply the settings of the command line.
 
     Args:
         config: Path of the config, or a name that :func:`fastervit_mm.get_config` knows.
         launcher: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
-        work_dir: Folder of the run's logs and checkpoints. Default the config's own, else
+        work_dir: Folder for the run's logs and checkpoints. Default the config's own, else
             ``./work_dirs/`` and the config's name.
         cfg_options: Settings that replace the config's, by dotted name.
 
     Raises:
-        FileNotFoundError: Where there is no such config.
+        FileNotFoundError: For a config that does not exist.
     """
     config = find_config(config)
     cfg = Config.fromfile(config)
@@ -46,7 +46,7 @@ def load_config(config: str, launcher: str = 'none', work_dir: Optional[str] = N
 
 
 class QuietRunner(Runner):
-    """mmengine's runner; pages of settings go to the log file and not to the console."""
+    """mmengine's runner; long listings of settings go only to the log file."""
 
     _PAGES = ('Config:', 'Hooks will be executed', 'paramwise_options')
 
@@ -60,7 +60,7 @@ class QuietRunner(Runner):
 
 
 def build_runner(cfg: Config) -> Runner:
-    """The runner of a config, its linear layers fast on CPUs (:func:`use_onednn`)."""
+    """Build the runner of a config, with linear layers that are fast on CPUs (:func:`use_onednn`)."""
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else QuietRunner.from_cfg(cfg)
     use_onednn(runner.model)
@@ -84,31 +84,33 @@ def compile_features(model: nn.Module) -> None:
 
 def train(cfg: Config, amp: bool = False, auto_scale_lr: bool = False,
           resume: Union[str, None] = None, compiled: bool = False) -> Runner:
-    """Train what a config says.
+    """Train a model as a config says.
 
     Args:
         cfg: From :func:`load_config`.
-        amp: Mixed precision, also where the config does not say so.
-        auto_scale_lr: Scale the learning rate by the batch over ``auto_scale_lr.base_batch_size``.
-        resume: ``'auto'`` to go on from the newest checkpoint of the work directory, or the path
-            of one.
-        compiled: Compile backbone and neck.
+        amp: Mixed precision, even if the config does not ask for it. Default False.
+        auto_scale_lr: Multiply the learning rate by the batch size over
+            ``auto_scale_lr.base_batch_size``. Default False.
+        resume: ``'auto'`` to continue from the newest checkpoint in the work directory, or the
+            path of a checkpoint. Default None, a new run.
+        compiled: Compile backbone and neck (:func:`compile_features`). Default False.
 
     Returns:
         The runner, after training.
 
     Raises:
         ConfigError: For a config that cannot be trained as it is, before anything is built.
-        ValueError: For an argument that the config or the machine cannot follow.
+        FileNotFoundError: For a checkpoint to resume from that does not exist.
+        ValueError: For an argument that the config or the machine does not support.
     """
     if amp:
         if not _has_amp_device():
-            raise ValueError('amp=True: mixed precision trains on a GPU, NPU, MLU or MUSA device, '
-                             'and none is here. Leave --amp out')
+            raise ValueError('amp=True: mixed precision needs a GPU, NPU, MLU or MUSA device, '
+                             'and this machine has none. Leave --amp out')
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     elif cfg.optim_wrapper.get('type') == 'AmpOptimWrapper' and not _has_amp_device():
-        print_log('No GPU here: the config\'s mixed precision is left out, training is in float32',
+        print_log('No GPU found: the config\'s mixed precision is off, training is in float32',
                   logger='current')
         cfg.optim_wrapper.type = 'OptimWrapper'
         for setting in ('loss_scale', 'dtype', 'use_fsdp'):
@@ -116,8 +118,8 @@ def train(cfg: Config, amp: bool = False, auto_scale_lr: bool = False,
     if auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise ValueError('auto_scale_lr=True: the config has no auto_scale_lr.base_batch_size; '
-                             'add auto_scale_lr=dict(base_batch_size=16), 16 being the batch that '
-                             'its learning rate was chosen for')
+                             'add auto_scale_lr=dict(base_batch_size=16), where 16 is the batch '
+                             'size that its learning rate was chosen for')
         cfg.auto_scale_lr.enable = True
     if resume == 'auto':
         cfg.resume, cfg.load_from = True, None
@@ -146,12 +148,13 @@ def test(cfg: Config, checkpoint: str, out: Optional[str] = None, show: bool = F
         checkpoint: Path or URL. It must fill the whole model.
         out: Where predictions go: for detectors a ``.pkl`` file, for segmentors a folder of label
             maps (PNG; numbered as the dataset's own, so ADE20K's from 1).
-        show: Show each prediction in a window.
-        show_dir: Folder for pictures of predictions, beside the ground truth where there is one.
-        wait_time: Seconds between two pictures of ``show``.
-        tta: Test-time augmentation, the config's own or, for detectors, a flip.
+        show: Show each prediction in a window. Default False.
+        show_dir: Folder for figures of the predictions, next to the ground truth if there is one.
+        wait_time: Seconds between two figures of ``show``. Default 2.
+        tta: Test-time augmentation: the config's own or, for detectors, a flip. Default False.
         deploy: Fold the backbone first (:meth:`fastervit_mm.FasterViT.switch_to_deploy`).
-        compiled: Compile backbone and neck.
+            Default False.
+        compiled: Compile backbone and neck (:func:`compile_features`). Default False.
 
     Returns:
         The metrics.
@@ -159,7 +162,7 @@ def test(cfg: Config, checkpoint: str, out: Optional[str] = None, show: bool = F
     Raises:
         CheckpointError: For a checkpoint that does not fill the model.
         ConfigError: For a config that cannot be tested as it is, before anything is built.
-        ValueError: For an argument that the config cannot follow.
+        ValueError: For an argument that the config does not support.
     """
     if not _has_amp_device():
         keep_freed_memory()
@@ -191,7 +194,7 @@ def test(cfg: Config, checkpoint: str, out: Optional[str] = None, show: bool = F
 def _draw(cfg: Config, show: bool, show_dir: Optional[str], wait_time: float,
           segments: bool) -> None:
     if 'visualization' not in cfg.get('default_hooks', {}):
-        raise ValueError('show and show_dir need a visualization hook in the config: '
+        raise ValueError('show, show_dir: the config has no visualization hook; add '
                          'default_hooks=dict(visualization=dict(type='
                          f'{"SegVisualizationHook" if segments else "DetVisualizationHook"!r}))')
     hook = cfg.default_hooks.visualization
@@ -201,7 +204,7 @@ def _draw(cfg: Config, show: bool, show_dir: Optional[str], wait_time: float,
     if show_dir:
         _check_writable('show_dir', show_dir)
         if segments:
-            # mmseg's hook draws one picture in fifty, into show_dir/vis_data/vis_image/.
+            # mmseg's hook draws one image in fifty, into show_dir/vis_data/vis_image/.
             hook.draw = show
             cfg.custom_hooks.append(dict(type='OverlaysHook', out_dir=show_dir))
         else:
@@ -220,14 +223,14 @@ def _check_out(out: str, segments: bool) -> None:
 
 
 def _check_writable(name: str, folder: str) -> None:
-    for problem in unwritable(name, folder):  # now, and not after the last picture
+    for problem in unwritable(name, folder):  # now, not after the last image
         raise ConfigError(problem)
 
 
 def _augment(cfg: Config, segments: bool) -> None:
     if segments and not ('tta_model' in cfg and 'tta_pipeline' in cfg):
-        raise ValueError('tta=True: the config has no tta_model and tta_pipeline; mmseg\'s '
-                         'installed bases have them')
+        raise ValueError('tta=True: the config has no tta_model and tta_pipeline; take '
+                         'those of mmseg\'s installed bases')
     if 'tta_model' not in cfg:
         _leave_masks_out(cfg)
         cfg.tta_model = dict(type='DetTTAModel', tta_cfg=dict(
@@ -238,9 +241,9 @@ def _augment(cfg: Config, segments: bool) -> None:
 
 
 def _flipped(pipeline: List[Dict]) -> List[Dict]:
-    """A detector's test pipeline, each image flipped and as it is."""
+    """A detector's test pipeline that gives each image twice: flipped and unflipped."""
     *steps, packing = deepcopy(pipeline)
-    # The merge undoes each flip by these.
+    # The merge needs these to undo each flip.
     packing['meta_keys'] = (*packing.get('meta_keys', (
         'img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
         'flip', 'flip_direction')
@@ -249,15 +252,15 @@ def _flipped(pipeline: List[Dict]) -> List[Dict]:
 
 
 def _leave_masks_out(cfg: Config) -> None:
-    """mmdet's test-time augmentation merges boxes and drops masks.
+    """Remove the mask head and the segm metric, because mmdet's augmentation merges boxes alone.
 
-    Its mask heads fail on a flipped picture (mmdet 3.3: a negative step on a tensor), and its
-    CocoMetric, asked for masks, after the last one.
+    In mmdet 3.3 a mask head fails on a flipped image (a negative step on a tensor), and a
+    CocoMetric that expects masks fails after the last image.
     """
     head = cfg.model.get('roi_head', {})
     if head.pop('mask_head', None) is not None:
         head.pop('mask_roi_extractor', None)
-        print_log('Test-time augmentation merges boxes and not masks: the mask head is left out '
+        print_log('Test-time augmentation merges boxes, not masks: the mask head is left out '
                   'and segm is not evaluated', logger='current')
     evaluators = cfg.test_evaluator
     for metric in evaluators if isinstance(evaluators, list) else [evaluators]:

@@ -1,4 +1,4 @@
-"""What a run writes down beside mmengine's own: TensorBoard's files, memory on a CPU."""
+"""Logs that mmengine lacks: TensorBoard only if it is installed, memory on a CPU."""
 from pathlib import Path
 from typing import Optional, Tuple
 
@@ -9,7 +9,7 @@ from mmengine.visualization import TensorboardVisBackend
 
 
 class _NoWriter:
-    """Takes whatever a SummaryWriter takes."""
+    """Accepts every call that a SummaryWriter accepts, and does nothing."""
 
     def __getattr__(self, name: str):
         if name.startswith('_'):
@@ -19,9 +19,9 @@ class _NoWriter:
 
 @VISBACKENDS.register_module()
 class OptionalTensorboardVisBackend(TensorboardVisBackend):
-    """mmengine's ``TensorboardVisBackend``; one line in the log where TensorBoard is missing.
+    """mmengine's ``TensorboardVisBackend``, except that it logs one line without TensorBoard.
 
-    mmengine's would end the run.
+    mmengine's own would end the run.
 
     Args:
         save_dir: Folder of the event files; mmengine gives ``work_dir/timestamp/vis_data``.
@@ -32,13 +32,13 @@ class OptionalTensorboardVisBackend(TensorboardVisBackend):
             super()._init_env()
         except ImportError:
             self._tensorboard = _NoWriter()
-            print_log('TensorBoard is not installed and gets no event files; pip install '
-                      'tensorboard', logger='current')
+            print_log('TensorBoard is not installed, so no event files are written; pip '
+                      'install tensorboard', logger='current')
 
 
 def peak_resident_memory() -> Optional[int]:
-    """MB of memory that this process held at its height; None where the system does not say."""
-    # Of resource.getrusage() the figure may be that of the process which started this one.
+    """Peak resident memory of this process in MB; None if the system does not report it."""
+    # resource.getrusage() may report the figure of the process that started this one.
     status = Path('/proc/self/status')
     if not status.is_file():
         return None
@@ -51,9 +51,9 @@ def peak_resident_memory() -> Optional[int]:
 class MemoryLogProcessor(LogProcessor):
     """mmengine's ``LogProcessor`` with the memory of a run on a CPU.
 
-    On a GPU mmengine says ``memory``, the most that was allocated there. On a CPU it says nothing;
-    here it is the most that the process held, in MB as well. Workers of data loaders come on top.
-    Linux alone tells it.
+    On a GPU mmengine logs ``memory``, the peak allocation in MB. On a CPU it logs none; here
+    ``memory`` is the peak resident memory of the process, also in MB, without the workers of data
+    loaders. Only on Linux.
     """
 
     def get_log_after_iter(self, runner: Runner, batch_idx: int, mode: str) -> Tuple[dict, str]:

@@ -4,12 +4,15 @@ import platform
 
 
 def keep_freed_memory() -> bool:
-    """Have the C library keep freed blocks for the next use; returns whether it will.
+    """Make the C library keep freed blocks for the next use.
 
-    glibc gives every block above 32 MB back to the system when it is freed, and its next use costs
-    a page fault every 4 KB: at 2160 x 3840 a third of a forward pass (docs/performance.md). The
-    whole process is meant, and it then holds on to the most it ever used. Only on Linux with
-    glibc; elsewhere nothing is done.
+    glibc returns every block above 32 MB to the system when it is freed. The next use of such a
+    block costs a page fault every 4 KB: a third of a forward pass at 2160 x 3840
+    (docs/performance.md). The setting holds for the whole process, whose memory then stays at its
+    peak. Only on Linux with glibc; elsewhere nothing is done.
+
+    Returns:
+        Whether freed blocks are kept.
     """
     if platform.libc_ver()[0] != 'glibc':
         return False

@@ -1,16 +1,16 @@
-"""Products of linear layers by the fastest way that an x86 CPU has, for a whole model."""
+"""Linear layers computed the fastest way on an x86 CPU, for a whole model."""
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Tokens; with fewer, bringing the weight into oneDNN's order costs more than the product gains.
+# Tokens; with fewer, converting the weight to oneDNN's layout costs more than it gains.
 _FEW = 16
 
 
 class OneDnnLinear(nn.Linear):
     """``nn.Linear`` whose products go through oneDNN on a CPU; the same weights and results.
 
-    PyTorch hands a float32 product on x86 to MKL, which uses half of an AMD core's vector width;
+    PyTorch gives a float32 product on x86 to MKL, which uses half of an AMD core's vector width;
     the same product as a 1 x 1 convolution goes to oneDNN, which uses all of it, in float32 and in
     bfloat16, forward and backward (docs/performance.md). On other devices, for a few tokens and in
     traced and exported graphs it is ``nn.Linear``.
@@ -22,8 +22,8 @@ class OneDnnLinear(nn.Linear):
                 or self.weight.dtype != x.dtype and not torch.is_autocast_enabled('cpu')):
             return super().forward(x)
         if torch.compiler.is_compiling():
-            # Inductor would choose a layout for the convolution that has to be copied into; as an
-            # operator of its own it is left alone. Training and 16 bits do well without.
+            # Inductor would choose a layout for the convolution, and copy the input into it. It
+            # leaves a custom operator alone. Training and 16 bits are fast without one.
             if (torch.compiler.is_exporting() or torch.is_grad_enabled() or self.bias is None
                     or x.dtype != torch.float32 or torch.is_autocast_enabled('cpu')):
                 return super().forward(x)
@@ -34,16 +34,18 @@ class OneDnnLinear(nn.Linear):
 
 
 def use_onednn(model: nn.Module) -> nn.Module:
-    """Have every linear layer of a model compute through oneDNN, where that is of use. Returns it.
+    """Make every linear layer of a model compute through oneDNN, where that is faster.
 
-    In place: the layers change their class, and keep their weights, names and hooks, so checkpoints
-    do not change, copies and pickles work, and layers added later are not concerned. On a machine
-    where PyTorch has no MKL to go around nothing is done; a model that moves to a GPU computes
-    there as before.
+    In place: the layers change their class and keep their weights, names and hooks. Checkpoints do
+    not change, and copies and pickles work. Layers added later are not converted. Without MKL or
+    oneDNN in PyTorch nothing is done. A model that moves to a GPU computes there as before.
 
     Args:
-        model: A detector, segmentor, classifier, or a part of one. Only layers that are exactly
-            ``nn.Linear`` are taken.
+        model: A detector, segmentor, classifier, or a part of one. Only layers of exactly the
+            class ``nn.Linear`` are converted.
+
+    Returns:
+        The model.
     """
     if torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available():
         for module in model.modules():

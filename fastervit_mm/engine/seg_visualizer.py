@@ -1,4 +1,4 @@
-"""Drawing label maps on small images, and names of classes in less time than mmseg takes."""
+"""Drawing label maps on small images, and placing class names faster than mmseg does."""
 import numpy as np
 from mmengine.structures import PixelData
 from mmseg.registry import VISUALIZERS
@@ -8,9 +8,9 @@ from .enlarging import Enlarging
 
 
 def place_of_name(mask: np.ndarray) -> np.ndarray:
-    """Where a class's name goes, as mmseg says, (x, y): in its widest row, at the middle pixel.
+    """Where a class's name is drawn, (x, y): the middle pixel of its widest row, as in mmseg.
 
-    mmseg 1.2.2 finds it by sorting a Python list of all pixels, for each class: a second an image.
+    mmseg 1.2.2 sorts a Python list of all pixels for each class, which takes a second an image.
 
     Args:
         mask: (H, W), 1 where the class is.

@@ -118,8 +118,8 @@ def test_the_tool_draws_runs_and_says_where_they_stand(resumed, by_epoch, monkey
 @pytest.mark.parametrize('arguments, message', [
     (('nowhere', ), "run='nowhere': no such folder"),
     (('EMPTY', ), 'nothing was logged here; give a work directory'),
-    (('RUN', '--keys', 'top5'), "keys='top5': no run has it. There are .*mIoU"),
-    (('RUN', 'RUN'), 'one of them came twice'),
+    (('RUN', '--keys', 'top5'), "keys='top5': no run has it. Give some of .*mIoU"),
+    (('RUN', 'RUN'), 'one is given twice'),
 ])
 def test_what_cannot_be_drawn_is_said_in_a_line(arguments, message, resumed, monkeypatch, tmp_path):
     names = dict(RUN=resumed.work_dir, EMPTY=tmp_path)

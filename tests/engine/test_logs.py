@@ -39,7 +39,8 @@ def test_tensorboard_has_what_the_json_has(resumed):
 
 
 def test_without_tensorboard_a_run_goes_on_and_says_so_once(resumed):
-    said = 'TensorBoard is not installed and gets no event files; pip install tensorboard'
+    said = ('TensorBoard is not installed, so no event files are written; pip install '
+            'tensorboard')
     assert said not in resumed.first and resumed.second.count(said) == 1
     first, second = sorted(resumed.work_dir.glob('*/vis_data'))
     assert list(first.glob('events.*')) and not list(second.glob('events.*'))
