@@ -60,7 +60,7 @@ class QuietRunner(Runner):
 
 
 def build_runner(cfg: Config) -> Runner:
-    """Build the runner of a config, with linear layers that are fast on CPUs (:func:`use_onednn`)."""
+    """Build the runner of a config, with linear layers fast on CPUs (:func:`use_onednn`)."""
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else QuietRunner.from_cfg(cfg)
     use_onednn(runner.model)
