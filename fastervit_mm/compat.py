@@ -13,7 +13,7 @@ import torch
 
 try:
     from mmengine.logging import HistoryBuffer
-except ModuleNotFoundError as error:  # two distributions bring it, so neither is a requirement
+except ModuleNotFoundError as error:  # two distributions provide it, so neither is a requirement
     raise ImportError("fastervit_mm needs mmengine: pip install 'fastervit_mm[openmmlab]', or "
                       "'fastervit_mm[onedl]' for OneDL's forks") from error
 
@@ -24,7 +24,7 @@ def declare_torchvision_ops() -> None:
     """Let torchvision's Python parts import where its compiled ops do not load.
 
     torchvision from a package registry is built for CUDA. Beside a CPU build of torch its library
-    does not load, and ``import torchvision``, hence ``import timm``, dies with "operator
+    does not load, and ``import torchvision``, hence ``import timm``, fails with "operator
     torchvision::nms does not exist" when it gives these two operators their shape rules. Their
     schemas are enough; calling them still fails, and nothing here calls them (mmcv has its own
     NMS). Can go when torchvision registers those rules only with its ops.
@@ -57,7 +57,7 @@ def allow_checkpoint_types() -> None:
     except ImportError:  # numpy 1
         from numpy.core import multiarray
     types = [argparse.Namespace, OrderedDict, HistoryBuffer, np.ndarray, np.dtype]
-    # torch pickles with protocol 2, where numpy's bytes travel as text through codecs.encode.
+    # torch pickles with protocol 2, where numpy's bytes are stored as text, for codecs.encode.
     types.append((__import__('_codecs').encode, '_codecs.encode'))
     types += [type(np.dtype(name)) for name in
               ('bool', 'int8', 'int16', 'int32', 'int64', 'uint8', 'uint16', 'uint32', 'uint64',
@@ -70,7 +70,7 @@ def allow_checkpoint_types() -> None:
 
 
 def _statistic_of_history(owner: object, name: str) -> object:
-    """What stands for ``getattr`` in a checkpoint: HistoryBuffer's own statistics, nothing else.
+    """Replaces ``getattr`` in a checkpoint: it gives HistoryBuffer's statistics, nothing else.
 
     A HistoryBuffer is pickled with its methods ``min``, ``max``, ``mean`` and ``current``, each as
     a call of ``getattr``. ``getattr`` itself could reach anything and is never allowed.

@@ -24,7 +24,7 @@ def _attention_flop(query, key, value, *args, out_shape=None, **kwargs) -> int:
     return sdpa_flop_count(query, key, value)
 
 
-# PyTorch's counter knows the attention kernels of GPUs and passes over that of CPUs.
+# PyTorch's counter counts the attention kernels of GPUs but not that of CPUs.
 ATTENTION = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flop}
 
 
@@ -35,9 +35,9 @@ class Part:
     Attributes:
         name: Such as ``'backbone/stage 3'`` or ``'roi_head/bbox_head 1'``.
         parameters: Elements of weights and biases. What two parts share counts in the first.
-        multiply_adds: Of convolutions and of every matrix product, attention's included.
-        activations: Elements that convolutions, linear layers and attention write, as fvcore has
-            it. Attention's logits count only where a kernel writes them out.
+        multiply_adds: Those of convolutions and of every matrix product, attention's included.
+        activations: Elements that convolutions, linear layers and attention write, as in fvcore.
+            Attention's logits count only where a kernel writes them to memory.
     """
     name: str
     parameters: int
@@ -53,8 +53,8 @@ class Complexity:
         model: The config's name or the variant's.
         shape: (height, width) in pixels.
         parts: In the order of the network. They add up to ``total``.
-        proposals: Boxes that the box heads of a two-stage detector look at; None without such.
-        detections: Boxes that its mask heads look at; None without such.
+        proposals: Boxes that the box heads of a two-stage detector process; None without them.
+        detections: Boxes that its mask heads process; None without them.
     """
     model: str
     shape: Tuple[int, int]
@@ -87,7 +87,7 @@ class _Classifier(nn.Module):
 
 
 class _Backbone(nn.Module):
-    """A backbone alone, in a place where it has its usual name."""
+    """A backbone alone, under its usual name in a model."""
 
     def __init__(self, backbone: nn.Module):
         super().__init__()
@@ -102,23 +102,23 @@ def analyse(config: str, shape: Optional[Sequence[int]] = None, proposals: Optio
             backbone_only: bool = False) -> Complexity:
     """Count what a config's network costs for one image, in inference.
 
-    Nothing is computed where that can be avoided: operators tell the shape of their result alone,
-    so that the largest network takes seconds and no memory. A model that asks for values on its
-    way, as some detectors do, is run for real.
+    Where possible nothing is computed: operators give only the shape of their result, so that the
+    largest network takes seconds and no memory. A model that depends on values, as some detectors
+    do, is run for real.
 
     Args:
         config: Path of an mmdet, mmseg or mmpretrain config, or a variant such as ``'2'``: then
             the network of ImageNet, with its classifier.
         shape: (height, width) of the image in pixels. Default 800 x 1280 for mmdet, 512 x 2048 for
-            mmseg, else 224 x 224; for a variant that was made for another size, that.
-        proposals: Boxes for the box heads of a two-stage detector. How many there are depends on
-            the image; default the config's ``test_cfg.rpn.max_per_img``, all that there can be.
+            mmseg, else 224 x 224, or the size that a variant was made for.
+        proposals: Boxes for the box heads of a two-stage detector. Their number depends on the
+            image; default the maximum, the config's ``test_cfg.rpn.max_per_img``.
         detections: Boxes for its mask heads. Default ``test_cfg.rcnn.max_per_img``.
         cfg_options: Settings that replace the config's, by dotted name.
         backbone_only: Leave out neck and heads, or the classifier.
 
     Raises:
-        FileNotFoundError: Where there is no such config.
+        FileNotFoundError: For a config that does not exist.
         ValueError: For an argument out of range.
     """
     cfg = None if config in VARIANTS else launch.load_config(config, cfg_options=cfg_options)
@@ -193,7 +193,7 @@ def _default_shape(config: str, cfg: Optional[Config]) -> Tuple[int, int]:
 
 def _boxes(cfg: Optional[Config], proposals: Optional[int], detections: Optional[int]
            ) -> Tuple[Optional[int], Optional[int]]:
-    """How many boxes the box heads and the mask heads look at; None where there are none."""
+    """How many boxes the box heads and the mask heads process; None without such heads."""
     model = {} if cfg is None else cfg.model
     head, test_cfg = model.get('roi_head') or {}, model.get('test_cfg') or {}
     if not ('rpn' in test_cfg and 'rcnn' in test_cfg):
@@ -224,13 +224,13 @@ def _count(model: nn.Module, shape: Tuple[int, int], proposals: Optional[int],
 
 
 class _Ledger:
-    """Within, what counters count goes to the innermost part at work.
+    """Context in which all that is counted goes to the innermost part that runs.
 
-    Parts may call each other's modules, as DINO's decoder those of its head; nothing counts twice.
+    Parts may call each other's modules, as DINO's decoder calls its head's; nothing counts twice.
 
     Args:
-        model: A model that :func:`_named_parts` knows to divide.
-        counters: What counts. They run already.
+        model: A model that :func:`_named_parts` can divide.
+        counters: The counters, which are running already.
     """
 
     def __init__(self, model: nn.Module, counters: Sequence[FlopCounterMode]):
@@ -295,11 +295,11 @@ def _plain(model: nn.Module, image: Tensor) -> object:
 
 def _two_stages(proposals: int, detections: Optional[int]
                 ) -> Callable[[nn.Module, Tensor], object]:
-    """The way of an image through a two-stage detector, with fixed numbers of boxes.
+    """The forward pass of a two-stage detector, with fixed numbers of boxes.
 
-    mmdet's own ``mode='tensor'`` gives the mask heads every proposal, where a prediction gives
-    them what the box heads found: ten times less. The extractors in front of the heads, whose
-    interpolation is not counted, are left out, since which map they read depends on values.
+    mmdet's own ``mode='tensor'`` gives the mask heads every proposal. A prediction gives them only
+    the detections of the box heads, ten times fewer. The extractors before the heads are left out,
+    since it depends on values which map they read; their interpolation is not counted anyway.
     """
     def forward(model: nn.Module, image: Tensor) -> object:
         from mmdet.models.roi_heads import StandardRoIHead
@@ -327,7 +327,7 @@ def _cut(extractor: nn.Module) -> Callable:
 
 
 def _parts(model: nn.Module, ledger: _Ledger) -> List[Part]:
-    """The parts with something in them, and what lies between them."""
+    """The parts with any figure above 0, and ``elsewhere`` for the rest of the network."""
     seen, parts = set(), []
     for name, module in (*_named_parts(model), ('elsewhere', model)):
         own = [p for p in module.parameters() if id(p) not in seen]

@@ -1,6 +1,6 @@
 """Where this package's configs are: in a clone, an editable install or an installed wheel.
 
-A wheel carries them in ``fastervit_mm/.mim``, OpenMMLab's habit, where ``mim`` looks too.
+A wheel has them in ``fastervit_mm/.mim``, OpenMMLab's convention, where ``mim`` looks too.
 """
 import difflib
 import os
@@ -42,7 +42,7 @@ def config_path(name: Union[str, os.PathLike]) -> Path:
     """The file of one of this package's configs.
 
     Args:
-        name: As :func:`get_config`'s.
+        name: As in :func:`get_config`.
 
     Raises:
         ValueError: For a name that no config has.
@@ -57,20 +57,21 @@ def config_path(name: Union[str, os.PathLike]) -> Path:
     alike = difflib.get_close_matches(wanted.rpartition('/')[2], stems, n=4)
     near = dict.fromkeys([*difflib.get_close_matches(wanted, names, n=4),
                           *(stems[stem] for stem in alike)])
-    raise ValueError(f'name={os.fspath(name)!r}: no config of fastervit_mm is called that; '
-                     + (f'near it: {", ".join(near)}' if near else f'there are {", ".join(names)}'))
+    raise ValueError(f'name={os.fspath(name)!r}: no config of fastervit_mm has this name; '
+                     + (f'similar: {", ".join(near)}' if near
+                        else f'give one of {", ".join(names)}'))
 
 
 def get_config(name: Union[str, os.PathLike]) -> Config:
     """One of this package's configs, from any folder.
 
     Args:
-        name: ``'mmdet/cascade_fvit'``, or the part behind the slash. ``.py`` at the end, and
-            ``configs/`` or ``fastervit_mm::`` in front, do no harm.
+        name: ``'mmdet/cascade_fvit'``, or the part after the slash. A ``.py`` at the end, and
+            a ``configs/`` or ``fastervit_mm::`` at the start, are ignored.
 
     Returns:
-        The config, its bases merged. These are mmdet's or mmseg's own in part, so the library that
-        the config is for must be installed.
+        The config, its bases merged. Some bases are mmdet's or mmseg's own, so the library that the
+        config is for must be installed.
 
     Raises:
         ValueError: For a name that no config has; the message lists near ones.
@@ -82,10 +83,10 @@ def find_config(config: Union[str, os.PathLike]) -> str:
     """The path of a config that a user named: a file of their own, else one of this package's.
 
     Args:
-        config: A path, or a name as :func:`get_config`'s.
+        config: A path, or a name as in :func:`get_config`.
 
     Raises:
-        FileNotFoundError: Where there is neither.
+        FileNotFoundError: If there is neither.
     """
     if os.path.isfile(config):
         return os.fspath(config)
@@ -98,6 +99,6 @@ def find_config(config: Union[str, os.PathLike]) -> str:
 
 
 # mmengine takes `fastervit_mm::mmdet/cascade_fvit.py` (mmengine.hub.get_config, `_base_`) only for
-# packages that it lists. It looks for the distribution of the name on the right, and finds none for
-# an editable install; for a name that is no distribution it asks Python's import system.
+# packages that it lists. It looks for a distribution with the name on the right, and finds none for
+# an editable install. A name that is no distribution it looks up in Python's import system.
 MODULE2PACKAGE.setdefault('fastervit_mm', f'{__package__}.config_files')

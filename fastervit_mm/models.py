@@ -1,4 +1,4 @@
-"""One door to models: build one, load it whole, find the FasterViT, its pipeline and its datasets.
+"""Build a model, load it whole, and find its FasterViT, its pipeline and its datasets.
 
 A config is one of mmdet, mmseg or mmpretrain. None of these is imported before a config needs it.
 """
@@ -22,10 +22,10 @@ Image = Union[str, os.PathLike, np.ndarray]
 
 
 def build_model(cfg: Config) -> nn.Module:
-    """A config's model for one process, its weights as construction leaves them.
+    """Build a config's model for one process, with the weights of its construction.
 
-    SyncBN becomes BatchNorm, and a ``data_preprocessor`` beside the model goes into it, as
-    mmengine's runner does both.
+    SyncBN becomes BatchNorm, and a ``data_preprocessor`` beside the model goes into the model, as
+    in mmengine's runner.
 
     Args:
         cfg: A config; it is not changed.
@@ -38,7 +38,7 @@ def build_model(cfg: Config) -> nn.Module:
 
 
 def load_model(cfg: Config, checkpoint: str, device: str = 'cpu') -> nn.Module:
-    """A config's model with a checkpoint's weights, in evaluation mode.
+    """Build a config's model and load a checkpoint's weights, in evaluation mode.
 
     Args:
         cfg: A config; it is not changed.
@@ -46,11 +46,11 @@ def load_model(cfg: Config, checkpoint: str, device: str = 'cpu') -> nn.Module:
         device: Where the model goes. Default the CPU.
 
     Returns:
-        The model; what the checkpoint says of classes and colours is its ``dataset_meta``, as
-        mmdet and mmseg have it.
+        The model. Its ``dataset_meta`` has the checkpoint's classes and colours, as in mmdet and
+        mmseg.
 
     Raises:
-        FileNotFoundError: For a path where no file is.
+        FileNotFoundError: For a path that does not exist.
         CheckpointError: For a checkpoint that cannot be read safely or does not fill the model.
     """
     model = build_model(cfg)
@@ -61,18 +61,18 @@ def load_model(cfg: Config, checkpoint: str, device: str = 'cpu') -> nn.Module:
 
 
 def check_complete(model: nn.Module, content: Mapping[str, Any], checkpoint: str) -> None:
-    """Raise where a checkpoint does not fill a model.
+    """Raise an error if a checkpoint does not fill a model.
 
-    mmengine loads with ``strict=False``: with a checkpoint of another variant it warns and goes on
-    with a network that is half random.
+    mmengine loads with ``strict=False``: with a checkpoint of another variant it only warns, and
+    goes on with a network that is half random.
 
     Args:
-        model: The model; its wrappers (DDP, test-time augmentation) are looked through.
+        model: The model, with or without wrappers (DDP, test-time augmentation).
         content: What was read from the file.
         checkpoint: The file's name, for the message.
 
     Raises:
-        CheckpointError: Where tensors are missing or have another shape.
+        CheckpointError: If tensors are missing or have another shape.
     """
     own = unwrapped(model).state_dict()
     tensors = {key.removeprefix('module.'): value
@@ -87,7 +87,7 @@ def check_complete(model: nn.Module, content: Mapping[str, Any], checkpoint: str
             f'{len(missing)} of {len(own)} tensors are missing {missing[:3]}, '
             f'{len(mismatched)} have another shape {mismatched[:3]}, {len(unexpected)} of the '
             f'file have no place {unexpected[:3]}. Give the config that the checkpoint was '
-            'trained with; it lies beside it in the work directory')
+            'trained with; it is in the same work directory')
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -102,10 +102,10 @@ def find_backbones(model: nn.Module, name: str = 'model') -> List[FasterViT]:
 
     Args:
         model: A detector, segmentor, classifier or backbone.
-        name: What the message calls it.
+        name: What an error message calls the model.
 
     Raises:
-        ValueError: Where there is none.
+        ValueError: For a model without a FasterViT.
     """
     found = [module for module in model.modules() if isinstance(module, FasterViT)]
     if not found:
@@ -116,10 +116,13 @@ def find_backbones(model: nn.Module, name: str = 'model') -> List[FasterViT]:
 def switch_to_deploy(model: nn.Module) -> nn.Module:
     """Fold every FasterViT in a model, in place (:meth:`fastervit_mm.FasterViT.switch_to_deploy`).
 
-    The model is put into evaluation mode. Returns it.
+    The model is put into evaluation mode.
+
+    Returns:
+        The model.
 
     Raises:
-        ValueError: Where there is no FasterViT.
+        ValueError: For a model without a FasterViT.
     """
     for backbone in find_backbones(model.eval(), 'deploy=True'):
         backbone.switch_to_deploy()
@@ -127,11 +130,11 @@ def switch_to_deploy(model: nn.Module) -> nn.Module:
 
 
 def dataset_configs(cfg: Config, loader: str) -> Iterator[Tuple[str, Dict]]:
-    """Every dataset of a loader in order, out of its wrappers (repeated, concatenated and others).
+    """Every dataset of a loader, in order, without wrappers (repeated, concatenated and others).
 
     Args:
         cfg: A config.
-        loader: Such as ``'train_dataloader'``; one that is not there has none.
+        loader: Such as ``'train_dataloader'``; a loader that the config lacks gives nothing.
 
     Yields:
         Its dotted name in the config, and its settings.
@@ -150,7 +153,7 @@ def dataset_configs(cfg: Config, loader: str) -> Iterator[Tuple[str, Dict]]:
 
 
 def dataset_config(cfg: Config, loader: str = 'test_dataloader') -> Dict:
-    """The first dataset of a loader, out of its wrappers.
+    """The first dataset of a loader, without wrappers.
 
     Raises:
         ValueError: For a config that has none.
@@ -179,8 +182,8 @@ def image_batch(cfg: Config, image: Image, steps: Optional[Sequence[Mapping]] = 
 
     Args:
         cfg: A config with a test dataset.
-        image: Path, or (H, W, 3) BGR; then the step that reads files is left out.
-        steps: Default those of :func:`image_pipeline`.
+        image: Path, or (H, W, 3) BGR, for which the step that reads files is left out.
+        steps: Steps of the pipeline. Default those of :func:`image_pipeline`.
 
     Returns:
         ``inputs`` and ``data_samples``, lists of one.
@@ -203,12 +206,15 @@ def image_batch(cfg: Config, image: Image, steps: Optional[Sequence[Mapping]] = 
 
 @torch.no_grad()
 def model_input(model: nn.Module, cfg: Config, image: Image) -> Tensor:
-    """(1, C, H, W): an image as a model's backbone gets it, resized, normalised and padded.
+    """An image as a model's backbone gets it, resized, normalised and padded.
 
     Args:
         model: The config's model.
         cfg: A config with a test dataset.
         image: Path, or (H, W, 3) BGR.
+
+    Returns:
+        (1, C, H, W).
     """
     return model.data_preprocessor(image_batch(cfg, image), training=False)['inputs']
 
@@ -223,7 +229,7 @@ def class_of(settings: Mapping[str, Any], cfg: Config, registry: Registry) -> Op
     """The class that ``type`` names in a config; None for one that is not registered.
 
     Args:
-        settings: Of a model, a dataset or a part of one.
+        settings: Settings of a model, a dataset or a part of one.
         cfg: The config, for its default scope.
         registry: mmengine's root registry of such classes, such as ``DATASETS``.
     """

@@ -1,4 +1,4 @@
-"""Is what was exported the network? Numbers beside PyTorch's, and metrics beside its metrics."""
+"""Compare an exported file with the network: outputs on the same input, and metrics."""
 import json
 import os
 import time
@@ -29,11 +29,11 @@ class Check:
 
     Attributes:
         size: (images, height, width).
-        output: Its name.
-        shape: Of PyTorch's output.
+        output: Name of the output.
+        shape: Shape of PyTorch's output.
         error: Largest difference over PyTorch's largest value; for labels, the share of pixels
-            with another. Infinite where the shapes differ.
-        tolerance: What ``error`` may be; None where it is only told.
+            with another label. Infinite if the shapes differ.
+        tolerance: Largest ``error`` allowed; None if the error is only reported.
     """
     size: Tuple[int, int, int]
     output: str
@@ -53,9 +53,12 @@ def check(model: nn.Module, file: Union[str, ExportedFile],
 
     Args:
         model: The network, as it was before the export.
-        file: ``.onnx`` or ``.pt2``, or what was read from it.
-        sizes: (images, height, width) of each try.
-        tolerance: Of the relative error; None to tell it only.
+        file: Path of an ``.onnx`` or ``.pt2`` file, or the file opened.
+        sizes: (images, height, width) of each input.
+        tolerance: Largest relative error allowed; None to report it only. Default 1e-3.
+
+    Returns:
+        One check for each output at each size.
     """
     if not isinstance(file, ExportedFile):
         file = ExportedFile(file)
@@ -75,14 +78,14 @@ def check(model: nn.Module, file: Union[str, ExportedFile],
 
 @torch.no_grad()
 def check_preprocessing(model: nn.Module, file: ExportedFile) -> List[Check]:
-    """Normalise noise as a file's metadata say, and as the network's own preprocessing does.
+    """Compare normalising by a file's metadata with the network's own preprocessing, on noise.
 
     Args:
         model: The network, as it was before the export.
-        file: What was written.
+        file: The exported file.
 
     Returns:
-        One check; none for a backbone alone, which preprocesses nothing.
+        One check; none for a backbone alone, which has no preprocessing.
     """
     if not hasattr(model, 'data_preprocessor'):
         return []
@@ -104,7 +107,7 @@ def check_preprocessing(model: nn.Module, file: ExportedFile) -> List[Check]:
 
 @torch.no_grad()
 def reference(model: nn.Module, part: str, images: Tensor) -> Tuple[Tensor, ...]:
-    """What PyTorch makes of images: for a whole segmentor, mmseg's own way to its logits."""
+    """PyTorch's outputs for images; for a whole segmentor, the logits as mmseg computes them."""
     if part != 'whole':
         return Exportable(model, part)(images)
     shape = tuple(images.shape[2:])
@@ -121,7 +124,7 @@ def _error(got: Tensor, expected: Tensor) -> float:
 
 
 def print_checks(checks: Sequence[Check], title: str, console: Optional[Console] = None) -> None:
-    """A table, a row for each size, its worst output."""
+    """Print a table with a row for each size, which shows its worst output."""
     table = Table(title=title, title_justify='left')
     for name, justify in (('images', 'right'), ('outputs', 'left'), ('error', 'right'),
                           ('allowed', 'right'), ('', 'left')):
@@ -139,14 +142,15 @@ def print_checks(checks: Sequence[Check], title: str, console: Optional[Console]
 
 
 def evaluate(cfg: Config, checkpoint: str, files: Mapping[str, str]) -> Dict[str, Dict[str, float]]:
-    """Metrics of a config's test data, by PyTorch and by each exported file.
+    """Metrics on a config's test data, with PyTorch and with each exported file.
 
-    OpenMMLab's own runner, pre- and post-processing and metrics; a file computes what it holds.
+    The runner, pre- and post-processing and metrics are OpenMMLab's own. A file computes the part
+    of the network that it holds.
 
     Args:
         cfg: From :func:`fastervit_mm.engine.launch.load_config`.
         checkpoint: As for :func:`fastervit_mm.engine.launch.test`.
-        files: Path of each file by the name that its metrics shall have.
+        files: Path of each file, under the name for its metrics.
 
     Returns:
         Metrics by name, ``'PyTorch'`` first.
@@ -165,7 +169,7 @@ def evaluate(cfg: Config, checkpoint: str, files: Mapping[str, str]) -> Dict[str
 
 def print_metrics(metrics: Mapping[str, Mapping[str, float]],
                   console: Optional[Console] = None) -> None:
-    """A table, a row for each metric."""
+    """Print a table with a row for each metric."""
     table = Table(title='On the config\'s test data', title_justify='left')
     table.add_column('metric')
     for name in metrics:

@@ -1,4 +1,4 @@
-"""Testing a network by its exported file."""
+"""Testing a network with its exported file."""
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
@@ -9,13 +9,17 @@ from .running import ExportedFile
 
 @HOOKS.register_module()
 class ExportedHook(Hook):
-    """Let an exported file compute, in a test, what it holds of the network.
+    """In a test, replace a part of the network by the exported file that holds it.
 
     Pre-processing, the heads that are not in the file, post-processing and the metrics stay
     OpenMMLab's own.
 
     Args:
-        path: Of the ``.onnx`` or ``.pt2`` file; logits, not labels.
+        path: The ``.onnx`` or ``.pt2`` file, exported with logits and not with labels.
+
+    Raises:
+        ExportError: For a file that cannot be read.
+        ValueError: For a file that holds labels.
     """
 
     def __init__(self, path: str):

@@ -1,13 +1,13 @@
-"""What is in an ONNX file, and what TensorRT would not take of it."""
+"""The operators of an ONNX file, and those that TensorRT does not accept."""
 from typing import List, Set
 
-# What TensorRT's parser lacks or takes with limits, or what makes a shape depend on what an image
-# shows.
+# Operators that TensorRT's parser lacks or limits, or that make a shape depend on an image's
+# pixels.
 FORBIDDEN_OPS = frozenset((
     'Compress', 'If', 'Loop', 'Mod', 'NonZero', 'NonMaxSuppression', 'OneHot', 'OptionalHasElement',
     'Scan', 'SequenceAt', 'SequenceConstruct', 'SequenceEmpty', 'SequenceInsert', 'SplitToSequence',
     'StringNormalizer', 'Unique'))
-# Inputs that say what shape comes out, or what is cut.
+# Inputs that set the shape of the output, or where it is cut.
 _SHAPE_INPUTS = dict(
     ConstantOfShape=(0, ), Expand=(1, ), Pad=(1, 3), Range=(0, 1, 2), Reshape=(1, ),
     Resize=(1, 2, 3), Slice=(1, 2, 3, 4), Split=(1, ), Squeeze=(1, ), Tile=(1, ), TopK=(1, ),
@@ -39,7 +39,7 @@ def forbidden_ops(path: str) -> List[str]:
 
 
 def data_dependent_shapes(path: str) -> List[str]:
-    """Nodes of an ONNX file whose shape follows from what a picture shows, and not from its size.
+    """Nodes of an ONNX file whose shape depends on an image's pixels, not only on its size.
 
     Returns:
         Each as ``'Kind (name)'``, in the graph's order.

@@ -1,4 +1,4 @@
-"""Which part of a network is exported, as a module of its own."""
+"""The part of a network that is exported, as a module of its own."""
 from typing import List, Optional, Tuple
 
 import torch.nn.functional as F
@@ -32,8 +32,8 @@ def choose_part(model: nn.Module, part: Optional[str] = None) -> str:
     if part == 'whole' and not segments:
         raise ExportError(
             f'part=\'whole\': {type(model).__name__} is no encoder-decoder of mmseg with one '
-            'decode head. Heads of detectors choose boxes, whose number depends on the picture: '
-            'export the \'features\' and run the heads behind them')
+            'decode head. Heads of detectors choose boxes, whose number depends on the image: '
+            'export the \'features\' and run the heads after them')
     if part == 'features' and getattr(model, 'neck', None) is None:
         raise ExportError(f'part=\'features\': {type(model).__name__} has no neck; give '
                           '\'backbone\'' + (' or \'whole\'' if segments else ''))
@@ -51,25 +51,29 @@ class Exportable(nn.Module):
     Args:
         model: A segmentor, detector, classifier, or a backbone alone.
         part: From :func:`choose_part`.
-        labels: Return labels (B, H, W) instead of logits (B, classes, H, W).
+        labels: Return labels (B, H, W) instead of logits (B, classes, H, W). Default False.
 
     Attributes:
-        names (list[str]): Of the outputs: ``stride4``... for maps of the backbone, ``feature0``...
-            of the neck; ``logits`` or ``labels``.
+        names (list[str]): Names of the outputs: ``stride4``... for maps of the backbone,
+            ``feature0``... for those of the neck; ``logits`` or ``labels``. Empty until
+            :meth:`name_outputs`.
+
+    Raises:
+        ExportError: For labels of a network that gives none.
     """
 
     def __init__(self, model: nn.Module, part: str, labels: bool = False):
         super().__init__()
         if labels and part != 'whole':
-            raise ExportError(f'labels=True: labels are what a whole segmentor gives, and '
-                              f'part={part!r} is asked for')
+            raise ExportError(f'labels=True: only a whole segmentor gives labels, and '
+                              f'part={part!r}; give part=\'whole\' or leave labels out')
         self.backbone = getattr(model, 'backbone', model)
         self.neck = None if part == 'backbone' else getattr(model, 'neck', None)
         self.decode_head = model.decode_head if part == 'whole' else None
         self.labels = labels
         if labels and self.decode_head.out_channels == 1:
-            raise ExportError('labels=True: this head has one output, a threshold makes its '
-                              'labels; export the logits')
+            raise ExportError('labels=True: this head has one output, whose labels need a '
+                              'threshold; export the logits')
         self.names: List[str] = []
 
     def forward(self, images: Tensor) -> Tuple[Tensor, ...]:

@@ -1,4 +1,4 @@
-"""Post-training int8 of an exported file, by onnxruntime's quantizer."""
+"""Post-training int8 quantization of an exported file, with onnxruntime."""
 import os
 import tempfile
 from pathlib import Path
@@ -12,33 +12,34 @@ from .parts import ExportError
 from .writing import INPUT
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
-# onnxruntime's entropy method counts into fewer bins than it quantizes to: it changed no range.
+# Not entropy: onnxruntime's counts into fewer bins than it quantizes to, and changes no range.
 METHODS = ('minmax', 'percentile')
 
 
 def calibration_images(cfg: Config, model: nn.Module, folder: str,
                        limit: int = 64) -> Iterator[Tensor]:
-    """Images of a folder as the network sees them: the config's test pipeline and normalisation.
+    """Images of a folder as the network gets them: through test pipeline and normalisation.
 
     Args:
         cfg: The config.
         model: Its network, for the ``data_preprocessor``.
-        folder: Pictures; folders inside are not looked into.
-        limit: Of the number of pictures, taken evenly from the sorted names.
+        folder: Folder of images; subfolders are not read.
+        limit: Largest number of images, taken evenly from the sorted names. Default 64.
 
     Yields:
         float32 (1, C, H, W).
 
     Raises:
-        ExportError: For a folder without pictures, or an image that cannot be read.
+        ExportError: For a limit below 1, a folder that does not exist or has no images, or an image
+            that cannot be read.
     """
     if not os.path.isdir(folder):
         raise ExportError(f'calibration folder {folder!r}: no such folder')
     if limit < 1:
-        raise ExportError(f'limit={limit}: at least one picture is needed')
+        raise ExportError(f'limit={limit}: give at least 1')
     paths = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in SUFFIXES)
     if not paths:
-        raise ExportError(f'calibration folder {folder!r}: holds no picture '
+        raise ExportError(f'calibration folder {folder!r}: holds no image '
                           f'({", ".join(SUFFIXES)})')
     return _images(cfg, model, paths[::-(-len(paths) // limit)])
 
@@ -52,23 +53,24 @@ def _images(cfg: Config, model: nn.Module, paths: List[Path]) -> Iterator[Tensor
 
 
 def quantize(path: str, out: str, images: Iterable[Tensor], method: str = 'minmax') -> None:
-    """An int8 copy of an exported ONNX file, as quantize-dequantize pairs (QDQ).
+    """Write an int8 copy of an exported ONNX file, as quantize-dequantize pairs (QDQ).
 
-    Convolutions and linear layers, weights per output channel, symmetric, as TensorRT wants them.
-    Attention's own products, norms, softmax and what computes positions from sizes stay in float:
-    they are little of the work and most of the loss.
+    Convolutions and linear layers are quantized, with symmetric ranges and weights per output
+    channel, as TensorRT needs them. The products inside attention, norms, softmax and the layers
+    that compute positions from sizes stay in float: they are little of the work and would cause
+    most of the loss in accuracy.
 
     Args:
-        path: Of the float file.
-        out: Of the int8 file.
-        images: What activations' ranges are taken from, (B, C, H, W), normalised.
-        method: ``'minmax'`` or ``'percentile'``: how a range is taken.
+        path: Path of the float file.
+        out: Path of the int8 file.
+        images: Images to take the ranges of activations from, (B, C, H, W), normalised.
+        method: How a range is taken: ``'minmax'`` or ``'percentile'``. Default ``'minmax'``.
 
     Raises:
-        ExportError: For a file that is not ONNX, or no image.
+        ExportError: For a file that is not ONNX, an unknown method, or no image.
     """
     if not (str(path).endswith('.onnx') and str(out).endswith('.onnx')):
-        raise ExportError(f'int8 of {str(path)!r}: the quantizer reads and writes .onnx')
+        raise ExportError(f'int8 of {str(path)!r}: the quantizer reads and writes only .onnx')
     if method not in METHODS:
         raise ExportError(f'method={method!r}: give one of {list(METHODS)}')
     import onnx
@@ -91,7 +93,7 @@ def quantize(path: str, out: str, images: Iterable[Tensor], method: str = 'minma
 
     images = list(images)
     if not images:
-        raise ExportError('images: none to calibrate with')
+        raise ExportError('images=[]: calibration needs at least one image')
     with tempfile.TemporaryDirectory() as folder:
         folded = os.path.join(folder, 'folded.onnx')
         # Folds constants, so that each linear layer has its weight at hand.

@@ -1,4 +1,4 @@
-"""Running what was exported."""
+"""Running an exported file."""
 import json
 from pathlib import Path
 from typing import Dict, List, Tuple
@@ -16,14 +16,15 @@ class ExportedFile:
     An ``.onnx`` file is run by onnxruntime on the CPU, a ``.pt2`` file by PyTorch.
 
     Args:
-        path: Of the file.
+        path: Path of the file.
 
     Attributes:
-        facts (dict[str, str]): Its metadata: ``part``, ``outputs``, ``mean``, ``std``,
+        facts (dict[str, str]): The file's metadata: ``part``, ``outputs``, ``mean``, ``std``,
             ``channel_order``...
 
     Raises:
-        ExportError: For another kind of file, or one that holds no such metadata.
+        ExportError: For a file that does not exist, of another kind or without such metadata, and,
+            when called, for images of a shape that it does not take.
     """
 
     def __init__(self, path: str):
@@ -44,7 +45,7 @@ class ExportedFile:
             self._module = torch.export.load(self.path, extra_files=extra).module()
             self.facts = json.loads(extra['metadata.json'] or '{}')
         else:
-            raise ExportError(f'path={self.path!r}: a name that ends in .onnx or .pt2 is expected')
+            raise ExportError(f'path={self.path!r}: give a name that ends in .onnx or .pt2')
         if 'part' not in self.facts:
             raise ExportError(f'path={self.path!r}: was not written by tools/export.py; its '
                               'metadata do not say what it holds')

@@ -1,4 +1,4 @@
-"""What a graph for images of every size needs in place of what the network computes with."""
+"""Replacements for layers that would bind an exported graph to one image size."""
 from copy import deepcopy
 
 import torch
@@ -13,7 +13,7 @@ from .parts import Exportable
 
 
 class AxisPooling(nn.Module):
-    """``nn.AdaptiveAvgPool2d`` as two matrix products, for a graph in which sizes are free.
+    """``nn.AdaptiveAvgPool2d`` as two matrix products, for a graph of any image size.
 
     Args:
         size: Height and width of the output, in cells; one number for both.
@@ -27,7 +27,7 @@ class AxisPooling(nn.Module):
         """(B, C, H, W) -> (B, C, *size)."""
         B, C, H, W = x.shape
         rows, columns = (_averages(n, pooled, x) for n, pooled in zip((H, W), self.size))
-        # A copy and bmm, because reshape and matmul ask whether an axis is 1.
+        # A copy and bmm: reshape and matmul would check whether an axis is 1.
         x = x.clone(memory_format=torch.contiguous_format).view(B * C, H, W)
         x = torch.bmm(rows.expand(B * C, -1, -1), x)
         x = torch.bmm(x, columns.t().expand(B * C, -1, -1))
@@ -49,8 +49,8 @@ def _averages(cells: int, pooled: int, like: Tensor) -> Tensor:
 class SpeltOutAttention(BandedAttention):
     """Attention as products and a softmax.
 
-    The fused function asks whether the batch is 1, to broadcast the bias, and reshapes ask whether
-    they have to copy: the answers would bind the graph to images of one kind.
+    The fused function checks whether the batch is 1, to broadcast the bias, and a reshape checks
+    whether it has to copy. The results would bind the graph to some batches and sizes.
     """
 
     def forward(self, x: Tensor, places: Places) -> Tensor:
@@ -68,9 +68,10 @@ class SpeltOutAttention(BandedAttention):
 class TruncatingInitialiser(CarrierInitialiser):
     """Carriers from averages over regions, with divisions that ONNX has.
 
-    Nothing that is divided is negative. Rounding down is exported as a remainder, which TensorRT
-    lacks, truncation as a plain division (Inductor of torch 2.13 fails on it, so it is not used
-    elsewhere); and a dense copy, since a product asks whether an axis is 1.
+    No dividend is negative, so truncating rounds down. Rounding down is exported as a remainder,
+    which TensorRT lacks; truncation as a plain division. Inductor of torch 2.13 fails on
+    truncation, so it is used only here. ``pool`` makes a contiguous copy, since a product would
+    check whether an axis is 1.
     """
 
     @staticmethod
@@ -86,7 +87,7 @@ def _dense(x: Tensor) -> Tensor:
     return x.clone(memory_format=torch.contiguous_format)
 
 
-# A swap of classes: weights, names and copies stay what they are.
+# Only the class is swapped: weights and names stay the same, and copies work.
 _SWAPS = {Attention: SpeltOutAttention, BandedAttention: SpeltOutAttention,
           CarrierInitialiser: TruncatingInitialiser}
 
@@ -103,7 +104,7 @@ def prepared(model: nn.Module, part: str, labels: bool = False, deploy: bool = T
             if isinstance(child, nn.AdaptiveAvgPool2d):
                 setattr(module, name, AxisPooling(child.output_size))
         if isinstance(module, nn.Conv2d):
-            # PyTorch asks of a convolution's channels-last input whether the batch is 1, and would
-            # bind the graph to the answer.
+            # For a channels-last input a convolution checks whether the batch is 1, which would
+            # bind the graph to the result.
             module.register_forward_pre_hook(lambda _, given: (given[0].contiguous(), ))
     return exportable.requires_grad_(False).to(memory_format=torch.contiguous_format)

@@ -17,7 +17,7 @@ from .swaps import prepared
 
 OPSET = 18
 INPUT = 'images'
-_EXTERNAL = 1_900_000_000  # bytes of weights; a file of ONNX ends at 2 GiB
+_EXTERNAL = 1_900_000_000  # bytes of weights; an ONNX file cannot exceed 2 GiB
 
 
 def export(model: nn.Module, path: str, part: Optional[str] = None, labels: bool = False,
@@ -32,16 +32,16 @@ def export(model: nn.Module, path: str, part: Optional[str] = None, labels: bool
             not changed.
         path: ``.onnx``, or ``.pt2`` for ``torch.export``.
         part: As in :func:`choose_part`.
-        labels: For a whole segmentor, labels and not logits.
+        labels: For a whole segmentor, labels instead of logits. Default False.
         deploy: Fold the backbone first, in the copy
-            (:meth:`fastervit_mm.FasterViT.switch_to_deploy`).
-        opset: Of ONNX.
+            (:meth:`fastervit_mm.FasterViT.switch_to_deploy`). Default True.
+        opset: Version of ONNX's operator set. Default 18.
 
     Returns:
         The metadata that went into the file.
 
     Raises:
-        ExportError: For what cannot be exported.
+        ExportError: For a path or network that cannot be exported.
     """
     suffix = Path(path).suffix
     if suffix not in ('.onnx', '.pt2'):
@@ -61,10 +61,10 @@ def export(model: nn.Module, path: str, part: Optional[str] = None, labels: bool
 
 
 def metadata(model: nn.Module, network: Exportable, part: str, deploy: bool) -> Dict[str, str]:
-    """What whoever runs the file must know, each a text."""
+    """What a program needs to know to run the file, as strings."""
     normaliser = getattr(model, 'data_preprocessor', None)
     mean, std = (getattr(normaliser, name, None) for name in ('mean', 'std'))
-    # As mmdet, mmseg and mmpretrain call it.
+    # Its names in mmdet, mmseg and mmpretrain.
     rgb = any(getattr(normaliser, name, normaliser is None)
               for name in ('_channel_conversion', 'channel_conversion', 'to_rgb'))
     return dict(
@@ -82,7 +82,7 @@ def _captured(network: Exportable) -> torch.export.ExportedProgram:
                           'newer')
     Dim = torch.export.Dim
     sizes = {0: Dim('batch', min=1), 2: Dim('height', min=32), 3: Dim('width', min=32)}
-    # A size that nothing else of the network could be mistaken for.
+    # Sizes that no constant of the network could be mistaken for.
     example = torch.zeros(2, network.backbone.in_channels, 230, 333)
     with torch.no_grad(), _quiet(), config.patch(backed_size_oblivious=True):
         network.name_outputs(len(network(example)))
@@ -114,7 +114,7 @@ def _save_onnx(program: torch.export.ExportedProgram, path: str, names: Sequence
     onnx_program.model.metadata_props.update(facts)
     for node in onnx_program.model.graph.all_nodes():
         if node.op_type == 'Clip' and len(node.inputs) == 3 and node.inputs[1] is None:
-            # Cells' numbers are limited so; TensorRT clips floats only, and takes Min of integers.
+            # Indices of cells are limited so. TensorRT clips only floats; it has Min of integers.
             node.op_type = 'Min'
             limit = node.inputs[2]
             node.resize_inputs(2)
@@ -126,7 +126,7 @@ def _save_onnx(program: torch.export.ExportedProgram, path: str, names: Sequence
         for written in (path, f'{path}.data'):
             if os.path.exists(written):
                 os.remove(written)
-        raise ExportError(f'{path}: not kept, since TensorRT does not take what the graph holds: '
+        raise ExportError(f'{path}: not kept, since TensorRT does not accept these of its nodes: '
                           f'{", ".join(problems)}')
 
 
@@ -136,7 +136,7 @@ def _first_line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _quiet():
-    """The exporters warn of their own insides."""
+    """Silence the exporters, which warn of their own internals."""
     loggers = [logging.getLogger(name) for name in ('torch.onnx', 'onnxscript', 'onnx_ir')]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -281,7 +281,7 @@ def test_calibration_sees_pictures_as_the_network_does(folder, cfg, segmentor, t
     (tmp_path / 'torn.png').write_bytes(b'no picture')
     with pytest.raises(export.ExportError, match='torn.png'):
         list(calibration_images(cfg, segmentor, str(tmp_path)))
-    with pytest.raises(export.ExportError, match='holds no picture'):
+    with pytest.raises(export.ExportError, match='holds no image'):
         calibration_images(cfg, segmentor, str(folder / 'run'))
 
 
@@ -354,7 +354,7 @@ def main(monkeypatch, *arguments):
     ('seg.engine', [], r"ends in \.onnx or \.pt2"),
     ('absent/seg.onnx', [], 'there is no folder'),
     ('seg.onnx', ['--part', 'features'], 'has no neck'),
-    ('seg.onnx', ['--part', 'backbone', '--labels'], 'labels are what a whole segmentor gives'),
+    ('seg.onnx', ['--part', 'backbone', '--labels'], 'only a whole segmentor gives labels'),
     ('seg.pt2', ['--int8', '.'], 'the quantizer takes .onnx'),
     ('seg.onnx', ['--int8', 'absent'], 'no such folder'),
     ('seg.onnx', ['--labels', '--evaluate'], 'leave --labels out'),
