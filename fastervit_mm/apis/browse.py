@@ -1,4 +1,4 @@
-"""What a pipeline feeds the network, drawn."""
+"""Draw what a pipeline feeds the network."""
 import copy
 from pathlib import Path
 from typing import List, Optional, Union
@@ -22,22 +22,22 @@ _ON_SHEET = 12  # more would be too small to see
 
 def browse(cfg: Config, out_dir: Union[str, Path, None], split: str = 'train',
            number: Optional[int] = 20, show: bool = False, wait_time: float = 2) -> List[Path]:
-    """Draw images with their ground truth as they leave a pipeline, augmentation and all.
+    """Draw images with their ground truth as they leave a pipeline, augmentation included.
 
     Args:
         cfg: A config of mmdet or mmseg, from :func:`~fastervit_mm.engine.launch.load_config`.
-        out_dir: Folder for a PNG of each and a contact sheet of the first; None for none.
-        split: ``'train'``, ``'val'`` or ``'test'``.
-        number: Images, from the first; None for all.
-        show: Show each in a window.
-        wait_time: Seconds between two pictures of ``show``; 0 waits for a key.
+        out_dir: Folder for one PNG an image and a contact sheet of the first 12; None for no files.
+        split: ``'train'``, ``'val'`` or ``'test'``. Default ``'train'``.
+        number: Number of images, from the first; None for all. Default 20.
+        show: Show each in a window. Default False.
+        wait_time: Seconds between two figures of ``show``; 0 waits for a key. Default 2.
 
     Returns:
         The files written, the contact sheet last.
 
     Raises:
-        ConfigError: Where the data are not there.
-        ValueError: For an argument that the config cannot follow.
+        ConfigError: If files of the dataset are missing.
+        ValueError: For an argument that the config does not support.
     """
     if split not in SPLITS:
         raise ValueError(f'split={split!r}: give one of {", ".join(SPLITS)}')
@@ -84,11 +84,11 @@ def draw(inputs, sample: BaseDataElement, visualizer: Visualizer,
     """An image with its ground truth, (H, W, 3) uint8 RGB.
 
     Args:
-        inputs: (3, H, W) tensor in BGR, what a packing transform leaves.
-        sample: mmdet's or mmseg's, with ground truth or without.
-        visualizer: With the dataset's ``dataset_meta``.
-        rescale: Whether the ground truth is that of the original image, as in test pipelines, and
-            has to follow the ``scale_factor``.
+        inputs: (3, H, W) tensor in BGR, as a packing transform returns it.
+        sample: Data sample of mmdet or mmseg, with ground truth or without.
+        visualizer: A visualizer with the dataset's ``dataset_meta``.
+        rescale: Whether the ground truth has the size of the original image, as in test pipelines,
+            and is to be scaled by the ``scale_factor``. Default False.
     """
     image = inputs.permute(1, 2, 0).numpy()[..., ::-1]
     image = np.ascontiguousarray(image.clip(0, 255).astype(np.uint8))
@@ -117,10 +117,10 @@ def draw(inputs, sample: BaseDataElement, visualizer: Visualizer,
 
 
 def annotated_late(cfg: Config, loader: str) -> bool:
-    """Whether annotations are loaded after the last resize, and so are the original image's.
+    """Whether annotations are loaded after the last resize, and so have the original size.
 
     Raises:
-        ValueError: For datasets joined in one that differ in this.
+        ValueError: For joined datasets that differ in this.
     """
     found = set()
     for _, dataset in dataset_configs(cfg, loader):
@@ -147,7 +147,7 @@ def _clear(drawn: np.ndarray, image: np.ndarray, sample: BaseDataElement,
 
 
 def _check_data(cfg: Config, split: str, out_dir: Union[str, Path, None]) -> None:
-    """What training looks for, as far as data go: the model is not of interest here."""
+    """The checks of training that concern the data; the model does not matter here."""
     data = Config(dict(default_scope=cfg.default_scope, model=dict(),
                        test_dataloader=cfg[f'{split}_dataloader'],
                        work_dir=None if out_dir is None else str(out_dir)))

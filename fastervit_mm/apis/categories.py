@@ -1,4 +1,4 @@
-"""What a config's dataset calls its classes and images."""
+"""Names and ids of the classes and images of a config's dataset."""
 import logging
 import os
 from typing import Any, Dict, List, Mapping, NamedTuple, Sequence
@@ -27,7 +27,7 @@ class Categories(NamedTuple):
 
 
 def metainfo(cfg: Config) -> dict:
-    """Classes and palette that a config's dataset has, without building it."""
+    """Classes and palette of a config's dataset, without building it."""
     dataset = dataset_config(cfg)
     found = class_of(dataset, cfg, DATASETS)
     return dict(found._load_metainfo(dict(dataset.get('metainfo') or {}))) if found else {}
@@ -43,9 +43,9 @@ def drawable(meta: Mapping[str, Any]) -> dict:
 
 
 def find_categories(cfg: Config, classes: Sequence[str]) -> Categories:
-    """Ids from the annotation file of a config's dataset, if it is there and has the classes.
+    """Ids from the annotation file of a config's dataset, if it exists and has the classes.
 
-    Else COCO's own for COCO's 80 classes, and numbers from 1 for others.
+    Otherwise COCO's own ids for COCO's 80 classes, and numbers from 1 for other classes.
 
     Args:
         cfg: The detector's config.
@@ -64,8 +64,9 @@ def find_categories(cfg: Config, classes: Sequence[str]) -> Categories:
             if all(name in by_name for name in classes):
                 return Categories([by_name[name] for name in classes], images)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            print_log(f'{annotations}: no COCO annotations ({type(error).__name__}: {error}); '
-                      'category ids are not from there', logger='current', level=logging.WARNING)
+            print_log(f'{annotations}: not a COCO annotation file ({type(error).__name__}: '
+                      f'{error}); category ids do not come from it', logger='current',
+                      level=logging.WARNING)
     if tuple(classes) == _coco_classes():
         return Categories([i for i in range(1, 91) if i not in _COCO_GAPS], {})
     return Categories(list(range(1, len(classes) + 1)), {})

@@ -1,4 +1,4 @@
-"""Putting pictures together."""
+"""Several pictures in one figure."""
 from pathlib import Path
 from typing import Sequence, Union
 
@@ -11,10 +11,10 @@ def contact_sheet(pictures: Sequence[Union[str, Path]], target: Union[str, Path]
         pictures: Files to show, row by row.
         target: PNG to write.
         title: Line above the pictures.
-        columns: Pictures in a row.
+        columns: Pictures in a row. Default 2.
 
     Raises:
-        ValueError: Where there is no picture to show.
+        ValueError: For no pictures.
     """
     import matplotlib.image
     from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""Training, evaluation and pictures in one go, for a newcomer."""
+"""Training, evaluation and figures in one run, for a newcomer."""
 import json
 import os
 import shutil
@@ -18,19 +18,19 @@ from .contact_sheet import contact_sheet
 
 
 def run_demo(config: str, work_dir: str) -> Dict[str, float]:
-    """Train what a config says, evaluate the result, leave table and pictures in ``work_dir``.
+    """Train as a config says, evaluate the result, and write a table and figures to ``work_dir``.
 
     Args:
-        config: A config whose data set makes itself, such as ``cascade_fvit_shapes.py``
-            or ``upernet_fvit_shapes.py``.
-        work_dir: Folder of the results; what an earlier demo left there is replaced.
+        config: A config whose dataset creates itself, such as ``cascade_fvit_shapes.py`` or
+            ``upernet_fvit_shapes.py``.
+        work_dir: Folder for the results; those of an earlier demo are replaced.
 
     Returns:
         The metrics of the final evaluation.
     """
     console = Console()
     folder = Path(work_dir)
-    if (folder / 'demo.json').is_file():  # an earlier demo's, and nothing else's
+    if (folder / 'demo.json').is_file():  # only a folder of an earlier demo is removed
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'demo.json').write_text('{}')
@@ -43,28 +43,28 @@ def run_demo(config: str, work_dir: str) -> Dict[str, float]:
     training = time.perf_counter() - started
     checkpoint = Path((folder / 'last_checkpoint').read_text())
 
-    console.rule('2/3  Evaluating on pictures it has not seen')
+    console.rule('2/3  Evaluating on images it has not seen')
     cfg = launch.load_config(config, work_dir=str(folder / 'evaluation'))
     segments = cfg.default_scope == 'mmseg'
     drawn, maps = folder / 'predictions', folder / 'label_maps'
     metrics = launch.test(cfg, str(checkpoint), out=str(maps) if segments else None,
                           show_dir=str(drawn))
 
-    console.rule('3/3  Pictures')
+    console.rule('3/3  Figures')
     contact_sheet(sorted(drawn.glob('*.*'))[:8], folder / 'predictions.png',
                   'ground truth (left) and prediction (right), four at a time')
     table = _iou_table(metrics, cfg, maps) if segments else _coco_table(metrics)
     console.print(table)
     with (folder / 'table.txt').open('w') as file:
         Console(file=file, width=80).print(table)
-    # mmseg's figures are numpy's.
+    # mmseg's metrics are numpy scalars.
     facts = dict(metrics={name: float(value) for name, value in metrics.items()},
                  training_seconds=round(training, 1), config=config, iterations=runner.iter)
     (folder / 'demo.json').write_text(json.dumps(facts, indent=2))
     console.print(f'Trained {runner.iter} iterations in {training / 60:.1f} minutes.\n')
     for name, what in (('predictions.png', 'predictions beside ground truth'),
                        ('curves.png', 'loss and metrics over training'),
-                       ('predictions', 'every validation picture'),
+                       ('predictions', 'every validation image'),
                        *([('label_maps', 'its prediction as label maps')] if segments else []),
                        (checkpoint.name, 'the trained network'),
                        ('table.txt', 'the table above'),
@@ -76,7 +76,7 @@ def run_demo(config: str, work_dir: str) -> Dict[str, float]:
 
 
 def _coco_table(metrics: Dict[str, float]) -> Table:
-    table = Table(title='COCO metrics on the validation pictures')
+    table = Table(title='COCO metrics on the validation images')
     columns = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m')
     table.add_column('')
     for column in columns:

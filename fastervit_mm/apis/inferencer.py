@@ -37,16 +37,16 @@ _BAD_IMAGE = (OSError, ValueError, AssertionError, cv2.error)
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was predicted on one image or one frame of a video.
+    """The prediction for one image or one frame of a video.
 
     Attributes:
         source: Path of the image or video; a name for an array.
         frame: Number of the frame, from 0; None for an image.
         size: (height, width) in pixels.
-        instances: A detector's, as entries of a COCO results file: ``category_id``, ``bbox`` as
-            (x, y, width, height) in pixels, ``score`` and, where there are masks, ``segmentation``
-            as compressed RLE. None for a segmentor.
-        files: Paths of what was written: ``'overlay'`` and, for a segmentor, ``'label_map'``.
+        instances: A detector's objects, as entries of a COCO results file: ``category_id``,
+            ``bbox`` as (x, y, width, height) in pixels, ``score`` and, for a detector with masks,
+            ``segmentation`` as compressed RLE. None for a segmentor.
+        files: Paths of the files written: ``'overlay'`` and, for a segmentor, ``'label_map'``.
     """
     source: str
     frame: Optional[int]
@@ -60,7 +60,7 @@ class Prediction:
     def label_map(self) -> Optional[np.ndarray]:
         """A segmentor's class of each pixel, (H, W) integers, numbered as ``Results.classes``.
 
-        Read back from its file where it was written to one.
+        Read back from its file if it was written to one.
         """
         if self._labels is None and 'label_map' in self.files:
             return np.asarray(Image.open(self.files['label_map'])) - self._label_offset
@@ -68,14 +68,14 @@ class Prediction:
 
 
 class Results(NamedTuple):
-    """What an :class:`Inferencer` gives.
+    """What an :class:`Inferencer` returns.
 
     Attributes:
         predictions: One for each image or frame, in the order of the inputs.
         failures: Inputs without a prediction, and why.
         classes: Names of the classes.
-        files: What was written, but for one file an image: a detector's results file and the list
-            of its images, and videos.
+        files: Files written for several images together: a detector's results file and the list of
+            its images, and videos.
     """
     predictions: List[Prediction]
     failures: List[Failure]
@@ -90,15 +90,16 @@ class Inferencer:
 
     Args:
         config: Path of a config, a name that :func:`fastervit_mm.get_config` knows, or a config.
-        checkpoint: Path, URL. It must fill the whole model.
+        checkpoint: Path or URL. It must fill the whole model.
         device: Such as ``'cpu'`` or ``'cuda:0'``. Default the GPU if there is one.
         deploy: Fold the backbone (:meth:`fastervit_mm.FasterViT.switch_to_deploy`): the same
             predictions, faster. Default False.
 
     Raises:
-        FileNotFoundError: Where there is no such config or checkpoint.
+        FileNotFoundError: For a config or checkpoint that does not exist.
         CheckpointError: For a checkpoint that cannot be read safely or does not fill the model.
-        ValueError: For a config of another task, or a device that is not here.
+        ValueError: For a config of another task or without a visualizer, or a device that is not
+            available.
 
     Example:
         >>> from fastervit_mm.apis import Inferencer
@@ -112,17 +113,17 @@ class Inferencer:
             config = Config.fromfile(find_config(config))
         scope = config.get('default_scope')
         if scope not in ('mmdet', 'mmseg'):
-            raise ValueError(f'config: default_scope={scope!r}; detectors (mmdet) and segmentors '
-                             '(mmseg) can be used here')
+            raise ValueError(f'config: default_scope={scope!r}; give a config of a detector '
+                             '(mmdet) or a segmentor (mmseg)')
         _check_device(device)
         self.segments = scope == 'mmseg'
         init_default_scope(scope)
-        # mmdet and mmseg look for the pipeline outside of wrappers, and write into it.
+        # mmdet and mmseg look for the pipeline outside of wrappers, and change it.
         config = copy.deepcopy(config)
         config.test_dataloader.dataset = dataset_config(config)
         meta = categories.metainfo(config)
         with warnings.catch_warnings():
-            # Of a visualizer that has nowhere to write to, and of classes that are set below.
+            # About a visualizer without a folder to write to, and about classes that are set below.
             warnings.filterwarnings('ignore', message='.*(save_dir|dataset_meta).*')
             self.base = _build(scope, config, os.fspath(checkpoint), device, meta)
         self.model = use_onednn(self.base.model)
@@ -153,19 +154,19 @@ class Inferencer:
             inputs: Paths of images, videos and folders, patterns such as ``'photos/**/*.jpg'``,
                 and images as arrays, (H, W, 3) BGR uint8; one or several.
             out_dir: Folder for results. Default None, nothing is written.
-            batch_size: Images that the network gets at once. A segmentor gets images of equal size
-                together only. Default 1.
+            batch_size: Images that the network gets at once. A segmentor gets only images of equal
+                size together. Default 1.
             score_thr: Detections with a lower score are neither drawn nor written. Default 0.3.
             show_progress: Show a progress bar. Default False.
 
         Raises:
             ValueError: For an argument out of range, or a folder that cannot be written to. Inputs
-                that cannot be read are listed in the results.
+                that cannot be read raise nothing; ``Results.failures`` lists them.
         """
         if batch_size < 1:
             raise ValueError(f'batch_size={batch_size}: give at least 1')
         if not 0 <= score_thr <= 1:
-            raise ValueError(f'score_thr={score_thr}: scores are from 0 to 1')
+            raise ValueError(f'score_thr={score_thr}: give a score from 0 to 1')
         for problem in unwritable('out', out_dir):
             raise ValueError(problem)
         out = None if out_dir is None else Path(out_dir)
@@ -187,7 +188,7 @@ class Inferencer:
                             coco.add(prediction)
                     progress.advance(task, len(items))
                 progress.update(task, total=len(predictions))
-            finally:  # what took hours is kept if the last image breaks the run
+            finally:  # an image that ends the run does not lose earlier results
                 files = videos.close()
                 if coco:
                     files += coco.write(out)
@@ -195,7 +196,7 @@ class Inferencer:
 
     def _predict(self, sources: Iterable[Source], batch_size: int, failures: List[Failure]
                  ) -> Iterator[Tuple[list, list]]:
-        """Batches of (source, frame, image), and the data samples that the network made of them."""
+        """Batches of (source, frame, image), and the data samples that the network returns."""
         def run():
             done = self._forward(waiting, failures)
             waiting.clear()
@@ -276,12 +277,12 @@ class Inferencer:
         if isinstance(image, str):
             image = mmcv.imread(image)
         drawer = self.base.visualizer
-        options = {} if self.segments else dict(pred_score_thr=-1.)  # they are chosen already
+        options = {} if self.segments else dict(pred_score_thr=-1.)  # already filtered by score
         drawer.add_datasample(name, image[..., ::-1], sample, draw_gt=False, **options)
         return drawer.get_image()[..., ::-1]
 
     def _describe(self, meta: dict) -> None:
-        """Give model and visualizer the checkpoint's classes, else those of the config's data."""
+        """Give model and visualizer the checkpoint's classes, or else those of the dataset."""
         known = self.model.dataset_meta
         if not self.base.has_meta and meta.get('classes'):
             known = meta
@@ -290,8 +291,8 @@ class Inferencer:
         self.classes = self.model.dataset_meta['classes']
         drawer = self.base.visualizer
         if drawer is None:
-            raise ValueError('config: it has no visualizer; mmdet\'s and mmseg\'s default_runtime '
-                             'bases have one')
+            raise ValueError('config: it has no visualizer; add that of mmdet\'s or mmseg\'s '
+                             'default_runtime bases')
         drawer.dataset_meta = self.model.dataset_meta
         if self.segments:
             from ..engine.seg_visualizer import place_of_name
@@ -303,7 +304,7 @@ def _build(scope: str, config: Config, checkpoint: str, device: Optional[str], m
     if scope == 'mmdet':
         from mmdet.apis import DetInferencer as Base
 
-        # Named, or mmdet builds the test dataset to ask it.
+        # Without a palette, mmdet would build the test dataset to get one.
         options = dict(palette=meta.get('palette') or 'random', show_progress=False)
     else:
         from mmseg.apis import MMSegInferencer as Base
@@ -319,7 +320,7 @@ def _build(scope: str, config: Config, checkpoint: str, device: Optional[str], m
             super()._load_weights_to_model(model, loaded, cfg)
 
         def _init_collate(self, cfg):
-            # mmengine warns that mmdet and mmseg have no functions before it takes this one.
+            # mmengine warns that mmdet and mmseg have no such function before it takes this one.
             return super()._init_collate(cfg) if 'collate_fn' in cfg.test_dataloader else (
                 pseudo_collate)
 
@@ -333,7 +334,7 @@ def _check_device(device: Optional[str]) -> None:
         wanted = torch.device(device)
         torch.empty(0, device=wanted)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f'device={device!r}: not on this machine ({_one_line(error)}); give cpu '
+        raise ValueError(f'device={device!r}: not available ({_one_line(error)}); give cpu '
                          'or, with a GPU that torch sees, cuda:0') from None
 
 

@@ -1,4 +1,4 @@
-"""From what a user names, files, folders, patterns, videos and arrays, to images one by one."""
+"""Images, one by one, of the files, folders, patterns, videos and arrays that a user gives."""
 import glob
 import os
 from dataclasses import dataclass
@@ -34,9 +34,9 @@ class Source:
 
     Attributes:
         given: A path, or a name for an array.
-        name: For the files of its predictions; no other source has it.
-        array: The image, (H, W, 3) BGR, where it came as one.
-        frames: Frames of a video by its own account; None for an image.
+        name: Name for the files of its predictions; no other source has it.
+        array: The image, (H, W, 3) BGR, if it was given as an array.
+        frames: Number of frames that a video claims to have; None for an image.
         fps: Frames a second of a video.
     """
     given: str
@@ -47,12 +47,12 @@ class Source:
 
 
 def collect(inputs: Union[Input, Sequence[Input]]) -> Tuple[List[Source], List[Failure]]:
-    """Every image and video that inputs mean, each file once, and the inputs that mean none.
+    """Every image and video among the inputs, each file once, and the inputs that have none.
 
     Args:
         inputs: Paths of images, videos and folders, patterns such as ``'photos/**/*.jpg'``, and
-            images as arrays, (H, W, 3) BGR uint8; one or several. Of a folder, what lies in it
-            directly and has an image's or a video's suffix.
+            images as arrays, (H, W, 3) BGR uint8; one or several. A folder stands for
+            the files directly in it that have the suffix of an image or a video.
     """
     if isinstance(inputs, (str, os.PathLike, np.ndarray)):
         inputs = [inputs]
@@ -90,13 +90,13 @@ def images(source: Source) -> Iterator[Tuple[Optional[int], Image]]:
     """The image of a source, as path or array, or a video's frames with their numbers from 0.
 
     Raises:
-        ValueError: For an image that cannot be read to its end, and behind the last frame of a
-            video that has fewer than it says.
+        ValueError: For an image that cannot be read in full and, after its last frame, for a video
+            with fewer frames than it claims.
     """
     if source.array is not None:
         yield None, source.array
     elif source.frames is None:
-        # OpenCV, with which the pipelines read, fills what a cut-off JPEG lacks with grey.
+        # The pipelines read with OpenCV, which fills what a truncated JPEG lacks with grey.
         size = image_size(source.given)
         if isinstance(size, str):
             raise ValueError(size)
@@ -106,13 +106,13 @@ def images(source: Source) -> Iterator[Tuple[Optional[int], Image]]:
         while (frame := video.read()) is not None:
             number += 1
             yield number, frame
-        # Containers that keep no count have it estimated from the duration.
+        # For containers without a count it is an estimate from the duration.
         if number < 0 or number + 1 < source.frames - max(2, source.fps):
             raise ValueError(f'{number + 1} of {source.frames} frames could be read')
 
 
 def _files(given: str) -> Tuple[List[str], Optional[str]]:
-    """Paths that one input means, and what is wrong where there are none."""
+    """The paths that one input stands for and, if there are none, the reason."""
     if os.path.isdir(given):
         found = sorted(entry.path for entry in os.scandir(given)
                        if entry.is_file() and entry.name.lower().endswith(IMAGES + VIDEOS))
@@ -127,7 +127,7 @@ def _files(given: str) -> Tuple[List[str], Optional[str]]:
 
 
 def _unused(name: str, names: Dict[str, int]) -> str:
-    """``name``, or with a number behind it where another source has it."""
+    """``name``, with a number after it if another source has it."""
     unused, number = name, 1
     while unused in names:
         number += 1

@@ -23,7 +23,7 @@ def write_label_map(path: Path, labels: np.ndarray, offset: int) -> str:
 
 
 class CocoFiles:
-    """A COCO results file and the list of images and categories that its ids are of.
+    """A COCO results file, and the list of images and categories that its ids refer to.
 
     Args:
         classes: Names of the classes.
@@ -38,7 +38,7 @@ class CocoFiles:
         self.next_id = max(categories.images.values(), default=0) + 1
 
     def add(self, prediction: 'Prediction') -> None:
-        """Take in one image's instances."""
+        """Add one image's instances."""
         number = self.categories.images.get(os.path.realpath(prediction.source))
         if number is None:
             number, self.next_id = self.next_id, self.next_id + 1
@@ -50,7 +50,7 @@ class CocoFiles:
         self.results += [dict(image_id=number, **instance) for instance in prediction.instances]
 
     def write(self, folder: Path) -> List[str]:
-        """Write ``predictions.json`` and ``images.json``; gives their paths."""
+        """Write ``predictions.json`` and ``images.json``; returns their paths."""
         listed = dict(info={}, images=self.images, annotations=[], categories=self.named)
         paths = []
         for name, content in (('predictions.json', self.results), ('images.json', listed)):
@@ -81,7 +81,7 @@ class Videos:
         self.writers[path].write(np.ascontiguousarray(frame))
 
     def close(self) -> List[str]:
-        """Complete every video; gives their paths."""
+        """Complete every video; returns their paths."""
         for writer in self.writers.values():
             writer.release()
         return [str(path) for path in self.writers]

@@ -7,7 +7,7 @@ class Trained(NamedTuple):
     """A checkpoint and the config that it was trained with.
 
     Attributes:
-        name: What a user picks it by.
+        name: Name that a user picks it by.
         config, checkpoint: Paths.
     """
     name: str
@@ -16,31 +16,31 @@ class Trained(NamedTuple):
 
 
 def pairs(files: Sequence[Union[str, Path]]) -> List[Trained]:
-    """Config, checkpoint, config, checkpoint and so on.
+    """Pair files that are given as config, checkpoint, config, checkpoint and so on.
 
     Raises:
         ValueError: For an odd number of files.
-        FileNotFoundError: For a file that is not there.
+        FileNotFoundError: For a file that does not exist.
     """
     if len(files) % 2:
         raise ValueError(f'files={list(map(str, files))}: give a checkpoint for every config, as '
                          'CONFIG CHECKPOINT CONFIG CHECKPOINT')
     for file in files:
         if not Path(file).is_file():
-            raise FileNotFoundError(f'files: {str(file)!r} is not there ({Path(file).absolute()})')
+            raise FileNotFoundError(f'files: {str(file)!r}: no such file ({Path(file).absolute()})')
     return [Trained(f'{Path(config).stem} ({Path(checkpoint).name})', Path(config),
                     Path(checkpoint))
             for config, checkpoint in zip(files[::2], files[1::2])]
 
 
 def find_trained(folder: Union[str, Path]) -> List[Trained]:
-    """What runs left below a folder: their config and their best, last or newest checkpoint.
+    """The runs below a folder: the config of each and its best, last or newest checkpoint.
 
     Args:
         folder: Such as ``work_dirs``; a run's own folder too.
 
     Raises:
-        FileNotFoundError: Where the folder is not there, or holds no run with a checkpoint.
+        FileNotFoundError: For a folder that does not exist, or has no run with a checkpoint.
     """
     folder = Path(folder)
     if not folder.is_dir():

@@ -22,24 +22,27 @@ _HINT = ('Click on the picture: what does the network look at from there? Blue i
 
 
 class Page:
-    """What the page's events do; apart from gradio, so that each answers in plain values.
+    """The handlers of the page's events, independent of gradio: they return plain values.
 
     Args:
-        models: What can be picked.
-        device: Where to compute.
+        models: Models to pick from.
+        device: Where to compute. Default the CPU.
+
+    Raises:
+        ValueError: For two models of the same name.
     """
 
     def __init__(self, models: Sequence[Trained], device: str = 'cpu'):
         self.models = {model.name: model for model in models}
         if len(self.models) < len(models):
-            raise ValueError(f'models: two are named alike in {[m.name for m in models]}; each '
-                             'must have a name of its own')
-        # Two at a time: large ones would fill a card.
+            raise ValueError(f'models: two have the same name in {[m.name for m in models]}; '
+                             'give each another name')
+        # Two at a time: more large models would fill a GPU.
         self.predictor = lru_cache(maxsize=2)(
             lambda name: Predictor(self.models[name], device))
 
     def predict(self, name: str, file: Optional[str], score_thr: float, block: int):
-        """Answers: words, picture, table, attention at the middle, blocks' slider, place."""
+        """Returns words, picture, table, attention at the middle, the slider of blocks, place."""
         if not file:
             return self._failed('Drop an image to begin.')
         try:
@@ -58,7 +61,7 @@ class Page:
         return words, picture, [list(row) for row in rows], attention, slider, place
 
     def look(self, name: str, file: Optional[str], block: int, place: Tuple[float, float]):
-        """Answers: words, attention at a place of the image."""
+        """Returns words, and the attention at a place of the image."""
         if not file or place is None:
             return 'Drop an image to begin.', None
         try:
@@ -72,7 +75,7 @@ class Page:
 
     @staticmethod
     def place_of(file: str, clicked: Sequence[int], shown: np.ndarray) -> Tuple[float, float]:
-        """Where a click on the drawn picture, which may be enlarged, is in the image."""
+        """The place in the image of a click on the drawn picture, which may be enlarged."""
         height, width = _read(file).shape[:2]
         return (min(clicked[0] * width / shown.shape[1], width - 1),
                 min(clicked[1] * height / shown.shape[0], height - 1))
@@ -104,13 +107,13 @@ def build_page(models: Sequence[Trained], device: str = 'cpu') -> gr.Blocks:
                 words = gr.Markdown('Drop an image to begin.', elem_id='words')
                 picture = gr.Image(label='Prediction', interactive=False, format='png',
                                    elem_id='picture', buttons=['fullscreen'])
-                # A label would lie over the picture's own titles.
+                # A label would cover the picture's own titles.
                 attention = gr.Image(show_label=False, interactive=False, format='png',
                                      elem_id='attention', buttons=['fullscreen'])
                 table = gr.Dataframe(headers=['what', 'score or share'], interactive=False,
                                      elem_id='table')
 
-        # One at a time: mmengine's default scope is one for the whole process.
+        # One at a time: mmengine's default scope is global to the process.
         settings = dict(api_visibility='private', concurrency_id='network', concurrency_limit=1)
         answers = [words, picture, table, attention, block, place]
         for event in (file.change, model.change, score.release):
@@ -127,7 +130,7 @@ def build_page(models: Sequence[Trained], device: str = 'cpu') -> gr.Blocks:
     return blocks
 
 
-# The system's fonts: the page needs nothing from elsewhere.
+# The system's fonts: the page loads nothing from other servers.
 SETTINGS = dict(
     theme=gr.themes.Base(font=['system-ui', 'sans-serif'], font_mono=['ui-monospace', 'monospace']),
     share=False, ssr_mode=False, footer_links=[], show_error=True)

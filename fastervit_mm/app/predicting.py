@@ -19,12 +19,12 @@ _unused_number = count()
 
 
 class Prediction(NamedTuple):
-    """What a network says of an image.
+    """What a network predicts on an image.
 
     Attributes:
         picture: (H, W, 3) uint8 RGB, the image with boxes, masks or areas drawn; it may be larger
             than the image.
-        rows: What was found and how much of it, in words.
+        rows: Each object, area or class, and its score or share, as text.
     """
     picture: np.ndarray
     rows: List[Tuple[str, str]]
@@ -34,12 +34,12 @@ class Predictor:
     """A trained detector, segmentor or classifier.
 
     Args:
-        trained: Which.
+        trained: Its config and checkpoint.
         device: Where to compute. Default the CPU.
 
     Raises:
         CheckpointError: For a checkpoint that cannot be read or does not fill the model.
-        FileNotFoundError: For a file that is not there.
+        FileNotFoundError: For a file that does not exist.
         ValueError: For a config of another library, or without a FasterViT.
     """
 
@@ -58,7 +58,7 @@ class Predictor:
 
     @torch.no_grad()
     def predict(self, image: np.ndarray, score_thr: float = 0.3) -> Prediction:
-        """Boxes and masks, areas, or classes.
+        """Predict boxes and masks, areas, or classes.
 
         Args:
             image: (H, W, 3) uint8 BGR.
@@ -69,12 +69,12 @@ class Predictor:
 
     def attention(self, image: np.ndarray, point: Tuple[float, float],
                   block: int = 0) -> np.ndarray:
-        """What a place looks at in a block of stage 3: (H, W, 3) uint8 RGB.
+        """A figure of what a place attends to in a block of stage 3: (H, W, 3) uint8 RGB.
 
         Args:
             image: (H, W, 3) uint8 BGR.
             point: x and y in the image.
-            block: From 0.
+            block: Number of the block, from 0. Default 0.
         """
         prepared = self.subject.prepare(image)
         place = prepared.to_inputs(point)

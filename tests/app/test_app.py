@@ -125,7 +125,7 @@ def test_runs_are_found_with_their_best_last_or_newest_checkpoint(tmp_path):
     ((), r"folder='work_dirs': no such folder .*make demo"),
     (('--work-dirs', '.'), "folder='.': no run below it"),
     ((CONFIGS['mmseg'], ), 'give a checkpoint for every config'),
-    ((CONFIGS['mmseg'], 'nothing.pth'), "'nothing.pth' is not there"),
+    ((CONFIGS['mmseg'], 'nothing.pth'), "'nothing.pth': no such file"),
 ])
 def test_without_a_checkpoint_the_tool_says_so(arguments, message, elsewhere, monkeypatch):
     monkeypatch.setattr(sys, 'argv', ['demo_app.py', *arguments])

@@ -81,7 +81,7 @@ def refused(monkeypatch, tmp_path):
 @pytest.mark.parametrize('change, message', [
     (dict(config='mmseg/upernet_fvitt'), "infer: config='mmseg/upernet_fvitt': no such file"),
     (dict(checkpoint='absent.pth'), "infer: checkpoint='absent.pth': no such file"),
-    (dict(device='cuda:99'), "infer: device='cuda:99': not on this machine")])
+    (dict(device='cuda:99'), "infer: device='cuda:99': not available")])
 def test_wrong_arguments_end_without_a_traceback(change, message, segmentor, refused):
     given = {**dict(config=segmentor[0], checkpoint=segmentor[1], device='cpu'), **change}
     said = refused(given['config'], given['checkpoint'], 'x.jpg', '--out', 'out', '--device',
