@@ -1,4 +1,4 @@
-"""Speed beside the peers: :func:`run` measures; :func:`tables`, :func:`draw`, :func:`save` show."""
+"""Speed beside peers: :func:`run` measures; :func:`tables`, :func:`draw`, :func:`save` show it."""
 from .charts import draw
 from .run import MODES, PRECISIONS, run, save, tables
 

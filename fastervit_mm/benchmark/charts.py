@@ -1,4 +1,4 @@
-"""Pictures of a benchmark."""
+"""Figures of a benchmark."""
 from collections import defaultdict
 from pathlib import Path
 from typing import Callable, Dict, List
@@ -7,17 +7,17 @@ from .peers import PEERS
 
 
 def draw(report: Dict[str, object], stem: Path) -> List[Path]:
-    """Draw what a report's cases allow, beside ``stem``.
+    """Draw the figures that a report's cases allow.
 
-    Throughput against published accuracy where several models have one; time against pixels for
-    several sizes; latency against batch for several batches. Forward steps alone.
+    Throughput against published accuracy for several models that have one; time against pixels for
+    several sizes; latency against batch size for several batches. Only forward steps are drawn.
 
     Args:
         report: From :func:`~fastervit_mm.benchmark.run`.
-        stem: Path of the pictures without their last word and extension.
+        stem: Path of the figures without the last word and extension: ``stem-accuracy.png``.
 
     Returns:
-        The pictures written.
+        Paths of the figures.
     """
     results = [r for r in report['results'] if r['seconds'] and r['step'] == 'forward']
     pictures = [
@@ -81,7 +81,7 @@ def _accuracy(results: List[dict], report: Dict[str, object], stem: Path):
 
 def _lines(results: List[dict], report: Dict[str, object], stem: Path, name: str, xlabel: str,
            ylabel: str, x: Callable, y: Callable):
-    """One line for each model and mode, where it has several points."""
+    """One line for each model and mode that has several points."""
     lines = defaultdict(dict)
     for r in results:
         fixed = r['batch'] if name == 'pixels' else tuple(r['size'])

@@ -1,4 +1,4 @@
-"""Timing side by side, memory, and multiply-adds."""
+"""Time in turns, memory, and multiply-adds."""
 import gc
 import time
 from statistics import median, quantiles
@@ -17,10 +17,13 @@ def interleave(steps: Dict[str, Step], rounds: int, device: torch.device,
     """Seconds of every step, taken in turns, so that a noisy machine disturbs all alike.
 
     Args:
-        steps: What to time, by name. Each runs once a round; the order turns with the rounds.
-        rounds: How often.
-        device: Where the steps run; a GPU is waited for.
+        steps: What to time, by name. Each runs once a round; each round starts one name later.
+        rounds: Number of rounds.
+        device: Where the steps run; a GPU is synchronised before and after each step.
         advance: Called after each step, for a progress bar.
+
+    Returns:
+        Seconds of each step in each round, by name.
     """
     seconds: Dict[str, List[float]] = {name: [] for name in steps}
     names = list(steps)
@@ -41,7 +44,7 @@ def _wait(device: torch.device) -> None:
 
 
 def spread(seconds: List[float]) -> Tuple[float, float, float]:
-    """Median and quartiles."""
+    """Median, lower and upper quartile."""
     if len(seconds) < 2:
         return seconds[0], seconds[0], seconds[0]
     low, _, high = quantiles(seconds, n=4, method='inclusive')
@@ -49,10 +52,10 @@ def spread(seconds: List[float]) -> Tuple[float, float, float]:
 
 
 def peak_memory(step: Step, device: torch.device) -> int:
-    """Bytes that a step allocates at its height, over what was there before.
+    """Bytes that a step allocates at its peak, beyond what was allocated before.
 
-    On a GPU the allocator's own figure. On a CPU the sum of PyTorch's allocations and releases in
-    their order: exact, and untouched by whatever else runs. Scratch memory of oneDNN is not seen.
+    On a GPU it is the allocator's own figure. On a CPU it is the running sum of PyTorch's
+    allocations and releases: exact, whatever else runs. oneDNN's scratch memory is not measured.
     """
     gc.collect()
     if device.type == 'cuda':
@@ -82,10 +85,10 @@ def multiply_adds(step: Step) -> int:
 
 
 class Matmul:
-    """A large matrix product: what the machine can do at best while the others are measured.
+    """A large matrix product: the machine's best speed while the other steps are measured.
 
-    On a CPU it is taken twice, as ``torch.mm`` and as a 1 x 1 convolution, since PyTorch sends the
-    two to different libraries of which either may be the faster one; the better counts.
+    On a CPU it is measured as ``torch.mm`` and as a 1 x 1 convolution. PyTorch computes the two
+    with different libraries, and either may be faster; the faster one counts.
     """
 
     def __init__(self, device: torch.device, dtype: torch.dtype):

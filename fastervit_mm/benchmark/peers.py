@@ -1,4 +1,4 @@
-"""What is measured beside what: backbones that give four maps and nothing more, whole networks."""
+"""The networks that are measured: backbones that give four maps, and whole networks."""
 import warnings
 from dataclasses import dataclass
 from typing import Callable, Dict, Optional, Tuple
@@ -20,7 +20,7 @@ class Peer:
     """A network to measure.
 
     Attributes:
-        build: Makes it for images of a size, (height, width) in pixels, with random weights.
+        build: Builds it for images of a size, (height, width) in pixels, with random weights.
         box_ap: COCO box AP with Cascade Mask R-CNN, 3x, as published in the FasterViT paper.
         whole: Whether it is a detector or segmentor; else a backbone.
     """
@@ -32,7 +32,7 @@ class Peer:
 class AuthorsMaps(nn.Module):
     """The authors' any-resolution network as a backbone: its four maps, no classifier.
 
-    Their stages hold the downsampling behind them; it is taken out to reach the maps.
+    Their stages include the downsampling after them; it is taken out to reach the maps.
     """
 
     def __init__(self, arch: str, size: Size):
@@ -61,7 +61,7 @@ class AuthorsMaps(nn.Module):
 
 
 class Predictor(nn.Module):
-    """A whole detector or segmentor: (B, 3, H, W) -> its predictions, as ``tools/test.py`` has it.
+    """A whole detector or segmentor: (B, 3, H, W) -> its predictions, as in ``tools/test.py``.
 
     Args:
         model: mmdet's or mmseg's, with random weights.
@@ -90,7 +90,7 @@ def _timm(name: str, **settings) -> Callable[[Size], nn.Module]:
 
 
 def _whole(config: str, swin: Optional[str] = None) -> Callable[[Size], nn.Module]:
-    """A config's whole network; with ``swin``, under that config's backbone in its place."""
+    """A config's whole network; with ``swin``, on the backbone of that config instead."""
     def build(size: Size) -> nn.Module:
         cfg = get_config(config)
         if swin is not None:

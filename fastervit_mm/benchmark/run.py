@@ -1,4 +1,4 @@
-"""A benchmark: every case of a group in turns, then figures, table and file."""
+"""A benchmark: the cases of each group take turns; then figures, tables and a file."""
 import json
 import os
 import platform
@@ -34,18 +34,19 @@ class Result:
 
     Attributes:
         model: Key of :data:`~fastervit_mm.benchmark.peers.PEERS`.
-        mode: Of :data:`MODES`, joined by ``+``.
+        mode: Some of :data:`MODES`, joined by ``+``.
         precision: Key of :data:`PRECISIONS`.
         step: ``'forward'`` or ``'train'``, forward and backward.
         size: (height, width) in pixels.
-        batch: Images.
-        seconds: Median.
+        batch: Images a step.
+        seconds: Median time of a step.
         low, high: Quartiles, in seconds.
         images_per_second: Batch over median.
-        peak_bytes: Memory at the height of a step, over weights and input.
-        multiply_adds: Of a step.
-        fraction_of_peak: Of the machine's measured matrix product in that precision.
-        error: Why there are no figures.
+        peak_bytes: Peak memory of a step, beyond weights and input.
+        multiply_adds: Multiply-adds of a step.
+        fraction_of_peak: Share of the speed of a matrix product, measured in that precision.
+        error: Why there are no figures; None if there are.
+        all_seconds: Time of each measured step.
     """
     model: str
     mode: str
@@ -65,7 +66,7 @@ class Result:
 
 
 def machine() -> Dict[str, object]:
-    """The machine and the software, for whoever reads the figures later."""
+    """The machine and the versions of software, for the report."""
     cpu = platform.processor()
     info = Path('/proc/cpuinfo')
     if info.is_file():
@@ -88,19 +89,19 @@ class Case:
         if unknown:
             raise ValueError(f'mode={result.mode!r}: give {", ".join(MODES)}, joined by "+"')
         if 'onednn' in modes and device.type != 'cpu':
-            raise ValueError('onednn: products through oneDNN are for CPUs')
+            raise ValueError('onednn: products through oneDNN need a CPU')
         if 'graph' in modes and device.type != 'cuda':
             raise ValueError('graph: CUDA graphs need a GPU')
         if result.step == 'train' and ('deployed' in modes or 'graph' in modes):
-            raise ValueError(f'{result.mode}: for the forward step alone')
+            raise ValueError(f'{result.mode}: only the forward step is measured')
         torch.manual_seed(0)
         peer = PEERS[result.model]
         if peer.whole and result.step == 'train':
-            raise ValueError('whole networks are measured in the forward step alone')
+            raise ValueError('whole networks: only the forward step is measured')
         network = peer.build(result.size).to(device).train(result.step == 'train')
         if 'deployed' in modes:
             switch_to_deploy(network)
-        if 'onednn' in modes:  # what our tools do on a CPU; of use to every model
+        if 'onednn' in modes:  # as our tools do on a CPU; it helps every model
             use_onednn(network)
         image = torch.randn(result.batch, 3, *result.size, device=device)
         if result.precision == 'bf16':
@@ -136,7 +137,7 @@ class Case:
     def _capture(self) -> None:
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):  # what compiles or tunes must not be in the graph
+        with torch.cuda.stream(stream):  # compiling and tuning must not be in the graph
             for _ in range(3):
                 self.step()
         torch.cuda.current_stream().wait_stream(stream)
@@ -161,16 +162,20 @@ def run(models: Sequence[str], sizes: Sequence[Size], batches: Sequence[int],
         sizes: (height, width) in pixels.
         batches: Images a step.
         precisions: Keys of :data:`PRECISIONS`.
-        modes: Of :data:`MODES`, joined by ``+``.
+        modes: Each some of :data:`MODES`, joined by ``+``.
         steps: ``'forward'``, ``'train'`` or both.
-        rounds: Measured repetitions.
-        warmup: Repetitions before; the first one compiles.
-        device: ``'cpu'`` or ``'cuda'``.
-        memory: Whether to measure memory and count multiply-adds as well.
+        rounds: Measured repetitions. Default 10.
+        warmup: Repetitions before them; the first one compiles. Default 2.
+        device: ``'cpu'`` or ``'cuda'``. Default the CPU.
+        memory: Whether to measure memory and count multiply-adds as well. Default True.
         console: Where to print. Default the terminal.
 
     Returns:
-        What :func:`save` writes: the machine, its peaks, and a list of results.
+        The report that :func:`save` writes: the machine, its peaks, and a list of results. A case
+        that fails is in it, with its error.
+
+    Raises:
+        ValueError: For an unknown model or precision.
     """
     console, place = console or Console(), torch.device(device)
     kept = place.type == 'cpu' and keep_freed_memory()  # for all models alike
@@ -252,7 +257,7 @@ def tables(report: Dict[str, object], reference: Optional[str] = None) -> List[T
 
     Args:
         report: From :func:`run`.
-        reference: The model that ``faster`` is against. Default the first of a table.
+        reference: The model that the column ``faster`` compares with. Default the first of a table.
     """
     groups: Dict[tuple, List[dict]] = defaultdict(list)
     for r in report['results']:

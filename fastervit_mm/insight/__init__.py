@@ -1,4 +1,4 @@
-"""Seeing inside a FasterViT: attention, carriers, feature maps, receptive fields."""
+"""Views into a FasterViT: attention, carriers, feature maps, receptive fields."""
 from .attention import (
     BlockAttention,
     StageAttention,

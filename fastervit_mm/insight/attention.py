@@ -1,7 +1,7 @@
 """What a place of an image attends to: in its window, and through its carriers everywhere.
 
-The backbone never holds attention probabilities (its products are fused); here they are computed
-beside it, from what goes into its attention layers.
+The backbone never stores attention probabilities, because its attention is fused. Here they are
+computed separately, from the inputs of its attention layers.
 """
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,6 +45,9 @@ class StageGrid(NamedTuple):
 
         Args:
             point: x and y, in pixels of the network's input.
+
+        Raises:
+            ValueError: For a point outside the input.
         """
         x, y = point
         height, width = (n * self.stride for n in self.cells)
@@ -66,10 +69,10 @@ class StageGrid(NamedTuple):
         return tuple(slice(n * self.ct_size, (n + 1) * self.ct_size) for n in window)
 
     def inside(self, valid: Sequence[int]) -> Tensor:
-        """(rows * k, columns * k) bool: the cells that show some of the picture, not only padding.
+        """(rows * k, columns * k) bool: the cells that show some of the image, not only padding.
 
         Args:
-            valid: Height and width of the picture in the network's input, in pixels.
+            valid: Height and width of the image in the network's input, in pixels.
         """
         k = self.window_size
         rows, columns = (torch.arange(n * k) * self.stride < size
@@ -79,7 +82,7 @@ class StageGrid(NamedTuple):
 
 @dataclass(frozen=True)
 class BlockAttention:
-    """Attention of one block at one place. Every head's probabilities are on their own.
+    """Attention of one block at one place, with the probabilities of each head.
 
     Attributes:
         block: Number of the block in its stage, from 0.
@@ -101,10 +104,10 @@ class BlockAttention:
     def through_carriers(self) -> Optional[Tensor]:
         """(heads, rows * ct, columns * ct): from the cell through its carriers to the whole image.
 
-        In a block the carriers speak to each other first and to their windows then: this is the
-        product of both, cell to own carriers by own carriers to all. Heads are paired by number
-        for want of a better rule; values and residual paths are left out. With ``cells`` it sums
-        to 1.
+        In a block the carriers attend to each other first, then the cells attend to the carriers
+        of their window. This is the product of the two: cell to own carriers, times own carriers
+        to all carriers. Heads are paired by number, which is a choice and not a rule; values and
+        residual paths are left out. With ``cells`` it sums to 1.
         """
         if self.across is None:
             return None
@@ -133,10 +136,10 @@ def probabilities(attention: Attention, x: Tensor, places: Places,
 
     Args:
         attention: The layer.
-        x: What goes into it.
+        x: Input of the layer.
         places: Where the tokens are.
-        queries: Numbers of the tokens that look; default all. A few of a large grid need little
-            memory.
+        queries: Indices of the query tokens; default all. A few queries of a large grid need
+            little memory.
     """
     N = x.shape[-2]
     queries = torch.arange(N) if queries is None else torch.as_tensor(queries)
@@ -154,10 +157,10 @@ def probabilities(attention: Attention, x: Tensor, places: Places,
 
 @contextmanager
 def watched(backbone: FasterViT) -> Iterator[Dict[Attention, Tuple[Tensor, Places]]]:
-    """Within, every attention layer's last inputs: ``{layer: (x, places)}``.
+    """Context that records every attention layer's last inputs: ``{layer: (x, places)}``.
 
     Args:
-        backbone: Left as it was.
+        backbone: A FasterViT; unchanged afterwards.
     """
     inputs = {}
 
@@ -174,7 +177,7 @@ def watched(backbone: FasterViT) -> Iterator[Dict[Attention, Tuple[Tensor, Place
 
 
 def stage_grids(backbone: FasterViT, size: Sequence[int]) -> List[StageGrid]:
-    """The transformer stages that a backbone has, on an image of a size.
+    """The cells and windows of a backbone's transformer stages, for an image size.
 
     Args:
         backbone: A FasterViT.
@@ -228,7 +231,7 @@ def _stage_at(backbone: FasterViT, layers: Dict[Attention, tuple], grid: StageGr
     blocks = []
     for index, block in enumerate(backbone.stages[grid.stage - 1].blocks):
         x, cells = layers[block.attn]
-        # Queries are cells alone: what carriers take from their window is not asked here.
+        # Queries are the cells alone: the attention of carriers to their window is not needed.
         look = probabilities(block.attn, x[0, number], cells,
                              range(cells.num_prefix, cells.num_prefix + k * k))
         to_cells = look[..., cells.num_prefix:].unflatten(-1, (k, k))
@@ -245,7 +248,7 @@ def _stage_at(backbone: FasterViT, layers: Dict[Attention, tuple], grid: StageGr
 
 
 def check_inputs(backbone: FasterViT, inputs: Tensor) -> None:
-    """Raises ValueError for what is not one image, or a backbone in training mode."""
+    """Raise ValueError for inputs that are not one image, or a backbone in training mode."""
     if inputs.ndim != 4 or inputs.shape[0] != 1:
         raise ValueError(f'inputs of shape {tuple(inputs.shape)}: give one image, (1, C, H, W)')
     if backbone.training:

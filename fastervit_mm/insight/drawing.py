@@ -1,4 +1,4 @@
-"""Drawing what attention, maps and receptive fields are."""
+"""Figures of attention, feature maps and receptive fields."""
 from dataclasses import dataclass
 from pathlib import Path
 from typing import List, Optional, Sequence, Union
@@ -13,9 +13,9 @@ from .receptive_field import Reach, effective_receptive_field, reach
 from .subject import Prepared, Subject, read_image
 
 _HEAT = 'inferno'
-_MARK = '#0072ff'  # of the chosen point and what is its own; no heat has this colour
+_MARK = '#0072ff'  # of the chosen point, its cell and its window; no heat has this colour
 _LINES = dict(color='white', linewidth=0.7, alpha=0.8)
-_TITLE = dict(fontsize=11)  # of the overview, which is seen scaled down
+_TITLE = dict(fontsize=11)  # of the overview, which is shown scaled down
 _PADDING = 190
 _FLOOR = 1e-5  # of a receptive field, relative to its peak
 
@@ -34,17 +34,17 @@ class Place:
 
 @dataclass(frozen=True)
 class Insight(Place):
-    """All that is drawn of one image and point.
+    """Everything that is drawn for one image and point.
 
     Attributes:
-        prepared, point: As :class:`Place`'s.
-        subject: Whose it is.
+        prepared, point: As in :class:`Place`.
+        subject: The backbone that it is computed with.
         stages: Attention of stages 3 and 4, as far as the backbone has them.
         maps: The backbone's outputs, each (C, H, W).
         field_stage: Stage of the receptive field, 1 to 4.
-        field, field_cut: (H, W), with carriers and without; the second is None where the backbone
-            has no carriers in front of that place.
-        field_reach: What convolutions and windows alone can reach.
+        field, field_cut: (H, W), with carriers and without; the second is None if no layer up to
+            ``field_stage`` has carriers.
+        field_reach: The pixels that convolutions and windows alone can reach.
     """
     subject: Subject
     stages: List[StageAttention]
@@ -57,19 +57,20 @@ class Insight(Place):
 
 def look(subject: Subject, image: Union[str, Path, np.ndarray], point: Point,
          field_stage: int = 3, draws: int = 8, others: Sequence = ()) -> Insight:
-    """Compute all that is drawn of an image and a point.
+    """Compute everything that is drawn for an image and a point.
 
     Args:
         subject: From :func:`~fastervit_mm.insight.load_subject`.
         image: A file, or (H, W, 3) uint8 BGR.
         point: x and y in pixels of the image.
         field_stage: Stage of the receptive field, 1 to 4. Default 3.
-        draws: Random signs for the receptive field (:func:`effective_receptive_field`).
+        draws: Random signs for the receptive field (:func:`effective_receptive_field`). Default 8.
         others: More images to average the receptive field over; scaled to the first one's size.
 
     Raises:
-        FileNotFoundError: For an image that is not there.
-        ValueError: For a file that is no image, a point outside, a stage that is not there.
+        FileNotFoundError: For an image that does not exist.
+        ValueError: For a file that is not an image, a point outside the image, or a stage that the
+            backbone does not have.
     """
     backbone = subject.backbone
     height, width = read_image(image).shape[:2]
@@ -101,16 +102,16 @@ def draw_all(insight: Insight, out: Union[str, Path], head: Optional[int] = None
 
     Args:
         insight: From :func:`look`.
-        out: Folder; made where it is not there.
+        out: Folder; created if it does not exist.
         head: Attention head to draw, from 0. Default the mean of all.
-        block: Block of stage 3 in the overview, from 0. Default the one where the point's cell
-            listens to its carriers most.
+        block: Block of stage 3 in the overview, from 0. Default the one in which the point's cell
+            attends most to its carriers.
 
     Returns:
-        The pictures written.
+        Paths of the figures.
 
     Raises:
-        ValueError: For a head or block that is not there.
+        ValueError: For a head or block that the backbone does not have.
     """
     for stage in insight.stages:
         heads = stage.blocks[0].cells.shape[0]
@@ -139,7 +140,7 @@ def draw_attention(insight: Insight, stage: StageAttention, target: Union[str, P
     Args:
         insight: From :func:`look`.
         stage: One of its stages.
-        target: Picture to write.
+        target: Path of the figure.
         head: Attention head, from 0. Default the mean of all.
     """
     grid, blocks = stage.grid, stage.blocks
@@ -148,7 +149,7 @@ def draw_attention(insight: Insight, stage: StageAttention, target: Union[str, P
                    window='the window\'s cells look at it, on average',
                    across='its carriers look at all carriers',
                    through='what the cell sees through its carriers')
-    # A window is square; the picture is not.
+    # A window is square; the image need not be.
     height, width = insight.prepared.valid
     panel = 3.0
     ratio = np.clip(width / height, 0.5, 2)
@@ -183,13 +184,14 @@ def draw_attention(insight: Insight, stage: StageAttention, target: Union[str, P
 
 def draw_overview(insight: Insight, target: Union[str, Path], head: Optional[int] = None,
                   block: Optional[int] = None) -> Path:
-    """Hierarchical attention at a glance: one block of stage 3, one head, and what comes of it.
+    """Hierarchical attention at a glance: one block of stage 3, one head, and their effect.
 
     Args:
         insight: From :func:`look`, of a backbone with carriers.
-        target: Picture to write.
-        head: From 0. Default the mean of all.
-        block: From 0. Default the one where the cell listens to its carriers most.
+        target: Path of the figure.
+        head: Attention head, from 0. Default the mean of all.
+        block: Number of the block, from 0. Default the one in which the cell attends most to its
+            carriers.
     """
     stage = insight.stages[0]
     grid, prepared = stage.grid, insight.prepared
@@ -238,7 +240,7 @@ def draw_overview(insight: Insight, target: Union[str, Path], head: Optional[int
                     **_TITLE)
     sixth.set_title(f'6  The same with carriers: {_percent(_beyond(insight.field, insight))} of\n'
                     'its gradient comes from beyond', **_TITLE)
-    _bar(figure, drawn, [fifth, sixth], f'effective receptive field behind stage '
+    _bar(figure, drawn, [fifth, sixth], f'effective receptive field after stage '
          f'{insight.field_stage}: gradient of the input, relative to the peak (log)')
     return _save(figure, target)
 
@@ -251,7 +253,7 @@ def draw_maps(insight: Insight, target: Union[str, Path]) -> Path:
                            [np.clip(width / height, 0.5, 2)] * len(maps), 3.0)
     for column, (index, values) in enumerate(zip(insight.subject.backbone.out_indices, maps)):
         stride = 4 * 2**index
-        # Cells of padding alone would take part in the colours.
+        # Without this crop, cells of padding would affect the colours.
         h, w = (-(-n // stride) for n in (height, width))
         values = values[:, :h, :w].float().cpu()
         extent = (0, w * stride, h * stride, 0)
@@ -276,7 +278,7 @@ def draw_field(insight: Insight, target: Union[str, Path]) -> Path:
         ('carriers cut: masked out of the windows\' attention', insight.field_cut)]
     height, width = insight.prepared.valid
     figure, axes = _figure(
-        insight, f'effective receptive field of one cell behind stage {insight.field_stage}',
+        insight, f'effective receptive field of one cell after stage {insight.field_stage}',
         1, len(fields), [np.clip(width / height, 0.5, 2)] * len(fields), 4.2)
     peak = max(float(field.max()) for _, field in fields)
     for axis, (name, field) in zip(axes[0], fields):
@@ -290,13 +292,13 @@ def draw_field(insight: Insight, target: Union[str, Path]) -> Path:
 
 def draw_place(prepared: Prepared, point: Point, stage: StageAttention,
                block: int = 0) -> np.ndarray:
-    """What a place looks at in one block, mean of the heads: (H, W, 3) uint8 RGB.
+    """A figure of what a place attends to in one block, mean of the heads: (H, W, 3) uint8 RGB.
 
     Args:
         prepared: The image.
         point: x and y in the network's input.
         stage: From :func:`attention_at`.
-        block: From 0.
+        block: Number of the block, from 0. Default 0.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -427,7 +429,7 @@ def _carrier_centres(stage: StageAttention, axis: int) -> np.ndarray:
 
 
 def _draw_carriers(axis, place: Place, stage: StageAttention, values: Tensor, norm):
-    """Values of the carriers' grid over the picture."""
+    """Values of the carriers' grid over the image."""
     grid = stage.grid
     _draw_scene(axis, place)
     height, width = (n * grid.window_size * grid.stride for n in grid.windows)
@@ -439,7 +441,7 @@ def _draw_carriers(axis, place: Place, stage: StageAttention, values: Tensor, no
 
 
 def _draw_window(axis, place: Place, stage: StageAttention, values: Tensor, norm):
-    """Values of one window's cells over its part of the picture; padding is grey."""
+    """Values of one window's cells over its part of the image; padding is grey."""
     grid = stage.grid
     rows, columns = grid.cells_of(stage.window)
     extent = tuple(n * grid.stride for n in (columns.start, columns.stop, rows.stop, rows.start))
@@ -483,7 +485,7 @@ def _clear_to_red():
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap
     colours = colormaps['YlOrRd'](np.linspace(0.15, 1, 256))
-    colours[:, 3] = np.linspace(0, 0.95, 256) ** 0.6  # where nothing is, the picture shows
+    colours[:, 3] = np.linspace(0, 0.95, 256) ** 0.6  # low values let the image show through
     return ListedColormap(colours)
 
 

@@ -22,19 +22,19 @@ class Reach(NamedTuple):
 
 @contextmanager
 def carriers_cut(backbone: FasterViT) -> Iterator[FasterViT]:
-    """Within, no window hears its carriers: the network that FasterViT would be without them.
+    """Context in which the cells of a window get nothing from carriers.
 
     In each hierarchical block the carriers are masked out of the attention of the window's cells:
     their logits are minus infinity, so the softmax shares its whole weight among the window's own
-    cells. Where the stage propagates its carriers, that last sum is left out too. Carriers are
-    still computed, and nothing comes back from them. No weight changes; a network trained without
-    carriers would have other weights.
+    cells. If the stage propagates its carriers, that last sum is left out too. Carriers are still
+    computed, but no longer affect the cells. No weight changes; a network trained without carriers
+    would have other weights.
 
     Args:
-        backbone: Left as it was.
+        backbone: A FasterViT; unchanged afterwards.
     """
     def mask(term, args, bias):
-        bias = bias.clone()  # a deployed network's is a constant
+        bias = bias.clone()  # not in place: in a deployed network it is a constant
         prefix = args[0].num_prefix
         bias[:, prefix:, :prefix] = -torch.inf
         return bias
@@ -55,27 +55,27 @@ def carriers_cut(backbone: FasterViT) -> Iterator[FasterViT]:
 
 def effective_receptive_field(backbone: FasterViT, images: Sequence[Tensor], stage: int,
                               cell: Grid, draws: int = 8, carriers: bool = True) -> Tensor:
-    """How much each input pixel moves one cell of a stage's map.
+    """How much each input pixel changes one cell of a stage's map.
 
-    For every image, the gradient of the cell with respect to the image is averaged as in Luo et
-    al. 2016: they put a gradient of 1 on every channel; here each draw puts a random sign on each,
-    so that channels do not cancel, and the root of the mean square over draws is, in expectation,
-    the norm over channels of the pixel's Jacobian. Then the mean over images.
+    The gradient of the cell with respect to each image is taken as in Luo et al. 2016. They put a
+    gradient of 1 on every channel. Here each draw puts a random sign on every channel, so that
+    channels do not cancel. The mean square over draws is, in expectation, the squared norm of the
+    pixel's Jacobian over channels. Its root is averaged over the images.
 
     Args:
         backbone: A FasterViT in evaluation mode. Its weights get no gradient.
         images: Of one size, each (1, C, H, W), as the network takes it.
-        stage: 1 to 4; the map is the stage's own, in front of the output norm.
+        stage: 1 to 4; the map is the stage's own, before the output norm.
         cell: Row and column on that map.
         draws: Random signs for each image. Default 8.
         carriers: False to cut their path (:func:`carriers_cut`). Default True.
 
     Returns:
-        (H, W): not normalised, so that fields of one network compare.
+        (H, W), not normalised, so that fields of one network can be compared.
 
     Raises:
-        ValueError: For a stage or cell that the backbone has not, for images of several sizes, and
-            as :func:`~fastervit_mm.insight.attention_at`.
+        ValueError: For a stage or cell that the backbone does not have, for images of several
+            sizes, and as in :func:`~fastervit_mm.insight.attention_at`.
     """
     if not 1 <= stage <= len(backbone.stages):
         raise ValueError(f'stage={stage}: this backbone has stages 1 to {len(backbone.stages)}')
@@ -120,7 +120,7 @@ def _field(backbone: FasterViT, image: Tensor, stage: int, cell: Grid, draws: in
 
 
 def reach(backbone: FasterViT, size: Sequence[int], stage: int, cell: Grid) -> Reach:
-    """The pixels that convolutions and windows alone can bring to a cell: carriers are left out.
+    """The pixels that can affect a cell through convolutions and windows, without carriers.
 
     Args:
         backbone: A FasterViT.
@@ -133,7 +133,7 @@ def reach(backbone: FasterViT, size: Sequence[int], stage: int, cell: Grid) -> R
 
 
 def _reach_along(backbone: FasterViT, size: int, stage: int, cell: int):
-    lengths = [size]  # of the image, behind the stem's first convolution, and of the stages' maps
+    lengths = [size]  # of the image, after the stem's first convolution, and of the stages' maps
     for _ in range(stage + 1):
         lengths.append(-(-lengths[-1] // 2))
     first = last = cell
@@ -150,6 +150,6 @@ def _reach_along(backbone: FasterViT, size: int, stage: int, cell: int):
         else:
             k = part.window_size
             first, last = first // k * k, min(last // k * k + k, length) - 1
-        through_convolution(2, lengths[number + 1])  # downsampling, or the stem's second
+        through_convolution(2, lengths[number + 1])  # downsampling, or the stem's conv2
     through_convolution(2, size)
     return first, last + 1

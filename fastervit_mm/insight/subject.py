@@ -1,4 +1,4 @@
-"""What is looked at: a config's FasterViT, and images as its test pipeline prepares them."""
+"""A config's FasterViT, and images as its test pipeline prepares them."""
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, List, Optional, Tuple, Union
@@ -24,7 +24,7 @@ from ..weights import load_backbone
 from .attention import Point
 
 _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # RGB, of the published weights
-_PADDING = 190  # grey of what is no picture
+_PADDING = 190  # grey of padding
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Prepared:
 
     Attributes:
         inputs: (1, 3, H, W), resized, normalised, padded.
-        picture: (H, W, 3) uint8 RGB, the same to look at; padding is grey.
+        picture: (H, W, 3) uint8 RGB, the same image to look at; padding is grey.
         coordinates: (H, W, 2) float, x and y of each pixel in the original image; NaN in padding.
     """
     inputs: Tensor
@@ -53,7 +53,7 @@ class Prepared:
             point: x and y, in pixels of the original image.
 
         Raises:
-            ValueError: For a point outside, or cut away by the pipeline.
+            ValueError: For a point outside the image, or cut away by the pipeline.
         """
         distance = np.nan_to_num(np.abs(self.coordinates - np.asarray(point)).max(-1), nan=np.inf)
         y, x = np.unravel_index(distance.argmin(), distance.shape)
@@ -68,13 +68,13 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Subject:
-    """A backbone with what belongs to it.
+    """A backbone, its name, its weights and the preparation of its images.
 
     Attributes:
-        backbone: In evaluation mode.
-        name: The config's or variant's.
-        weights: Where they are from, in words for a picture's title.
-        prepare: Image to :class:`Prepared`.
+        backbone: A FasterViT in evaluation mode.
+        name: Name of the config or variant.
+        weights: Where the weights come from, as text for a figure's title.
+        prepare: Function that makes a :class:`Prepared` of an image.
     """
     backbone: FasterViT
     name: str
@@ -95,7 +95,7 @@ def load_subject(config: str, checkpoint: Optional[str] = None, cfg_options: Opt
         device: Where to compute. Default the CPU.
 
     Raises:
-        FileNotFoundError: Where there is no such config or checkpoint.
+        FileNotFoundError: For a config or checkpoint that does not exist.
         CheckpointError: For a checkpoint that does not fill the backbone.
         ValueError: For a config without a FasterViT or a test pipeline.
     """
@@ -119,13 +119,16 @@ def load_subject(config: str, checkpoint: Optional[str] = None, cfg_options: Opt
 
 def subject_of(model: nn.Module, cfg: Optional[Config] = None, name: str = 'FasterViT',
                weights: str = 'weights as given') -> Subject:
-    """As :func:`load_subject`, for a model that is there already.
+    """As :func:`load_subject`, for a model that is already built.
 
     Args:
-        model: A model that holds a FasterViT, or one itself.
+        model: A model that holds a FasterViT, or a FasterViT.
         cfg: Its config; None for a bare backbone.
-        name: For titles.
-        weights: For titles.
+        name: Name for titles.
+        weights: Where the weights come from, for titles.
+
+    Raises:
+        ValueError: For a model without a FasterViT.
     """
     backbone = find_backbones(model, f'config={name}')[0]
     if cfg is None:
@@ -134,11 +137,11 @@ def subject_of(model: nn.Module, cfg: Optional[Config] = None, name: str = 'Fast
 
 
 def read_image(image: Union[str, Path, np.ndarray]) -> np.ndarray:
-    """(H, W, 3) uint8, BGR.
+    """Read an image: (H, W, 3) uint8, BGR. An array is returned as it is.
 
     Raises:
-        FileNotFoundError: Where there is no such file.
-        ValueError: For a file that is no image.
+        FileNotFoundError: For a file that does not exist.
+        ValueError: For a file that is not an image.
     """
     import mmcv
     if isinstance(image, np.ndarray):
@@ -147,7 +150,7 @@ def read_image(image: Union[str, Path, np.ndarray]) -> np.ndarray:
         raise FileNotFoundError(f'image={str(image)!r}: no such file')
     try:
         pixels = mmcv.imread(str(image))
-    except Exception:  # OpenCV's own, of many kinds
+    except Exception:  # OpenCV raises many kinds
         pixels = None
     if pixels is None:
         raise ValueError(f'image={str(image)!r}: not an image that can be read; give a JPEG, PNG, '
@@ -168,8 +171,8 @@ def _prepare(model: nn.Module, cfg: Config, image) -> Prepared:
     pixels = read_image(image)
     inputs = model_input(model, cfg, image)
 
-    # Where each pixel came from: a picture of coordinates takes the same way, up to the numbers
-    # being normalised. The third channel tells picture from padding, whatever that is filled with.
+    # To find where each pixel came from, an image of coordinates goes through the same steps,
+    # except normalisation. Its third channel tells image from padding, whatever fills the padding.
     height, width = pixels.shape[:2]
     ramps = np.stack([*np.meshgrid(np.arange(width), np.arange(height)),
                       np.full((height, width), -1)], -1).astype(np.float32)
@@ -190,9 +193,9 @@ def _picture(pixels: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
 
 
 def _geometry(steps: List[dict]) -> List[dict]:
-    """The steps for a picture of coordinates, which is of floats and must not be normalised."""
+    """The steps for an image of coordinates, which are floats and must not be normalised."""
     steps = [step for step in steps if not type_name(step).endswith('Normalize')]
     for step in steps:
         if step.get('backend') == 'pillow':
-            step['backend'] = 'cv2'  # pillow takes bytes alone; both place pixels alike
+            step['backend'] = 'cv2'  # pillow takes only bytes; both place pixels alike
     return steps

@@ -54,7 +54,7 @@ def test_a_training_step_has_its_backward_pass():
     assert_measured(train)
     assert train['multiply_adds'] > 2 * forward['multiply_adds']
     assert train['peak_bytes'] > 2 * forward['peak_bytes']
-    assert 'forward step alone' in deployed['error']
+    assert 'only the forward step' in deployed['error']
 
 
 def test_the_report_says_where_and_how(report):
