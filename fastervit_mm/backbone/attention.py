@@ -24,8 +24,9 @@ class Attention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.scale = (dim // num_heads)**-0.5
-        # Fused kernels of GPUs take heads of a multiple of 8, and what PyTorch falls back to for
-        # others (49 in FasterViT-4) keeps the logits of all windows. Zeros change no product.
+        # Fused GPU kernels need a head width that is a multiple of 8. For others, such as 49 in
+        # FasterViT-4, PyTorch falls back to a kernel that stores the logits of all windows. Zeros
+        # change no product.
         self.padding = -(dim // num_heads) % 8
         self.qkv = nn.Linear(dim, 3 * dim)
         self.position_bias = RelativePositionBias(num_heads)
@@ -49,17 +50,17 @@ class Attention(nn.Module):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None], scale=self.scale)
 
     def fold(self) -> None:
-        """Put the padding of heads into the weights."""
+        """Put the padding of the heads into the weights."""
         if self.padding:
             pad_heads(self.qkv, self.proj, self.num_heads, self.padding)
             self.padding = 0
 
 
 class BandedAttention(Attention):
-    """Attention that may be of many tokens: carriers of a whole image, windows of 48 x 48 cells.
+    """Attention over possibly many tokens: carriers of a whole image, windows of 48 x 48 cells.
 
     Beyond 1024 tokens (carriers of an image of some 1300 x 2000 pixels) the bias is made and used
-    in bands of queries: memory then grows with the tokens and not with their square.
+    in bands of queries: memory then grows with the number of tokens, not with its square.
     """
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, places: Places) -> Tensor:
@@ -67,8 +68,8 @@ class BandedAttention(Attention):
         if places.is_dense:
             return super().attend(q, k, v, places)
         (rows, columns), size, (h, w) = places.windows, places.size, places.grid
-        # With keys in raster order, the last first, the biases of a query are a rectangle of the
-        # table: copying rectangles takes a fraction of looking up every pair.
+        # With keys in reversed raster order, the biases of a query are a rectangle of the table.
+        # Copying rectangles takes a fraction of the time of looking up every pair.
         k, v = (t.unflatten(2, (rows, columns, size, size)).transpose(3, 4).flatten(2, 5).flip(2)
                 for t in (k, v))
         table = self.position_bias.table(places).view(-1, 2 * h - 1, 2 * w - 1)
@@ -136,13 +137,13 @@ class WindowBlock(nn.Module):
 
 
 class HierarchicalBlock(WindowBlock):
-    """Hierarchical attention (HAT) block: windows that speak to each other through carriers.
+    """Hierarchical attention (HAT) block: windows exchange information through carriers.
 
     The carriers attend over the whole image, then each window attends over its own tokens and
     carriers together.
 
     Args:
-        propagate: Whether the carriers are added to the cells that are nearest to them in the end.
+        propagate: Whether, in the end, each carrier is added to its nearest cells. Default False.
         Others: As :class:`WindowBlock`.
     """
 
@@ -179,7 +180,8 @@ class HierarchicalBlock(WindowBlock):
     def mix_carriers(self, carriers: Tensor, places: Places) -> Tensor:
         """(B, windows, ct * ct, C) -> the same: attention over the whole image, then MLP."""
         position = self.carrier_position(places, carriers.dtype)
-        # The sum first: of what was split off the last block's tokens, flatten would make a copy.
+        # The sum before flatten, which would copy carriers that are a split of the last block's
+        # tokens.
         x = (carriers + position.view(carriers.shape[1:])).flatten(1, 2)
         x = x + self.drop_path(self.carrier_layer_scale1(
             self.carrier_attn(self.carrier_norm1(x), places)))
@@ -191,7 +193,7 @@ class HierarchicalBlock(WindowBlock):
         super().fold(cells)
         self.carrier_position = Kept(self.carrier_position)
         self.carrier_attn.position_bias = Kept(self.carrier_attn.position_bias)
-        if not self.propagate:  # or it also scales what is propagated
+        if not self.propagate:  # else it also scales what is propagated
             self.carrier_layer_scale1 = fold_layer_scale(
                 self.carrier_attn.proj, self.carrier_layer_scale1)
         self.carrier_layer_scale2 = fold_layer_scale(

@@ -40,12 +40,12 @@ class CarrierInitialiser(nn.Module):
         """Averaging matrix (pooled, cells) of one axis: row j is 1 / kernel on its region, else 0.
 
         Region j starts at ``round(j * (cells - kernel) / (pooled - 1))``, so that a carrier stays
-        at its own window however long the axis is. A pooling of fixed stride, as in the authors'
+        at its own window, however long the axis is. A pooling of fixed stride, as in the authors'
         any-resolution code, drifts away from the windows.
 
         Args:
-            cells: Of the axis, whole windows.
-            like: Gives type and device.
+            cells: Number of cells of the axis, whole windows.
+            like: Tensor whose type and device the matrix gets.
         """
         pooled = cells // self.window_size * self.ct_size
         last = max(pooled - 1, 1)
@@ -57,5 +57,5 @@ class CarrierInitialiser(nn.Module):
 
     @staticmethod
     def quotient(numerator: Tensor, denominator: int) -> Tensor:
-        """Rounded down."""
+        """The quotient, rounded down."""
         return torch.div(numerator, denominator, rounding_mode='floor')

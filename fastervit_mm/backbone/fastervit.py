@@ -41,8 +41,8 @@ class FasterViT(BaseModule):
             blocks of all stages. Default the variant's ImageNet rate.
         frozen_stages: -1 freezes nothing; 0 the stem; n also the first n stages, each with the
             downsampling after it. Frozen parts are in evaluation mode and need no gradient.
-            The output norms stay trainable: no published file holds them, and frozen as they
-            begin they would do nothing. Default -1.
+            The output norms stay trainable: no published file holds them, and frozen at their
+            initial values they would have no effect. Default -1.
         norm_eval: Keep every BatchNorm on its running statistics in training. Default False.
         with_cp: Recompute each block in the backward pass (non-reentrant checkpointing): less
             memory, more time, the same numbers. Default False.
@@ -102,8 +102,8 @@ class FasterViT(BaseModule):
         self.with_cp = with_cp
 
         self.stem = Stem(in_channels, variant.stem_channels, variant.embed_dim)
-        # Rates grow over the blocks of all four stages, also where the last are not built: the
-        # blocks that are there keep the rates they were trained with.
+        # Rates grow over the blocks of all four stages, even if the last are not built, so that the
+        # built blocks keep the rates they were trained with.
         num_blocks = sum(variant.depths)
         rates = [variant.drop_path_rate * n / max(num_blocks - 1, 1) for n in range(num_blocks)]
         self.stages = nn.ModuleList()
@@ -147,7 +147,7 @@ class FasterViT(BaseModule):
             x = stage(x)
             if i in self.out_indices:
                 # mmcv's RoIAlign reads any map as (B, C, H, W) in memory; channels-last maps would
-                # stay so through an FPN, and detectors would see scrambled features.
+                # stay so through an FPN, and detectors would get scrambled features.
                 outs.append(self.out_norms[str(i)](x).clone(
                     memory_format=torch.contiguous_format))
         return tuple(outs)
@@ -158,23 +158,23 @@ class FasterViT(BaseModule):
         return isinstance(self.stem.norm1, nn.Identity)
 
     def switch_to_deploy(self) -> 'FasterViT':
-        """Make inference faster, in place; nothing undoes it. Returns self.
+        """Make inference faster, in place. It cannot be undone. Returns self.
 
         BatchNorms and layer scales are folded into the weights before them, the position terms of
-        windows become constants, those of carriers are kept for the last size of image, heads whose
+        windows become constants, those of carriers are kept for the last image size, heads whose
         width is no multiple of 8 are padded in their weights, and convolutions take the
-        channels-last layout. Outputs stay within 1e-4, relative. Load the weights first and cast
-        (``.bfloat16()``) afterwards. A detector or segmentor that holds this backbone goes on
-        working; training and loading a checkpoint do not.
+        channels-last layout. Outputs change by at most 1e-4, relative. Load the weights first and
+        cast (``.bfloat16()``) afterwards. A detector or segmentor that holds this backbone still
+        works; training and loading a checkpoint do not.
 
         OpenMMLab's name for this; timm's ``reparameterize_model`` calls it too.
 
         Raises:
-            RuntimeError: In training mode, where running statistics are not what is computed with.
+            RuntimeError: In training mode, which does not use the running statistics.
         """
         if self.training:
-            raise RuntimeError('switch_to_deploy() in training mode: running statistics would be '
-                               'folded in that training does not use; call eval() first')
+            raise RuntimeError('switch_to_deploy() in training mode: it would fold running '
+                               'statistics, which training does not use; call eval() first')
         for module in [m for m in self.modules() if m is not self]:
             if hasattr(module, 'switch_to_deploy'):
                 module.switch_to_deploy()
@@ -229,7 +229,7 @@ def _checked_out_indices(out_indices: Sequence[int]) -> Tuple[int, ...]:
 def _checked_init_cfg(init_cfg) -> list:
     """mmengine's initialisers, with ours in place of its ``Pretrained``.
 
-    mmengine's loads with ``strict=False`` and says nothing in the end about what stayed random.
+    mmengine's loads with ``strict=False`` and does not report what stayed random.
     The initialiser is found by name, registered by :mod:`fastervit_mm.weights`.
     """
     given = [init_cfg] if isinstance(init_cfg, dict) else list(init_cfg or [])

@@ -33,7 +33,7 @@ def pad_heads(qkv: nn.Linear, proj: nn.Linear, num_heads: int, padding: int) -> 
         qkv: (C, 3 C), made (C, 3 C') with C' = C + num_heads * padding.
         proj: (C, C), made (C', C).
         num_heads: Attention heads.
-        padding: What is added to the width of each.
+        padding: Number of zeros that are added to the width of each head.
     """
     def rows(tensor, groups):
         heads = tensor.unflatten(0, (groups, -1))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .windows import Grid
 
 _DENSE_TOKENS = 1024  # with more, the bias of all pairs would be the largest tensor of the network
-_ALIGNMENT = 8  # of a row of attention bias, in elements: the fused kernels of GPUs want it
+_ALIGNMENT = 8  # of a row of attention bias, in elements: fused GPU kernels need it
 
 
 class Places(NamedTuple):
@@ -24,16 +24,16 @@ class Places(NamedTuple):
     Attributes:
         windows: Rows and columns of windows.
         size: Tokens along one side of a window.
-        num_prefix: Tokens before all others that have no place: carriers that ride along.
-        symbolic: Whether the windows' number is a symbol of a graph for all sizes.
+        num_prefix: Number of tokens without a place, before all others: the carriers of a window.
+        symbolic: Whether the number of windows is a symbol of a graph for all sizes.
         coordinates: (N, 2), row and column of each token, -1 to 1 about the middle of the grid:
             index ``i`` of ``n`` becomes ``(i - n // 2) / (n // 2)``. None until :meth:`filled`,
-            as the two below.
+            as are the two below.
         offsets: (M, 2), every offset between two tokens, rows before columns, M = (2h - 1)(2w - 1)
             on a grid of h x w: ``d`` along an axis of ``n`` becomes ``t = 8 d / (n - 1)``, then
             ``sign(t) log2(1 + |t|) / 3`` (Swin V2, eq. 4).
-        pairs: (P + N, at least P + N), the number in ``offsets`` of each query and key, and M where
-            one of them has no place. None where the places are not dense.
+        pairs: (P + N, at least P + N), the index in ``offsets`` of each query and key, or M if one
+            of them has no place. None if the places are not dense.
     """
     windows: Grid
     size: int
@@ -52,13 +52,14 @@ class Places(NamedTuple):
     def is_dense(self) -> bool:
         """Whether the bias of all pairs of tokens is made at once.
 
-        Not beyond 1024 tokens; in a graph for all sizes always, which holds no loop over them.
+        True for at most 1024 tokens, for tokens with a prefix, and in a graph for all sizes, which
+        cannot hold a loop over tokens.
         """
         return (self.symbolic or self.num_prefix > 0
                 or self.grid[0] * self.grid[1] <= _DENSE_TOKENS)
 
     def filled(self, device: torch.device) -> 'Places':
-        """The same with its tensors."""
+        """The same places with their tensors."""
         h, w = self.grid
         row, column = (torch.arange(n, device=device) for n in (h, w))
         coordinates = self._in_window_order(
@@ -75,10 +76,10 @@ class Places(NamedTuple):
         return Places(*self[:4], coordinates, offsets, pairs)
 
     def pairs_of(self, queries: Union[slice, Tensor], device: torch.device) -> Tensor:
-        """(Q, N): the number in ``offsets`` of some queries, each with every key that has a place.
+        """(Q, N): the index in ``offsets`` of some queries, each with every key that has a place.
 
         Args:
-            queries: Which, counted without ``num_prefix``.
+            queries: Indices of the queries, counted without ``num_prefix``.
             device: Where to compute.
         """
         h, w = self.grid
@@ -88,7 +89,7 @@ class Places(NamedTuple):
                 + (column[queries, None] - column + (w - 1)))
 
     def _in_window_order(self, row: Tensor, column: Tensor) -> Tensor:
-        """(h,), (w,) -> (N, 2), what belongs to each token's row and column."""
+        """(h,), (w,) -> (N, 2), the values of each token's row and column."""
         shape = (*self.windows, self.size, self.size)
         row = row.view(shape[0], 1, self.size, 1).expand(shape)
         column = column.view(1, shape[1], 1, self.size).expand(shape)
@@ -113,7 +114,7 @@ class PositionTerm(nn.Module):
         self.mlp = Mlp(2, hidden_features, out_features, act_layer=nn.ReLU, bias=(True, False))
 
     def features(self, pairs: Tensor) -> Tensor:
-        """(N, 2) -> (N, out_features), in float32 whatever the weights are.
+        """(N, 2) -> (N, out_features), at least in float32 whatever the weights are.
 
         In 16 bits neighbouring cells of a large grid would share a coordinate.
         """
@@ -151,8 +152,8 @@ class RelativePositionBias(PositionTerm):
     def forward(self, places: Places, dtype: torch.dtype) -> Tensor:
         """N tokens -> (num_heads, N, at least N), those without a place included.
 
-        Their rows and columns are 0: a carrier that rides along has no offset to a cell. What is
-        more than N columns aligns rows in memory; the reader cuts it off.
+        Rows and columns of tokens without a place are 0: a window's carriers have no offset to its
+        cells. Columns beyond N align the rows in memory; the caller cuts them off.
         """
         table = F.pad(self.table(places), (0, 1))  # 0 for pairs without an offset
         # On a CPU twice as fast as table[:, pairs].
@@ -165,7 +166,7 @@ class RelativePositionBias(PositionTerm):
 
 
 class Constant(nn.Module):
-    """A term that was computed once and for all: what deployment puts in the place of a term.
+    """A position term computed once, which replaces the term in a deployed network.
 
     Args:
         value: The term.
@@ -181,14 +182,14 @@ class Constant(nn.Module):
 
 
 class Kept(nn.Module):
-    """A term of a deployed network that follows the image, kept for the last size of image.
+    """A deployed network's term that depends on the image size, kept for the last size.
 
     Weights of a deployed network do not change, so a term depends on places, type and device
-    alone. One is kept: memory does not grow with the number of sizes seen. With places that are
-    filled, as in a compiled graph, the term is computed and not kept.
+    alone. Only the last one is kept, so memory does not grow with the number of sizes. With places
+    that are filled, as in a compiled graph, the term is computed and not kept.
 
     Args:
-        term: What computes it.
+        term: The term, which computes it.
     """
 
     def __init__(self, term: PositionTerm):
@@ -202,7 +203,7 @@ class Kept(nn.Module):
         device = self.term.mlp.fc1.weight.device
         key = (places, dtype, device)
         if self._kept is None or self._kept[0] != key:
-            # An ordinary tensor, also where the first call is in inference mode.
+            # An ordinary tensor, even if the first call is in inference mode.
             with torch.inference_mode(False), torch.no_grad():
                 self._kept = (key, self.term(places.filled(device), dtype))
         return self._kept[1]

@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 def run(block: nn.Module, with_cp: bool, *args):
-    """The block's output, its activations recomputed in the backward pass where asked for."""
+    """The block's output, its activations recomputed in the backward pass if ``with_cp``."""
     if not (with_cp and torch.is_grad_enabled()):
         return block(*args)
     return checkpoint(block, *args, use_reentrant=False, context_fn=_once_only_statistics(block))
@@ -27,7 +27,7 @@ def _once_only_statistics(block: nn.Module) -> Callable:
     def recomputing():
         saved = [(m.momentum, m.num_batches_tracked) for m in norms]
         for m in norms:
-            # With momentum 0 an update is the identity; the counter is a stand-in.
+            # With momentum 0 an update is the identity; the counter is a copy.
             m.momentum, m.num_batches_tracked = 0.0, m.num_batches_tracked.clone()
         try:
             yield

@@ -101,7 +101,7 @@ class ConvStage(nn.Module):
 
 
 class TransformerStage(nn.Module):
-    """Pads to whole windows, partitions, runs the blocks, puts together and crops.
+    """Pads to whole windows, partitions, runs the blocks, unpartitions and crops.
 
     Args:
         dim: Channels.
@@ -144,7 +144,7 @@ class TransformerStage(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
         map_size = x.shape[2:]
-        # In a graph for images of all sizes nothing may depend on what the sizes are.
+        # In a graph for images of all sizes no branch may depend on a size.
         symbolic = torch.compiler.is_compiling()
         x = windows.pad(x, self.window_size, symbolic)
         tokens, grid = windows.partition(x, self.window_size)  # (B, windows, k * k, C)
@@ -163,7 +163,7 @@ class TransformerStage(nn.Module):
         return windows.unpartition(tokens, grid, self.window_size, map_size, symbolic)
 
     def switch_to_deploy(self) -> None:
-        """Fix position terms and fold what can be folded, in every block."""
+        """In every block, fix the position terms and fold what can be folded into weights."""
         if not self.deployed:
             for block in self.blocks:
                 block.fold(self.cells)

@@ -14,9 +14,9 @@ def pad(x: Tensor, size: int, symbolic: bool = False) -> Tensor:
     Args:
         x: (B, C, H, W).
         size: Side of a window, in cells.
-        symbolic: Whether H and W are symbols of a graph for all sizes. How much is added may not
-            decide anything then, or sizes that need no padding would be another graph: as much as
-            can be needed is added, and the surplus cut off. Default False.
+        symbolic: Whether H and W are symbols of a graph for all sizes. No branch
+            may depend on the padding then, or sizes without padding would need another graph. So
+            the most that can be needed is added, and the surplus cut off. Default False.
 
     Returns:
         (B, C, H', W'), the next multiples of ``size``.
@@ -44,7 +44,7 @@ def partition(x: Tensor, size: int) -> Tuple[Tensor, Grid]:
     rows, columns = H // size, W // size
     x = x.permute(0, 2, 3, 1).unflatten(2, (columns, size)).unflatten(1, (rows, size))
     x = x.transpose(2, 3)
-    # A clone: a reshape would ask the symbolic sizes of a graph whether it has to copy.
+    # A clone: a reshape would check the symbolic sizes of a graph, to see whether it has to copy.
     x = x.clone(memory_format=torch.contiguous_format)
     return x.view(B, rows * columns, size * size, C), (rows, columns)
 
@@ -76,8 +76,8 @@ def unpartition(x: Tensor, windows: Grid, size: int, map_size: Grid,
 def _dense(x: Tensor, height: int, width: int) -> Tensor:
     """(B, H, W, C) -> (B, height, width, C), the first rows and columns, copied.
 
-    The view says the sizes as they are meant: those of a slice are a minimum of symbols, from which
-    on every question to a graph would take long.
+    The view states the sizes directly. Those of a slice are a minimum of symbols, which would slow
+    down every later check of sizes in a graph.
     """
     x = x[:, :height, :width].clone(memory_format=torch.contiguous_format)
     return x.view(x.shape[0], height, width, x.shape[3])
