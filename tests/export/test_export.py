@@ -271,7 +271,7 @@ def test_int8_stays_near_and_is_not_the_same(int8_file, folder, cfg, segmentor):
             assert 1e-4 < error < 0.15
 
 
-def test_calibration_sees_pictures_as_the_network_does(folder, cfg, segmentor, tmp_path):
+def test_calibration_sees_pictures_as_the_network_does(cfg, segmentor, tmp_path):
     Image.fromarray(np.full((48, 64, 3), (10, 100, 200), np.uint8)).save(tmp_path / 'flat.png')
     image, = calibration_images(cfg, segmentor, str(tmp_path))
     assert image.shape == (1, 3, 48, 64)
@@ -281,8 +281,9 @@ def test_calibration_sees_pictures_as_the_network_does(folder, cfg, segmentor, t
     (tmp_path / 'torn.png').write_bytes(b'no picture')
     with pytest.raises(export.ExportError, match='torn.png'):
         list(calibration_images(cfg, segmentor, str(tmp_path)))
+    (tmp_path / 'empty').mkdir()
     with pytest.raises(export.ExportError, match='holds no image'):
-        calibration_images(cfg, segmentor, str(folder / 'run'))
+        calibration_images(cfg, segmentor, str(tmp_path / 'empty'))
 
 
 def test_a_classifier_carries_the_normalisation_beside_its_model(tmp_path, monkeypatch, capsys):
