@@ -10,7 +10,7 @@ CONFIG := configs/mmdet/cascade_fvit_shapes.py
 SEG_DEMO := work_dirs/demo-seg
 SEG_CONFIG := configs/mmseg/upernet_fvit_shapes.py
 
-.PHONY: help env demo demo-seg bench docs test lint clean distclean
+.PHONY: help env demo demo-seg bench docs test test-demos lint clean distclean
 
 help:
 	@echo 'make demo   train a small Cascade Mask R-CNN on generated shapes, evaluate, draw;'
@@ -19,6 +19,7 @@ help:
 	@echo 'make bench  speed beside other backbones, in two minutes'
 	@echo 'make docs   the documentation as a site, in work_dirs/site'
 	@echo 'make test   the whole test suite, about 20 minutes on two idle cores'
+	@echo 'make test-demos   the tests of both demos with their whole training; make test shortens it'
 	@echo 'make lint   ruff'
 	@echo 'make env    the environment alone, .venv; 6 to 11 minutes the first time'
 	@echo 'make clean  what runs left behind (keeps .venv); make distclean takes .venv too'
@@ -48,6 +49,10 @@ docs: env
 test: env
 	$(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
 	--durations=15 $(TESTS)
+
+test-demos: env
+	FASTERVIT_MM_FULL_DEMOS=1 $(RUN) -m pytest -n 2 --dist loadfile \
+	tests/end_to_end/test_demo.py tests/end_to_end/test_demo_seg.py
 
 lint: env
 	$(RUN) -m ruff check .

@@ -1,5 +1,9 @@
-"""`make demo`: from nothing to a detector that works, on held-out pictures."""
+"""`make demo`: from nothing to a detector that works, on held-out pictures.
+
+Two fifths of its training, unless FASTERVIT_MM_FULL_DEMOS is set (`make test-demos`).
+"""
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -14,13 +18,22 @@ from tests.conftest import REPO
 from tests.docs.pages import fences, tool_call
 
 CONFIG = REPO / 'configs/mmdet/cascade_fvit_shapes.py'
+FULL = bool(os.environ.get('FASTERVIT_MM_FULL_DEMOS'))
+SHORT = f"""
+_base_ = '{CONFIG}'
+train_dataloader = dict(dataset=dict(indices=480))  # of 1200
+"""
 
 
 @pytest.fixture(scope='module')
 def demo(tmp_path_factory):
     folder = tmp_path_factory.mktemp('demo')
+    config = CONFIG
+    if not FULL:
+        config = folder / CONFIG.name
+        config.write_text(SHORT)
     done = subprocess.run(
-        [sys.executable, '-W', 'ignore', str(REPO / 'tools/demo.py'), str(CONFIG), '--work-dir',
+        [sys.executable, '-W', 'ignore', str(REPO / 'tools/demo.py'), str(config), '--work-dir',
          'work_dirs/demo'], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     return folder, done.stdout
@@ -29,8 +42,8 @@ def demo(tmp_path_factory):
 @pytest.mark.slow
 def test_it_learns_for_real(demo):
     facts = json.loads((demo[0] / 'work_dirs/demo/demo.json').read_text())
-    assert facts['metrics']['coco/bbox_mAP'] >= 0.80
-    assert facts['metrics']['coco/segm_mAP'] >= 0.80
+    assert facts['metrics']['coco/bbox_mAP'] >= (0.80 if FULL else 0.5)
+    assert facts['metrics']['coco/segm_mAP'] >= (0.80 if FULL else 0.5)
 
 
 @pytest.mark.slow
@@ -66,7 +79,8 @@ def test_it_leaves_pictures_and_says_where(demo):
 @pytest.mark.slow
 def test_the_page_shows_what_it_learned(demo, tmp_path):
     """tools/demo_app.py in a browser: upload, wait, see the right names, boxes and attention."""
-    browsing.check_that_the_page_shows_what_the_detector_learned(demo[0], tmp_path)
+    browsing.check_that_the_page_shows_what_the_detector_learned(
+        demo[0], tmp_path, 0.75 if FULL else 0.5)
 
 
 @pytest.mark.slow

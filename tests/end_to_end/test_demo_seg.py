@@ -1,5 +1,9 @@
-"""`make demo-seg`: from nothing to a segmentor that works, on held-out pictures."""
+"""`make demo-seg`: from nothing to a segmentor that works, on held-out pictures.
+
+Half of its training, unless FASTERVIT_MM_FULL_DEMOS is set (`make test-demos`).
+"""
 import json
+import os
 import re
 import subprocess
 import sys
@@ -13,13 +17,27 @@ from fastervit_mm.engine.curves import read_run
 from tests.conftest import REPO
 
 CONFIG = REPO / 'configs/mmseg/upernet_fvit_shapes.py'
+FULL = bool(os.environ.get('FASTERVIT_MM_FULL_DEMOS'))
+SHORT = f"""
+_base_ = '{CONFIG}'
+train_cfg = dict(max_iters=900, val_interval=300)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
+    dict(type='PolyLR', power=1.0, eta_min=0.0, by_epoch=False, begin=50, end=900),
+]
+default_hooks = dict(checkpoint=dict(interval=900))
+"""
 
 
 @pytest.fixture(scope='module')
 def demo(tmp_path_factory):
     folder = tmp_path_factory.mktemp('demo_seg')
+    config = CONFIG
+    if not FULL:
+        config = folder / CONFIG.name
+        config.write_text(SHORT)
     done = subprocess.run(
-        [sys.executable, '-W', 'ignore', str(REPO / 'tools/demo.py'), str(CONFIG), '--work-dir',
+        [sys.executable, '-W', 'ignore', str(REPO / 'tools/demo.py'), str(config), '--work-dir',
          'work_dirs/demo-seg'], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     return folder / 'work_dirs/demo-seg', done.stdout
@@ -29,7 +47,7 @@ def demo(tmp_path_factory):
 def test_it_learns_for_real(demo):
     folder, _ = demo
     metrics = json.loads((folder / 'demo.json').read_text())['metrics']
-    assert metrics['mIoU'] >= 80
+    assert metrics['mIoU'] >= (80 if FULL else 55)
     # The same figure from the label maps themselves, by another way than mmseg's.
     maps = sorted((folder / 'label_maps').iterdir())
     assert len(maps) == 120
