@@ -21,7 +21,7 @@ FILES = {f.title: f.text for f in BLOCKS['python']}
 COMMANDS = [c for f in BLOCKS['bash'] for c in f.commands]
 SCALES = '[(120,333),(160,333)]'
 SIZES = {
-    **{f'model.train_cfg.rcnn.{stage}.sampler.num': 16 for stage in range(3)},
+    **{f'model.train_cfg.rcnn.{stage}.sampler.num': 8 for stage in range(3)},
     'model.train_cfg.rpn_proposal.max_per_img': 50,
     'model.test_cfg.rpn.max_per_img': 20,
     'model.test_cfg.rcnn.score_thr': 0.0,

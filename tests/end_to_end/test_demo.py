@@ -1,6 +1,6 @@
 """`make demo`: from nothing to a detector that works, on held-out pictures.
 
-Two fifths of its training, unless FASTERVIT_MM_FULL_DEMOS is set (`make test-demos`).
+Three tenths of its training, unless FASTERVIT_MM_FULL_DEMOS is set (`make test-demos`).
 """
 import json
 import os
@@ -21,7 +21,7 @@ CONFIG = REPO / 'configs/mmdet/cascade_fvit_shapes.py'
 FULL = bool(os.environ.get('FASTERVIT_MM_FULL_DEMOS'))
 SHORT = f"""
 _base_ = '{CONFIG}'
-train_dataloader = dict(dataset=dict(indices=480))  # of 1200
+train_dataloader = dict(dataset=dict(indices=360))  # of 1200
 """
 
 
@@ -42,8 +42,8 @@ def demo(tmp_path_factory):
 @pytest.mark.slow
 def test_it_learns_for_real(demo):
     facts = json.loads((demo[0] / 'work_dirs/demo/demo.json').read_text())
-    assert facts['metrics']['coco/bbox_mAP'] >= (0.80 if FULL else 0.5)
-    assert facts['metrics']['coco/segm_mAP'] >= (0.80 if FULL else 0.5)
+    assert facts['metrics']['coco/bbox_mAP'] >= (0.80 if FULL else 0.4)
+    assert facts['metrics']['coco/segm_mAP'] >= (0.80 if FULL else 0.4)
 
 
 @pytest.mark.slow
@@ -80,7 +80,7 @@ def test_it_leaves_pictures_and_says_where(demo):
 def test_the_page_shows_what_it_learned(demo, tmp_path):
     """tools/demo_app.py in a browser: upload, wait, see the right names, boxes and attention."""
     browsing.check_that_the_page_shows_what_the_detector_learned(
-        demo[0], tmp_path, 0.75 if FULL else 0.4)
+        demo[0], tmp_path, 0.75 if FULL else 0.3)
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
 """`make demo-seg`: from nothing to a segmentor that works, on held-out pictures.
 
-Half of its training, unless FASTERVIT_MM_FULL_DEMOS is set (`make test-demos`).
+Two fifths of its training, unless FASTERVIT_MM_FULL_DEMOS is set (`make test-demos`).
 """
 import json
 import os
@@ -20,12 +20,12 @@ CONFIG = REPO / 'configs/mmseg/upernet_fvit_shapes.py'
 FULL = bool(os.environ.get('FASTERVIT_MM_FULL_DEMOS'))
 SHORT = f"""
 _base_ = '{CONFIG}'
-train_cfg = dict(max_iters=900, val_interval=300)
+train_cfg = dict(max_iters=720, val_interval=360)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(type='PolyLR', power=1.0, eta_min=0.0, by_epoch=False, begin=50, end=900),
+    dict(type='PolyLR', power=1.0, eta_min=0.0, by_epoch=False, begin=50, end=720),
 ]
-default_hooks = dict(checkpoint=dict(interval=900))
+default_hooks = dict(checkpoint=dict(interval=720))
 """
 
 
@@ -47,7 +47,7 @@ def demo(tmp_path_factory):
 def test_it_learns_for_real(demo):
     folder, _ = demo
     metrics = json.loads((folder / 'demo.json').read_text())['metrics']
-    assert metrics['mIoU'] >= (80 if FULL else 55)
+    assert metrics['mIoU'] >= (80 if FULL else 40)
     # The same figure from the label maps themselves, by another way than mmseg's.
     maps = sorted((folder / 'label_maps').iterdir())
     assert len(maps) == 120
