@@ -30,6 +30,7 @@ def run_demo(config: str, work_dir: str) -> Dict[str, float]:
     """
     console = Console()
     folder = Path(work_dir)
+    cfg = launch.load_config(config, work_dir=str(folder))
     if (folder / 'demo.json').is_file():  # only a folder of an earlier demo is removed
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -37,7 +38,6 @@ def run_demo(config: str, work_dir: str) -> Dict[str, float]:
 
     console.rule(f'1/3  Training {Path(config).stem} from scratch: 5 to 11 minutes on two cores')
     started = time.perf_counter()
-    cfg = launch.load_config(config, work_dir=str(folder))
     cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='EstimateHook')]
     runner = launch.train(cfg)
     training = time.perf_counter() - started

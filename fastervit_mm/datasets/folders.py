@@ -1,0 +1,101 @@
+"""What is in a folder of somebody's own data: images by name, and the split that a name means."""
+import os
+import re
+import zlib
+from collections import Counter
+from pathlib import Path
+from typing import Dict, Iterable, List, Optional, Sequence, Tuple
+
+SPLITS = ('train', 'val', 'test')
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm')
+_WORDS = dict(train='train', training='train', val='val', valid='val', validation='val',
+              dev='val', test='test', testing='test')
+
+
+class DataError(ValueError):
+    """Data in which nothing to train on was found; the message says what was looked for."""
+
+
+def files_in(folder: Path, suffixes: Sequence[str]) -> List[Path]:
+    """All files below a folder with one of the suffixes, sorted; hidden folders are left out."""
+    found = []
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(f for f in folders if not f.startswith('.'))
+        found += [Path(place, n) for n in sorted(names)
+                  if n.lower().endswith(tuple(suffixes)) and not n.startswith('.')]
+    return found
+
+
+def split_of(path: Path, root: Path) -> Optional[str]:
+    """The split that a path names, such as ``annotations/instances_train2017.json``.
+
+    The file's own name counts before those of the folders, and an inner folder before an outer one.
+
+    Args:
+        path: A file or folder.
+        root: The folder from which on names count.
+
+    Returns:
+        ``'train'``, ``'val'`` or ``'test'``; None if no part of the path names one.
+    """
+    for part in reversed(path.relative_to(root).parts):
+        words = re.findall('[a-z]+', part.partition('.')[0].lower())
+        splits = {_WORDS[word] for word in words if word in _WORDS}
+        if len(splits) == 1:
+            return splits.pop()
+    return None
+
+
+def share_out(names: Iterable[str], into: Dict[str, float]) -> Dict[str, List[str]]:
+    """Divide names among splits, the same way on every machine and each time.
+
+    Args:
+        names: Such as file names; each is put in its place by its checksum, in order, so that the
+            shares are exact.
+        into: The share of each split; together 1.
+
+    Returns:
+        The names of each split, in their given order.
+    """
+    names = list(names)
+    order = sorted(names, key=lambda name: (zlib.crc32(name.encode()), name))
+    place, end, total = {}, 0, 0.
+    for split, share in into.items():
+        begin, total = end, total + share
+        end = round(total * len(order))
+        place.update((name, split) for name in order[begin:end])
+    return {split: [n for n in names if place[n] == split] for split in into}
+
+
+def image_folder(names: Sequence[str], images: Sequence[Path], split: Optional[str], root: Path
+                 ) -> Tuple[Path, int]:
+    """The folder to which an annotation file's names of images are relative.
+
+    Args:
+        names: The names, which may contain folders.
+        images: All images below ``root``.
+        split: Of two folders with the same images, the one that names this split is taken.
+        root: The data's folder.
+
+    Returns:
+        The folder, and how many of the names are missing there.
+
+    Raises:
+        DataError: If no image has any of the names.
+    """
+    by_name: Dict[str, List[Path]] = {}
+    for image in images:
+        by_name.setdefault(image.name, []).append(image)
+    votes = Counter()
+    for name in names:
+        for image in by_name.get(Path(name).name, ()):
+            parts = Path(name).parts
+            if image.parts[-len(parts):] == parts:
+                votes[Path(*image.parts[:-len(parts)])] += 1
+    if not votes:
+        raise DataError(f'{root}: none of the {len(names)} annotated images is there, such as '
+                        f'{names[0]!r}' if names else f'{root}: no image is annotated')
+    most = max(votes.values())
+    best = [folder for folder, count in votes.items() if count == most]
+    best.sort(key=lambda folder: (split_of(folder, root) != split, len(folder.parts), folder))
+    return best[0], len(names) - most

@@ -1,0 +1,180 @@
+"""A first config for somebody's own data, with sizes and schedule chosen from the data."""
+import os
+import shlex
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import List, Optional, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from ..datasets.boxes import BoxData, find_boxes
+from ..datasets.checking import (
+    Problem,
+    check_annotations,
+    check_label_maps,
+    images_in_both,
+    print_problems,
+    reading,
+)
+from ..datasets.folders import SPLITS
+from ..datasets.label_maps import VOID, MapData, find_label_maps
+from .det import det_config
+from .lines import SMALL
+from .seg import seg_config
+
+_SHOWN = 30  # rows of a table of classes
+
+
+@dataclass
+class Report:
+    """What was found and decided.
+
+    Attributes:
+        task: ``'det'`` or ``'seg'``.
+        out: The config.
+        table: The classes, by split.
+        decisions: What was decided, one sentence each.
+        problems: What is wrong with the data, and notes, as (kind, where).
+    """
+    task: str
+    out: Path
+    table: Table
+    decisions: List[str]
+    problems: List[Problem]
+
+    def show(self, console: Console, tools: Path) -> bool:
+        """Print it, with the commands that follow.
+
+        Args:
+            console: Where to.
+            tools: The folder of this package's tools, for the commands.
+
+        Returns:
+            Whether the data are without problems; notes are none.
+        """
+        console.print(self.table)
+        sound = print_problems(self.problems, console)
+        for decision in self.decisions:
+            console.print(f'- {decision}', highlight=False, soft_wrap=True)
+        console.print(f'\n[bold]{self.out}[/bold] is written; read its comments, then:',
+                      highlight=False, soft_wrap=True)
+        for command in self._commands(tools):
+            console.print(f'  {command}', highlight=False, soft_wrap=True, markup=False)
+        if not sound:
+            console.print('[red]Correct the problems above first: training may stop at them.[/red]')
+        return sound
+
+    def _commands(self, tools: Path) -> List[str]:
+        config, work_dir = shlex.quote(str(self.out)), f'work_dirs/{shlex.quote(self.out.stem)}'
+        best = 'best_coco_bbox_mAP_epoch_*' if self.task == 'det' else 'best_mIoU_iter_*'
+        place = os.path.relpath(tools)
+        tools = shlex.quote(str(tools) if place.startswith('..') else place)
+        return [f'python {tools}/browse_dataset.py {config} --out {work_dir}/fed',
+                f'python {tools}/train.py {config}',
+                f'python {tools}/test.py {config} {work_dir}/{best}.pth --show-dir '
+                f'{work_dir}/shown']
+
+
+def new_config(task: str, data: Path, out: Path, classes: Sequence[str] = (), arch: str = SMALL,
+               boxes_only: bool = False, ann_files: Sequence[Path] = (), void: int = VOID,
+               force: bool = False, console: Optional[Console] = None) -> Report:
+    """Look at a folder of data, check it and write a config that trains on it.
+
+    Args:
+        task: ``'det'`` or ``'seg'``.
+        data: Folder of images and annotations; nothing in it is changed.
+        out: The config to write. What else has to be written goes to ``<its name>_data/`` beside
+            it.
+        classes, arch, boxes_only: As in :func:`fastervit_mm.new_config.det.det_config`.
+        ann_files: As in :func:`fastervit_mm.datasets.boxes.find_boxes`.
+        void: As in :func:`fastervit_mm.new_config.seg.seg_config`.
+        force: Replace a config that exists. Default False.
+        console: Where progress is shown. Default the terminal.
+
+    Raises:
+        DataError: For data from which no config can be made.
+        FileExistsError: For a config that exists.
+        ValueError: For another argument that is wrong.
+    """
+    if out.suffix != '.py':
+        raise ValueError(f'out={str(out)!r}: a config is a Python file; give a name that ends in '
+                         '.py')
+    if out.exists() and not force:
+        raise FileExistsError(f'out={str(out)!r}: exists already; --force replaces it')
+    console = console or Console()
+    data = Path(os.path.abspath(data))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if task == 'det':
+        boxes = find_boxes(data, ann_files)
+        text, decisions = det_config(boxes, data, out.absolute(), classes, arch, boxes_only)
+        table = _table_of_boxes(boxes, data)
+    else:
+        maps = find_label_maps(data)
+        text, decisions = seg_config(maps, data, out.absolute(), classes, arch, void)
+        table = _table_of_maps(maps, data)
+    out.write_text(text)
+    with reading(console) as run:
+        problems = _check_boxes(boxes, run) if task == 'det' else _check_maps(maps, void, run)
+    return Report(task, out, table, decisions, problems)
+
+
+def _check_boxes(data: BoxData, run) -> List[Problem]:
+    problems, files = [], []
+    for split in data.splits.values():
+        checked = check_annotations(split.ann_file, split.images, run)
+        problems += checked.problems
+        files.append(checked.files)
+    for i, first in enumerate(files):
+        for second in files[i + 1:]:
+            problems += images_in_both(first, second, run)
+    # A validation split taken from the training images leaves the others unlisted, in their folder.
+    shared = len({split.images for split in data.splits.values()}) < len(data.splits)
+    return [p for p in problems if not (shared and p[0] == 'not annotated')]
+
+
+def _check_maps(data: MapData, void: int, run) -> List[Problem]:
+    problems = []
+    listed = any(split.stems is not None for split in data.splits.values())
+    places = dict.fromkeys((split.maps, split.images) for split in data.splits.values())
+    for maps, images in places:
+        problems += check_label_maps(
+            maps, images, void=VOID, img_suffix=data.img_suffix, map_suffix=data.seg_map_suffix,
+            reduce_zero_label=void == 0, run=run).problems
+    # Images that no list names are not read.
+    return [p for p in problems if not (listed and p[0] == 'image without a label map')]
+
+
+def _table_of_boxes(data: BoxData, root: Path) -> Table:
+    splits = [s for s in SPLITS if s in data.splits]
+    table = Table(title=f'{data.form} data in {root}', title_justify='left')
+    table.add_column('')
+    for split in splits:
+        table.add_column(split, justify='right')
+    table.add_row('images', *(str(len(data.splits[s].content['images'])) for s in splits),
+                  end_section=True)
+    counts = {s: Counter(name for name, *_ in data.objects(s)) for s in splits}
+    names = [n for n in data.categories if any(counts[s][n] for s in splits)]
+    for name in names[:_SHOWN]:
+        table.add_row(name, *(str(counts[s][name]) for s in splits))
+    if len(names) > _SHOWN:
+        table.add_row(f'and {len(names) - _SHOWN} more',
+                      *(str(sum(counts[s][n] for n in names[_SHOWN:])) for s in splits))
+    return table
+
+
+def _table_of_maps(data: MapData, root: Path) -> Table:
+    table = Table(title=f'Label maps in {root}', title_justify='left')
+    table.add_column('')
+    splits = [s for s in SPLITS if s in data.splits]
+    for split in splits:
+        table.add_column(split, justify='right')
+    table.add_row('images', *(str(len(data.pairs(s))) for s in splits), end_section=True)
+    total = sum(data.pixels.values())
+    labels = sorted(data.pixels)
+    for label in labels[:_SHOWN]:
+        table.add_row(f'label {label}', f'{100 * data.pixels[label] / total:.2f} %')
+    if len(labels) > _SHOWN:
+        table.add_row(f'and {len(labels) - _SHOWN} more')
+    return table

@@ -1,0 +1,257 @@
+"""A config for a detector on one's own data."""
+import json
+import math
+import os
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Dict, List, Sequence, Tuple
+
+import numpy as np
+
+from ..datasets.boxes import BoxData
+from ..datasets.folders import SPLITS, DataError
+from .lines import SMALL, Lines, add_schedule, base_config, check_arch, count, few, inside, names_of
+
+_KEPT = 100  # detections of an image that the bases keep
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """What suits a network: pixels of the smallest objects, longer sides, batch, iterations."""
+    wanted: int
+    sides: Tuple[int, int]
+    multiple: int
+    batch: int
+    iterations: int
+
+
+# Small: as far as some tens of minutes on two cores go. Published: the sides of the COCO recipe.
+_SMALL = _Recipe(20, (256, 640), 32, 4, 2600)
+_PUBLISHED = _Recipe(24, (640, 1333), 8, 2, 12000)
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """What was chosen from the data.
+
+    Attributes:
+        usual: The most frequent (width, height) of training images.
+        side: The longer side of an image in training, in pixels.
+        smallest: The class of the smallest objects.
+        tenth: The side, in pixels after resizing, that a tenth of its objects is smaller than.
+        anchors: Scale of the anchors; the smallest have 4 times as many pixels a side.
+        busiest: The most objects in one image.
+        steps: Iterations of an epoch.
+    """
+    classes: List[str]
+    masks: bool
+    images: int
+    objects: int
+    usual: Tuple[int, int]
+    side: int
+    smallest: str
+    tenth: float
+    anchors: int
+    busiest: int
+    batch: int
+    steps: int
+    epochs: int
+
+    @property
+    def interval(self) -> int:
+        """Epochs between two validations."""
+        return max(1, self.epochs // 8)
+
+
+def det_config(data: BoxData, root: Path, out: Path, classes: Sequence[str] = (),
+               arch: str = SMALL, boxes_only: bool = False) -> Tuple[str, List[str]]:
+    """A config for a detector on one's own data.
+
+    Annotations that no COCO file holds yet (VOC, YOLO, a validation split taken from the training
+    images) are written to ``<OUT's name>_data/`` beside the config.
+
+    Args:
+        data: From :func:`fastervit_mm.datasets.boxes.find_boxes`.
+        root: The data's folder.
+        out: The config's file.
+        classes: Categories to detect. Default all that have an object.
+        arch: ``'small'``, trained from scratch, or a published variant such as ``'0'``, which
+            starts from its ImageNet weights.
+        boxes_only: Leave masks out, though the data have some.
+
+    Returns:
+        The config's text, and what was decided, one sentence each.
+
+    Raises:
+        DataError: For a class that the data lack, or data without an object.
+        ValueError: For an unknown ``arch``.
+    """
+    check_arch(arch)
+    said = list(data.notes)
+    names = _choose_classes(data, root, classes, said)
+    masks = data.has_masks and not boxes_only
+    if not data.has_masks and not boxes_only:
+        some = any(a.get('segmentation') for s in data.splits.values()
+                   for a in s.content['annotations'])
+        said.append(f'{"some" if some else "the"} objects have no mask{"" if some else "s"}, so '
+                    'the detector predicts boxes alone')
+    choice = _choose(data, root, names, masks, _SMALL if arch == SMALL else _PUBLISHED)
+    said.append(f'images with a longer side of {choice.side} pixels (most are '
+                f'{choice.usual[0]} x {choice.usual[1]}), anchors from {4 * choice.anchors} '
+                f'pixels, {choice.epochs} epochs of {choice.steps} iterations')
+    return _text(choice, data, root, arch, _write(data, root, out)), said
+
+
+def _choose_classes(data: BoxData, root: Path, classes: Sequence[str], said: List[str]
+                    ) -> List[str]:
+    counts = Counter(name for split in data.splits for name, *_ in data.objects(split))
+    if not counts:
+        raise DataError(f'data={str(root)!r}: {data.form} files without a single object')
+    unknown = [c for c in classes if c not in counts]
+    if unknown:
+        raise DataError(f'classes={unknown}: no object has such a name. The data have '
+                        + ', '.join(f'{name} ({n})' for name, n in counts.most_common()))
+    unused = [c for c in data.categories if c not in counts]
+    if unused and not classes:
+        said.append(f'{count(len(unused), "category", "categories")} without an object left out: '
+                    f'{few(unused)}')
+    return list(classes) or [c for c in data.categories if c in counts]
+
+
+def _choose(data: BoxData, root: Path, classes: List[str], masks: bool, recipe: _Recipe) -> _Choice:
+    objects = [(name, *size, image) for name, size, _, image in data.objects('train')
+               if name in classes]
+    if not objects:
+        raise DataError(f'data={str(root)!r}: the training split has no object of {few(classes)}')
+    sizes = [(i['width'], i['height']) for i in data.splits['train'].content['images']]
+    # Objects as parts of their image's longer side, so that they scale with it.
+    sides = defaultdict(list)
+    for name, width, height, image in objects:
+        side = math.sqrt(max(width, 1) * max(height, 1))
+        sides[name].append(side / max(image['width'], image['height']))
+    # A class of few objects says little.
+    known = {n: s for n, s in sides.items() if len(s) >= max(5, 0.01 * len(objects))} or sides
+    tenths = {name: float(np.quantile(values, 0.1)) for name, values in known.items()}
+    smallest = min(tenths, key=tenths.get)
+    least, most = recipe.sides
+    longest = float(np.median([max(size) for size in sizes]))
+    side = min(max(recipe.wanted / tenths[smallest], least), most, max(2 * longest, least))
+    side = math.ceil(side / recipe.multiple) * recipe.multiple
+    tenth = tenths[smallest] * side
+    epochs = min(max(math.ceil(recipe.iterations * recipe.batch / len(sizes)), 12), 300)
+    return _Choice(
+        classes, masks, len(sizes), len(objects), Counter(sizes).most_common(1)[0][0], side,
+        smallest, tenth, next((s for s in (8, 4) if 4 * s <= 1.25 * tenth), 2),
+        max(Counter(image['id'] for *_, image in objects).values()), recipe.batch,
+        math.ceil(len(sizes) / recipe.batch), epochs)
+
+
+def _text(choice: _Choice, data: BoxData, root: Path, arch: str,
+          files: Dict[str, Tuple[str, str]]) -> str:
+    small = arch == SMALL
+    counts = ', '.join(f'{len(data.splits[s].content["images"])} {s}' for s in files)
+    lines = Lines()
+    lines.because(f'Cascade {"Mask " if choice.masks else ""}R-CNN, '
+                  + ('small, trained from scratch' if small else f'FasterViT-{arch}')
+                  + f', for {data.form} data in {root}: {counts} images, '
+                  f'{count(len(choice.classes), "class", "classes")}, {choice.objects} objects in '
+                  'training. Written by tools/new_config.py det; every line may be changed.')
+    lines.add(f"""
+_base_ = 'fastervit_mm::mmdet/{base_config('cascade_fvit', arch)}.py'
+
+data_root = {root.as_posix() + '/'!r}
+classes = {names_of(choice.classes)}
+num_classes = len(classes)
+""")
+    lines.append('')
+    lines.because(
+        f'Most images are {choice.usual[0]} x {choice.usual[1]}. With a longer side of '
+        f'{choice.side} pixels, one in ten of the objects of the smallest class, '
+        f'{choice.smallest!r}, is smaller than {choice.tenth:.0f} pixels. A larger side is better '
+        'for small objects, and slower in proportion to the area.')
+    lines.add(f'scale = ({choice.side}, {choice.side})\nmodel = dict(')
+    if not small and choice.images < 1000:
+        lines.because(f'{choice.images} images are few: stem and first stage stay as in the '
+                      'ImageNet weights.', 4)
+        lines.add('    backbone=dict(frozen_stages=1),')
+    lines.because(f'The smallest anchors have 4 times as many pixels a side as this scale, '
+                  f'{4 * choice.anchors}.', 4)
+    lines.add(f"""
+    rpn_head=dict(anchor_generator=dict(scales=[{choice.anchors}])),
+    roi_head=dict(
+        bbox_head=[dict(head, num_classes=num_classes)  # a base's list is replaced whole
+                   for head in _base_.model.roi_head.bbox_head],""")
+    if choice.masks:
+        lines.append('        mask_head=dict(num_classes=num_classes)),')
+    else:
+        lines.append('        mask_head=None, mask_roi_extractor=None),  # boxes without masks')
+    if choice.busiest > 0.75 * _KEPT:
+        kept = math.ceil(choice.busiest * 1.5 / 100) * 100
+        lines.because(f'Up to {choice.busiest} objects are in an image; the base keeps {_KEPT} '
+                      'detections.', 4)
+        lines.add(f'    test_cfg=dict(\n        rpn=dict(nms_pre={max(1000, 2 * kept)}, '
+                  f'max_per_img={2 * kept}), rcnn=dict(max_per_img={kept})),')
+    lines.add(f"""
+)
+
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask={choice.masks}),
+    dict(type='RandomResize', scale=scale, ratio_range=(0.8, 1.25), keep_ratio=True),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackDetInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=scale, keep_ratio=True),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask={choice.masks}),
+    dict(type='PackDetInputs',
+         meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+]""")
+    metric = "metric=['bbox', 'segm']" if choice.masks else "metric='bbox'"
+    for split in SPLITS:
+        if split not in files:
+            lines.because('There is no test split: tools/test.py scores the validation images.')
+            lines.add('test_dataloader = val_dataloader\ntest_evaluator = val_evaluator')
+            continue
+        ann_file, prefix = files[split]
+        batch = f'\n    batch_size={choice.batch},' if split == 'train' else ''
+        lines.add(f"""
+{split}_dataloader = dict({batch}
+    dataset=dict(
+        data_root=data_root, metainfo=dict(classes=classes),
+        ann_file={ann_file!r},
+        data_prefix=dict(img={prefix!r}),
+        pipeline={'train' if split == 'train' else 'test'}_pipeline))""")
+        if split != 'train':
+            place = repr(ann_file) if os.path.isabs(ann_file) else f'data_root + {ann_file!r}'
+            lines.add(f'{split}_evaluator = dict(ann_file={place}, {metric})')
+    lines.append('')
+    lines.because(f'{choice.epochs} epochs are {choice.epochs * choice.steps} iterations of '
+                  f'{choice.batch} images. More help if the score still rises at the end'
+                  + ('.' if small else '; the learning rate, 1e-4 for 16 images, is scaled to '
+                     'your batch.'))
+    lines.add(f"""
+max_epochs = {choice.epochs}
+train_cfg = dict(max_epochs=max_epochs, val_interval={choice.interval})""")
+    add_schedule(lines, small, epochs=True)
+    lines.add(f"""
+default_hooks = dict(checkpoint=dict(
+    interval={choice.interval}, max_keep_ckpts=2, save_best='coco/bbox_mAP'))""")
+    return str(lines)
+
+
+def _write(data: BoxData, root: Path, out: Path) -> Dict[str, Tuple[str, str]]:
+    """(annotation file, folder of images) of each split; files that are not there are written."""
+    files = {}
+    for split in SPLITS:
+        if split not in data.splits:
+            continue
+        found = data.splits[split]
+        if found.ann_file is None:
+            found.ann_file = out.with_name(f'{out.stem}_data') / f'{split}.json'
+            found.ann_file.parent.mkdir(parents=True, exist_ok=True)
+            found.ann_file.write_text(json.dumps(found.content))
+        files[split] = (inside(found.ann_file, root), inside(found.images, root, folder=True))
+    return files

@@ -1,0 +1,77 @@
+"""The text of a config, piece by piece."""
+import textwrap
+from pathlib import Path
+from typing import Sequence
+
+from ..backbone.variants import VARIANTS
+
+SMALL = 'small'
+
+
+class Lines(list):
+    """Lines of a config; a reason comes before what it explains, wrapped."""
+
+    def because(self, reason: str, indent: int = 0) -> None:
+        start = ' ' * indent + '# '
+        self.extend(textwrap.wrap(reason, 100, initial_indent=start, subsequent_indent=start,
+                                  break_on_hyphens=False, break_long_words=False))
+
+    def add(self, text: str) -> None:
+        self.extend(text.strip('\n').split('\n'))
+
+    def __str__(self) -> str:
+        return '\n'.join(self) + '\n'
+
+
+def add_schedule(lines: Lines, small: bool, epochs: bool) -> None:
+    end = 'max_epochs' if epochs else 'max_iters'
+    warmup, factor = (50, 0.01) if small else (500, 0.001)
+    lines.add('param_scheduler = [')
+    lines.add(f"    dict(type='LinearLR', start_factor={factor}, by_epoch=False, begin=0, "
+              f'end={warmup}),')
+    if epochs:
+        lines.add(f"    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end={end},\n"
+                  '         convert_to_iter_based=True),')
+    else:
+        lines.add("    dict(type='PolyLR', power=1.0, eta_min=0.0, by_epoch=False, "
+                  f'begin={warmup}, end={end}),')
+    lines.add(']')
+    if not small:
+        lines.add('auto_scale_lr = dict(enable=True)')
+
+
+def check_arch(arch: str) -> None:
+    if arch != SMALL and arch not in VARIANTS:
+        raise ValueError(f'arch={arch!r}: give {SMALL!r} or a published variant, one of '
+                         f'{", ".join(VARIANTS)}')
+
+
+def base_config(name: str, arch: str) -> str:
+    """Name of this package's config for a network, such as ``cascade_fvit_small``."""
+    return name if arch == '2' else f'{name}_{arch}'.replace('-', '_')
+
+
+def inside(path: Path, root: Path, folder: bool = False) -> str:
+    """A path as a config with ``data_root`` has it."""
+    path = path.absolute()
+    if path == root:
+        return ''
+    end = '/' if folder else ''
+    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix() + end
+
+
+def names_of(names: Sequence[str]) -> str:
+    text = repr(tuple(names))
+    if len(text) <= 88:
+        return text
+    inner = textwrap.wrap(', '.join(map(repr, names)) + ',', 94, break_on_hyphens=False)
+    return '(\n' + '\n'.join(f'    {line}' for line in inner) + '\n)'
+
+
+def few(items: Sequence, most: int = 6) -> str:
+    more = f' and {len(items) - most} more' if len(items) > most else ''
+    return ', '.join(map(str, items[:most])) + more
+
+
+def count(number: int, one: str, many: str) -> str:
+    return f'{number} {one if number == 1 else many}'
