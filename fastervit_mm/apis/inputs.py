@@ -8,9 +8,8 @@ from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, 
 import mmcv
 import numpy as np
 
-from ..datasets.prepare import image_size
+from ..datasets.checking import IMAGES, image_size
 
-IMAGES = ('.jpg', '.jpeg', '.png', '.ppm', '.pgm', '.bmp', '.tif', '.tiff', '.webp')
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg')
 
 Image = Union[str, np.ndarray]

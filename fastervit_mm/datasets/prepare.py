@@ -1,25 +1,27 @@
 """Prepare COCO, ADE20K or the shapes, and check all their files before a long run."""
 import json
-import os
 import shutil
 import zipfile
-from collections import Counter, defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+from typing import Callable, List, Optional, Sequence, Tuple
 
-import numpy as np
-from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from .checking import (
+    Problem,
+    check_coco,
+    check_label_map,
+    image_size,
+    is_note,
+    print_problems,
+    reading,
+)
 from .scenes import CLASSES
 from .shapes import SPLITS, make_shapes
 
-Problem = Tuple[str, str]  # its kind, and where
-_NOTES = ('no area', 'not annotated')  # kinds that are harmless in training
 _UNPACKING = '.unpacking'
 
 
@@ -202,31 +204,16 @@ def _check(data: DataSet, folder: Path, console: Console) -> bool:
     table.add_column('split')
     for column in ('images', 'published', 'annotations', 'published', 'problems'):
         table.add_column(column, justify='right')
-    everything: Dict[str, List[str]] = defaultdict(list)
-    # Threads are enough: Pillow decodes without holding Python's lock.
-    with ThreadPoolExecutor() as pool, Progress(console=console, transient=True) as progress:
-        def run(function: Callable, work: Sequence[Tuple], title: str) -> Iterator:
-            return progress.track(pool.map(function, *zip(*work)) if work else [],
-                                  total=len(work), description=title)
-
+    everything: List[Problem] = []
+    with reading(console) as run:
         for split in data.splits:
             images, annotations, problems = _check_split(data, split, folder, run)
-            for kind, where in problems:
-                everything[kind].append(where)
-            serious = sum(kind not in _NOTES for kind, _ in problems)
+            everything += problems
+            serious = sum(not is_note(kind) for kind, _ in problems)
             table.add_row(split.name, str(images), str(split.num_images), _number(annotations),
                           _number(split.num_annotations), str(serious))
     console.print(table)
-    for kind, places in sorted(everything.items()):
-        note = kind in _NOTES
-        console.print(f'{"note" if note else "[red]problem[/red]"}: {kind}: {len(places)}')
-        for place in places[:5]:
-            console.print(f'  {place}', highlight=False, soft_wrap=True)
-        if len(places) > 5:
-            console.print(f'  and {len(places) - 5} more', highlight=False)
-    serious = sum(len(p) for kind, p in everything.items() if kind not in _NOTES)
-    console.print(f'[red]{serious} problems.[/red]' if serious else '[green]No problem.[/green]')
-    return not serious
+    return print_problems(everything, console)
 
 
 def _check_split(data: DataSet, split: Split, folder: Path, run: Callable
@@ -264,91 +251,6 @@ def _check_split(data: DataSet, split: Split, folder: Path, run: Callable
         problems += [('label map without an image', f'{split.label_maps}/{stem}.png')
                      for stem in sorted(maps - {Path(n).stem for n in sizes})]
     return len(files), annotations, problems
-
-
-def image_size(path: str):
-    """(width, height) of an image that can be read completely; else the reason, a str."""
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image.size
-    except Exception as error:  # noqa: BLE001  a decoder may raise anything for a damaged file
-        return f'{type(error).__name__}: {error}'
-
-
-def check_label_map(path: str, size: Tuple[int, int], num_classes: int) -> List[Problem]:
-    """What is wrong with a label map.
-
-    Args:
-        path: PNG with one channel.
-        size: (width, height) of its image.
-        num_classes: The highest label.
-    """
-    name = os.path.join(*Path(path).parts[-3:])
-    if not os.path.isfile(path):
-        return [('image without a label map', name)]
-    found = image_size(path)
-    if isinstance(found, str):
-        return [('unreadable label map', f'{name}: {found}')]
-    with Image.open(path) as image:
-        labels = np.asarray(image)
-    if labels.ndim != 2:
-        return [('label map that is a colour image',
-                 f'{name}: {labels.shape[-1]} channels; a label map has one, with class numbers')]
-    problems = []
-    if found != tuple(size):
-        problems.append(('label map of another size than its image',
-                         f'{name}: {found}, the image {tuple(size)}'))
-    wrong = sorted({int(v) for v in np.unique(labels) if not 0 <= v <= num_classes})
-    if wrong:
-        problems.append(('label out of range', f'{name}: {wrong[:5]}, labels are 0 to '
-                                               f'{num_classes}'))
-    return problems
-
-
-def check_coco(content: Dict, sizes: Dict, ann_file: str, num_classes: int) -> Iterable[Problem]:
-    """What is wrong with a COCO annotation file.
-
-    Args:
-        content: Content of the file.
-        sizes: (width, height) of each image by file name, or a str for an unreadable one.
-        ann_file: Name of the file, for messages.
-        num_classes: Number of categories that it should have.
-    """
-    images = {image['id']: image for image in content['images']}
-    categories = {category['id'] for category in content['categories']}
-    if len(categories) != num_classes:
-        yield ('number of categories differs from the published',
-               f'{ann_file}: {len(categories)}, published {num_classes}')
-    for image in content['images']:
-        name, said = image['file_name'], (image['width'], image['height'])
-        if name not in sizes:
-            yield 'annotated image that is missing', f'{ann_file}: {name}'
-        elif not isinstance(sizes[name], str) and sizes[name] != said:
-            yield ('image of another size than annotated',
-                   f'{name}: {sizes[name]}, {ann_file} says {said}')
-    listed = {image['file_name'] for image in content['images']}
-    yield from (('not annotated', f'{name} is not in {ann_file}')
-                for name in sizes if name not in listed)
-    for kind, ids in (('image', (i['id'] for i in content['images'])),
-                      ('annotation', (a['id'] for a in content['annotations']))):
-        yield from ((f'{kind} id given twice', f'{ann_file}: {id_}')
-                    for id_, n in Counter(ids).items() if n > 1)
-    for annotation in content['annotations']:
-        place = f'{ann_file}: annotation {annotation["id"]}'
-        if annotation['image_id'] not in images:
-            yield 'annotation without an image', f'{place}: image {annotation["image_id"]}'
-            continue
-        if annotation['category_id'] not in categories:
-            yield 'annotation without a category', f'{place}: category {annotation["category_id"]}'
-        image = images[annotation['image_id']]
-        x, y, width, height = annotation['bbox']
-        # Published boxes are rounded to hundredths of a pixel, so an edge may lie just outside.
-        if min(x, y) < -1 or x + width > image['width'] + 1 or y + height > image['height'] + 1:
-            yield ('box outside its image', f'{place}: {annotation["bbox"]} in '
-                   f'{image["width"]} x {image["height"]} ({image["file_name"]})')
-        elif width <= 0 or height <= 0:
-            yield 'no area', f'{place}: {annotation["bbox"]} ({image["file_name"]})'
 
 
 def _number(value: Optional[int]) -> str:

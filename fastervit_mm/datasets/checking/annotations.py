@@ -1,0 +1,391 @@
+"""Checks of annotation files as COCO has them, and of their images."""
+import json
+import math
+from collections import Counter, defaultdict
+from pathlib import Path
+from statistics import median
+from typing import (
+    Any,
+    Container,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Tuple,
+    Union,
+)
+
+from pycocotools import mask as mask_utils
+
+from .images import IMAGES, ReadImage, read_image
+from .problems import Problem, Run, one_by_one, short_name
+
+Content = Dict[str, List[Dict[str, Any]]]
+
+_NUMBER = (int, float)
+# Per list of a file: keys without which an entry cannot be checked, and keys without which mmdet
+# or pycocotools fail: area in training, iscrowd in the first evaluation.
+_KEYS = dict(
+    images=(dict(id=(int, str), file_name=str), dict(width=_NUMBER, height=_NUMBER)),
+    categories=(dict(id=(int, str), name=str), {}),
+    annotations=(dict(id=(int, str), image_id=(int, str), category_id=(int, str), bbox=list),
+                 dict(area=_NUMBER, iscrowd=_NUMBER)))
+_SINGULAR = dict(images='image', categories='category', annotations='annotation')
+_BEYOND = 3  # pixels that a polygon may exceed its image by; tools round, or allow a far edge
+
+
+class Category(NamedTuple):
+    """A category's boxes.
+
+    Attributes:
+        name: Its name.
+        boxes: Their number.
+        size: Median width and median height in pixels; None without boxes.
+    """
+    name: str
+    boxes: int
+    size: Optional[Tuple[float, float]]
+
+
+class CheckedAnnotations(NamedTuple):
+    """What is wrong with an annotation file, and what is in it.
+
+    Attributes:
+        problems: (kind, where) of each problem and note; :func:`is_note` tells them apart.
+        images: Number of images that the file lists.
+        empty: Of these, the number without an annotation.
+        annotations: Number of annotations.
+        masks: Of these, the number with a segmentation.
+        categories: In the order of the file.
+        files: The images that the file lists and that exist, by ``file_name``.
+    """
+    problems: List[Problem]
+    images: int = 0
+    empty: int = 0
+    annotations: int = 0
+    masks: int = 0
+    categories: Tuple[Category, ...] = ()
+    files: Mapping[str, Path] = {}
+
+
+def check_annotations(ann_file: Union[str, Path], images: Union[str, Path], run: Run = one_by_one
+                      ) -> CheckedAnnotations:
+    """Check an annotation file, and read every image that it lists.
+
+    Args:
+        ann_file: JSON with images, annotations and categories, as COCO has them.
+        images: Folder that ``file_name`` is relative to; it may have subfolders.
+        run: How images are read, such as by :func:`reading`; by default one by one.
+
+    Raises:
+        FileNotFoundError: If there is no such file or folder.
+    """
+    folder, name = Path(images), short_name(ann_file, 2)
+    if not Path(ann_file).is_file():
+        raise FileNotFoundError(f'ann_file={str(ann_file)!r}: no such file')
+    if not folder.is_dir():
+        raise FileNotFoundError(f'images={str(images)!r}: no such folder')
+    try:
+        content, problems = _entries(json.loads(Path(ann_file).read_text()), name)
+    except ValueError as error:
+        unreadable = ('unreadable annotation file', f'{name}: {error}')
+        # Damaged images are better known now than after the file is mended.
+        found = sorted(_images_below(folder))
+        return CheckedAnnotations([unreadable, *_read(folder, found, name, run)[1]])
+    listed = list(dict.fromkeys(image['file_name'] for image in content['images']))
+    there = [file for file in listed if (folder / file).is_file()]
+    read, unreadable = _read(folder, there, name, run)
+    problems += unreadable
+    sizes: Dict[str, Any] = {file: image.size for file, image in read.items()}
+    sizes.update(dict.fromkeys(_unlisted(folder, listed)))
+    for image in content['images']:  # without a size: it was said, and the rest can be checked
+        known = sizes.get(image['file_name'])
+        width, height = known if isinstance(known, tuple) else (math.inf, math.inf)
+        image.setdefault('width', width)
+        image.setdefault('height', height)
+    turned = {file: image.orientation for file, image in read.items() if image.orientation > 1}
+    problems += check_coco(content, sizes, name, turned=turned)
+    problems += _check_more(content, name)
+    problems += check_masks(content, name)
+    problems += _turned(content, sizes, turned)
+    annotated = {a['image_id'] for a in content['annotations']}
+    return CheckedAnnotations(
+        problems, len(content['images']),
+        sum(image['id'] not in annotated for image in content['images']),
+        len(content['annotations']),
+        sum(bool(a.get('segmentation')) for a in content['annotations']),
+        _categories(content), {file: folder / file for file in there})
+
+
+def check_coco(content: Content, sizes: Mapping[str, Any], ann_file: str,
+               num_classes: Optional[int] = None, turned: Container[str] = ()
+               ) -> Iterable[Problem]:
+    """What is wrong with a COCO annotation file, masks excepted.
+
+    Args:
+        content: Content of the file.
+        sizes: (width, height) of each image by file name, or a str for an unreadable one.
+        ann_file: Name of the file, for messages.
+        num_classes: Number of categories that it should have; None for any.
+        turned: Images that are turned by their EXIF tag, which explains other sizes.
+    """
+    images = {image['id']: image for image in content['images']}
+    categories = {category['id'] for category in content['categories']}
+    if num_classes not in (None, len(categories)):
+        yield ('number of categories differs from the published',
+               f'{ann_file}: {len(categories)}, published {num_classes}')
+    alike = {Path(name).name.lower(): name for name in sizes}
+    for image in content['images']:
+        name, said = image['file_name'], (image['width'], image['height'])
+        if name not in sizes:
+            other = alike.get(name.replace('\\', '/').rsplit('/', 1)[-1].lower())
+            yield ('annotated image that is missing',
+                   f'{ann_file}: {name}' + (f'; there is {other}' if other else ''))
+        elif not isinstance(sizes[name], str) and sizes[name] != said:
+            yield ('image of another size than annotated',
+                   f'{name}: {sizes[name]}, {ann_file} says {said}' + (
+                       '; mmcv turns it by its EXIF tag' if name in turned else ''))
+    listed = {image['file_name'] for image in content['images']}
+    yield from (('not annotated', f'{name} is not in {ann_file}')
+                for name in sizes if name not in listed)
+    for kind, ids in (('image', (i['id'] for i in content['images'])),
+                      ('annotation', (a['id'] for a in content['annotations']))):
+        yield from ((f'{kind} id given twice', f'{ann_file}: {id_}')
+                    for id_, n in Counter(ids).items() if n > 1)
+    for annotation in content['annotations']:
+        place = f'{ann_file}: annotation {annotation["id"]}'
+        if annotation['image_id'] not in images:
+            yield 'annotation without an image', f'{place}: image {annotation["image_id"]}'
+            continue
+        if annotation['category_id'] not in categories:
+            yield 'annotation without a category', f'{place}: category {annotation["category_id"]}'
+        image = images[annotation['image_id']]
+        x, y, width, height = annotation['bbox']
+        # Published boxes are rounded to hundredths of a pixel, so an edge may lie just outside.
+        if min(x, y) < -1 or x + width > image['width'] + 1 or y + height > image['height'] + 1:
+            yield ('box outside its image', f'{place}: {annotation["bbox"]} in '
+                   f'{image["width"]} x {image["height"]} ({image["file_name"]})')
+        elif width <= 0 or height <= 0:
+            yield 'no area', f'{place}: {annotation["bbox"]} ({image["file_name"]})'
+
+
+def check_masks(content: Content, ann_file: str) -> Iterator[Problem]:
+    """What is wrong with the masks of a COCO annotation file; nothing if it has boxes only.
+
+    Args:
+        content: Content of the file.
+        ann_file: Name of the file, for messages.
+    """
+    images = {image['id']: image for image in content['images']}
+    if not any(annotation.get('segmentation') for annotation in content['annotations']):
+        return
+    for annotation in content['annotations']:
+        image = images.get(annotation['image_id'])
+        if image is None:
+            continue
+        place = f'{ann_file}: annotation {annotation["id"]}'
+        segmentation, size = annotation.get('segmentation'), (image['height'], image['width'])
+        if segmentation is None:
+            yield 'segmentation missing, others have one', f'{place} ({image["file_name"]})'
+        elif not segmentation:
+            yield 'empty segmentation', f'{place} ({image["file_name"]})'
+        elif isinstance(segmentation, list):
+            for kind, what in _check_polygons(segmentation, size):
+                yield kind, f'{place}: {what} ({image["file_name"]})'
+        elif isinstance(segmentation, dict):
+            for kind, what in _check_run_lengths(segmentation, size):
+                yield kind, f'{place}: {what} ({image["file_name"]})'
+        else:
+            yield 'malformed segmentation', f'{place}: a {type(segmentation).__name__}'
+
+
+def _check_polygons(polygons: List[Any], size: Tuple[float, float]) -> Iterator[Problem]:
+    for polygon in polygons:
+        if not isinstance(polygon, list) or not all(isinstance(v, _NUMBER) for v in polygon):
+            yield ('malformed segmentation', 'a list of polygons is expected, '
+                   '[[x1, y1, x2, y2, ...], ...]')
+            return  # of a list of numbers, once is enough
+        if len(polygon) % 2:
+            yield 'polygon with an odd count of numbers', f'{len(polygon)} numbers'
+        elif len(polygon) < 6:
+            yield 'polygon with fewer than 6 numbers', str(polygon)
+        else:
+            height, width = size
+            left, right, top, bottom = (end(polygon[i::2]) for i in (0, 1) for end in (min, max))
+            if (min(left, top) < -_BEYOND or right > width + _BEYOND
+                    or bottom > height + _BEYOND):
+                yield ('polygon outside its image', f'x from {left:g} to {right:g}, y from '
+                       f'{top:g} to {bottom:g} in {width} x {height}')
+
+
+def _check_run_lengths(rle: Dict[str, Any], size: Tuple[float, float]) -> Iterator[Problem]:
+    said, counts = rle.get('size'), rle.get('counts')
+    if (not isinstance(said, list) or not all(isinstance(v, int) for v in said)
+            or not isinstance(counts, (list, str))):
+        yield ('malformed segmentation', 'run lengths have a size, [height, width], and counts, '
+               'a list or a str')
+        return
+    if tuple(said) != size:
+        if math.inf not in size:
+            yield ('run lengths of another size than the image',
+                   f'{said} (height, width), the image {list(size)}')
+        return
+    try:
+        # pycocotools decodes run lengths that are too short into whatever is in memory.
+        runs = counts if isinstance(counts, list) else _decompressed(counts)
+        if sum(runs) != said[0] * said[1] or min(runs) < 0:
+            raise ValueError
+        if isinstance(counts, list):
+            rle = mask_utils.frPyObjects(rle, *said)
+        if mask_utils.area(rle) == 0:
+            yield 'empty segmentation', 'run lengths of a mask without a pixel'
+    except (ValueError, TypeError, OverflowError):
+        yield 'run lengths that cannot be decoded', (
+            'they do not add up to height x width of the image')
+
+
+def _decompressed(counts: str) -> List[int]:
+    """Run lengths of COCO's compressed form, as ``rleFrString`` of pycocotools reads it.
+
+    Five bits of a number in each character; from the third on, the difference to the number two
+    before.
+    """
+    runs: List[int] = []
+    value = shift = 0
+    for character in counts:
+        bits = ord(character) - 48
+        if not 0 <= bits < 64:
+            raise ValueError(f'{character!r} is no character of compressed run lengths')
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            if bits & 16:
+                value -= 1 << shift
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value = shift = 0
+    if shift:
+        raise ValueError('the last number is incomplete')
+    return runs
+
+
+def _entries(content: Any, name: str) -> Tuple[Content, List[Problem]]:
+    """The entries of a file that can be checked, and what the others lack."""
+    if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in _KEYS):
+        lacks = [k for k in _KEYS if not isinstance(content, dict)
+                 or not isinstance(content.get(k), list)]
+        raise ValueError(f'no list {", ".join(lacks)}; a COCO file has the lists '
+                         f'{", ".join(_KEYS)}')
+    kept: Content = {}
+    problems: List[Problem] = []
+    for part, (needed, wanted) in _KEYS.items():
+        kept[part] = []
+        for number, entry in enumerate(content[part]):
+            place = f'{name}: {_SINGULAR[part]}'
+            if not isinstance(entry, dict):
+                problems.append(('malformed entry', f'{place} number {number}: {entry!r:.40}'))
+                continue
+            place += f' {entry["id"]}' if 'id' in entry else f' number {number}'
+            absent = [k for k in (*needed, *wanted) if entry.get(k) is None]
+            if absent:
+                problems.append(('keys missing', f'{place}: no {", ".join(absent)}'))
+            wrong = [k for k, kind in (needed | wanted).items()
+                     if k not in absent and not isinstance(entry[k], kind)]
+            if part == 'annotations' and not {*absent, *wrong} & {'bbox'} and not _is_box(
+                    entry['bbox']):
+                wrong.append('bbox')
+            problems += [('malformed entry', f'{place}: {k}={entry[k]!r:.40}') for k in wrong]
+            if not needed.keys() & {*absent, *wrong}:
+                kept[part].append({k: v for k, v in entry.items() if k not in {*absent, *wrong}})
+    return kept, problems
+
+
+def _is_box(values: List[Any]) -> bool:
+    return len(values) == 4 and all(isinstance(v, _NUMBER) and math.isfinite(v) for v in values)
+
+
+def _read(folder: Path, names: List[str], title: str, run: Run
+          ) -> Tuple[Dict[str, ReadImage], List[Problem]]:
+    """Each image as :func:`read_image` gives it, by name, and the unreadable ones."""
+    read = dict(zip(names, run(read_image, [(str(folder / n),) for n in names],
+                               f'{title}: images')))
+    return read, [('unreadable image', f'{short_name(folder / name, 2)}: {image.size}')
+                  for name, image in read.items() if isinstance(image.size, str)]
+
+
+def _images_below(folder: Path) -> Iterator[str]:
+    return (path.relative_to(folder).as_posix() for path in folder.rglob('[!.]*')
+            if path.suffix.lower() in IMAGES and path.is_file())
+
+
+def _unlisted(folder: Path, listed: List[str]) -> List[str]:
+    """Images that a file does not list although they are beside those that it lists."""
+    normal = {Path(name).as_posix() for name in listed}
+    beside = {Path(name).parent for name in listed}
+    missing = any(not (folder / name).is_file() for name in listed)
+    # An image that is missing may be elsewhere, which is worth saying.
+    return sorted(name for name in _images_below(folder) if name not in normal
+                  and (missing or not beside or Path(name).parent in beside))
+
+
+def _check_more(content: Content, ann_file: str) -> Iterator[Problem]:
+    """What published files need no check of."""
+    if not content['annotations']:
+        yield 'annotation file without any annotation', ann_file
+    for kind, values in (('image listed twice', (i['file_name'] for i in content['images'])),
+                         ('category id given twice', (c['id'] for c in content['categories'])),
+                         ('category name given twice',
+                          (c['name'] for c in content['categories']))):
+        yield from ((kind, f'{ann_file}: {value}') for value, n in Counter(values).items() if n > 1)
+    used = {annotation['category_id'] for annotation in content['annotations']}
+    if used:
+        yield from (('category without any annotation', f'{ann_file}: {category["name"]}')
+                    for category in content['categories'] if category['id'] not in used)
+    boxes = [annotation['bbox'] for annotation in content['annotations']]
+    if boxes and all(0 <= value <= 1 for box in boxes for value in box):
+        yield ('boxes in parts of the image, not in pixels', f'{ann_file}: such as {boxes[0]}')
+        return
+    images = {image['id']: image for image in content['images']}
+    outside = any(
+        box[0] + box[2] > images[a['image_id']]['width'] + 1
+        or box[1] + box[3] > images[a['image_id']]['height'] + 1
+        for a, box in zip(content['annotations'], boxes) if a['image_id'] in images)
+    # A width above x in every box is likely only if it is the right edge.
+    if outside and len(boxes) >= 5 and all(w > x and h > y for x, y, w, h in boxes):
+        yield ('boxes that may be [left, top, right, bottom]',
+               f'{ann_file}: COCO has [left, top, width, height]; such as {boxes[0]}')
+    for annotation in content['annotations']:
+        place = f'{ann_file}: annotation {annotation["id"]}'
+        width, height = annotation['bbox'][2:]
+        if annotation['id'] == 0:
+            # pycocotools marks what is found with the id, and takes 0 for not found.
+            yield 'annotation id 0', f'{place}: the evaluation never counts it as found'
+        if 0 < min(width, height) < 1:
+            yield 'box smaller than a pixel', f'{place}: {annotation["bbox"]}; mmdet leaves it out'
+        elif min(width, height) > 0 and annotation.get('area', 1) <= 0:
+            yield ('area of 0, though the box has one',
+                   f'{place}: {annotation["bbox"]}; mmdet leaves it out')
+
+
+def _turned(content: Content, sizes: Mapping[str, Any], turned: Mapping[str, int]
+            ) -> Iterator[Problem]:
+    """Images whose EXIF tag turns them, annotated with the size that mmcv sees.
+
+    Whether the boxes were drawn on the turned image can only be seen.
+    """
+    for image in content['images']:
+        name = image['file_name']
+        if name in turned and sizes.get(name) == (image['width'], image['height']):
+            yield 'image turned by its EXIF tag', f'{name}: orientation {turned[name]}'
+
+
+def _categories(content: Content) -> Tuple[Category, ...]:
+    boxes = defaultdict(list)
+    for annotation in content['annotations']:
+        boxes[annotation['category_id']].append(annotation['bbox'][2:])
+    return tuple(Category(
+        category['name'], len(found := boxes[category['id']]),
+        (median(w for w, _ in found), median(h for _, h in found)) if found else None)
+        for category in content['categories'])

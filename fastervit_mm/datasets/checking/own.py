@@ -1,0 +1,152 @@
+"""The check of one's own data that ``tools/prepare_data.py check`` prints."""
+from itertools import combinations
+from pathlib import Path
+from typing import Dict, List, Mapping, Optional, Sequence, Set, Tuple
+
+from rich.console import Console
+from rich.table import Table
+
+from .annotations import CheckedAnnotations, check_annotations
+from .images import images_in_both
+from .label_maps import CheckedLabelMaps, Label, check_label_maps
+from .problems import Problem, Run, is_note, print_problems, reading, short_name
+
+
+def print_annotations(ann: Sequence[str], images: Sequence[str],
+                      console: Optional[Console] = None) -> bool:
+    """Check annotation files and their images, and print what is in them and what is wrong.
+
+    Args:
+        ann: Annotation files, such as of training and validation.
+        images: The folder of images of each.
+        console: Where to print. Default the terminal.
+
+    Returns:
+        Whether there is no problem; notes are none.
+
+    Raises:
+        OSError, ValueError: In one line, if files and folders do not exist or do not pair.
+    """
+    pairs, console = _pairs('ann', ann, 'images', images), console or Console()
+    with reading(console) as run:
+        checked = [check_annotations(*pair, run=run) for pair in pairs]
+        problems = [problem for one in checked for problem in one.problems]
+        problems += _in_both([one.files for one in checked], run)
+    if len({Path(folder).resolve() for folder in images}) < len(images):
+        # In a folder of several splits, each lacks the images of the others.
+        problems = [problem for problem in problems if problem[0] != 'not annotated']
+    problems += _other_categories(ann, checked)
+    names = _names(ann)
+    table = _table('annotation file', 'images', 'without object', 'annotations', 'masks',
+                   'problems')
+    for name, one in zip(names, checked):
+        table.add_row(name, *map(str, (one.images, one.empty, one.annotations, one.masks,
+                                       _serious(one.problems))))
+    console.print(table)
+    table = _table('category', *(f'{what} {name}' for name in names
+                                 for what in ('boxes', 'median size')))
+    found = [{c.name: c for c in one.categories} for one in checked]
+    for category in dict.fromkeys(c.name for one in checked for c in one.categories):
+        cells: List[str] = []
+        for categories in found:
+            known = categories.get(category)
+            cells += ['-', ''] if known is None else [
+                str(known.boxes), '' if known.size is None else
+                f'{known.size[0]:.0f} x {known.size[1]:.0f}']
+        table.add_row(category, *cells)
+    if table.row_count:
+        console.print(table)
+    return print_problems(problems, console)
+
+
+def print_label_maps(label_maps: Sequence[str], images: Sequence[str],
+                     console: Optional[Console] = None, **settings) -> bool:
+    """Check folders of label maps and their images, and print what is in them and what is wrong.
+
+    Args:
+        label_maps: Folders of label maps, such as of training and validation.
+        images: The folder of images of each.
+        console: Where to print. Default the terminal.
+        **settings: Of :func:`check_label_maps`.
+
+    Returns:
+        Whether there is no problem; notes are none.
+
+    Raises:
+        OSError, ValueError: In one line, if folders do not exist, are empty or do not pair.
+    """
+    pairs, console = _pairs('label-maps', label_maps, 'images', images), console or Console()
+    with reading(console) as run:
+        checked = [check_label_maps(*pair, run=run, **settings) for pair in pairs]
+        problems = [problem for one in checked for problem in one.problems]
+        problems += _in_both([one.files for one in checked], run)
+    names = _names(label_maps)
+    table = _table('label maps', 'images', 'label maps', 'problems')
+    for name, one in zip(names, checked):
+        table.add_row(name, *map(str, (one.images, one.maps, _serious(one.problems))))
+    console.print(table)
+    void: Set[int] = {settings.get('void', 255)} | (
+        {0} if settings.get('reduce_zero_label') else set())
+    table = _table('label', *(f'{what} {name}' for name in names for what in ('pixels', 'images')))
+    for label in sorted({found.label for one in checked for found in one.labels}):
+        table.add_row(f'{label} (void)' if label in void else str(label),
+                      *(cell for one in checked for cell in _label_cells(one, label)))
+    if table.row_count:
+        console.print(table)
+    return print_problems(problems, console)
+
+
+def _label_cells(checked: CheckedLabelMaps, label: int) -> Tuple[str, str]:
+    found: Dict[int, Label] = {one.label: one for one in checked.labels}
+    if label not in found:
+        return '-', '-'
+    return f'{found[label].share:.2%}', str(found[label].images)
+
+
+def _pairs(name: str, first: Sequence[str], other: str, second: Sequence[str]
+           ) -> List[Tuple[str, str]]:
+    if len(first) != len(second):
+        raise ValueError(f'--{name} names {len(first)} and --{other} {len(second)}; give a folder '
+                         f'of --{other} for each of --{name}, in the same order')
+    for option, paths, is_there, what in (
+            (name, first, Path.is_file if name == 'ann' else Path.is_dir,
+             'file' if name == 'ann' else 'folder'), (other, second, Path.is_dir, 'folder')):
+        for path in paths:
+            if not is_there(Path(path)):
+                raise FileNotFoundError(f'--{option} {path}: no such {what} '
+                                        f'({Path(path).absolute()})')
+    return list(zip(first, second))
+
+
+def _in_both(files: Sequence[Mapping[str, Path]], run: Run) -> List[Problem]:
+    return [problem for one, other in combinations(files, 2)
+            for problem in images_in_both(one, other, run)]
+
+
+def _other_categories(ann: Sequence[str], checked: Sequence[CheckedAnnotations]) -> List[Problem]:
+    """mmdet matches categories by name and needs a config's classes in every file."""
+    found = [{category.name for category in one.categories} for one in checked]
+    every = set().union(*found)
+    return [('category that another file lacks', f'{short_name(path, 2)}: no {category}')
+            for path, names in zip(ann, found) if names for category in sorted(every - names)]
+
+
+def _names(paths: Sequence[str]) -> List[str]:
+    """Names for a table's columns, short but different."""
+    for parts in (1, 2):
+        names = [short_name(Path(path).with_suffix(''), parts) for path in paths]
+        if len(set(names)) == len(names):
+            return names
+    return list(paths)
+
+
+def _serious(problems: Sequence[Problem]) -> int:
+    return sum(not is_note(kind) for kind, _ in problems)
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table()
+    table.add_column(first, overflow='fold')
+    for column in others:
+        table.add_column(column, justify='right', overflow='fold')
+    return table

@@ -1,0 +1,72 @@
+"""What a check finds, and how it is printed."""
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Callable, Dict, Iterable, Iterator, List, Sequence, Tuple, Union
+
+from rich.console import Console
+from rich.progress import Progress
+
+Problem = Tuple[str, str]  # its kind, and where
+# Applies a function to each tuple of arguments; the third argument is a title.
+Run = Callable[[Callable, Sequence[Tuple], str], Iterable]
+# Kinds that are harmless in training, or that only a person can judge.
+NOTES = frozenset((
+    'no area', 'not annotated',
+    'annotation file without any annotation', 'category without any annotation',
+    'category that another file lacks', 'annotation id 0', 'box smaller than a pixel',
+    'image turned by its EXIF tag',
+    'palette label map', 'label map that is all void', 'labels start at 1',
+    'label that never occurs',
+))
+_SHOWN = 5  # places a kind
+
+
+def is_note(kind: str) -> bool:
+    """Whether problems of a kind are harmless, or have to be judged by a person."""
+    return kind in NOTES
+
+
+def short_name(path: Union[str, Path], parts: int) -> str:
+    """The last parts of a path, for messages."""
+    return str(Path(*Path(path).parts[-parts:]))
+
+
+def one_by_one(function: Callable, work: Sequence[Tuple], title: str) -> Iterable:
+    """A :data:`Run` without threads or progress."""
+    return (function(*arguments) for arguments in work)
+
+
+@contextmanager
+def reading(console: Console) -> Iterator[Run]:
+    """A :data:`Run` with threads and a progress bar.
+
+    Threads are enough: Pillow decodes without holding Python's lock.
+    """
+    with ThreadPoolExecutor() as pool, Progress(console=console, transient=True) as progress:
+        def run(function: Callable, work: Sequence[Tuple], title: str) -> Iterable:
+            return progress.track(pool.map(function, *zip(*work)) if work else [],
+                                  total=len(work), description=title)
+        yield run
+
+
+def print_problems(problems: Iterable[Problem], console: Console) -> bool:
+    """Print problems and notes by kind, with the first places of each.
+
+    Returns:
+        Whether there are only notes.
+    """
+    places_of: Dict[str, List[str]] = defaultdict(list)
+    for kind, where in problems:
+        places_of[kind].append(where)
+    for kind, places in sorted(places_of.items()):
+        console.print(f'{"note" if is_note(kind) else "[red]problem[/red]"}: {kind}: '
+                      f'{len(places)}')
+        for place in places[:_SHOWN]:
+            console.print(f'  {place}', highlight=False, soft_wrap=True)
+        if len(places) > _SHOWN:
+            console.print(f'  and {len(places) - _SHOWN} more', highlight=False)
+    serious = sum(len(places) for kind, places in places_of.items() if not is_note(kind))
+    console.print(f'[red]{serious} problems.[/red]' if serious else '[green]No problem.[/green]')
+    return not serious
