@@ -176,11 +176,18 @@ def test_what_is_harmless_is_a_note(mine):
     assert not is_note('box outside its image')
 
 
-def test_boxes_in_another_format_are_told(mine):
+def test_boxes_in_another_format_are_told(mine, said):
     mine.content['annotations'] = [
         dict(id=i, image_id=1, category_id=1, bbox=[5 * i, 4 * i, 5 * i + 9, 4 * i + 9], area=81,
              iscrowd=0) for i in range(1, 8)]
     assert 'boxes that may be [left, top, right, bottom]' in mine.kinds()
+    mine.change('categories', name='[/b]')  # no markup for the console
+    assert not print_annotations([str(mine.ann_file)], [str(mine.images)], console=said)
+    assert 'boxes that may be [left, top, right, bottom]: 1' in said.said()
+    assert 'COCO has [left, top, width, height]' in said.said()
+    mine.check()
+    assert not print_annotations([str(mine.ann_file)], [str(mine.images)], console=said)
+    assert '[/b]' in said.said()
     for annotation in mine.content['annotations']:
         annotation['bbox'] = [0.1, 0.2, 0.3, 0.4]
     assert 'boxes in parts of the image, not in pixels' in mine.kinds()

@@ -20,6 +20,7 @@ from typing import (
 
 from pycocotools import mask as mask_utils
 
+from ..folders import files_in
 from .images import IMAGES, ReadImage, read_image
 from .problems import Problem, Run, one_by_one, short_name
 
@@ -316,8 +317,7 @@ def _read(folder: Path, names: List[str], title: str, run: Run
 
 
 def _images_below(folder: Path) -> Iterator[str]:
-    return (path.relative_to(folder).as_posix() for path in folder.rglob('[!.]*')
-            if path.suffix.lower() in IMAGES and path.is_file())
+    return (path.relative_to(folder).as_posix() for path in files_in(folder, IMAGES))
 
 
 def _unlisted(folder: Path, listed: List[str]) -> List[str]:

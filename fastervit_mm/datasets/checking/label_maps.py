@@ -7,6 +7,7 @@ from typing import Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional
 import numpy as np
 from PIL import Image
 
+from ..folders import files_in
 from .images import IMAGES, read_image
 from .problems import Problem, Run, one_by_one, short_name
 
@@ -202,12 +203,12 @@ def _find(images: Path, label_maps: Path, img_suffix: Optional[str], map_suffix:
 
 def _by_stem(folder: Path, suffixes: Tuple[str, ...]) -> _Stems:
     found = defaultdict(list)
-    for path in sorted(folder.rglob('[!.]*')):  # hidden files are none to mmseg either
+    for path in files_in(folder, [suffix.lower() for suffix in suffixes]):
         relative = path.relative_to(folder).as_posix()
         # One suffix is mmseg's, which minds capitals.
         known = relative if len(suffixes) == 1 else relative.lower()
         ending = next((s for s in suffixes if known.endswith(s)), None)
-        if ending is not None and path.is_file():
+        if ending is not None:
             found[relative[:-len(ending)]].append(path)
     return dict(found)
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from .annotations import CheckedAnnotations, check_annotations
@@ -40,7 +41,7 @@ def print_annotations(ann: Sequence[str], images: Sequence[str],
     table = _table('annotation file', 'images', 'without object', 'annotations', 'masks',
                    'problems')
     for name, one in zip(names, checked):
-        table.add_row(name, *map(str, (one.images, one.empty, one.annotations, one.masks,
+        table.add_row(escape(name), *map(str, (one.images, one.empty, one.annotations, one.masks,
                                        _serious(one.problems))))
     console.print(table)
     table = _table('category', *(f'{what} {name}' for name in names
@@ -53,7 +54,7 @@ def print_annotations(ann: Sequence[str], images: Sequence[str],
             cells += ['-', ''] if known is None else [
                 str(known.boxes), '' if known.size is None else
                 f'{known.size[0]:.0f} x {known.size[1]:.0f}']
-        table.add_row(category, *cells)
+        table.add_row(escape(category), *cells)
     if table.row_count:
         console.print(table)
     return print_problems(problems, console)
@@ -83,7 +84,7 @@ def print_label_maps(label_maps: Sequence[str], images: Sequence[str],
     names = _names(label_maps)
     table = _table('label maps', 'images', 'label maps', 'problems')
     for name, one in zip(names, checked):
-        table.add_row(name, *map(str, (one.images, one.maps, _serious(one.problems))))
+        table.add_row(escape(name), *map(str, (one.images, one.maps, _serious(one.problems))))
     console.print(table)
     void: Set[int] = {settings.get('void', 255)} | (
         {0} if settings.get('reduce_zero_label') else set())
@@ -148,5 +149,5 @@ def _table(first: str, *others: str) -> Table:
     table = Table()
     table.add_column(first, overflow='fold')
     for column in others:
-        table.add_column(column, justify='right', overflow='fold')
+        table.add_column(escape(column), justify='right', overflow='fold')
     return table

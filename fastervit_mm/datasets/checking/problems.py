@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Callable, Dict, Iterable, Iterator, List, Sequence, Tuple, Union
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 
 Problem = Tuple[str, str]  # its kind, and where
@@ -47,7 +48,7 @@ def reading(console: Console) -> Iterator[Run]:
     with ThreadPoolExecutor() as pool, Progress(console=console, transient=True) as progress:
         def run(function: Callable, work: Sequence[Tuple], title: str) -> Iterable:
             return progress.track(pool.map(function, *zip(*work)) if work else [],
-                                  total=len(work), description=title)
+                                  total=len(work), description=escape(title))
         yield run
 
 
@@ -61,10 +62,10 @@ def print_problems(problems: Iterable[Problem], console: Console) -> bool:
     for kind, where in problems:
         places_of[kind].append(where)
     for kind, places in sorted(places_of.items()):
-        console.print(f'{"note" if is_note(kind) else "[red]problem[/red]"}: {kind}: '
+        console.print(f'{"note" if is_note(kind) else "[red]problem[/red]"}: {escape(kind)}: '
                       f'{len(places)}')
         for place in places[:_SHOWN]:
-            console.print(f'  {place}', highlight=False, soft_wrap=True)
+            console.print(f'  {place}', highlight=False, soft_wrap=True, markup=False)
         if len(places) > _SHOWN:
             console.print(f'  and {len(places) - _SHOWN} more', highlight=False)
     serious = sum(len(places) for kind, places in places_of.items() if not is_note(kind))
