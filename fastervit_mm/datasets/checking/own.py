@@ -1,4 +1,5 @@
 """The check of one's own data that ``tools/prepare_data.py check`` prints."""
+import os
 from itertools import combinations
 from pathlib import Path
 from typing import Dict, List, Mapping, Optional, Sequence, Set, Tuple
@@ -41,10 +42,10 @@ def print_annotations(ann: Sequence[str], images: Sequence[str],
     table = _table('annotation file', 'images', 'without object', 'annotations', 'masks',
                    'problems')
     for name, one in zip(names, checked):
-        table.add_row(escape(name), *map(str, (one.images, one.empty, one.annotations, one.masks,
-                                       _serious(one.problems))))
+        table.add_row(escape(name), *map(str, (
+            one.images, one.empty, one.annotations, one.masks, _serious(one.problems))))
     console.print(table)
-    table = _table('category', *(f'{what} {name}' for name in names
+    table = _table('category', *(f'{name}\n{what}' for name in names
                                  for what in ('boxes', 'median size')))
     found = [{c.name: c for c in one.categories} for one in checked]
     for category in dict.fromkeys(c.name for one in checked for c in one.categories):
@@ -88,9 +89,9 @@ def print_label_maps(label_maps: Sequence[str], images: Sequence[str],
     console.print(table)
     void: Set[int] = {settings.get('void', 255)} | (
         {0} if settings.get('reduce_zero_label') else set())
-    table = _table('label', *(f'{what} {name}' for name in names for what in ('pixels', 'images')))
+    table = _table('label', *(f'{name}\n{what}' for name in names for what in ('pixels', 'images')))
     for label in sorted({found.label for one in checked for found in one.labels}):
-        table.add_row(f'{label} (void)' if label in void else str(label),
+        table.add_row(f'{label} void' if label in void else str(label),
                       *(cell for one in checked for cell in _label_cells(one, label)))
     if table.row_count:
         console.print(table)
@@ -137,7 +138,9 @@ def _names(paths: Sequence[str]) -> List[str]:
     for parts in (1, 2):
         names = [short_name(Path(path).with_suffix(''), parts) for path in paths]
         if len(set(names)) == len(names):
-            return names
+            # Such as "instances_".
+            common = os.path.commonprefix(names).rpartition('_')[:2] if len(names) > 1 else ()
+            return [name[len(''.join(common)):] for name in names]
     return list(paths)
 
 
