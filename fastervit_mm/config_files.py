@@ -1,16 +1,25 @@
-"""Where this package's configs are: in a clone, an editable install or an installed wheel.
+"""Where configs are, and how they are read.
 
-A wheel has them in ``fastervit_mm/.mim``, OpenMMLab's convention, where ``mim`` looks too.
+This package's own are in a clone, an editable install or an installed wheel. A wheel has them in
+``fastervit_mm/.mim``, OpenMMLab's convention, where ``mim`` looks too.
 """
+import ast
 import difflib
 import os
-from pathlib import Path
-from typing import List, Union
+import traceback
+from pathlib import Path, PurePath
+from typing import List, Optional, Tuple, Union
 
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.utils import import_modules_from_strings
 
 _PACKAGE = Path(__file__).resolve().parent
+_PREFIX = f'{__package__}::'  # of a config of this package in another's `_base_`
+
+
+class ConfigError(ValueError):
+    """A config that cannot be read, or cannot run as it is; the message says what to change."""
 
 
 def config_folder() -> Path:
@@ -53,13 +62,18 @@ def config_path(name: Union[str, os.PathLike]) -> Path:
     found = [n for n in names if wanted in (n, n.partition('/')[2])]
     if len(found) == 1:
         return config_folder() / f'{found[0]}.py'
-    stems = {n.partition('/')[2]: n for n in names}
-    alike = difflib.get_close_matches(wanted.rpartition('/')[2], stems, n=4)
-    near = dict.fromkeys([*difflib.get_close_matches(wanted, names, n=4),
-                          *(stems[stem] for stem in alike)])
+    near = _similar(wanted)
     raise ValueError(f'name={os.fspath(name)!r}: no config of fastervit_mm has this name; '
                      + (f'similar: {", ".join(near)}' if near
                         else f'give one of {", ".join(names)}'))
+
+
+def _similar(wanted: str) -> List[str]:
+    names = config_names()
+    stems = {n.partition('/')[2]: n for n in names}
+    alike = difflib.get_close_matches(wanted.rpartition('/')[2], stems, n=4)
+    return list(dict.fromkeys([*difflib.get_close_matches(wanted, names, n=4),
+                               *(stems[stem] for stem in alike)]))
 
 
 def get_config(name: Union[str, os.PathLike]) -> Config:
@@ -98,7 +112,118 @@ def find_config(config: Union[str, os.PathLike]) -> str:
                                 f'({os.path.abspath(config)}), and {reason}') from None
 
 
+def read_config(config: Union[str, os.PathLike]) -> Config:
+    """Read a config, its bases and the modules that it imports.
+
+    Args:
+        config: A path, or a name as in :func:`get_config`.
+
+    Raises:
+        FileNotFoundError: For a config, or a ``_base_``, that does not exist.
+        ConfigError: For a config with an error in its code or one that imports what is not there.
+            The message has the file and the line.
+    """
+    path = find_config(config)
+    try:
+        _check_syntax(path)
+        cfg = Config.fromfile(path, import_custom_modules=False)
+    except SyntaxError as error:
+        raise ConfigError(f'{error.filename}, line {error.lineno}: {error.msg}: '
+                          f'{(error.text or "").strip()}') from error
+    except _AbsentBase:
+        raise
+    except Exception as error:  # a config is a program: it can fail in any way
+        reason = error.args[0] if isinstance(error, KeyError) and error.args else error
+        raise ConfigError(f'{_place(error, path)}: {type(error).__name__}: {reason}') from error
+    try:
+        if cfg.get('custom_imports'):
+            import_modules_from_strings(**cfg.custom_imports)
+    except ImportError as error:
+        raise ConfigError(f'{path}: custom_imports: {error} ({error.__context__}). Install it, or '
+                          'add its folder to PYTHONPATH') from error
+    return cfg
+
+
+class _AbsentBase(FileNotFoundError):
+    """A ``_base_`` that does not exist; the message names it, its config and the remedy."""
+
+
+def _place(error: Exception, path: str) -> str:
+    """The config, of a config and its bases, in which an error is, and the line if it has one."""
+    place = path
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if '__name__' not in frame.f_globals:  # mmengine runs a config's code outside of modules
+            place = f'{frame.f_code.co_filename}, line {line}'
+        elif frame.f_code is Config._file2dict.__code__:  # of each base
+            place = frame.f_locals['filename']
+    return place
+
+
+def _check_syntax(path: str) -> None:
+    """Raise a SyntaxError that names the file; mmengine's names none or a temporary copy."""
+    if path.endswith('.py'):
+        ast.parse(Path(path).read_text(encoding='utf-8'), path)
+
+
+def _base_path(base: str, config: str) -> Tuple[str, Optional[str]]:
+    """The file of a ``_base_``, and the scope of its registries; replaces mmengine's own.
+
+    Args:
+        base: As it is written in the config.
+        config: Path of the config.
+
+    Raises:
+        FileNotFoundError: For a file that does not exist.
+        SyntaxError: For a file that is not Python.
+    """
+    try:
+        if base.startswith(_PREFIX):
+            path, scope = _own_base(base), None
+        else:
+            path, scope = _mmengines_base_path(base, config)
+            path = os.path.abspath(os.path.expanduser(path))
+            if not os.path.isfile(path):
+                raise FileNotFoundError(f'no such file ({path})')
+    except FileNotFoundError as error:
+        raise _AbsentBase(f'{config}: _base_={base!r}: {error}{_advice(base)}') from None
+    _check_syntax(path)
+    return path, scope
+
+
+def _own_base(base: str) -> str:
+    name = base.removeprefix(_PREFIX)
+    if (config_folder() / name).is_file():  # _base_/ too, which config_path() does not know
+        return str(config_folder() / name)
+    try:
+        return str(config_path(name))
+    except ValueError as error:
+        raise FileNotFoundError(str(error).partition(': ')[2]) from None
+
+
+def _advice(base: str) -> str:
+    """How a config of this package that was meant is named in a ``_base_``; else nothing."""
+    if '::' in base:
+        return ''
+    name = '/'.join(PurePath(base).parts[-2:])
+    right = config_folder() / name
+    try:
+        if not right.is_file():
+            right = config_path(PurePath(base).name)
+    except ValueError:
+        near = [repr(f'{_PREFIX}{n}.py') for n in _similar(name)]
+        return f'. Similar in fastervit_mm: {", ".join(near)}' if near else ''
+    return (f'. A path is relative to the config\'s folder; from any folder, write '
+            f'_base_ = {_PREFIX + right.relative_to(config_folder()).as_posix()!r}')
+
+
 # mmengine takes `fastervit_mm::mmdet/cascade_fvit.py` (mmengine.hub.get_config, `_base_`) only for
 # packages that it lists. It looks for a distribution with the name on the right, and finds none for
 # an editable install. A name that is no distribution it looks up in Python's import system.
 MODULE2PACKAGE.setdefault('fastervit_mm', f'{__package__}.config_files')
+
+# For other packages the name before `::` is the scope of registries, where the classes in the base
+# are registered. Ours are in mmengine's root, so with the scope `fastervit_mm` each part of a model
+# warns that no such registry exists, and the scope is written into the saved config. Can go when
+# mmengine leaves out a scope that has no registry.
+_mmengines_base_path = Config._get_cfg_path
+Config._get_cfg_path = staticmethod(_base_path)

@@ -11,6 +11,7 @@ from rich.console import Console  # noqa: E402
 
 from fastervit_mm import benchmark  # noqa: E402
 from fastervit_mm.benchmark.peers import PEERS  # noqa: E402
+from fastervit_mm.command_line import errors_in_one_line  # noqa: E402
 
 
 def parse_args():
@@ -42,13 +43,11 @@ def main():
     args = parse_args()
     warnings.simplefilter('ignore')
     console = Console()
-    try:
+    with errors_in_one_line('benchmark'):
         sizes = [tuple(int(n) for n in size.split('x')) for size in args.sizes]
         report = benchmark.run(args.models, sizes, args.batches, args.precisions, args.modes,
                                args.steps, args.rounds, args.warmup, args.device,
                                not args.no_memory, console)
-    except ValueError as error:
-        sys.exit(f'benchmark: {error}')
     head = report['machine']
     console.print(f'{head["gpu"] or head["cpu"]}, {head["threads"]} threads, torch '
                   f'{head["torch"]}; medians of {args.rounds} rounds, half the '

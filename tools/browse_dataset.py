@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is 
 from mmengine.config import DictAction  # noqa: E402
 
 from fastervit_mm.apis.browse import SPLITS, browse  # noqa: E402
+from fastervit_mm.command_line import errors_in_one_line  # noqa: E402
 from fastervit_mm.engine import launch  # noqa: E402
 
 
@@ -37,11 +38,9 @@ def parse_args():
 def main():
     args = parse_args()
     warnings.simplefilter('ignore')
-    try:
+    with errors_in_one_line('browse_dataset'):
         cfg = launch.load_config(args.config, cfg_options=args.cfg_options)
         files = browse(cfg, args.out, args.split, args.number or None, args.show, args.wait_time)
-    except (OSError, ValueError) as error:
-        sys.exit(f'browse_dataset: {args.config}: {error}')
     if files:
         print(f'{len(files) - 1} pictures in {args.out}; {files[-1]} shows the first of them')
 

@@ -11,6 +11,7 @@ from mmengine.config import DictAction  # noqa: E402
 from rich.console import Console  # noqa: E402
 
 from fastervit_mm import complexity  # noqa: E402
+from fastervit_mm.command_line import errors_in_one_line  # noqa: E402
 
 
 def parse_args():
@@ -40,13 +41,11 @@ def parse_args():
 def main():
     args = parse_args()
     warnings.simplefilter('ignore')
-    try:
+    with errors_in_one_line('complexity'):
         result = complexity.analyse(args.config, args.shape, args.proposals, args.detections,
                                     args.cfg_options, args.backbone)
         if args.json:
             result.save(args.json)
-    except (OSError, ValueError) as error:
-        sys.exit(f'complexity: {error}')
     Console().print(complexity.table(result))
 
 

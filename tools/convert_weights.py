@@ -9,7 +9,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
 
-from fastervit_mm.weights import CheckpointError, convert  # noqa: E402
+from fastervit_mm.command_line import errors_in_one_line  # noqa: E402
+from fastervit_mm.weights import convert  # noqa: E402
 
 
 def parse_args():
@@ -23,10 +24,8 @@ def parse_args():
 
 def main():
     args = parse_args()
-    try:
+    with errors_in_one_line('convert_weights'):
         print(convert(args.source, args.target))
-    except (CheckpointError, OSError, ValueError) as error:
-        sys.exit(f'convert_weights: {error}')
 
 
 if __name__ == '__main__':

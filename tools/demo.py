@@ -7,6 +7,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
 
 from fastervit_mm.apis.demo import run_demo  # noqa: E402
+from fastervit_mm.command_line import errors_in_one_line  # noqa: E402
 
 
 def parse_args():
@@ -18,7 +19,8 @@ def parse_args():
 
 def main():
     args = parse_args()
-    run_demo(args.config, args.work_dir)
+    with errors_in_one_line('demo'):
+        run_demo(args.config, args.work_dir)
 
 
 if __name__ == '__main__':

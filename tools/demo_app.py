@@ -8,6 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
 
 from fastervit_mm.app import find_trained, pairs  # noqa: E402
+from fastervit_mm.command_line import errors_in_one_line  # noqa: E402
 
 
 def parse_args():
@@ -27,18 +28,17 @@ def parse_args():
 def main():
     args = parse_args()
     warnings.simplefilter('ignore')
-    try:
+    with errors_in_one_line('demo_app'):
         models = pairs(args.files)
         if args.work_dirs or not models:
             models += find_trained(args.work_dirs or 'work_dirs')
-        from fastervit_mm.app.page import SETTINGS, build_page
+        try:
+            from fastervit_mm.app.page import SETTINGS, build_page
+        except ModuleNotFoundError as error:
+            if error.name != 'gradio':
+                raise
+            sys.exit('demo_app: gradio is not installed; pip install \'fastervit_mm[app]\'')
         page = build_page(models, args.device)
-    except ModuleNotFoundError as error:
-        if error.name != 'gradio':
-            raise
-        sys.exit('demo_app: gradio is not installed; pip install \'fastervit_mm[app]\'')
-    except (OSError, ValueError) as error:
-        sys.exit(f'demo_app: {error}')
     print('Checkpoints: ' + ', '.join(model.name for model in models), flush=True)
     try:
         page.launch(server_name=args.host, server_port=args.port, **SETTINGS)

@@ -12,14 +12,13 @@ from mmengine.config import DictAction  # noqa: E402
 from rich.console import Console  # noqa: E402
 
 from fastervit_mm import export  # noqa: E402
+from fastervit_mm.command_line import errors_in_one_line  # noqa: E402
 from fastervit_mm.engine import launch  # noqa: E402
-from fastervit_mm.engine.checks import ConfigError  # noqa: E402
 from fastervit_mm.export.check import SIZES, TOLERANCE, print_metrics  # noqa: E402
 from fastervit_mm.export.parts import PARTS  # noqa: E402
 from fastervit_mm.export.quantize import METHODS, calibration_images  # noqa: E402
 from fastervit_mm.export.writing import OPSET  # noqa: E402
 from fastervit_mm.models import load_model  # noqa: E402
-from fastervit_mm.weights import CheckpointError  # noqa: E402
 
 
 def parse_args():
@@ -67,10 +66,8 @@ def _size(text):
 def main():
     args = parse_args()
     warnings.simplefilter('ignore')
-    try:
+    with errors_in_one_line('export'):
         sys.exit(run(args))
-    except (export.ExportError, CheckpointError, ConfigError, FileNotFoundError) as error:
-        sys.exit(f'export: {error}')
 
 
 def run(args):

@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is 
 from rich.console import Console  # noqa: E402
 
 from fastervit_mm.apis import Inferencer  # noqa: E402
-from fastervit_mm.weights import CheckpointError  # noqa: E402
+from fastervit_mm.command_line import errors_in_one_line  # noqa: E402
 
 
 def parse_args():
@@ -41,12 +41,10 @@ def main():
     args = parse_args()
     warnings.simplefilter('ignore')
     console = Console(soft_wrap=True, highlight=False)
-    try:
+    with errors_in_one_line('infer'):
         inferencer = Inferencer(args.config, args.checkpoint, args.device, args.deploy)
         results = inferencer(args.inputs, args.out, args.batch_size, args.score_thr,
                              show_progress=True)
-    except (CheckpointError, OSError, ValueError) as error:
-        sys.exit(f'infer: {error}')
     found = '' if inferencer.segments else (
         f', {sum(len(p.instances) for p in results.predictions)} instances')
     console.print(f'{len(results.predictions)} images{found}', markup=False)

@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is 
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
+from fastervit_mm.command_line import errors_in_one_line  # noqa: E402
 from fastervit_mm.engine import curves  # noqa: E402
 
 
@@ -27,11 +28,9 @@ def parse_args():
 
 def main():
     args = parse_args()
-    try:
+    with errors_in_one_line('plot_logs'):
         compared = curves.compare_runs(args.runs, args.keys)
         curves.plot_runs(compared, args.out)
-    except (OSError, ValueError) as error:
-        sys.exit(f'plot_logs: {error}')
     table = Table()
     for name in ('key', 'run', 'last iteration', 'last', 'lowest', 'highest'):
         table.add_column(name, justify='left' if name in ('key', 'run') else 'right')

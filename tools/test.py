@@ -9,8 +9,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is 
 
 from mmengine.config import DictAction  # noqa: E402
 
+from fastervit_mm.command_line import errors_in_one_line  # noqa: E402
 from fastervit_mm.engine import launch  # noqa: E402
-from fastervit_mm.engine.checks import ConfigError  # noqa: E402
 
 
 def parse_args():
@@ -19,6 +19,9 @@ def parse_args():
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--work-dir', help='folder for logs and metrics '
                         '(default: work_dirs/ and the name of the config)')
+    parser.add_argument('--split', choices=['test', 'val'], default='test',
+                        help='evaluate on the config\'s test_dataloader or its val_dataloader '
+                        '(default: test)')
     parser.add_argument('--out', help='where to save predictions: a .pkl file (detectors) or a '
                         'folder of label maps (segmentors)')
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
@@ -43,12 +46,10 @@ def parse_args():
 
 def main():
     args = parse_args()
-    cfg = launch.load_config(args.config, args.launcher, args.work_dir, args.cfg_options)
-    try:
+    with errors_in_one_line('test'):
+        cfg = launch.load_config(args.config, args.launcher, args.work_dir, args.cfg_options)
         launch.test(cfg, args.checkpoint, args.out, args.show, args.show_dir, args.wait_time,
-                    args.tta, args.deploy, args.compile)
-    except ConfigError as error:
-        sys.exit(f'test: {args.config}: {error}')
+                    args.tta, args.deploy, args.compile, args.split)
 
 
 if __name__ == '__main__':

@@ -9,8 +9,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is 
 
 from mmengine.config import DictAction  # noqa: E402
 
+from fastervit_mm.command_line import errors_in_one_line  # noqa: E402
 from fastervit_mm.engine import launch  # noqa: E402
-from fastervit_mm.engine.checks import ConfigError  # noqa: E402
 
 
 def parse_args():
@@ -40,11 +40,9 @@ def parse_args():
 
 def main():
     args = parse_args()
-    cfg = launch.load_config(args.config, args.launcher, args.work_dir, args.cfg_options)
-    try:
+    with errors_in_one_line('train'):
+        cfg = launch.load_config(args.config, args.launcher, args.work_dir, args.cfg_options)
         launch.train(cfg, args.amp, args.auto_scale_lr, args.resume, args.compile)
-    except ConfigError as error:
-        sys.exit(f'train: {args.config}: {error}')
 
 
 if __name__ == '__main__':

@@ -9,9 +9,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is 
 
 from mmengine.config import DictAction  # noqa: E402
 
+from fastervit_mm.command_line import errors_in_one_line  # noqa: E402
 from fastervit_mm.insight import load_subject  # noqa: E402
 from fastervit_mm.insight.drawing import draw_all, look  # noqa: E402
-from fastervit_mm.weights import CheckpointError  # noqa: E402
 
 
 def parse_args():
@@ -51,13 +51,11 @@ def parse_args():
 def main():
     args = parse_args()
     warnings.simplefilter('ignore')
-    try:
+    with errors_in_one_line('visualize'):
         subject = load_subject(args.config, args.checkpoint, args.cfg_options, args.device)
         insight = look(subject, args.image, tuple(args.point), args.field_stage, args.draws,
                        args.average)
         paths = draw_all(insight, args.out, args.head, args.block)
-    except (CheckpointError, OSError, ValueError) as error:
-        sys.exit(f'visualize: {error}')
     print(f'{subject.name}, {subject.weights}; the network sees '
           f'{insight.prepared.valid[1]} x {insight.prepared.valid[0]} pixels')
     for path in paths:

@@ -12,7 +12,8 @@ from mmengine.structures import BaseDataElement, PixelData
 from mmengine.visualization import Visualizer
 from rich.progress import track
 
-from ..engine.checks import ConfigError, check_config
+from ..engine.checks import check_config
+from ..engine.enlarging import readable
 from ..models import dataset_configs, type_name
 from .contact_sheet import contact_sheet
 
@@ -54,7 +55,7 @@ def browse(cfg: Config, out_dir: Union[str, Path, None], split: str = 'train',
     dataset = DATASETS.build(loader.dataset)
     settings = dict(copy.deepcopy(cfg.visualizer), vis_backends=None, save_dir=None,
                     name=f'browse_{split}')
-    visualizer = VISUALIZERS.build(settings)
+    visualizer = VISUALIZERS.build(readable(settings, scale=1))  # at the network's own size
     visualizer.dataset_meta = dataset.metainfo
     late = annotated_late(cfg, f'{split}_dataloader')
     pictures = []
@@ -148,10 +149,8 @@ def _clear(drawn: np.ndarray, image: np.ndarray, sample: BaseDataElement,
 
 def _check_data(cfg: Config, split: str, out_dir: Union[str, Path, None]) -> None:
     """The checks of training that concern the data; the model does not matter here."""
-    data = Config(dict(default_scope=cfg.default_scope, model=dict(),
-                       test_dataloader=cfg[f'{split}_dataloader'],
-                       work_dir=None if out_dir is None else str(out_dir)))
-    try:
-        check_config(data, training=False)
-    except ConfigError as error:
-        raise ConfigError(str(error).replace('test_dataloader', f'{split}_dataloader')) from None
+    check_config(Config(dict(
+        default_scope=cfg.default_scope, model=dict(),
+        work_dir=None if out_dir is None else str(out_dir),
+        **{f'{split}_dataloader': cfg[f'{split}_dataloader']}), filename=cfg.filename),
+        training=False, split=split)

@@ -23,7 +23,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from ..config_files import find_config
+from ..config_files import read_config
 from ..engine.checks import unwritable
 from ..engine.onednn import use_onednn
 from ..models import check_complete, dataset_config, switch_to_deploy
@@ -98,6 +98,7 @@ class Inferencer:
     Raises:
         FileNotFoundError: For a config or checkpoint that does not exist.
         CheckpointError: For a checkpoint that cannot be read safely or does not fill the model.
+        ConfigError: For a config with an error in its code.
         ValueError: For a config of another task or without a visualizer, or a device that is not
             available.
 
@@ -110,7 +111,7 @@ class Inferencer:
     def __init__(self, config: Union[str, os.PathLike, Config], checkpoint: str,
                  device: Optional[str] = None, deploy: bool = False):
         if not isinstance(config, Config):
-            config = Config.fromfile(find_config(config))
+            config = read_config(config)
         scope = config.get('default_scope')
         if scope not in ('mmdet', 'mmseg'):
             raise ValueError(f'config: default_scope={scope!r}; give a config of a detector '

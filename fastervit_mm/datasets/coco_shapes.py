@@ -3,7 +3,7 @@ from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 
 from .scenes import CLASSES, PALETTE
-from .shapes import make_shapes
+from .shapes import holds_other_files, make_shapes
 
 
 @DATASETS.register_module()
@@ -17,6 +17,7 @@ class ShapesDataset(CocoDataset):
 
     METAINFO = dict(classes=CLASSES, palette=PALETTE)
     makes_itself = True  # its files need not exist before it is built
+    holds_other_files = staticmethod(holds_other_files)
 
     def __init__(self, *args, data_root: str = 'data/shapes', **kwargs):
         make_shapes(data_root)

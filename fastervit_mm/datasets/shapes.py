@@ -3,7 +3,7 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Dict, List
+from typing import Dict, List, Union
 
 import cv2
 import numpy as np
@@ -42,7 +42,7 @@ def make_shapes(root: str) -> Path:
         if json.loads((root / _STAMP).read_text()) == json.loads(json.dumps(stamp)):
             return root
         shutil.rmtree(root, ignore_errors=True)  # ours, of another version of the recipe
-    elif root.exists() and any(root.iterdir()):
+    elif holds_other_files(root):
         raise FileExistsError(f'root={str(root)!r}: contains files that are not the shapes '
                               'dataset. Give an empty or new folder')
     root.parent.mkdir(parents=True, exist_ok=True)
@@ -64,6 +64,13 @@ def make_shapes(root: str) -> Path:
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return root
+
+
+def holds_other_files(root: Union[str, Path]) -> bool:
+    """Whether a folder has files and is no shapes dataset, so that none can be generated there."""
+    root = Path(root)
+    return (root.exists() and not (root / _STAMP).is_file()
+            and (root.is_file() or any(root.iterdir())))
 
 
 def coco_annotation(instance: Instance) -> Dict:

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS
 
 from ..backbone import FasterViT
+from ..config_files import ConfigError
 from ..models import class_of, dataset_configs
 from ..weights import resolve
 
@@ -19,11 +20,7 @@ _WORLD_SIZE = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WO
 _PREPARED = dict(CocoDataset='coco', ADE20KDataset='ade20k')
 
 
-class ConfigError(ValueError):
-    """A config that cannot run as it is; the message lists the problems and their remedies."""
-
-
-def check_config(cfg: Config, training: bool) -> List[str]:
+def check_config(cfg: Config, training: bool, split: str = 'test') -> List[str]:
     """Check a config for mistakes that would fail, or silently spoil a run, hours later.
 
     It checks the folders and annotation files of the data, the classes of the annotations against
@@ -33,6 +30,8 @@ def check_config(cfg: Config, training: bool) -> List[str]:
     Args:
         cfg: A config of mmdet, mmseg or mmpretrain.
         training: Whether the config will be trained; else it will be tested.
+        split: What it will be tested on: ``'test'`` for its ``test_dataloader``, and so on. Default
+            ``'test'``.
 
     Returns:
         Warnings, about settings that are possible but seldom intended.
@@ -40,26 +39,30 @@ def check_config(cfg: Config, training: bool) -> List[str]:
     Raises:
         ConfigError: With every mistake found, in one message.
     """
-    loaders = ['train_dataloader', 'val_dataloader'] if training else ['test_dataloader']
+    loaders = [f'{s}_dataloader' for s in (('train', 'val') if training else (split,))]
     problems = list(unwritable('work_dir', cfg.get('work_dir')))
     classes = None
     for loader in loaders:
+        will_be_made = False
         for place, dataset in dataset_configs(cfg, loader):
             kind = class_of(dataset, cfg, DATASETS)
             names = _classes(dataset, kind)
             classes = classes or names
-            if _is_local(dataset) and not getattr(kind, 'makes_itself', False):
+            if _will_be_made(dataset, kind):
+                will_be_made = True
+            elif _is_local(dataset):
+                problems += _others_data(place, dataset, kind)
                 problems += _missing_files(place, dataset, kind)
                 problems += _missing_classes(place, dataset, kind, names)
-        if _makes_itself(cfg, loader):
-            continue
-        problems += _missing_evaluation_file(cfg, loader.replace('dataloader', 'evaluator'))
+        if not will_be_made:
+            problems += _missing_evaluation_file(cfg, loader.replace('dataloader', 'evaluator'))
     if classes is not None:
         problems += _wrong_num_classes(cfg.model, classes)
     problems += _wrong_widths(cfg)
     problems += _missing_checkpoints(cfg, training)
     if problems:
-        raise ConfigError('this config cannot run as it is:\n' + '\n'.join(
+        name = f'{cfg.filename}: ' if cfg.filename else ''
+        raise ConfigError(f'{name}this config cannot run as it is:\n' + '\n'.join(
             f'  {i}. {problem}' for i, problem in enumerate(problems, 1)))
     return list(_unscaled_lr(cfg)) if training else []
 
@@ -84,9 +87,19 @@ def unwritable(name: str, folder: Optional[str]) -> Iterator[str]:
                f'{os.path.abspath(folder)}). Give another --{name.replace("_", "-")}')
 
 
-def _makes_itself(cfg: Config, loader: str) -> bool:
-    return any(getattr(class_of(d, cfg, DATASETS), 'makes_itself', False)
-               for _, d in dataset_configs(cfg, loader))
+def _will_be_made(dataset: Dict, kind: Optional[type]) -> bool:
+    """Whether a dataset's files are generated when it is built, and so need not exist."""
+    root = dataset.get('data_root')
+    return getattr(kind, 'makes_itself', False) and not (root and kind.holds_other_files(root))
+
+
+def _others_data(place: str, dataset: Dict, kind: Optional[type]) -> Iterator[str]:
+    """A dataset that generates itself, inherited for data that are there."""
+    if getattr(kind, 'makes_itself', False):
+        plain = next(c for c in kind.__mro__ if not getattr(c, 'makes_itself', False))
+        yield (f'{place}.type={dataset["type"]!r}: generates its own pictures, but '
+               f'data_root={dataset["data_root"]!r} holds other files. For those set '
+               f'{place}.type={plain.__name__!r}')
 
 
 def _classes(dataset: Dict, kind: Optional[type]) -> Optional[Tuple[str, ...]]:

@@ -12,9 +12,9 @@ from mmengine.registry import METRICS, RUNNERS, init_default_scope
 from mmengine.runner import Runner
 from torch import nn
 
-from ..config_files import find_config
+from ..config_files import ConfigError, read_config
 from ..models import dataset_configs, unwrapped
-from .checks import ConfigError, check_config, unwritable
+from .checks import check_config, unwritable
 from .memory import keep_freed_memory
 from .onednn import use_onednn
 
@@ -31,17 +31,20 @@ def load_config(config: str, launcher: str = 'none', work_dir: Optional[str] = N
         cfg_options: Settings that replace the config's, by dotted name.
 
     Raises:
-        FileNotFoundError: For a config that does not exist.
+        FileNotFoundError: For a config, or one of its bases, that does not exist.
+        ConfigError: For a config with an error in its code, or settings that do not fit it.
     """
-    config = find_config(config)
-    cfg = Config.fromfile(config)
+    cfg = read_config(config)
     cfg.launcher = launcher
     if cfg_options is not None:
-        cfg.merge_from_dict(cfg_options)
+        try:
+            cfg.merge_from_dict(cfg_options)
+        except (KeyError, TypeError) as error:
+            raise ConfigError(f'{cfg.filename}: --cfg-options: {error.args[0]}') from error
     if work_dir is not None:
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
-        cfg.work_dir = os.path.join('./work_dirs', Path(config).stem)
+        cfg.work_dir = os.path.join('./work_dirs', Path(cfg.filename).stem)
     return cfg
 
 
@@ -140,7 +143,7 @@ def train(cfg: Config, amp: bool = False, auto_scale_lr: bool = False,
 
 def test(cfg: Config, checkpoint: str, out: Optional[str] = None, show: bool = False,
          show_dir: Optional[str] = None, wait_time: float = 2, tta: bool = False,
-         deploy: bool = False, compiled: bool = False) -> dict:
+         deploy: bool = False, compiled: bool = False, split: str = 'test') -> dict:
     """Evaluate a checkpoint as a config says.
 
     Args:
@@ -155,6 +158,8 @@ def test(cfg: Config, checkpoint: str, out: Optional[str] = None, show: bool = F
         deploy: Fold the backbone first (:meth:`fastervit_mm.FasterViT.switch_to_deploy`).
             Default False.
         compiled: Compile backbone and neck (:func:`compile_features`). Default False.
+        split: ``'val'`` for the config's ``val_dataloader``, ``val_evaluator`` and ``val_cfg``
+            instead of those for testing. Default ``'test'``.
 
     Returns:
         The metrics.
@@ -171,7 +176,10 @@ def test(cfg: Config, checkpoint: str, out: Optional[str] = None, show: bool = F
     cfg.custom_hooks = hooks
     if deploy:
         hooks.append(dict(type='DeployHook'))
-    check_config(cfg, training=False)
+    _check_split(cfg, split)
+    check_config(cfg, training=False, split=split)
+    if split == 'val':
+        _test_on_val(cfg)
     segments = cfg.get('default_scope') == 'mmseg'
     if show or show_dir:
         _draw(cfg, show, show_dir, wait_time, segments)
@@ -189,6 +197,23 @@ def test(cfg: Config, checkpoint: str, out: Optional[str] = None, show: bool = F
     if compiled:
         compile_features(runner.model)
     return runner.test()
+
+
+def _check_split(cfg: Config, split: str) -> None:
+    if split not in ('test', 'val'):
+        raise ValueError(f'split={split!r}: give one of test, val')
+    absent = [name for name in (f'{split}_dataloader', f'{split}_evaluator', f'{split}_cfg')
+              if cfg.get(name) is None]
+    if absent:
+        raise ValueError(f'split={split!r}: the config has no {", ".join(absent)}')
+
+
+def _test_on_val(cfg: Config) -> None:
+    """Put what a config validates on where the runner looks for what it tests on."""
+    for name in ('dataloader', 'evaluator'):
+        cfg[f'test_{name}'] = deepcopy(cfg[f'val_{name}'])
+    loop = (cfg.get('test_cfg') or {}).get('type', 'TestLoop')
+    cfg.test_cfg = dict(deepcopy(cfg.val_cfg), type=loop)  # a ValLoop runs other hooks
 
 
 def _draw(cfg: Config, show: bool, show_dir: Optional[str], wait_time: float,

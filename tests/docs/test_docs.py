@@ -248,8 +248,14 @@ def test_config_blocks_are_configs(copy):
         cfg = Config.fromfile(str(copy / fence.title))
         assert cfg.model.backbone.type == 'FasterViT'
         with torch.device('meta'):
+            reader = cfg.model.get('neck') or cfg.model.decode_head
             assert MODELS.build(cfg.model.backbone).out_channels == tuple(
-                cfg.model.neck.in_channels), str(fence)
+                reader.in_channels), str(fence)
+        if 'third_split' in fence.title:
+            val, test = (cfg[f'{s}_dataloader'].dataset for s in ('val', 'test'))
+            assert test.keys() == val.keys() and test.data_prefix.keys() == val.data_prefix.keys()
+            assert all('test' in folder for folder in test.data_prefix.values())
+            assert not any('test' in folder for folder in val.data_prefix.values())
     readme, = [f for f in PYTHON if f.page.name == 'README.md' and 'custom_imports' in f.text]
     path = copy / 'readme_config.py'
     path.write_text("_base_ = 'mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py'\n" + readme.text)

@@ -19,7 +19,7 @@ COCO_CONFIG = str(REPO / 'configs/mmdet/cascade_fvit.py')
 def test_the_flags_that_mmdet_users_know():
     for tool, flags in ((TRAIN, '--work-dir --resume --amp --auto-scale-lr --cfg-options '
                          '--launcher'),
-                        (TEST, '--work-dir --out --show --show-dir --wait-time --tta '
+                        (TEST, '--work-dir --split --out --show --show-dir --wait-time --tta '
                          '--cfg-options --launcher')):
         done = subprocess.run([sys.executable, '-W', 'ignore', str(tool), '--help'],
                               capture_output=True, text=True, cwd='/')
@@ -55,7 +55,8 @@ def built(monkeypatch):
         raise Stop
 
     monkeypatch.setattr(launch, 'build_runner', stop)
-    monkeypatch.setattr(launch, 'check_config', lambda cfg, training: [])  # no data are here
+    # No data are here.
+    monkeypatch.setattr(launch, 'check_config', lambda cfg, training, split='test': [])
 
     def run(function, *args, **kwargs):
         with pytest.raises(Stop):
@@ -139,6 +140,26 @@ def test_flip_tta_reaches_every_joined_dataset(built):
         cfg.test_dataloader.dataset.datasets[0], cfg.test_dataloader.dataset.datasets[1].dataset))
     assert first[-1].type == second[-1].type == 'TestTimeAug'
     assert (first[1].scale, second[1].scale) == ((1333, 800), (96, 96))
+
+
+def test_another_split_takes_the_place_of_the_test(built, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    cfg = mmseg_config()
+    cfg.test_dataloader = dict(cfg.test_dataloader, batch_size=7)
+    cfg.test_evaluator = dict(type='IoUMetric', iou_metrics=['mDice'])
+    cfg.val_cfg.fp16 = True
+    assert built(launch.test, copy.deepcopy(cfg), 'x.pth').test_dataloader.batch_size == 7
+    val = built(launch.test, copy.deepcopy(cfg), 'x.pth', out=str(tmp_path), tta=True, split='val')
+    assert val.test_dataloader.batch_size == cfg.val_dataloader.batch_size
+    assert val.test_dataloader.dataset.pipeline[-1].type == 'TestTimeAug'
+    assert val.test_evaluator.iou_metrics == ['mIoU'] and val.test_evaluator.keep_results
+    assert val.test_cfg == dict(type='TestLoop', fp16=True)
+    assert 'keep_results' not in val.val_evaluator  # a copy
+    cfg.pop('val_evaluator')
+    with pytest.raises(ValueError, match="split='val': the config has no val_evaluator"):
+        launch.test(cfg, 'x.pth', split='val')
+    with pytest.raises(ValueError, match="split='train': give one of test, val"):
+        launch.test(cfg, 'x.pth', split='train')
 
 
 class _Runner:

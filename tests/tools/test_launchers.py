@@ -22,6 +22,7 @@ def test_torchrun_starts_every_process(script, arguments, tmp_path):
     done = launch(script, *arguments, '--help', cwd=tmp_path, PORT='29617', OMP_NUM_THREADS='1')
     assert done.returncode == 0, done.stderr
     assert done.stdout.count('--cfg-options') >= 2
+    assert done.stdout.count('--split') >= (2 if script == 'dist_test.sh' else 0)
 
 
 @pytest.mark.parametrize('script, arguments, expected', [
