@@ -11,7 +11,7 @@ from ..datasets.label_maps import VOID, MapData, renumber
 from .lines import SMALL, Lines, add_schedule, base_config, check_arch, count, few, inside, names_of
 
 # Longest side of a crop, images in a batch and iterations, from scratch and with ImageNet weights.
-_SMALL, _PUBLISHED = (320, 4, 4000), (512, 2, 20000)
+_SMALL, _PUBLISHED = (320, 4, 3000), (512, 2, 20000)
 
 
 @dataclass(frozen=True)
@@ -158,6 +158,9 @@ def _text(choice: _Choice, data: MapData, root: Path, arch: str,
                   'tools/new_config.py seg; every line may be changed.')
     lines.add(f"""
 _base_ = 'fastervit_mm::mmseg/{base_config('upernet_fvit', arch)}.py'
+custom_imports = dict(imports=[
+    'fastervit_mm', 'fastervit_mm.engine', 'fastervit_mm.engine.seg_losses',
+    'fastervit_mm.engine.seg_visualizer'])
 
 data_root = {root.as_posix() + '/'!r}
 classes = {names_of(choice.names)}
@@ -180,7 +183,7 @@ palette = [""")
         lines.because(f'The rarest class has {shares.min():.2g} % of the pixels, the most frequent '
                       f'{shares.max():.0f} %: weights in proportion to the inverse square root of '
                       'the shares.')
-        lines.append('loss = dict(class_weight=[')
+        lines.append("loss = dict(type='WeightedCrossEntropyLoss', class_weight=[")
         lines.extend(f'    {", ".join(map(str, choice.weights[i:i + 12]))},'
                      for i in range(0, len(choice.weights), 12))
         lines.append('])')

@@ -1,0 +1,106 @@
+"""Label maps in a folder of somebody's own data."""
+import numpy as np
+import pytest
+from PIL import Image
+
+from fastervit_mm.datasets.folders import DataError
+from fastervit_mm.datasets.label_maps import find_label_maps, renumber
+
+
+def photo(path, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.RandomState(seed).randint(0, 256, (24, 32, 3), np.uint8)
+    Image.fromarray(noise).save(path)
+
+
+def label_map(path, values=(0, 1, 2), palette=False):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(np.resize(np.repeat(np.array(values, np.uint8), 8), (24, 32)))
+    if palette:
+        image.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+    image.save(path)
+
+
+def write(root, image='images/{split}/{stem}.jpg', labels='annotations/{split}/{stem}.png',
+          splits=('train', 'val'), **kwargs):
+    for split in splits:
+        for number in range(4):
+            names = dict(split=split, stem=f'{split}_{number}')
+            photo(root / image.format(**names), number)
+            label_map(root / labels.format(**names), **kwargs)
+
+
+@pytest.mark.parametrize('image, labels', [
+    ('images/{split}/{stem}.jpg', 'annotations/{split}/{stem}.png'),
+    ('{split}/images/{stem}.png', '{split}/masks/{stem}.png'),
+    ('img_dir/{split}/{stem}.png', 'ann_dir/{split}/{stem}.png'),
+    ('{split}/{stem}.jpg', '{split}/{stem}_mask.png'),
+    ('{split}/{stem}.png', '{split}annot/{stem}.png'),
+    ('images/{split}/{stem}.jpg', 'gt/{split}/{stem}_labelIds.png')])
+def test_layouts_that_people_have(image, labels, tmp_path):
+    write(tmp_path, image, labels)
+    data = find_label_maps(tmp_path)
+    assert set(data.splits) == {'train', 'val'} and not data.notes
+    for split in data.splits:
+        pairs = data.pairs(split)
+        assert len(pairs) == 4
+        for number, (picture, labelled) in enumerate(pairs):
+            names = dict(split=split, stem=f'{split}_{number}')
+            assert picture == tmp_path / image.format(**names)
+            assert labelled == tmp_path / labels.format(**names)
+    assert set(data.pixels) == {0, 1, 2} and data.size == (32, 24)
+    assert data.palette is None
+
+
+def test_colours_of_the_maps_are_kept(tmp_path):
+    write(tmp_path, palette=True)
+    assert find_label_maps(tmp_path).palette[:3] == [(0, 0, 0), (128, 0, 0), (0, 128, 0)]
+
+
+def test_the_lists_of_voc_are_the_splits(tmp_path):
+    for number in range(10):
+        photo(tmp_path / f'JPEGImages/{number}.jpg', number)
+        if number < 6:
+            label_map(tmp_path / f'SegmentationClass/{number}.png', (0, 3, 255))
+    lists = tmp_path / 'ImageSets/Segmentation'
+    lists.mkdir(parents=True)
+    (lists / 'train.txt').write_text('0\n1\n2\n4')
+    (lists / 'val.txt').write_text('3\n5')
+    data = find_label_maps(tmp_path)
+    assert data.splits['train'].stems == list('0124') and data.splits['val'].stems == list('35')
+    assert set(data.pixels) == {0, 3, 255}
+
+
+def test_without_a_validation_split_a_fifth_becomes_one(tmp_path):
+    for number in range(20):
+        photo(tmp_path / f'imgs/{number:02d}.jpg', number)
+        label_map(tmp_path / f'masks/{number:02d}.png')
+    photo(tmp_path / 'imgs/without.jpg')
+    data = find_label_maps(tmp_path)
+    train, val = (data.splits[s].stems for s in ('train', 'val'))
+    assert len(train) == 16 and len(val) == 4 and not set(train) & set(val)
+    assert 'without' not in train + val and '4 of 20' in data.notes[0]
+
+
+def test_label_maps_get_other_numbers(tmp_path):
+    write(tmp_path / 'data', labels='masks/{split}/{stem}.png')
+    data = find_label_maps(tmp_path / 'data')
+    renumber(data, {0: 0, 2: 1}, tmp_path / 'new')
+    for split in ('train', 'val'):
+        for picture, labelled in data.pairs(split):
+            assert labelled == tmp_path / 'new' / split / f'{picture.stem}.png'
+            old = np.asarray(Image.open(tmp_path / f'data/masks/{split}/{picture.stem}.png'))
+            assert (np.asarray(Image.open(labelled)) == np.array([0, 255, 1])[old]).all()
+    assert set(data.pixels) == {0, 1, 255}
+
+
+@pytest.mark.parametrize('prepare, message', [
+    (lambda root: photo(root / 'a.jpg'), 'no label maps were found'),
+    (lambda root: (photo(root / 'images/train/a.jpg'), photo(root / 'masks/train/a.png')),
+     'an image with 3 channels; a label map has one'),
+    (lambda root: write(root, splits=('val',)), "no training split, only 'val'"),
+    (lambda root: (write(root), write(root / 'more')), "the split 'train' is in two folders")])
+def test_what_cannot_be_used_is_said(prepare, message, tmp_path):
+    prepare(tmp_path)
+    with pytest.raises(DataError, match=message):
+        find_label_maps(tmp_path)
