@@ -19,9 +19,11 @@ def read_run(run: Union[str, Path]) -> Dict[str, Curve]:
         run: A work directory, one of its time-stamped folders, or a ``scalars.json``.
 
     Returns:
-        Losses, learning rate, memory and metrics. A metric has the iteration at which it was
-        measured, even where mmengine counts epochs. ``time`` and ``data_time`` are the seconds of
-        an iteration in training, ``val/time`` and ``val/data_time`` in validation. Empty if
+        Losses, learning rate, memory and metrics. A metric has the number of iterations trained
+        before it was measured, even where mmengine counts epochs: exactly in a run with
+        :class:`~fastervit_mm.engine.MemoryLogProcessor`, else that of the last loss logged before.
+        ``epoch`` is there where training counts epochs. ``time`` and ``data_time`` are the seconds
+        of an iteration in training, ``val/time`` and ``val/data_time`` in validation. Empty if
         nothing was logged.
     """
     read = [curves for curves in map(_read_file, _files(Path(run))) if curves]
@@ -46,19 +48,26 @@ def _files(run: Path) -> List[Path]:
 
 def _read_file(file: Path) -> Dict[str, Curve]:
     curves: Dict[str, Curve] = {}
-    iteration = 0
+    iteration, epoch = 0, None
     for scalars in _lines(file):
         training = 'loss' in scalars
+        step = scalars.get('step', 0)
         if training:
-            iteration = scalars.get('iter', scalars['step'])
-        # A metric's step is an epoch or an iteration; an epoch never exceeds the iteration.
-        place = max(iteration, scalars.get('step', 0))
+            iteration = place = scalars.get('iter', step)
+            epoch = scalars.get('epoch')
+        else:
+            # Without an iter a metric's step is an epoch or an iteration, and an epoch never
+            # exceeds the iteration.
+            place = scalars.get('iter', max(iteration, step))
+            scalars.setdefault('epoch', epoch)
         for name, value in scalars.items():
-            if not isinstance(value, (int, float)) or name in ('step', 'iter', 'epoch'):
+            if not isinstance(value, (int, float)) or name in ('step', 'iter'):
                 continue
             if not training and name in _TIMES:
                 name = f'val/{name}'
-            curves.setdefault(name, []).append((place, value))
+            curve = curves.setdefault(name, [])
+            if not (name == 'epoch' and curve and curve[-1][0] == place):  # loss and metric at once
+                curve.append((place, value))
     return curves
 
 
@@ -149,6 +158,17 @@ def compare_runs(runs: Sequence[Union[str, Path]], keys: Optional[Sequence[str]]
             found += matching
     return {name: {label: run[name] for label, run in curves.items() if name in run}
             for name in found}
+
+
+def epochs_of(runs: Sequence[Union[str, Path]]) -> Dict[str, Dict[int, int]]:
+    """Where runs stand in epochs: label of the run -> iteration -> epoch.
+
+    Args:
+        runs: As in :func:`compare_runs`, which gives the same labels. A run that counts only
+            iterations has no epochs.
+    """
+    return {label: {place: int(epoch) for place, epoch in read_run(run).get('epoch', [])}
+            for label, run in zip(_labels(runs), runs)}
 
 
 def plot_runs(curves: Mapping[str, Mapping[str, Curve]], picture: Union[str, Path]) -> None:

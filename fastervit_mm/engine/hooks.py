@@ -5,7 +5,7 @@ from typing import Dict, Optional, Sequence
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 
 from ..models import check_complete, switch_to_deploy
 from .curves import headlines, plot_run, read_run
@@ -15,9 +15,10 @@ from .curves import headlines, plot_run, read_run
 class CurvesHook(Hook):
     """Log the metrics after each validation, and write ``work_dir/curves.png`` after training.
 
-    The line has the headline metrics, each with the best so far. The figure has the loss and the
-    same metrics over all iterations. Both come from the scalars that mmengine's ``LoggerHook`` and
-    ``LocalVisBackend`` write, including those from before a resume.
+    The line has the headline metrics, each with the best so far, and the epoch where training
+    counts epochs. The figure has the loss and the same metrics over all iterations. Both come from
+    the scalars that mmengine's ``LoggerHook`` and ``LocalVisBackend`` write, including those from
+    before a resume.
     """
     priority = 'VERY_LOW'  # after LoggerHook, which writes the last scalars
 
@@ -26,14 +27,19 @@ class CurvesHook(Hook):
         if not isinstance(runner._train_loop, BaseLoop):
             return  # validation alone; runner.iter would build the training loop
         curves = read_run(runner.work_dir)
+        epochs = dict(curves.get('epoch', []))
+        now = f'iteration {runner.iter}'
+        if isinstance(runner._train_loop, EpochBasedTrainLoop):
+            now, epochs[runner.iter] = f'epoch {runner.epoch} ({now})', runner.epoch
         stands = []
         for name in headlines(metrics or {}):
-            now = float(metrics[name])
+            value = float(metrics[name])
             best, place = max([(value, -place) for place, value in curves.get(name, [])],
-                              default=(now, -runner.iter))
-            stands.append(f'{name} {now:.4g} (best {best:.4g}, at iteration {-place})')
+                              default=(value, -runner.iter))
+            then = f'epoch {epochs[-place]}' if -place in epochs else f'iteration {-place}'
+            stands.append(f'{name} {value:.4g} (best {best:.4g}, at {then})')
         if stands:
-            runner.logger.info(f'Validation at iteration {runner.iter}: {", ".join(stands)}')
+            runner.logger.info(f'Validation at {now}: {", ".join(stands)}')
 
     @master_only
     def after_train(self, runner: Runner) -> None:

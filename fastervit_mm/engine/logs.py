@@ -1,10 +1,10 @@
-"""Logs that mmengine lacks: TensorBoard only if it is installed, memory on a CPU."""
+"""Logs that mmengine lacks: TensorBoard only if installed, iterations of metrics, CPU memory."""
 from pathlib import Path
 from typing import Optional, Tuple
 
 from mmengine.logging import print_log
 from mmengine.registry import LOG_PROCESSORS, VISBACKENDS
-from mmengine.runner import LogProcessor, Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, LogProcessor, Runner
 from mmengine.visualization import TensorboardVisBackend
 
 
@@ -21,7 +21,8 @@ class _NoWriter:
 class OptionalTensorboardVisBackend(TensorboardVisBackend):
     """mmengine's ``TensorboardVisBackend``, except that it logs one line without TensorBoard.
 
-    mmengine's own would end the run.
+    mmengine's own would end the run. Metrics have the iteration as their step, as losses do, also
+    where mmengine counts epochs (:class:`MemoryLogProcessor`).
 
     Args:
         save_dir: Folder of the event files; mmengine gives ``work_dir/timestamp/vis_data``.
@@ -34,6 +35,10 @@ class OptionalTensorboardVisBackend(TensorboardVisBackend):
             self._tensorboard = _NoWriter()
             print_log('TensorBoard is not installed, so no event files are written; pip '
                       'install tensorboard', logger='current')
+
+    def add_scalars(self, scalar_dict: dict, step: int = 0, *args, **kwargs) -> None:
+        """Write scalars at their ``iter`` or, without one, at ``step``."""
+        super().add_scalars(scalar_dict, scalar_dict.get('iter', step), *args, **kwargs)
 
 
 def peak_resident_memory() -> Optional[int]:
@@ -49,11 +54,14 @@ def peak_resident_memory() -> Optional[int]:
 
 @LOG_PROCESSORS.register_module()
 class MemoryLogProcessor(LogProcessor):
-    """mmengine's ``LogProcessor`` with the memory of a run on a CPU.
+    """mmengine's ``LogProcessor`` with the memory of a run on a CPU and the iteration of metrics.
 
     On a GPU mmengine logs ``memory``, the peak allocation in MB. On a CPU it logs none; here
     ``memory`` is the peak resident memory of the process, also in MB, without the workers of data
     loaders. Only on Linux.
+
+    A validation's metrics come with ``iter``, the number of iterations trained before it, and,
+    where training counts epochs, ``epoch``; mmengine writes only one of the two, as ``step``.
     """
 
     def get_log_after_iter(self, runner: Runner, batch_idx: int, mode: str) -> Tuple[dict, str]:
@@ -62,4 +70,15 @@ class MemoryLogProcessor(LogProcessor):
         if 'memory' not in scalars and (memory := peak_resident_memory()) is not None:
             scalars['memory'] = memory
             line = f'{line.rstrip()}  memory: {memory}'
+        return scalars, line
+
+    def get_log_after_epoch(self, runner: Runner, batch_idx: int, mode: str, *args,
+                            **kwargs) -> Tuple[dict, str]:
+        """The scalars and the line of a validation or test, as ``LogProcessor``'s."""
+        scalars, line = super().get_log_after_epoch(runner, batch_idx, mode, *args, **kwargs)
+        # Without a training loop, runner.iter would build one.
+        if mode == 'val' and isinstance(runner._train_loop, BaseLoop):
+            scalars['iter'] = runner.iter
+            if isinstance(runner._train_loop, EpochBasedTrainLoop):
+                scalars['epoch'] = runner.epoch
         return scalars, line

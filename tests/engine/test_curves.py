@@ -23,7 +23,7 @@ def test_a_resumed_run_is_one_curve(resumed):
     first, second = (scalars(folder.parent)
                      for folder in sorted(resumed.work_dir.glob('*/vis_data')))
     found = curves.read_run(resumed.work_dir)
-    expected = [(s['iter'], s['loss']) for s in first if s.get('iter', 9) <= 4] + [
+    expected = [(s['iter'], s['loss']) for s in first if 'loss' in s and s['iter'] <= 4] + [
         (s['iter'], s['loss']) for s in second if 'loss' in s]
     assert found['loss'] == expected and [i for i, _ in expected] == [2, 4, 6, 8, 10, 12]
     metrics = [s for s in first if 'mIoU' in s][:1] + [s for s in second if 'mIoU' in s]
@@ -49,9 +49,12 @@ def test_the_picture_at_the_end_shows_all_of_it(resumed, monkeypatch, tmp_path):
 
 
 def test_metrics_of_an_epoch_stand_at_their_iteration(by_epoch):
+    """Also where the last loss was logged an iteration before, and after a resumption."""
     found = curves.read_run(by_epoch.work_dir)
-    assert [i for i, _ in found['loss']] == [2, 4, 6, 8]
-    assert [i for i, _ in found['coco/bbox_mAP']] == [4, 8]
+    assert [i for i, _ in found['loss']] == [3, 7, 11]
+    assert [i for i, _ in found['coco/bbox_mAP']] == [4, 8, 12]
+    assert found['epoch'] == [(3, 1), (4, 1), (7, 2), (8, 2), (11, 3), (12, 3)]
+    assert curves.epochs_of([by_epoch.work_dir])['tiny_detector'] == dict(found['epoch'])
     assert curves.headlines(found) == ['coco/bbox_mAP', 'coco/segm_mAP']
     assert (by_epoch.work_dir / 'curves.png').is_file()
 
@@ -111,7 +114,9 @@ def test_the_tool_draws_runs_and_says_where_they_stand(resumed, by_epoch, monkey
     assert mpimg.imread(target).std() > 0.05
     said = capsys.readouterr().out
     last = curves.read_run(by_epoch.work_dir)['loss'][-1]
-    assert re.search(rf'loss +│ tiny_detector +│ +8 │ +{last[1]:.4g} ', said)
+    assert re.search(rf'loss +│ tiny_detector +│ +11 \(epoch 3\) │ +{last[1]:.4g} ', said)
+    last = curves.read_run(resumed.work_dir)['loss'][-1]
+    assert re.search(rf'loss +│ tiny_segmentor +│ +12 │ +{last[1]:.4g} ', said)
     assert str(target) in said
 
 
