@@ -5,7 +5,9 @@ from typing import Sequence, Union
 
 def contact_sheet(pictures: Sequence[Union[str, Path]], target: Union[str, Path], title: str,
                   columns: int = 2) -> None:
-    """Draw pictures side by side into one PNG.
+    """Draw pictures side by side into one PNG, 1100 to 2200 pixels wide.
+
+    Between these, pictures keep their size, so that labels on them can be read.
 
     Args:
         pictures: Files to show, row by row.
@@ -30,4 +32,5 @@ def contact_sheet(pictures: Sequence[Union[str, Path]], target: Union[str, Path]
         axis.set_axis_off()
     for axis, image in zip(axes.flat, images):
         axis.imshow(image, interpolation='nearest')
-    figure.savefig(target, dpi=110)
+    pixels = min(max(columns * width, 1100), 2200)
+    figure.savefig(target, dpi=pixels / figure.get_figwidth())

@@ -25,6 +25,7 @@ from rich.progress import (
 
 from ..config_files import read_config
 from ..engine.checks import unwritable
+from ..engine.enlarging import readable
 from ..engine.onednn import use_onednn
 from ..models import check_complete, dataset_config, switch_to_deploy
 from . import categories
@@ -122,6 +123,8 @@ class Inferencer:
         # mmdet and mmseg look for the pipeline outside of wrappers, and change it.
         config = copy.deepcopy(config)
         config.test_dataloader.dataset = dataset_config(config)
+        if config.get('visualizer'):
+            config.visualizer = readable(config.visualizer)
         meta = categories.metainfo(config)
         with warnings.catch_warnings():
             # About a visualizer without a folder to write to, and about classes that are set below.
@@ -144,7 +147,8 @@ class Inferencer:
                  ) -> Results:
         """Predict, and write overlays and predictions if there is a folder for them.
 
-        In ``out_dir``: ``vis/`` with overlays (a video of a video); for detectors
+        In ``out_dir``: ``vis/`` with overlays (a video of a video; images below 480 pixels are
+        enlarged up to three times, so that labels can be read); for detectors
         ``predictions.json``, a COCO results file of all images, and ``images.json``, which says
         what its image and category ids mean (``COCO('images.json').loadRes('predictions.json')``
         reads both); for segmentors ``pred/`` with label maps (PNG, a folder of them for a video;
@@ -295,9 +299,6 @@ class Inferencer:
             raise ValueError('config: it has no visualizer; add that of mmdet\'s or mmseg\'s '
                              'default_runtime bases')
         drawer.dataset_meta = self.model.dataset_meta
-        if self.segments:
-            from ..engine.seg_visualizer import place_of_name
-            drawer._get_center_loc = place_of_name  # mmseg's name for it
 
 
 def _build(scope: str, config: Config, checkpoint: str, device: Optional[str], meta: dict) -> Any:

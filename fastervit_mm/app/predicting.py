@@ -8,6 +8,7 @@ from mmengine.registry import VISUALIZERS
 
 from ..apis.categories import drawable, metainfo
 from ..engine import launch
+from ..engine.enlarging import readable
 from ..engine.onednn import use_onednn
 from ..insight import attention_at, subject_of
 from ..insight.drawing import draw_place
@@ -108,7 +109,7 @@ class Predictor:
         if not hasattr(self, '_visualizer'):
             # mmengine keeps visualizers by name; no backends: nothing is written anywhere.
             self._visualizer = VISUALIZERS.build({
-                **self.cfg.visualizer, 'vis_backends': None, 'save_dir': None,
+                **readable(self.cfg.visualizer), 'vis_backends': None, 'save_dir': None,
                 'name': f'page{next(_unused_number)}'})
             self._visualizer.dataset_meta = drawable(self.meta)
         self._visualizer.add_datasample('page', np.ascontiguousarray(image[..., ::-1]),

@@ -18,6 +18,7 @@ _LINES = dict(color='white', linewidth=0.7, alpha=0.8)
 _TITLE = dict(fontsize=11)  # of the overview, which is shown scaled down
 _PADDING = 190
 _FLOOR = 1e-5  # of a receptive field, relative to its peak
+_EVEN = 0.1  # values that differ by less of their peak look the same in these colours
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ def draw_attention(insight: Insight, stage: StageAttention, target: Union[str, P
         len(blocks), len(kinds), ratios, panel)
     shown = {kind: [_panel(kind, b, head) for b in blocks] for kind in kinds}
     for column, kind in enumerate(kinds):
-        norm = _norm(max(float(values.max()) for values in shown[kind]))
+        norm = _norm(*shown[kind])
         for row, block in enumerate(blocks):
             axis = axes[row][column]
             values = shown[kind][row]
@@ -177,8 +178,9 @@ def draw_attention(insight: Insight, stage: StageAttention, target: Union[str, P
             axis.set_title((heading[kind] + '\n' if row == 0 else '') + title, fontsize=9)
             if column == 0:
                 axis.set_ylabel(f'block {block.block}', fontsize=11)
+        label = 'probability' if kind != 'through' else 'share of the cell\'s attention'
         _bar(figure, drawn, [axes[r][column] for r in range(len(blocks))],
-             'probability' if kind != 'through' else 'share of the cell\'s attention')
+             label + _evenly(*shown[kind]))
     return _save(figure, target)
 
 
@@ -215,23 +217,24 @@ def draw_overview(insight: Insight, target: Union[str, Path], head: Optional[int
                     f'{grid.ct_size} x {grid.ct_size} carriers. Blue: one cell\'s window', **_TITLE)
 
     across = _one(b.across.mean(1), head)
-    drawn = _draw_carriers(second, insight, stage, across, _norm(float(across.max())))
+    drawn = _draw_carriers(second, insight, stage, across, _norm(across))
     _draw_arrows(second, stage, across)
     second.set_title('2  First, the window\'s carriers\nlook over the whole image', **_TITLE)
-    _bar(figure, drawn, second, 'probability')
+    _bar(figure, drawn, second, 'probability' + _evenly(across))
 
     cells, carriers = _one(b.cells, head), _one(b.carriers, head)
-    norm = _norm(float(max(cells.max(), carriers.max())))
+    norm = _norm(cells, carriers)
     drawn = _draw_window(third, insight, stage, cells, norm)
     _draw_dots(third, stage, carriers, norm)
     third.set_title(f'3  Then the cell looks at its window\n({_percent(cells.sum())}) and at its '
                     f'carriers ({share}, dots)', **_TITLE)
-    _bar(figure, drawn, third, 'probability')
+    _bar(figure, drawn, third, 'probability' + _evenly(cells, carriers))
 
     through = _one(b.through_carriers, head)
-    drawn = _draw_carriers(fourth, insight, stage, through, _norm(float(through.max())))
+    drawn = _draw_carriers(fourth, insight, stage, through, _norm(through))
     fourth.set_title(f'4  So {share} of its attention\nreaches the whole image', **_TITLE)
-    _bar(figure, drawn, fourth, 'share of the cell\'s attention: 2 times 3, head by head')
+    _bar(figure, drawn, fourth,
+         'share of the cell\'s attention: 2 times 3, head by head' + _evenly(through))
 
     peak = float(max(insight.field.max(), insight.field_cut.max()))
     drawn = _draw_heat(fifth, insight, insight.field_cut, peak, insight.field_reach)
@@ -309,9 +312,9 @@ def draw_place(prepared: Prepared, point: Point, stage: StageAttention,
     figure = Figure(figsize=(3.4 * sum(ratios), 4.3), dpi=100, layout='constrained')
     axes = figure.subplots(1, len(ratios), squeeze=False, width_ratios=ratios)[0]
     values = _one(found.cells, None)
-    drawn = _draw_window(axes[0], place, stage, values, _norm(float(values.max())))
+    drawn = _draw_window(axes[0], place, stage, values, _norm(values))
     axes[0].set_title(f'The cell looks at\nits window: {_percent(values.sum())}', fontsize=10)
-    _bar(figure, drawn, axes[0], 'probability')
+    _bar(figure, drawn, axes[0], 'probability' + _evenly(values))
     if stage.grid.ct_size:
         share = _percent(_one(found.carriers, None).sum())
         for axis, values, title, label in (
@@ -320,9 +323,9 @@ def draw_place(prepared: Prepared, point: Point, stage: StageAttention,
                 (axes[2], _one(found.through_carriers, None),
                  f'What the cell sees\nthrough its carriers: {share}',
                  'share of the cell\'s attention')):
-            drawn = _draw_carriers(axis, place, stage, values, _norm(float(values.max())))
+            drawn = _draw_carriers(axis, place, stage, values, _norm(values))
             axis.set_title(title, fontsize=10)
-            _bar(figure, drawn, axis, label)
+            _bar(figure, drawn, axis, label + _evenly(values))
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
@@ -489,9 +492,18 @@ def _clear_to_red():
     return ListedColormap(colours)
 
 
-def _norm(peak: float):
+def _norm(*panels: Tensor):
+    """Of panels on one scale. Uniform ones get its middle colour, not that of a peak."""
     from matplotlib.colors import PowerNorm
+    peak = max(float(values.max()) for values in panels) * (4 if _evenly(*panels) else 1)
     return PowerNorm(0.5, 0, max(peak, 1e-12))  # a few large values would hide the rest
+
+
+def _evenly(*panels: Tensor) -> str:
+    """A remark for the label of panels if each of them is nearly uniform, else nothing."""
+    even = all(values.max() - values.min() <= _EVEN * values.max() for values in panels)
+    several = any(values.numel() > 1 for values in panels)
+    return ' (uniform)' if even and several else ''
 
 
 def _percent(share) -> str:
@@ -519,11 +531,13 @@ def _figure(insight: Insight, title: Optional[str], rows: int, columns: int,
 
 def _bar(figure, drawn, axes, label: str) -> None:
     from matplotlib.colors import LogNorm
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
     bar = figure.colorbar(drawn, ax=axes, location='bottom', shrink=0.8, pad=0.02, aspect=35)
     bar.set_label(label, fontsize=8)
     if not isinstance(drawn.norm, LogNorm):
         bar.set_ticks(MaxNLocator(5).tick_values(drawn.norm.vmin, drawn.norm.vmax)[:-1])
+        # Matplotlib would take a power of ten out of small numbers and print it over the label.
+        bar.ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:.3g}'))
     bar.ax.tick_params(labelsize=7)
 
 

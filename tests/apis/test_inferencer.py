@@ -16,6 +16,7 @@ from pycocotools.coco import COCO
 from fastervit_mm import FasterViT
 from fastervit_mm.apis import Inferencer
 from fastervit_mm.config_files import config_path
+from fastervit_mm.engine.enlarging import enlargement
 from fastervit_mm.weights import CheckpointError
 from tests.conftest import REPO
 
@@ -71,10 +72,11 @@ def test_detections_are_det_inferencers_as_coco_results(detect, detector, photos
     for prediction in results.predictions:
         drawn = np.asarray(Image.open(prediction.files['overlay'])).astype(int)
         # EnlargedDetVisualizer's, and not the picture alone.
-        height, width = prediction.size
-        assert drawn.shape == (3 * height, 3 * width, 3)
+        times = enlargement(prediction.size)
+        height, width = (times * n for n in prediction.size)
+        assert drawn.shape == (height, width, 3)
         plain = np.asarray(Image.open(prediction.source).convert('RGB').resize(
-            (3 * width, 3 * height), Image.BICUBIC)).astype(int)
+            (width, height), Image.BICUBIC)).astype(int)
         assert (abs(drawn - plain).max(-1) > 60).mean() > 0.001
 
 
@@ -197,8 +199,9 @@ def test_videos_frame_by_frame(segment, clip, tmp_path):
     assert sorted(path.name for path in (tmp_path / 'pred/walk').iterdir()) == [
         f'{i:06}.png' for i in range(7)]
     drawn, fps = frames_of(tmp_path / 'vis/walk.mp4')
-    assert len(drawn) == 7 and drawn[0].shape == frames[0].shape and fps == 12
-    assert all(abs(a.astype(int) - b).mean() > 10 for a, b in zip(drawn, frames))
+    assert len(drawn) == 7 and drawn[0].shape == (360, 480, 3) and fps == 12
+    assert all(abs(cv2.resize(a, (160, 120)).astype(int) - b).mean() > 10
+               for a, b in zip(drawn, frames))
     assert results.files == [str(tmp_path / 'vis/walk.mp4')]
 
 

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 from matplotlib import image as mpimg
+from matplotlib.figure import Figure
 
 from fastervit_mm import FasterViT
+from fastervit_mm.backbone.attention import Attention
 from fastervit_mm.datasets.scenes import draw_scene
 from fastervit_mm.engine import launch
 from fastervit_mm.insight import load_subject, subject_of
-from fastervit_mm.insight.drawing import draw_all, look
+from fastervit_mm.insight.drawing import draw_all, draw_overview, look
 from fastervit_mm.models import build_model
 from tests.conftest import CLASSIFIER, REPO, TINY
 
@@ -128,6 +130,33 @@ def test_a_network_without_carriers_is_drawn_without_them(scene, tmp_path):
     assert insight.field_cut is None
     assert [p.name for p in draw_all(insight, tmp_path)] == [
         'attention_stage3.png', 'attention_stage4.png', 'feature_maps.png', 'receptive_field.png']
+
+
+def test_uniform_attention_is_called_so_and_shows_the_image(scene, tmp_path, monkeypatch):
+    """As a network without training may have it: here queries and position terms are zero."""
+    drawn = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, 'savefig', lambda figure, *args, **kwargs: (
+        drawn.append(figure), save(figure, *args, **kwargs)))
+    model = FasterViT(TINY, init_cfg=None).eval()
+    insight = look(subject_of(model), scene, (30, 30), draws=1)
+    draw_overview(insight, tmp_path / 'as_it_is.png')
+    for layer in model.modules():
+        if isinstance(layer, Attention):
+            for parameter in (*layer.qkv.parameters(), *layer.position_bias.parameters()):
+                torch.nn.init.zeros_(parameter)
+    insight = look(subject_of(model), scene, (30, 30), draws=1)
+    draw_overview(insight, tmp_path / 'uniform.png')
+    for figure, uniform in zip(drawn, (False, True), strict=True):
+        bars = [axes for axes in figure.axes if 'probability' in axes.get_xlabel()
+                or 'share' in axes.get_xlabel()]
+        assert len(bars) == 3
+        for bar in bars:
+            assert bar.xaxis.get_offset_text().get_text() == ''
+            assert ('(uniform)' in bar.get_xlabel()) == uniform
+    # The colours over the image are not those of a peak.
+    panel = drawn[1].axes[1].images[-1]
+    assert 0.4 < float(panel.norm(panel.get_array()).max()) < 0.6
 
 
 @pytest.mark.parametrize('arguments, message', [
