@@ -5,6 +5,7 @@ Importing the package applies them.
 import argparse
 import importlib.util
 import pickle
+import warnings
 from collections import OrderedDict
 from pathlib import Path
 
@@ -80,5 +81,16 @@ def _statistic_of_history(owner: object, name: str) -> object:
     return getattr(owner, name)
 
 
+def ignore_pkg_resources() -> None:
+    """Leave out setuptools' warning that ``pkg_resources`` is deprecated.
+
+    mmengine 0.10.7 imports it, and again for each base such as ``mmdet::_base_/...``, so that
+    loading a config gives the warning up to five times. Can go when mmengine reads versions with
+    ``importlib.metadata``.
+    """
+    warnings.filterwarnings('ignore', message='pkg_resources is deprecated as an API')
+
+
+ignore_pkg_resources()
 declare_torchvision_ops()
 allow_checkpoint_types()

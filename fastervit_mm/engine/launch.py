@@ -1,5 +1,4 @@
 """Training and testing of any OpenMMLab config from the command line: what tools/ call."""
-import logging
 import os
 from copy import deepcopy
 from pathlib import Path
@@ -10,11 +9,14 @@ from mmengine.device import is_cuda_available, is_mlu_available, is_musa_availab
 from mmengine.logging import MMLogger, print_log
 from mmengine.registry import METRICS, RUNNERS, init_default_scope
 from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
 from torch import nn
 
 from ..config_files import ConfigError, read_config
 from ..models import dataset_configs, unwrapped
 from .checks import check_config, unwritable
+from .console import quiet, quiet_libraries
+from .enlarging import readable
 from .memory import keep_freed_memory
 from .onednn import use_onednn
 
@@ -49,17 +51,31 @@ def load_config(config: str, launcher: str = 'none', work_dir: Optional[str] = N
 
 
 class QuietRunner(Runner):
-    """mmengine's runner; long listings of settings go only to the log file."""
+    """mmengine's runner; what no user can act on goes only to the log file.
 
-    _PAGES = ('Config:', 'Hooks will be executed', 'paramwise_options')
+    Its visualizer is one whose labels can be read, in place of mmdet's or mmseg's own.
+    """
+
+    def __init__(self, *args, **kwargs):
+        with quiet_libraries():
+            super().__init__(*args, **kwargs)
 
     def build_logger(self, *args, **kwargs) -> MMLogger:
         logger = super().build_logger(*args, **kwargs)
-        for handler in logger.handlers:
-            if type(handler) is logging.StreamHandler:  # not the log file, a subclass
-                handler.addFilter(
-                    lambda record: not record.getMessage().lstrip().startswith(self._PAGES))
+        quiet(logger)
         return logger
+
+    def build_visualizer(self, visualizer: Union[Visualizer, dict, None] = None) -> Visualizer:
+        return super().build_visualizer(
+            readable(visualizer) if isinstance(visualizer, dict) else visualizer)
+
+    def train(self) -> nn.Module:
+        with quiet_libraries():
+            return super().train()
+
+    def test(self) -> dict:
+        with quiet_libraries():
+            return super().test()
 
 
 def build_runner(cfg: Config) -> Runner:

@@ -66,7 +66,7 @@ model = dict(
     test_cfg=dict(rcnn=dict(score_thr=0., max_per_img=5)))
 train_cfg = dict(max_epochs=2, val_interval=1)
 param_scheduler = None
-default_hooks = dict(logger=dict(interval=2))
+default_hooks = dict(logger=dict(interval=3))  # logs the third of each four
 """
 WITHOUT_TENSORBOARD = 'import sys; sys.modules["tensorboard"] = None; '
 
@@ -82,7 +82,7 @@ def train(config, *options, before=''):
     code = (f'{before}import runpy, sys; sys.argv = {["train.py", str(config), *options]!r}; '
             f'runpy.run_path({str(REPO / "tools/train.py")!r}, run_name="__main__")')
     done = subprocess.run(
-        [sys.executable, '-W', 'ignore', '-c', code], cwd=config.parent, text=True,
+        [sys.executable, '-c', code], cwd=config.parent, text=True,
         env={**os.environ, 'CUDA_VISIBLE_DEVICES': ''},  # the logs of a CPU
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert done.returncode == 0, done.stdout[-3000:]
@@ -103,7 +103,14 @@ def resumed(tmp_path_factory, tiny_ade20k) -> Run:
 
 @pytest.fixture(scope='session')
 def by_epoch(tmp_path_factory, tiny_coco) -> Run:
-    """A detector: two epochs of 4 iterations, an evaluation after each."""
+    """A detector: 2 epochs of 4 iterations, then from the first again to the third.
+
+    An evaluation follows each epoch.
+    """
     config = tmp_path_factory.mktemp('by_epoch') / 'tiny_detector.py'
     config.write_text(DETECTOR.replace('ROOT', str(tiny_coco)))
-    return Run(config.parent / 'work_dirs/tiny_detector', train(config))
+    first = train(config)
+    work_dir = config.parent / 'work_dirs/tiny_detector'
+    second = train(config, '--resume', str(work_dir / 'epoch_1.pth'), '--cfg-options',
+                   'train_cfg.max_epochs=3')
+    return Run(work_dir, first, second)

@@ -2,12 +2,15 @@
 import re
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from fastervit_mm.engine.console import quiet, quiet_libraries
 from fastervit_mm.engine.curves import read_run
 from tests.conftest import REPO
 
@@ -47,7 +50,17 @@ def test_without_tensorboard_a_run_goes_on_and_says_so_once(resumed):
     assert [iteration for iteration, _ in read_run(second.parent)['loss']] == [6, 8, 10, 12]
 
 
-@pytest.mark.parametrize('name, iterations', [('resumed', 4), ('by_epoch', 4)])
+def test_tensorboard_has_metrics_at_their_iteration(by_epoch):
+    found = {'loss': [], 'coco/bbox_mAP': [], 'epoch': []}
+    for folder in sorted(by_epoch.work_dir.glob('*/vis_data')):
+        events = EventAccumulator(str(folder)).Reload()
+        for name, steps in found.items():
+            steps.append([event.step for event in events.Scalars(name)])
+    assert found == {'loss': [[3, 7], [7, 11]], 'coco/bbox_mAP': [[4, 8], [8, 12]],
+                     'epoch': [[3, 4, 7, 8], [7, 8, 11, 12]]}
+
+
+@pytest.mark.parametrize('name, iterations', [('resumed', 4), ('by_epoch', 2)])
 def test_the_console_says_time_left_and_memory(name, iterations, request):
     run = request.getfixturevalue(name)
     lines = [line for line in run.first.splitlines() if '(train)' in line and 'loss: ' in line]
@@ -72,11 +85,65 @@ def test_the_console_says_the_metric_that_matters_and_the_best_so_far(resumed):
                          f'{curve[best]:.4g}, at iteration {best})'.removeprefix('INFO - '))
 
 
-def test_a_detector_has_two_metrics_that_matter(by_epoch):
-    lines = [line for line in by_epoch.first.splitlines() if 'Validation at' in line]
-    assert len(lines) == 2
-    assert re.search(r'iteration 8: coco/bbox_mAP [\d.e-]+ \(best .*\), coco/segm_mAP [\d.e-]+ \(b',
-                     lines[1])
+def test_a_detector_has_two_metrics_that_matter_and_epochs(by_epoch):
+    first, second = ([line.split(' - ')[-1] for line in output.splitlines()
+                      if 'Validation at' in line] for output in (by_epoch.first, by_epoch.second))
+    assert [line.split(': ')[0] for line in first + second] == [
+        f'Validation at epoch {epoch} (iteration {4 * epoch})' for epoch in (1, 2, 2, 3)]
+    said = 'Validation at epoch 3 (iteration 12): '
+    for name in ('coco/bbox_mAP', 'coco/segm_mAP'):
+        curve = dict(read_run(by_epoch.work_dir)[name])
+        best = max(curve, key=lambda iteration: (curve[iteration], -iteration))
+        said += f'{name} {curve[12]:.4g} (best {curve[best]:.4g}, at epoch {best // 4}), '
+    assert second[1] == said.removesuffix(', ')
+
+
+# What mmengine, mmdet and mmseg say in every run; by warnings what is not in their log.
+NOISE = dict(
+    resumed=('The prefix is not set', 'The draw is False', 'FileClient', 'HardDiskBackend',
+             'SyncBatchNorm', 'System environment', '`reduce_zero_label` will be',
+             'avg_non_ignore'),
+    by_epoch=('FileClient', 'HardDiskBackend', 'SyncBatchNorm', 'Exp name', 'mAP_copypaste',
+              'System environment', 'index created', 'Accumulating evaluation', 'DONE (t=',
+              'To copy construct'))
+
+
+@pytest.mark.parametrize('name', NOISE)
+def test_what_no_user_can_act_on_is_in_the_log_file_alone(name, request):
+    run = request.getfixturevalue(name)
+    for console, folder in zip((run.first, run.second), sorted(run.work_dir.glob('*/vis_data'))):
+        log, = (path.read_text() for path in folder.parent.glob('*.log'))
+        for words in NOISE[name]:
+            assert words in log and words not in console
+        assert 'deprecated' not in console and 'FutureWarning' not in console
+    assert (' Average Precision ' in run.first) == (name == 'by_epoch')
+
+
+def test_warnings_that_matter_stay_on_the_console(by_epoch):
+    """Batches of 2 at a learning rate for 5; nothing else of that rank."""
+    for console in (by_epoch.first, by_epoch.second):
+        warned = [line for line in console.splitlines() if 'WARNING' in line or 'Warning' in line]
+        assert len(warned) == 1 and 'the learning rate 0.0015 was chosen for 5' in warned[0]
+
+
+def test_only_warnings_for_developers_leave_the_console(tmp_path, capsys):
+    logger = MMLogger.get_instance('quiet', log_file=str(tmp_path / 'log'))
+    quiet(logger)
+    with pytest.warns(Warning) as shown:
+        with quiet_libraries():
+            for words, kind in (('use another function', FutureWarning),
+                                ('The draw is False, it means that the hook ...', UserWarning),
+                                ('no file here', UserWarning)):
+                warnings.warn(words, kind, stacklevel=1)
+        warnings.warn('use a third', FutureWarning, stacklevel=1)
+    assert [str(warning.message) for warning in shown] == ['no file here', 'use a third']
+    logger.warning('"FileClient" will be deprecated in future')
+    logger.warning('no checkpoint there')
+    console = capsys.readouterr().out
+    assert 'no checkpoint' in console and 'FileClient' not in console
+    log = (tmp_path / 'log').read_text()
+    assert all(words in log for words in ('use another', 'The draw is', 'FileClient', 'no check'))
+    assert 'no file here' not in log
 
 
 @pytest.mark.parametrize('name', ['resumed', 'by_epoch'])

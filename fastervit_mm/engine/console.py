@@ -1,0 +1,81 @@
+"""What of a run's log the console shows: not what no user can act on."""
+import logging
+import re
+import sys
+import warnings
+from contextlib import contextmanager
+from typing import Iterator
+
+from mmengine.logging import MMLogger
+from pycocotools import coco, cocoeval
+
+# Pages of settings, and what mmengine, mmdet, mmseg and torch say in every run or of their own
+# insides. Each matches from the message's first word on.
+_FILE_ONLY = re.compile('|'.join((
+    'Config:', 'Hooks will be executed', 'paramwise_options', '-+\nSystem environment:',
+    'Distributed training is not used, all SyncBatchNorm',
+    '"FileClient" will be deprecated', '"HardDiskBackend" is the alias of',
+    'The prefix is not set in metric class',
+    '`(save|resume)_param_scheduler` is True but', '`reduce_zero_label` will be deprecated',
+    'Default ``avg_non_ignore`` is False', 'To copy construct from a tensor',
+    'The draw is False, it means that the hook', 'The show is True, it means that only',
+    'Warning: The (text|bbox|polygon) is out of bounds', '<class .* instance named of',
+    '``build_loss`` would be deprecated', 'Exp name: ', r'\w+_mAP_copypaste: ')))
+
+_DEPRECATIONS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
+# What pycocotools and mmengine print while they work.
+_PRINTING = (coco, cocoeval, sys.modules['mmengine.logging.logger'])
+_STEPS = re.compile('(?i)' + '|'.join((
+    'loads checkpoint by', 'loading annotations into', r'done \(t=', 'creating index',
+    'index created', 'loading and preparing', 'running per image', 'evaluate annotation',
+    'accumulating eval')))
+
+
+def file_only(message: str) -> bool:
+    """Whether a message belongs in the log file alone."""
+    return _FILE_ONLY.match(message.lstrip()) is not None
+
+
+def quiet(logger: MMLogger) -> None:
+    """Keep such messages out of the console; the log file has them."""
+    for handler in logger.handlers:
+        if type(handler) is logging.StreamHandler:  # not the log file, a subclass
+            handler.addFilter(lambda record: not file_only(record.getMessage()))
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Send what libraries say past the log, and no user can act on, to the log file of the run.
+
+    These are Python's warnings of deprecation, which are for the authors of libraries, others of
+    which :func:`file_only` says so, and the steps that pycocotools and mmengine print; tables
+    stay. Any other warning goes where it went before.
+    """
+    def show(message, category, filename, lineno, file=None, line=None):
+        if issubclass(category, _DEPRECATIONS) or file_only(str(message)):
+            _to_file(warnings.formatwarning(message, category, filename, lineno, line).rstrip(),
+                     logging.WARNING)
+        else:
+            before(message, category, filename, lineno, file, line)
+
+    def say(*words, **settings):
+        text = ' '.join(map(str, words))
+        _to_file(text) if _STEPS.match(text) else print(*words, **settings)
+
+    before = warnings.showwarning
+    warnings.showwarning = show
+    for module in _PRINTING:
+        module.print = say  # its own functions find it before Python's
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
+        for module in _PRINTING:
+            vars(module).pop('print', None)
+
+
+def _to_file(text: str, level: int = logging.INFO) -> None:
+    logger = MMLogger.get_current_instance()
+    for handler in logger.handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(logger.makeRecord(logger.name, level, __file__, 0, text, (), None))
