@@ -13,6 +13,7 @@ from mmengine.visualization import Visualizer
 from rich.progress import track
 
 from ..engine.checks import check_config
+from ..engine.console import quiet_libraries
 from ..engine.enlarging import readable
 from ..models import dataset_configs, type_name
 from .contact_sheet import contact_sheet
@@ -52,7 +53,8 @@ def browse(cfg: Config, out_dir: Union[str, Path, None], split: str = 'train',
                          f'is of {cfg.get("default_scope")!r}')
     _check_data(cfg, split, out_dir)
     init_default_scope(cfg.default_scope)
-    dataset = DATASETS.build(loader.dataset)
+    with quiet_libraries():
+        dataset = DATASETS.build(loader.dataset)
     settings = dict(copy.deepcopy(cfg.visualizer), vis_backends=None, save_dir=None,
                     name=f'browse_{split}')
     visualizer = VISUALIZERS.build(readable(settings, scale=1))  # at the network's own size

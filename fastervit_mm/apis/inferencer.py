@@ -25,6 +25,7 @@ from rich.progress import (
 
 from ..config_files import read_config
 from ..engine.checks import unwritable
+from ..engine.console import quiet_libraries
 from ..engine.enlarging import readable
 from ..engine.onednn import use_onednn
 from ..models import check_complete, dataset_config, switch_to_deploy
@@ -126,7 +127,7 @@ class Inferencer:
         if config.get('visualizer'):
             config.visualizer = readable(config.visualizer)
         meta = categories.metainfo(config)
-        with warnings.catch_warnings():
+        with quiet_libraries(), warnings.catch_warnings():
             # About a visualizer without a folder to write to, and about classes that are set below.
             warnings.filterwarnings('ignore', message='.*(save_dir|dataset_meta).*')
             self.base = _build(scope, config, os.fspath(checkpoint), device, meta)
