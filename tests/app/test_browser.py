@@ -58,8 +58,8 @@ def test_upload_see_the_prediction_click_see_attention(page, scene, address):
     said = words(page, '320 x 160')
     assert re.search(r'two scenes.png, 320 x 160: [1-5] areas', said)
     prediction, _ = pixels(page, 'picture')
-    assert prediction.shape == (480, 960, 3)  # enlarged, as the config's visualizer draws
-    plain = mmcv.imrescale(mmcv.imread(str(scene))[..., ::-1], 3)
+    assert prediction.shape == (320, 640, 3)  # enlarged, as the config's visualizer draws
+    plain = mmcv.imrescale(mmcv.imread(str(scene))[..., ::-1], 2)
     assert (np.abs(prediction.astype(int) - plain) > 8).mean() > 0.05  # areas lie over it
     shares = dict(listed(page))
     assert shares.keys() <= {'ground', *CLASSES}
