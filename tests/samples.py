@@ -1,4 +1,4 @@
-"""The samples of COCO and ADE20K that tests read: real images, or stand-ins for them.
+"""The samples of COCO, ADE20K and others that tests read: real images, or stand-ins for them.
 
 Real samples are read where they are: in the folder that the environment variable
 ``FASTERVIT_MM_SAMPLES`` names, else in ``shared/data`` beside the clone. Where there are none, the
@@ -38,7 +38,7 @@ TILINGS = ((1, 1), (2, 1), (1, 2), (3, 2))  # columns and rows of scenes
 
 
 def find(name: str) -> Optional[Path]:
-    """Folder of a real sample, ``tiny_coco`` or ``ade20k_tiny``; None where there is none.
+    """Folder of a real sample, a key of :data:`STAND_INS`; None where there is none.
 
     A folder that the variable names has to hold it.
     """
@@ -67,7 +67,7 @@ def get(name: str, folder: Path) -> Path:
     """Folder of a sample: the real one, else a stand-in.
 
     Args:
-        name: ``tiny_coco`` or ``ade20k_tiny``.
+        name: A key of :data:`STAND_INS`.
         folder: Where a stand-in is drawn once, for every process that asks with this folder.
     """
     found = find(name)
@@ -78,7 +78,7 @@ def get(name: str, folder: Path) -> Path:
         if not root.is_dir():
             building = Path(tempfile.mkdtemp(prefix=f'.{name}-', dir=folder))
             try:
-                dict(tiny_coco=draw_coco, ade20k_tiny=draw_ade20k)[name](building)
+                STAND_INS[name](building)
                 building.rename(root)  # complete or not at all
             finally:
                 shutil.rmtree(building, ignore_errors=True)
@@ -156,6 +156,58 @@ def draw_ade20k(root: Path, num_images: Tuple[int, int] = (100, 50)) -> None:
             name = f'ADE_val_{13 * index + seed:08d}'
             _write(root / 'images' / split / f'{name}.jpg', image)
             _write(root / 'annotations' / split / f'{name}.png', labels)
+
+
+def draw_bccd(root: Path) -> None:
+    """Draw a stand-in for BCCD, of fewer images: boxes of three classes in three splits, no masks.
+
+    Args:
+        root: Folder, which exists.
+    """
+    names = ('RBC', 'WBC', 'Platelets')
+    (root / 'annotations').mkdir()
+    for split, seed, count in (('train', 5, 24), ('val', 6, 12), ('test', 7, 12)):
+        random = np.random.RandomState(seed)
+        (root / split).mkdir()
+        images, annotations = [], []
+        for index in range(count):
+            image, instances, _ = _mosaic(random, (640, 480))
+            images.append(dict(id=index, file_name=f'BloodImage_{seed}{index:04d}.jpg', height=480,
+                               width=640))
+            _write(root / split / images[-1]['file_name'], image)
+            for instance in instances:
+                annotation = coco_annotation(instance)
+                del annotation['segmentation']
+                annotation.update(id=len(annotations) + 1, image_id=index, iscrowd=0,
+                                  category_id=instance.label % len(names) + 1)
+                annotations.append(annotation)
+        (root / f'annotations/instances_{split}.json').write_text(json.dumps(dict(
+            images=images, annotations=annotations,
+            categories=[dict(id=i, name=n) for i, n in enumerate(names, 1)])))
+
+
+def draw_camvid(root: Path) -> None:
+    """Draw a stand-in for CamVid, of fewer images: labels 0 to 10 and 255, in three splits.
+
+    Args:
+        root: Folder, which exists.
+    """
+    for split, seed, count in (('training', 8, 24), ('validation', 9, 12), ('testing', 10, 12)):
+        random = np.random.RandomState(seed)
+        for part in ('images', 'annotations'):
+            (root / part / split).mkdir(parents=True)
+        for index in range(count):
+            image, instances, ground = _mosaic(random, (480, 360))
+            labels = ground % 7
+            for place, instance in enumerate(instances):
+                labels[instance.mask] = 255 if place == 0 else 7 + instance.label
+            name = f'{seed:04d}TP_{index:06d}'
+            _write(root / 'images' / split / f'{name}.jpg', image)
+            _write(root / 'annotations' / split / f'{name}.png', labels)
+
+
+STAND_INS = dict(tiny_coco=lambda root: draw_coco(root), ade20k_tiny=draw_ade20k, bccd=draw_bccd,
+                 camvid=draw_camvid)
 
 
 @functools.cache

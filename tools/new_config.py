@@ -8,6 +8,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is 
 
 from rich.console import Console  # noqa: E402
 
+from fastervit_mm.command_line import errors_in_one_line  # noqa: E402
 from fastervit_mm.new_config import SMALL, VOID, new_config  # noqa: E402
 
 
@@ -46,12 +47,10 @@ def parse_args():
 def main():
     args = parse_args()
     console = Console()
-    try:
+    with errors_in_one_line('new_config'):
         report = new_config(
             args.task, Path(args.data), Path(args.out), args.classes, args.arch, args.boxes_only,
             [Path(path) for path in args.ann], args.void, args.force, console)
-    except (OSError, ValueError) as error:
-        sys.exit(f'new_config: {error}')
     sys.exit(not report.show(console, Path(__file__).parent))
 
 

@@ -46,12 +46,12 @@ train_dataloader = dict(
     num_workers=0,  # loading an image takes less than a millisecond
     persistent_workers=False,
     dataset=dict(
-        type=dataset_type, data_root=data_root, metainfo=None,
+        type=dataset_type, data_root=data_root, metainfo=dict(_delete_=True),
         ann_file='annotations/instances_train.json', pipeline=train_pipeline))
 val_dataloader = dict(
     num_workers=1,
     dataset=dict(
-        type=dataset_type, data_root=data_root, metainfo=None,
+        type=dataset_type, data_root=data_root, metainfo=dict(_delete_=True),
         ann_file='annotations/instances_val.json', pipeline=test_pipeline))
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')

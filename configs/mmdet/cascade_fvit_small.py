@@ -1,5 +1,5 @@
-# A small Cascade Mask R-CNN, 7 million parameters, for your own data: trains from scratch in about an
-# hour on two CPU cores, in minutes on a GPU. tools/new_config.py writes a config that inherits this
+# A small Cascade Mask R-CNN, 8 million parameters, for your own data: trains from scratch within an
+# hour on two CPU cores. tools/new_config.py writes a config that inherits this
 # one and has the sizes, anchors and schedule that suit the data; docs/finetune.md does it by hand.
 _base_ = './cascade_fvit.py'
 custom_imports = dict(imports=[
@@ -96,7 +96,7 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/val.json')
 test_evaluator = val_evaluator
 
-max_epochs = 50
+max_epochs = 40
 train_cfg = dict(max_epochs=max_epochs, val_interval=5)
 optim_wrapper = dict(
     type='OptimWrapper', optimizer=dict(lr=1e-3, fused=True), paramwise_cfg=None,

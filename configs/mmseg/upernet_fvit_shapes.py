@@ -37,13 +37,13 @@ train_dataloader = dict(
     num_workers=0,  # loading an image takes less than a millisecond
     persistent_workers=False,
     dataset=dict(
-        type=dataset_type, data_root=data_root, metainfo=None,
+        type=dataset_type, data_root=data_root, metainfo=dict(_delete_=True),
         data_prefix=dict(img_path='train', seg_map_path='labels/train'), pipeline=train_pipeline))
 val_dataloader = dict(
     num_workers=0,
     persistent_workers=False,
     dataset=dict(
-        type=dataset_type, data_root=data_root, metainfo=None,
+        type=dataset_type, data_root=data_root, metainfo=dict(_delete_=True),
         data_prefix=dict(img_path='val', seg_map_path='labels/val'), pipeline=test_pipeline))
 test_dataloader = val_dataloader
 

@@ -8,7 +8,8 @@ from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, 
 import mmcv
 import numpy as np
 
-from ..datasets.checking import IMAGES, image_size
+from ..datasets.checking import image_size
+from ..datasets.folders import IMAGES
 
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg')
 

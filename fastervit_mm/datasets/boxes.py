@@ -9,7 +9,7 @@ from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 import yaml
 from PIL import Image
 
-from .folders import IMAGE_SUFFIXES, DataError, files_in, image_folder, share_out, split_of
+from .folders import IMAGES, DataError, files_in, image_folder, share_out, split_of
 
 _KEYS = dict(images=('id', 'file_name', 'width', 'height'), categories=('id', 'name'),
              annotations=('id', 'image_id', 'category_id'))
@@ -82,7 +82,7 @@ def find_boxes(folder: Path, ann_files: Sequence[Path] = ()) -> BoxData:
     """
     if not folder.is_dir():
         raise DataError(f'data={str(folder)!r}: no such folder ({folder.absolute()})')
-    images = files_in(folder, IMAGE_SUFFIXES)
+    images = files_in(folder, IMAGES)
     if not images:
         raise DataError(f'data={str(folder)!r}: no image is in it')
     for find in (_find_coco, _find_voc, _find_yolo):

@@ -8,7 +8,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 import numpy as np
 from PIL import Image
 
-from .folders import IMAGE_SUFFIXES, DataError, files_in, share_out, split_of
+from .folders import IMAGES, DataError, files_in, share_out, split_of
 
 VOID = 255
 _MAP_WORDS = re.compile('ann|label|mask|seg|gt|ground|truth', re.IGNORECASE)
@@ -57,7 +57,7 @@ class MapData:
         stems = found.stems
         if stems is None:
             stems = [p.relative_to(found.images).as_posix()[:-len(self.img_suffix)]
-                     for p in files_in(found.images, [self.img_suffix])
+                     for p in files_in(found.images, [self.img_suffix.lower()])
                      if p.name.endswith(self.img_suffix)]
         return [(found.images / f'{s}{self.img_suffix}', found.maps / f'{s}{self.seg_map_suffix}')
                 for s in stems]
@@ -80,7 +80,7 @@ def find_label_maps(folder: Path) -> MapData:
     if not folder.is_dir():
         raise DataError(f'data={str(folder)!r}: no such folder ({folder.absolute()})')
     groups: Dict[Tuple[Path, str], List[str]] = {}
-    for path in files_in(folder, IMAGE_SUFFIXES):
+    for path in files_in(folder, IMAGES):
         groups.setdefault((path.parent, path.suffix), []).append(path.name)
     found = _pair(groups, folder)
     if not found:

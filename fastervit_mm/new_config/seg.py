@@ -11,7 +11,7 @@ from ..datasets.label_maps import VOID, MapData, renumber
 from .lines import SMALL, Lines, add_schedule, base_config, check_arch, count, few, inside, names_of
 
 # Longest side of a crop, images in a batch and iterations, from scratch and with ImageNet weights.
-_SMALL, _PUBLISHED = (320, 4, 3000), (512, 2, 20000)
+_SMALL, _PUBLISHED = (320, 4, 2400), (512, 2, 20000)
 
 
 @dataclass(frozen=True)

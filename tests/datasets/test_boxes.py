@@ -10,7 +10,8 @@ from fastervit_mm.datasets.folders import DataError, share_out
 
 # (x, y, width, height) by class and image, in pixels of 80 x 60.
 OBJECTS = {'a': [('cat', (10, 20, 30, 16)), ('dog', (0, 0, 8, 8))],
-           'b': [('dog', (40, 10, 20, 40))], 'c': [], 'd': [('cat', (4, 4, 70, 50))], 'e': [('cat', (1, 2, 3, 4))]}
+           'b': [('dog', (40, 10, 20, 40))], 'c': [],
+           'd': [('cat', (4, 4, 70, 50))], 'e': [('cat', (1, 2, 3, 4))]}
 SPLITS = dict(train='abc', val='d', test='e')
 NAMES = ['cat', 'dog']
 

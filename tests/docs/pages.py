@@ -57,8 +57,13 @@ def words(command: str) -> List[str]:
 
 
 def tool_call(command: str) -> Optional[List[str]]:
-    """``['tools/train.py', arguments…]`` of a command that runs one of our tools; else None."""
+    """``['tools/train.py', arguments…]`` of a command that runs one of our tools; else None.
+
+    ``$FVIT`` is the clone, on pages for people who work elsewhere.
+    """
     found = words(command)
     if found and found[0] in ('python', 'python3'):
         found.pop(0)
+    if found:
+        found[0] = found[0].removeprefix('$FVIT/')
     return found if found and _TOOL.search(found[0]) else None

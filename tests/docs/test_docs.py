@@ -1,6 +1,7 @@
 """The documentation is true: what it tells people to type works, or is marked with what it needs.
 
-Blocks of the walk-through for one's own data are run by tests/docs/test_finetune.py.
+Blocks of the pages for one's own data are run by test_own_data.py, test_finetune.py and
+test_finetune_seg.py.
 """
 import ast
 import importlib.util
@@ -28,12 +29,13 @@ ELSEWHERE = {
     'make test': 'tests/docs/test_docs.py::test_make_does_what_is_run_elsewhere',
     'make env': 'tests/docs/test_docs.py::test_make_does_what_is_run_elsewhere',
     '. .venv/bin/activate': 'tests/docs/test_docs.py::test_make_does_what_is_run_elsewhere',
-    'python check_mine.py': 'tests/docs/test_finetune.py::test_the_check_finds_what_is_wrong',
-    'python tools/train.py my_detector.py':
-        'tests/docs/test_finetune.py::test_the_walk_through_trains_and_evaluates',
-    'python tools/test.py my_detector.py':
-        'tests/docs/test_finetune.py::test_the_walk_through_trains_and_evaluates',
-    'python tools/train.py my_boxes.py': 'tests/docs/test_finetune.py::test_boxes_alone_train',
+    **{f'python $FVIT/tools/{name}.py':
+       'tests/docs/test_own_data.py::test_from_a_folder_to_a_network_by_the_page_alone'
+       for name in ('new_config', 'browse_dataset', 'train', 'test', 'infer', 'export')},
+    'python $FVIT/tools/prepare_data.py check --ann':
+        'tests/docs/test_finetune.py::test_the_check_finds_what_is_wrong',
+    'python $FVIT/tools/prepare_data.py check --label-maps':
+        'tests/docs/test_finetune_seg.py::test_the_check_finds_what_is_wrong',
     'python tools/benchmark.py':
         'tests/benchmark/test_benchmark.py::test_every_case_has_figures_or_a_reason',
     # These very lines.

@@ -1,4 +1,4 @@
-"""docs/finetune.md, step by step, on a sample of COCO: the page's own files and commands.
+"""docs/finetune.md, a published variant by hand, on a sample of COCO: its files and commands.
 
 Smaller in size alone: a few images, a quarter of every side, few proposals, one epoch.
 """
@@ -18,7 +18,8 @@ from tests.docs.pages import fences, words
 BLOCKS = {language: [f for f in fences(language) if f.page.name == 'finetune.md']
           for language in ('python', 'bash')}
 FILES = {f.title: f.text for f in BLOCKS['python']}
-COMMANDS = [c for f in BLOCKS['bash'] for c in f.commands]
+COMMANDS = [c for f in BLOCKS['bash'] if f.mark and f.mark.startswith('after: data/mine')
+            for c in f.commands]
 SCALES = '[(120,333),(160,333)]'
 SIZES = {
     **{f'model.train_cfg.rcnn.{stage}.sampler.num': 8 for stage in range(3)},
@@ -47,7 +48,8 @@ def command(start):
 
 def run(line, folder, options=None, **environment):
     options = [f'{key}={value}' for key, value in (options or {}).items()]
-    arguments = words(line) + (['--cfg-options', *options] if options else [])
+    arguments = words(line.replace('$FVIT', str(REPO))) + (
+        ['--cfg-options', *options] if options else [])
     assert arguments[0] == 'python'
     done = subprocess.run([sys.executable, '-W', 'ignore', *arguments[1:]], cwd=folder, text=True,
                           capture_output=True, env={**os.environ, **environment})
@@ -56,10 +58,8 @@ def run(line, folder, options=None, **environment):
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory, tiny_coco):
-    """A clone's folder, the data laid out as the page says, and the page's files."""
+    """The data laid out as the page says, and the page's files, outside the clone."""
     folder = tmp_path_factory.mktemp('finetune')
-    for name in ('configs', 'tools'):
-        (folder / name).symlink_to(REPO / name)
     data = folder / 'data/mine'
     (data / 'annotations').mkdir(parents=True)
     for split in ('train', 'val'):
@@ -86,16 +86,15 @@ def published(tmp_path_factory, authors):
 
 
 def test_the_pages_files_and_commands_are_all_taken():
-    assert set(FILES) == {'check_mine.py', 'my_detector.py', 'my_boxes.py',
-                          'my_second_detector.py'}
+    assert set(FILES) == {'my_detector.py', 'my_boxes.py', 'my_second_detector.py'}
     assert len(COMMANDS) == 4
     assert len(FILES['my_detector.py'].splitlines()) <= 35
 
 
 def test_the_check_finds_what_is_wrong(folder, tmp_path):
-    code, output = run(command('python check_mine.py'), folder)
-    assert code == 0 and 'train: 50 images, ' in output and 'val: 50 images, ' in output
-    assert 'unreadable' not in output and 'outside' not in output
+    line = command('python $FVIT/tools/prepare_data.py check')
+    code, output = run(line, folder)
+    assert code == 0 and 'No problem.' in output
     content = json.loads((folder / 'data/mine/annotations/train.json').read_text())
     content['annotations'][0]['bbox'] = [0, 0, 5000, 10]
     content['annotations'][1]['image_id'] = -1
@@ -109,18 +108,17 @@ def test_the_check_finds_what_is_wrong(folder, tmp_path):
         (root / 'train' / name).symlink_to(folder / 'data/mine/train' / name)
     source = (folder / 'data/mine/train' / names[1]).read_bytes()
     (root / 'val' / names[1]).write_bytes(source[:len(source) // 2])
-    (tmp_path / 'check_mine.py').write_text(FILES['check_mine.py'])
-    code, output = run(command('python check_mine.py'), tmp_path)
-    assert code == 0, output
+    code, output = run(line, tmp_path)
+    assert code == 1, output
     for problem in ('box outside its image', 'annotation without an image',
-                    f'annotated image that is missing: train.json: {names[0]}',
-                    f'unreadable image: {names[1]}'):
+                    'annotated image that is missing', 'unreadable image'):
         assert problem in output, output
+    assert names[0] in output and names[1] in output
 
 
 def test_the_walk_through_trains_and_evaluates(folder, published):
     home, weight = published
-    code, output = run(command('python tools/train.py my_detector.py'), folder,
+    code, output = run(command('python $FVIT/tools/train.py my_detector.py'), folder,
                        {**SIZES, **TRAIN_SIZES}, TORCH_HOME=str(home))
     assert code == 0, output[-4000:]
     assert "485 of the backbone's 505 tensors came from fastervit://2-224-1k" in output
@@ -134,7 +132,7 @@ def test_the_walk_through_trains_and_evaluates(folder, published):
         assert state[f'roi_head.mask_head.{stage}.conv_logits.weight'].shape[0] == 3
     assert torch.equal(state['backbone.stem.conv1.weight'], weight)  # frozen, and loaded
 
-    line = command('python tools/test.py my_detector.py').replace('epoch_12', 'epoch_1')
+    line = command('python $FVIT/tools/test.py my_detector.py').replace('epoch_12', 'epoch_1')
     code, output = run(line, folder, SIZES)
     assert code == 0, output[-4000:]
     assert 'coco/bbox_mAP' in output and 'coco/segm_mAP' in output
@@ -157,7 +155,7 @@ def test_the_walk_through_trains_and_evaluates(folder, published):
 def test_a_class_that_the_annotations_lack_stops_it(folder, published):
     config = folder / 'typo.py'
     config.write_text(FILES['my_detector.py'].replace("'cup'", "'mug'"))
-    code, output = run('python tools/train.py typo.py', folder, TORCH_HOME=str(published[0]))
+    code, output = run('python $FVIT/tools/train.py typo.py', folder, TORCH_HOME=str(published[0]))
     assert code == 1 and "has no category named 'mug'" in output
     assert 'Traceback' not in output and 'Epoch(train)' not in output
 
@@ -173,7 +171,7 @@ def test_boxes_alone_train(folder):
                 del annotation['segmentation']
             file.write_text(json.dumps(content))
         # The smallest variant: the page's other run has trained the config's own.
-        code, output = run(command('python tools/train.py my_boxes.py'), folder, {
+        code, output = run(command('python $FVIT/tools/train.py my_boxes.py'), folder, {
             **SIZES, 'train_dataloader.dataset.pipeline.2.scales': SCALES,
             'model.backbone.arch': 0, 'model.neck.in_channels': '[64,128,256,512]',
             'model.backbone.init_cfg': None, 'default_hooks.checkpoint.interval': 9})

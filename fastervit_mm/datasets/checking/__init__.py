@@ -1,11 +1,11 @@
 """Checks of a dataset's files, for before a long run."""
 from .annotations import CheckedAnnotations, check_annotations, check_coco, check_masks
-from .images import IMAGES, image_size, images_in_both
+from .images import image_size, images_in_both
 from .label_maps import CheckedLabelMaps, check_label_map, check_label_maps
 from .own import print_annotations, print_label_maps
 from .problems import NOTES, Problem, is_note, print_problems, reading
 
-__all__ = ['CheckedAnnotations', 'CheckedLabelMaps', 'IMAGES', 'NOTES', 'Problem',
+__all__ = ['CheckedAnnotations', 'CheckedLabelMaps', 'NOTES', 'Problem',
            'check_annotations', 'check_coco', 'check_label_map', 'check_label_maps', 'check_masks',
            'image_size', 'images_in_both', 'is_note', 'print_annotations', 'print_label_maps',
            'print_problems', 'reading']

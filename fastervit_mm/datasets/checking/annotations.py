@@ -20,8 +20,8 @@ from typing import (
 
 from pycocotools import mask as mask_utils
 
-from ..folders import files_in
-from .images import IMAGES, ReadImage, read_image
+from ..folders import IMAGES, files_in
+from .images import ReadImage, read_image
 from .problems import Problem, Run, one_by_one, short_name
 
 Content = Dict[str, List[Dict[str, Any]]]

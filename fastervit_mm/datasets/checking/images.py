@@ -9,7 +9,6 @@ from PIL import Image
 
 from .problems import Problem, Run, one_by_one
 
-IMAGES = ('.jpg', '.jpeg', '.png', '.ppm', '.pgm', '.bmp', '.tif', '.tiff', '.webp')
 _ORIENTATION = 0x0112  # EXIF's number for it
 
 

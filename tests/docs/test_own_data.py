@@ -1,0 +1,97 @@
+"""The walks from a folder of data to an exported file, in a folder that is not the clone.
+
+docs/finetune.md with BCCD and docs/finetune_seg.md with CamVid: the pages' own commands, on a few
+of the images or of their stand-ins, for a few iterations.
+"""
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import onnxruntime
+import pytest
+
+from tests import samples
+from tests.conftest import REPO
+from tests.docs.pages import fences
+
+NUMBERS = dict(train=12, training=12)  # images of a split that are taken; of the others 4
+_QUICK = ('train_dataloader.num_workers=0 train_dataloader.persistent_workers=False '
+          'val_dataloader.num_workers=0 val_dataloader.persistent_workers=False '
+          'default_hooks.logger.interval=1 param_scheduler.0.end=2 ')
+SHORT = {
+    'finetune.md': _QUICK + 'train_cfg.max_epochs=1 train_cfg.val_interval=1 '
+    'default_hooks.checkpoint.interval=1 model.test_cfg.rcnn.score_thr=0.0 '
+    'model.test_cfg.rpn.max_per_img=20',
+    'finetune_seg.md': _QUICK + 'train_cfg.max_iters=3 train_cfg.val_interval=3 '
+    'default_hooks.checkpoint.interval=3'}
+
+
+def commands(page):
+    """What the page says to type for its example: blocks without a mark."""
+    return [command for fence in fences('bash') if fence.page.name == page and not fence.mark
+            for command in fence.commands]
+
+
+def some_boxes(source, target):
+    (target / 'annotations').mkdir(parents=True)
+    for file in sorted((source / 'annotations').iterdir()):
+        split = file.stem.removeprefix('instances_')
+        content = json.loads(file.read_text())
+        content['images'] = content['images'][:NUMBERS.get(split, 4)]
+        ids = {image['id'] for image in content['images']}
+        content['annotations'] = [a for a in content['annotations'] if a['image_id'] in ids]
+        (target / 'annotations' / file.name).write_text(json.dumps(content))
+        (target / split).mkdir()
+        for image in content['images']:
+            (target / split / image['file_name']).symlink_to(source / split / image['file_name'])
+
+
+def some_label_maps(source, target):
+    for split in sorted(path.name for path in (source / 'images').iterdir()):
+        for image in sorted((source / 'images' / split).iterdir())[:NUMBERS.get(split, 4)]:
+            for part, name in (('images', image.name), ('annotations', f'{image.stem}.png')):
+                (target / part / split).mkdir(parents=True, exist_ok=True)
+                (target / part / split / name).symlink_to(source / part / split / name)
+
+
+def typed(command, folder):
+    path = f'{os.path.dirname(sys.executable)}:{os.environ["PATH"]}'
+    done = subprocess.run(['bash', '-ec', command], cwd=folder, capture_output=True, text=True,
+                          env={**os.environ, 'PATH': path, 'FVIT': str(REPO),
+                               'PYTHONWARNINGS': 'ignore'})
+    assert done.returncode == 0, f'{command}\n{(done.stdout + done.stderr)[-3000:]}'
+    return done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('page, name, data, some, metric', [
+    ('finetune.md', 'cells', 'bccd', some_boxes, 'coco/bbox_mAP'),
+    ('finetune_seg.md', 'streets', 'camvid', some_label_maps, 'mIoU')])
+def test_from_a_folder_to_a_network_by_the_page_alone(page, name, data, some, metric, tmp_path,
+                                                      session_folder):
+    some(Path(samples.get(data, session_folder)), tmp_path / data)
+    run = tmp_path / 'work_dirs' / name
+    steps = commands(page)
+    tools = [re.search(r'tools/(\w+)\.py', step)[1] for step in steps]
+    assert tools == ['new_config', 'browse_dataset', 'train', 'test', 'infer', 'export']
+    output = {}
+    for tool, step in zip(tools, steps):
+        if tool in ('train', 'test'):
+            step += f' --cfg-options {SHORT[page]}'
+        output[tool] = typed(step, tmp_path)
+    assert 'No problem.' in output['new_config']
+    for warning in ('is not installed', 'Failed to search registry', 'Traceback'):
+        assert not any(warning in text for text in output.values()), warning
+    assert len(list((run / 'fed').rglob('*.*'))) >= 12
+    saved = next(run.glob(f'{name}.py')).read_text()
+    assert "_scope_='fastervit_mm'" not in saved
+    assert metric in output['train'] and (run / 'curves.png').is_file()
+    # The test split: four images that were not seen.
+    assert metric in output['test'] and re.search(r'(test) +[4/4]', output['test'])
+    assert len(list((run / 'shown').rglob('*.*'))) == 4
+    assert len(list((run / 'seen/vis').iterdir())) == 4
+    file = next(run.glob('*.onnx'))
+    assert onnxruntime.InferenceSession(file).get_inputs()[0].name == 'images'
