@@ -17,6 +17,7 @@ from ..models import dataset_configs, unwrapped
 from .checks import check_config, unwritable
 from .console import quiet, quiet_libraries
 from .enlarging import readable
+from .load import warn_of_a_loaded_machine
 from .memory import keep_freed_memory
 from .onednn import use_onednn
 
@@ -151,6 +152,8 @@ def train(cfg: Config, amp: bool = False, auto_scale_lr: bool = False,
     runner = build_runner(cfg)
     for warning in warnings:
         runner.logger.warning(warning)
+    if not _has_amp_device():
+        warn_of_a_loaded_machine(runner.logger)
     if compiled:
         compile_features(runner.model)
     runner.train()

@@ -90,7 +90,7 @@ def test_from_a_folder_to_a_network_by_the_page_alone(page, name, data, some, me
     assert "_scope_='fastervit_mm'" not in saved
     assert metric in output['train'] and (run / 'curves.png').is_file()
     # The test split: four images that were not seen.
-    assert metric in output['test'] and re.search(r'(test) +[4/4]', output['test'])
+    assert metric in output['test'] and re.search(r'\(test\) +\[4/4\]', output['test'])
     assert len(list((run / 'shown').rglob('*.*'))) == 4
     assert len(list((run / 'seen/vis').iterdir())) == 4
     file = next(run.glob('*.onnx'))

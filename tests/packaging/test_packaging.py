@@ -275,7 +275,7 @@ def test_metafiles_say_what_the_configs_say(models, facts):
         name, meta = model['Name'], model['Metadata']
         fact = facts[model['Config'].removeprefix('configs/').removesuffix('.py')]
         assert Path(model['Config']).stem == name
-        assert fact['batch_size'] * (1 if 'shapes' in name else 8) == meta['Batch Size'], name
+        assert fact['batch_size'] * (8 if fact['checkpoint'] else 1) == meta['Batch Size'], name
         for key, own in (('Epochs', 'epochs'), ('Iterations', 'iterations')):
             if key in meta:
                 assert fact[own] == meta[key], name
