@@ -1,8 +1,6 @@
 """tools/prepare_data.py: what is missing, how to get it, and what is wrong with what is there."""
 import json
 import shutil
-import subprocess
-import sys
 import zipfile
 
 import cv2
@@ -19,7 +17,7 @@ from fastervit_mm.datasets.prepare import (
     image_size,
     prepare,
 )
-from tests.conftest import REPO
+from tests.running import run_tool
 
 
 @pytest.fixture
@@ -31,10 +29,8 @@ def said():
 
 
 def tool(*arguments, cwd):
-    done = subprocess.run(
-        [sys.executable, '-W', 'ignore', str(REPO / 'tools/prepare_data.py'), *map(str, arguments)],
-        cwd=cwd, capture_output=True, text=True)
-    return done.returncode, done.stdout + done.stderr
+    done = run_tool('prepare_data.py', *arguments, cwd=cwd)
+    return done.returncode, done.output
 
 
 @pytest.mark.parametrize('name', ['coco', 'ade20k'])

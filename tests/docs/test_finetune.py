@@ -4,9 +4,7 @@ Smaller in size alone: a few images, a quarter of every side, few proposals, one
 """
 import argparse
 import json
-import os
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +12,7 @@ import torch
 import fastervit_mm  # noqa: F401  (timm does not import without it on some machines)
 from tests.conftest import REPO
 from tests.docs.pages import fences, words
+from tests.running import run_tool
 
 BLOCKS = {language: [f for f in fences(language) if f.page.name == 'finetune.md']
           for language in ('python', 'bash')}
@@ -50,10 +49,10 @@ def run(line, folder, options=None, **environment):
     options = [f'{key}={value}' for key, value in (options or {}).items()]
     arguments = words(line.replace('$FVIT', str(REPO))) + (
         ['--cfg-options', *options] if options else [])
-    assert arguments[0] == 'python'
-    done = subprocess.run([sys.executable, '-W', 'ignore', *arguments[1:]], cwd=folder, text=True,
-                          capture_output=True, env={**os.environ, **environment})
-    return done.returncode, done.stdout + done.stderr
+    tool = Path(arguments[1])
+    assert arguments[0] == 'python' and tool.parent == REPO / 'tools'
+    done = run_tool(tool.name, *arguments[2:], cwd=folder, environment=environment)
+    return done.returncode, done.output
 
 
 @pytest.fixture(scope='module')

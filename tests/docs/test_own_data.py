@@ -3,19 +3,18 @@
 docs/finetune.md with BCCD and docs/finetune_seg.md with CamVid: the pages' own commands, on a few
 of the images or of their stand-ins, for a few iterations.
 """
+import glob
 import json
-import os
 import re
-import subprocess
-import sys
+import shlex
 from pathlib import Path
 
 import onnxruntime
 import pytest
 
 from tests import samples
-from tests.conftest import REPO
 from tests.docs.pages import fences
+from tests.running import run_tool
 
 NUMBERS = dict(train=12, training=12)  # images of a split that are taken; of the others 4
 _QUICK = ('train_dataloader.num_workers=0 train_dataloader.persistent_workers=False '
@@ -58,12 +57,13 @@ def some_label_maps(source, target):
 
 
 def typed(command, folder):
-    path = f'{os.path.dirname(sys.executable)}:{os.environ["PATH"]}'
-    done = subprocess.run(['bash', '-ec', command], cwd=folder, capture_output=True, text=True,
-                          env={**os.environ, 'PATH': path, 'FVIT': str(REPO),
-                               'PYTHONWARNINGS': 'ignore'})
-    assert done.returncode == 0, f'{command}\n{(done.stdout + done.stderr)[-3000:]}'
-    return done.stdout + done.stderr
+    """Its words as a shell expands them."""
+    words = [word for part in shlex.split(command) for word in (
+        sorted(glob.glob(part, root_dir=folder)) or [part])]
+    assert words[0] == 'python' and words[1].startswith('$FVIT/tools/')
+    done = run_tool(Path(words[1]).name, *words[2:], cwd=folder)
+    assert done.returncode == 0, f'{command}\n{done.output[-3000:]}'
+    return done.output
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from mmseg.datasets import ADE20KDataset
 from PIL import Image
 
 from tests.conftest import REPO, stir
+from tests.running import run_tool
 
 CONFIG = """
 _base_ = '{repo}/configs/mmseg/upernet_fvit.py'
@@ -36,17 +37,19 @@ SIZES = {
 }
 
 
-def tool(name, *arguments, cwd, options=()):
+def started(name, *arguments, cwd):
+    """A process of its own, to be killed."""
     return subprocess.Popen(
         [sys.executable, '-W', 'ignore', str(REPO / 'tools' / name), *map(str, arguments),
-         '--cfg-options', *(f'{k}={v}' for k, v in SIZES.items()), *options],
+         '--cfg-options', *(f'{k}={v}' for k, v in SIZES.items())],
         cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def finished(process):
-    output, _ = process.communicate()
-    assert process.returncode == 0, output[-3000:]
-    return output
+def finished(name, *arguments, cwd, options=()):
+    done = run_tool(name, *arguments, '--cfg-options', *(f'{k}={v}' for k, v in SIZES.items()),
+                    *options, cwd=cwd)
+    assert done.returncode == 0, done.output[-3000:]
+    return done.output
 
 
 @pytest.fixture(scope='module')
@@ -80,7 +83,7 @@ def quartered(node):
 def trained(config, folder):
     """A run that was killed behind its first checkpoint, and resumed to its end."""
     work_dir = folder / 'run'
-    process = tool('train.py', config, '--work-dir', work_dir, cwd=folder)
+    process = started('train.py', config, '--work-dir', work_dir, cwd=folder)
     lines = []
     for line in process.stdout:
         lines.append(line)
@@ -90,7 +93,7 @@ def trained(config, folder):
     assert not (work_dir / 'iter_12.pth').exists()
     before = torch.load(work_dir / 'iter_4.pth', weights_only=True)
     assert before['meta']['iter'] == 4
-    output = finished(tool('train.py', config, '--work-dir', work_dir, '--resume', cwd=folder))
+    output = finished('train.py', config, '--work-dir', work_dir, '--resume', cwd=folder)
     return work_dir, ''.join(lines), output
 
 
@@ -134,10 +137,10 @@ MODES = dict(
 @pytest.mark.parametrize('mode', MODES)
 def test_evaluates(mode, trained, config, folder, tiny_ade20k):
     flags, options = MODES[mode]
-    output = finished(tool(
+    output = finished(
         'test.py', config, trained[0] / 'iter_12.pth', '--work-dir', folder / mode, '--out',
         folder / mode / 'maps', '--show-dir', folder / mode / 'shown', *flags, cwd=folder,
-        options=['visualizer.alpha=1', *options]))
+        options=['visualizer.alpha=1', *options])
     assert re.search(r'aAcc: \S+ +mIoU: \S+ +mAcc: \S+', output)
     maps = sorted((folder / mode / 'maps').iterdir())
     assert len(maps) == (3 if mode == 'tta' else 6)
@@ -190,10 +193,10 @@ def test_deployed_and_compiled_it_predicts_the_same(small, folder):
     maps = []
     for name, given in (('plain', []), ('compiled', ['--deploy', '--compile'])):
         out = folder / name
-        finished(tool('test.py', small, folder / 'small.pth', '--work-dir', out / 'run',
-                      '--out', out / 'maps', *given, cwd=folder, options=[
-                          'test_dataloader.dataset.indices=2',
-                          'test_dataloader.dataset.pipeline.1.scale=(1024,256)']))
+        finished('test.py', small, folder / 'small.pth', '--work-dir', out / 'run',
+                 '--out', out / 'maps', *given, cwd=folder, options=[
+                     'test_dataloader.dataset.indices=2',
+                     'test_dataloader.dataset.pipeline.1.scale=(1024,256)'])
         maps.append([np.asarray(Image.open(p)) for p in sorted((out / 'maps').iterdir())])
     assert len(maps[0]) == 2 and maps[0][0].shape != maps[0][1].shape
     for plain, compiled in zip(*maps, strict=True):

@@ -1,12 +1,10 @@
 """`make demo-seg`: from nothing to a segmentor that works, on held-out pictures.
 
-Two fifths of its training, unless FASTERVIT_MM_FULL_DEMOS is set (`make test-demos`).
+A quarter of its training, unless FASTERVIT_MM_FULL_DEMOS is set (`make test-demos`).
 """
 import json
 import os
 import re
-import subprocess
-import sys
 
 import matplotlib.image
 import numpy as np
@@ -15,17 +13,18 @@ from PIL import Image
 
 from fastervit_mm.engine.curves import read_run
 from tests.conftest import REPO
+from tests.running import run_tool
 
 CONFIG = REPO / 'configs/mmseg/upernet_fvit_shapes.py'
 FULL = bool(os.environ.get('FASTERVIT_MM_FULL_DEMOS'))
 SHORT = f"""
 _base_ = '{CONFIG}'
-train_cfg = dict(max_iters=720, val_interval=360)
+train_cfg = dict(max_iters=480, val_interval=240)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(type='PolyLR', power=1.0, eta_min=0.0, by_epoch=False, begin=50, end=720),
+    dict(type='PolyLR', power=1.0, eta_min=0.0, by_epoch=False, begin=50, end=480),
 ]
-default_hooks = dict(checkpoint=dict(interval=720))
+default_hooks = dict(checkpoint=dict(interval=480))
 """
 
 
@@ -36,10 +35,8 @@ def demo(tmp_path_factory):
     if not FULL:
         config = folder / CONFIG.name
         config.write_text(SHORT)
-    done = subprocess.run(
-        [sys.executable, '-W', 'ignore', str(REPO / 'tools/demo.py'), str(config), '--work-dir',
-         'work_dirs/demo-seg'], cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    done = run_tool('demo.py', config, '--work-dir', 'work_dirs/demo-seg', cwd=folder)
+    assert done.returncode == 0, done.output[-4000:]
     return folder / 'work_dirs/demo-seg', done.stdout
 
 
@@ -47,7 +44,7 @@ def demo(tmp_path_factory):
 def test_it_learns_for_real(demo):
     folder, _ = demo
     metrics = json.loads((folder / 'demo.json').read_text())['metrics']
-    assert metrics['mIoU'] >= (80 if FULL else 40)
+    assert metrics['mIoU'] >= (80 if FULL else 25)  # ground everywhere has 17
     # The same figure from the label maps themselves, by another way than mmseg's.
     maps = sorted((folder / 'label_maps').iterdir())
     assert len(maps) == 120

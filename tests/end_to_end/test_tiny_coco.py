@@ -2,13 +2,12 @@
 import json
 import pickle
 import re
-import subprocess
-import sys
 
 import pytest
 import torch
 
 from tests.conftest import REPO
+from tests.running import run_tool
 
 CONFIG = """
 _base_ = '{repo}/configs/mmdet/cascade_fvit_0.py'
@@ -44,10 +43,8 @@ def tool(name, *arguments, cwd):
     if '--cfg-options' not in arguments:
         arguments.append('--cfg-options')
     arguments += [f'{key}={value}' for key, value in SIZES.items()]
-    done = subprocess.run(
-        [sys.executable, '-W', 'ignore', str(REPO / 'tools' / name), *arguments],
-        cwd=cwd, capture_output=True, text=True)
-    return done.returncode, done.stdout + done.stderr
+    done = run_tool(name, *arguments, cwd=cwd)
+    return done.returncode, done.output
 
 
 @pytest.fixture(scope='module')

@@ -1,13 +1,11 @@
 """Runs that leave logs: samples of COCO and ADE20K, real runners, tiny networks."""
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from tests.conftest import REPO, TINY
+from tests.running import run_tool
 
 SEGMENTOR = f"""
 _base_ = '{REPO}/configs/mmseg/upernet_fvit.py'
@@ -68,7 +66,6 @@ train_cfg = dict(max_epochs=2, val_interval=1)
 param_scheduler = None
 default_hooks = dict(logger=dict(interval=3))  # logs the third of each four
 """
-WITHOUT_TENSORBOARD = 'import sys; sys.modules["tensorboard"] = None; '
 
 
 class Run(NamedTuple):
@@ -77,16 +74,12 @@ class Run(NamedTuple):
     second: str = ''
 
 
-def train(config, *options, before=''):
+def train(config, *options, without=()):
     """Console output of tools/train.py, run beside the config."""
-    code = (f'{before}import runpy, sys; sys.argv = {["train.py", str(config), *options]!r}; '
-            f'runpy.run_path({str(REPO / "tools/train.py")!r}, run_name="__main__")')
-    done = subprocess.run(
-        [sys.executable, '-c', code], cwd=config.parent, text=True,
-        env={**os.environ, 'CUDA_VISIBLE_DEVICES': ''},  # the logs of a CPU
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    assert done.returncode == 0, done.stdout[-3000:]
-    return done.stdout
+    done = run_tool('train.py', config, *options, cwd=config.parent, without=without,
+                    environment={'CUDA_VISIBLE_DEVICES': ''})  # the logs of a CPU
+    assert done.returncode == 0, done.output[-3000:]
+    return done.output
 
 
 @pytest.fixture(scope='session')
@@ -97,7 +90,7 @@ def resumed(tmp_path_factory, tiny_ade20k) -> Run:
     first = train(config)
     work_dir = config.parent / 'work_dirs/tiny_segmentor'
     second = train(config, '--resume', str(work_dir / 'iter_4.pth'), '--cfg-options',
-                   'train_cfg.max_iters=12', before=WITHOUT_TENSORBOARD)
+                   'train_cfg.max_iters=12', without=['tensorboard'])
     return Run(work_dir, first, second)
 
 

@@ -1,8 +1,6 @@
 """Mistakes in a config are found before training, by what train.py and test.py call first."""
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 from mmengine.config import Config
@@ -10,6 +8,7 @@ from mmengine.config import Config
 from fastervit_mm.engine import launch
 from fastervit_mm.engine.checks import ConfigError, check_config
 from tests.conftest import REPO
+from tests.running import run_tool
 
 COCO_CONFIG = REPO / 'configs/mmdet/cascade_fvit.py'
 ADE_CONFIG = REPO / 'configs/mmseg/upernet_fvit.py'
@@ -231,9 +230,7 @@ def test_a_batch_whose_learning_rate_was_not_scaled(coco, monkeypatch, launcher,
 
 @pytest.mark.parametrize('tool, arguments', [('train.py', []), ('test.py', ['x.pth'])])
 def test_both_tools_say_it_without_a_traceback(tool, arguments, tmp_path):
-    done = subprocess.run(
-        [sys.executable, '-W', 'ignore', str(REPO / 'tools' / tool), str(COCO_CONFIG), *arguments],
-        cwd=tmp_path, capture_output=True, text=True)
+    done = run_tool(tool, COCO_CONFIG, *arguments, cwd=tmp_path)
     assert done.returncode == 1
     assert f'{tool[:-3]}: {COCO_CONFIG}: this config cannot run as it is:' in done.stderr
     assert 'prepare_data.py coco' in done.stderr and 'Traceback' not in done.stderr

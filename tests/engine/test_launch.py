@@ -1,7 +1,5 @@
 """What train and test make of a config and the command line."""
 import copy
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -11,18 +9,17 @@ from mmengine.config import Config
 from fastervit_mm.engine import CompleteCheckpointHook, curves, launch
 from fastervit_mm.weights import CheckpointError
 from tests.conftest import REPO
+from tests.running import run_tool
 
-TRAIN, TEST = REPO / 'tools/train.py', REPO / 'tools/test.py'
 COCO_CONFIG = str(REPO / 'configs/mmdet/cascade_fvit.py')
 
 
 def test_the_flags_that_mmdet_users_know():
-    for tool, flags in ((TRAIN, '--work-dir --resume --amp --auto-scale-lr --cfg-options '
+    for tool, flags in (('train.py', '--work-dir --resume --amp --auto-scale-lr --cfg-options '
                          '--launcher'),
-                        (TEST, '--work-dir --split --out --show --show-dir --wait-time --tta '
+                        ('test.py', '--work-dir --split --out --show --show-dir --wait-time --tta '
                          '--cfg-options --launcher')):
-        done = subprocess.run([sys.executable, '-W', 'ignore', str(tool), '--help'],
-                              capture_output=True, text=True, cwd='/')
+        done = run_tool(tool, '--help', cwd='/')
         assert done.returncode == 0, done.stderr
         assert all(flag in done.stdout for flag in flags.split())
 

@@ -1,8 +1,6 @@
 """Real runs of a config outside the clone: a base by name, and a third split."""
 import json
 import pickle
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -13,6 +11,7 @@ from fastervit_mm.config_files import config_folder
 from fastervit_mm.engine import launch
 from tests.conftest import REPO
 from tests.engine.conftest import DETECTOR, Run, train
+from tests.running import run_tool
 
 MINE = """
 _base_ = './{base}.py'
@@ -64,16 +63,14 @@ def test_the_saved_config_is_that_of_a_base_by_path(by_name):
 def test_a_detector_is_scored_on_either_split(by_name, split, images):
     folder = by_name.work_dir.parents[1]
     options = ['--split', 'val', '--tta', '--show-dir', 'shown_val'] if split == 'val' else []
-    done = subprocess.run(
-        [sys.executable, '-W', 'ignore', str(REPO / 'tools/test.py'), 'mine.py',
-         'work_dirs/mine/epoch_1.pth', '--out', f'{split}.pkl', *options], cwd=folder, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    assert done.returncode == 0, done.stdout[-3000:]
+    done = run_tool('test.py', 'mine.py', 'work_dirs/mine/epoch_1.pth', '--out', f'{split}.pkl',
+                    *options, cwd=folder)
+    assert done.returncode == 0, done.output[-3000:]
     predictions = pickle.loads((folder / f'{split}.pkl').read_bytes())
     assert len(predictions) == images
     assert all(f'{split if split == "val" else "train"}2017/' in p['img_path']
                for p in predictions)
-    assert 'bbox_mAP' in done.stdout
+    assert 'bbox_mAP' in done.output
     if split == 'val':
         assert len(list((folder / 'shown_val').glob('*'))) == images
 

@@ -6,7 +6,6 @@ import copy
 import json
 import os
 import re
-import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -30,6 +29,7 @@ from fastervit_mm.export.swaps import AxisPooling, prepared
 from fastervit_mm.models import load_model
 from tests.conftest import CLASSIFIER, REPO, TINY, stir
 from tests.export.networks import DETECTOR, SEGMENTOR, config, network, options, saved
+from tests.running import run_tool
 
 # One image and two; square and not; multiples of 32 and not; one window, and several.
 SIZES = [(1, 160, 160), (2, 224, 320), (1, 97, 150), (2, 131, 333), (1, 32, 32), (2, 64, 448)]
@@ -66,13 +66,12 @@ def tool(folder, cfg, segmentor):
         Image.fromarray(rng.integers(0, 255, (96, 128 + 32 * n, 3), dtype=np.uint8)).resize(
             (200, 160)).save(pictures / f'{n}.png')
     settings = options(SEGMENTOR, **data(folder), work_dir=str(folder / 'run'))
-    done = subprocess.run(
-        [sys.executable, '-W', 'ignore', str(REPO / 'tools/export.py'), SEGMENTOR['config'],
-         str(checkpoint), str(folder / 'seg.onnx'), '--int8', str(pictures), '--evaluate',
-         '--check-sizes', '1x97x150', '2x64x128', '--cfg-options',
-         *(f'{key}={_written(value)}' for key, value in settings.items())],
-        capture_output=True, text=True, cwd=folder, env={**os.environ, 'COLUMNS': '120'})
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    done = run_tool(
+        'export.py', SEGMENTOR['config'], checkpoint, folder / 'seg.onnx', '--int8', pictures,
+        '--evaluate', '--check-sizes', '1x97x150', '2x64x128', '--cfg-options',
+        *(f'{key}={_written(value)}' for key, value in settings.items()),
+        cwd=folder, environment={'COLUMNS': '120'})
+    assert done.returncode == 0, done.output[-4000:]
     return done.stdout
 
 

@@ -1,7 +1,5 @@
 """tools/new_config.py: what it chooses from the data, and that the config says so."""
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -14,6 +12,7 @@ from fastervit_mm.new_config import new_config
 from tests.conftest import REPO
 from tests.datasets.test_boxes import write_voc, write_yolo
 from tests.datasets.test_label_maps import label_map, photo, write
+from tests.running import run_tool
 
 
 def coco(root, size=(640, 480), side=40, count=3, splits=('train', 'val', 'test'), masks=False,
@@ -186,9 +185,7 @@ def test_a_void_label_is_ignored(void, values, rewritten, tmp_path):
 
 
 def tool(*arguments, cwd):
-    done = subprocess.run([sys.executable, '-W', 'ignore', str(REPO / 'tools/new_config.py'),
-                           *map(str, arguments)], cwd=cwd, capture_output=True, text=True)
-    return done.returncode, done.stdout, done.stderr
+    return run_tool('new_config.py', *arguments, cwd=cwd)
 
 
 def test_from_a_terminal_it_says_what_it_found_and_what_is_wrong(tmp_path):

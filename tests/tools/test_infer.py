@@ -1,8 +1,6 @@
 """tools/infer.py as a user runs it."""
 import json
-import os
 import runpy
-import subprocess
 import sys
 
 import numpy as np
@@ -11,6 +9,7 @@ from PIL import Image
 
 from tests.apis import models
 from tests.conftest import REPO
+from tests.running import run_tool
 
 TOOL = str(REPO / 'tools/infer.py')
 
@@ -26,8 +25,7 @@ def detector(tmp_path_factory, tiny_coco):
 
 
 def infer(*arguments, cwd):
-    return subprocess.run([sys.executable, '-W', 'ignore', TOOL, *map(str, arguments)], cwd=cwd,
-                          text=True, capture_output=True, env={**os.environ, 'COLUMNS': '100'})
+    return run_tool('infer.py', *arguments, cwd=cwd, environment={'COLUMNS': '100'})
 
 
 def test_a_folder_and_an_unreadable_file(segmentor, tiny_ade20k, tmp_path):

@@ -2,8 +2,6 @@
 import argparse
 import os
 import pickle
-import subprocess
-import sys
 from collections import OrderedDict
 
 import pytest
@@ -14,7 +12,8 @@ from mmengine.runner.checkpoint import CheckpointLoader
 
 from fastervit_mm import FasterViT
 from fastervit_mm.weights import PUBLISHED, CheckpointError, load_backbone, resolve
-from tests.conftest import REPO, TINY, stir
+from tests.conftest import TINY, stir
+from tests.running import run_tool
 
 
 @pytest.fixture(scope='module')
@@ -264,24 +263,20 @@ def test_a_url_is_downloaded_once_and_read_safely(authors_file, tmp_path, monkey
 
 def test_convert_weights_keeps_the_backbone_alone(authors_file, tmp_path):
     out = tmp_path / 'small.pth'
-    done = subprocess.run([sys.executable, str(REPO / 'tools/convert_weights.py'),
-                           str(authors_file[0]), str(out)], capture_output=True, text=True,
-                          cwd=tmp_path)
+    done = run_tool('convert_weights.py', authors_file[0], out, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert out.stat().st_size < 0.35 * authors_file[0].stat().st_size
     content = torch.load(out, weights_only=True)
     model = FasterViT('0', out_norm=None)
     model.load_state_dict(content['state_dict'], strict=True)
     assert "arch='0'" in done.stdout
-    again = subprocess.run([sys.executable, str(REPO / 'tools/convert_weights.py'),
-                            str(authors_file[0]), str(out)], capture_output=True, text=True)
+    again = run_tool('convert_weights.py', authors_file[0], out, cwd=tmp_path)
     assert again.returncode != 0 and 'exists' in again.stderr  # loses nothing
 
 
 def test_convert_weights_refuses_a_foreign_file(tmp_path):
     torch.save(dict(a=torch.rand(2)), tmp_path / 'foreign.pth')
-    done = subprocess.run([sys.executable, str(REPO / 'tools/convert_weights.py'),
-                           str(tmp_path / 'foreign.pth'), str(tmp_path / 'out.pth')],
-                          capture_output=True, text=True)
+    done = run_tool('convert_weights.py', tmp_path / 'foreign.pth', tmp_path / 'out.pth',
+                    cwd=tmp_path)
     assert done.returncode != 0 and 'no FasterViT' in done.stderr
     assert not (tmp_path / 'out.pth').exists()

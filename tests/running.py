@@ -1,0 +1,82 @@
+"""This repository's tools as processes of their own, without the seconds that imports take.
+
+A server process imports torch, mmdet and mmseg once for all tests of a worker; each tool is a fork
+of it (multiprocessing's forkserver). It has its own arguments, folder, environment and output, and
+ends with its own exit status, as if it had been typed. For what the import itself does, and where
+a process has to be killed, tests start Python anew.
+"""
+import multiprocessing
+import os
+import runpy
+import sys
+import tempfile
+import traceback
+import warnings
+from multiprocessing import reduction
+from pathlib import Path
+from typing import Mapping, NamedTuple, Optional, Sequence, Union
+
+from tests.conftest import REPO
+
+_CONTEXT = multiprocessing.get_context('forkserver')
+_CONTEXT.set_forkserver_preload(['tests.preloaded'])
+
+
+class Done(NamedTuple):
+    """A process that has ended: its exit status, and what it printed."""
+    returncode: int
+    stdout: str
+    stderr: str
+
+    @property
+    def output(self) -> str:
+        return self.stdout + self.stderr
+
+
+def run_tool(name: str, *arguments, cwd: Union[str, Path],
+             environment: Optional[Mapping[str, str]] = None, without: Sequence[str] = ()) -> Done:
+    """Run one of the tools as ``python -W ignore tools/NAME ARGUMENTS`` does.
+
+    Args:
+        name: Such as ``'train.py'``.
+        *arguments: What follows it.
+        cwd: Working folder.
+        environment: Variables beside those of this process.
+        without: Modules that it shall not find.
+    """
+    with tempfile.TemporaryFile('w+') as stdout, tempfile.TemporaryFile('w+') as stderr:
+        streams = [reduction.DupFd(stream.fileno()) for stream in (stdout, stderr)]
+        process = _CONTEXT.Process(target=_run, args=(
+            str(REPO / 'tools' / name), [str(a) for a in arguments], str(cwd),
+            {**os.environ, **(environment or {})}, streams, without))
+        process.start()
+        process.join()
+        stdout.seek(0)
+        stderr.seek(0)
+        return Done(process.exitcode, stdout.read(), stderr.read())
+
+
+def _run(script: str, arguments: list, cwd: str, environment: dict, streams: list,
+         without: Sequence[str]) -> None:
+    for number, stream in enumerate(streams, 1):
+        os.dup2(stream.detach(), number)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(cwd)
+    sys.argv = [script, *arguments]
+    sys.path[0] = os.path.dirname(script)
+    sys.modules.update(dict.fromkeys(without))
+    warnings.simplefilter('ignore')
+    status = 0
+    try:
+        runpy.run_path(script, run_name='__main__')
+    except SystemExit as error:
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
+        status = error.code if isinstance(error.code, int) else int(error.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    sys.exit(status)
