@@ -5,10 +5,12 @@ import warnings
 from pathlib import Path
 from types import ModuleType
 
-# Tests run side by side (pytest-xdist) share the processors: more threads than its share would
-# have each worker, and each run that it starts, wait for the others. Before torch counts them.
+# Tests run side by side (pytest-xdist) share the processors: more threads than its share, also of
+# those that a shell has set, would have each worker, and each run that it starts, wait for the
+# others: ten times as long. Before torch counts them.
 if (workers := int(os.environ.get('PYTEST_XDIST_WORKER_COUNT', 1))) > 1:
-    os.environ.setdefault('OMP_NUM_THREADS', str(max(1, os.cpu_count() // workers)))
+    share = max(1, os.cpu_count() // workers)
+    os.environ['OMP_NUM_THREADS'] = str(min(share, int(os.environ.get('OMP_NUM_THREADS', share))))
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
