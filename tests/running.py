@@ -34,7 +34,8 @@ class Done(NamedTuple):
 
 
 def run_tool(name: str, *arguments, cwd: Union[str, Path],
-             environment: Optional[Mapping[str, str]] = None, without: Sequence[str] = ()) -> Done:
+             environment: Optional[Mapping[str, str]] = None, without: Sequence[str] = (),
+             warn: bool = False) -> Done:
     """Run one of the tools as ``python -W ignore tools/NAME ARGUMENTS`` does.
 
     Args:
@@ -43,12 +44,13 @@ def run_tool(name: str, *arguments, cwd: Union[str, Path],
         cwd: Working folder.
         environment: Variables beside those of this process.
         without: Modules that it shall not find.
+        warn: Leave ``-W ignore`` out.
     """
     with tempfile.TemporaryFile('w+') as stdout, tempfile.TemporaryFile('w+') as stderr:
         streams = [reduction.DupFd(stream.fileno()) for stream in (stdout, stderr)]
         process = _CONTEXT.Process(target=_run, args=(
             str(REPO / 'tools' / name), [str(a) for a in arguments], str(cwd),
-            {**os.environ, **(environment or {})}, streams, without))
+            {**os.environ, **(environment or {})}, streams, without, warn))
         process.start()
         process.join()
         stdout.seek(0)
@@ -57,7 +59,7 @@ def run_tool(name: str, *arguments, cwd: Union[str, Path],
 
 
 def _run(script: str, arguments: list, cwd: str, environment: dict, streams: list,
-         without: Sequence[str]) -> None:
+         without: Sequence[str], warn: bool) -> None:
     for number, stream in enumerate(streams, 1):
         os.dup2(stream.detach(), number)
     os.environ.clear()
@@ -66,7 +68,8 @@ def _run(script: str, arguments: list, cwd: str, environment: dict, streams: lis
     sys.argv = [script, *arguments]
     sys.path[0] = os.path.dirname(script)
     sys.modules.update(dict.fromkeys(without))
-    warnings.simplefilter('ignore')
+    if not warn:
+        warnings.simplefilter('ignore')
     status = 0
     try:
         runpy.run_path(script, run_name='__main__')

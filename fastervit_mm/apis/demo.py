@@ -38,7 +38,6 @@ def run_demo(config: str, work_dir: str) -> Dict[str, float]:
 
     console.rule(f'1/3  Training {Path(config).stem} from scratch: 5 to 11 minutes on two cores')
     started = time.perf_counter()
-    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='EstimateHook')]
     runner = launch.train(cfg)
     training = time.perf_counter() - started
     checkpoint = Path((folder / 'last_checkpoint').read_text())

@@ -76,7 +76,7 @@ class Run(NamedTuple):
 
 def train(config, *options, without=()):
     """Console output of tools/train.py, run beside the config."""
-    done = run_tool('train.py', config, *options, cwd=config.parent, without=without,
+    done = run_tool('train.py', config, *options, cwd=config.parent, without=without, warn=True,
                     environment={'CUDA_VISIBLE_DEVICES': ''})  # the logs of a CPU
     assert done.returncode == 0, done.output[-3000:]
     return done.output
