@@ -68,8 +68,10 @@ def _run(script: str, arguments: list, cwd: str, environment: dict, streams: lis
     sys.argv = [script, *arguments]
     sys.path[0] = os.path.dirname(script)
     sys.modules.update(dict.fromkeys(without))
-    if not warn:
-        warnings.simplefilter('ignore')
+    multiprocessing.set_start_method(None, force=True)  # not the one by which this began
+    # The server has the options of the process that started it, maybe -W ignore.
+    warnings.filters[:] = [f for f in warnings.filters if f[:4] != ('ignore', None, Warning, None)]
+    warnings.simplefilter('default' if warn else 'ignore', append=warn)
     status = 0
     try:
         runpy.run_path(script, run_name='__main__')
