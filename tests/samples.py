@@ -243,7 +243,10 @@ def _mosaic(random: np.random.RandomState, size: Tuple[int, int]
                     instance.mask[:, ::turn].astype(np.uint8), shape,
                     interpolation=cv2.INTER_NEAREST)
                 instances.append(Instance(instance.label, mask, instance.is_crowd))
-    return image, instances, ground
+    # Two images of one scene alone shall not be the same file: that is a leak between splits.
+    _, keys, place, *_ = random.get_state()
+    brightness = np.random.RandomState([*keys[:2], place]).uniform(0.9, 1.1)
+    return cv2.convertScaleAbs(image, alpha=brightness), instances, ground
 
 
 def _run_lengths(mask: np.ndarray) -> dict:
