@@ -1,7 +1,6 @@
 """Boxes and masks in a folder of somebody's own data: COCO, Pascal VOC or YOLO."""
 import json
 import xml.etree.ElementTree as ElementTree
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
@@ -123,7 +122,7 @@ def _find_coco(folder: Path, images: List[Path], ann_files: Sequence[Path]) -> O
         if split is None:
             data.notes.append(f'{path.relative_to(folder)} names no split and was left out')
             continue
-        place, _ = image_folder([i['file_name'] for i in content['images']], images, split, folder)
+        place = image_folder([i['file_name'] for i in content['images']], images, split, folder)
         data.splits[split] = BoxSplit(content, place, path)
     return data
 
@@ -343,8 +342,3 @@ def _share_out(data: BoxData) -> None:
     data.notes.append(
         f'no validation split: {len(shares["val"])} of {len(whole.content["images"])} training '
         'images, chosen by the checksum of their names, became one')
-
-
-def count_names(data: BoxData, split: str) -> Counter:
-    """Number of objects by category."""
-    return Counter(name for name, *_ in data.objects(split))

@@ -4,7 +4,7 @@ import re
 import zlib
 from collections import Counter
 from pathlib import Path
-from typing import Dict, Iterable, List, Optional, Sequence, Tuple
+from typing import Dict, Iterable, List, Optional, Sequence
 
 SPLITS = ('train', 'val', 'test')
 IMAGES = ('.jpg', '.jpeg', '.png', '.ppm', '.pgm', '.bmp', '.tif', '.tiff', '.webp')
@@ -68,7 +68,7 @@ def share_out(names: Iterable[str], into: Dict[str, float]) -> Dict[str, List[st
 
 
 def image_folder(names: Sequence[str], images: Sequence[Path], split: Optional[str], root: Path
-                 ) -> Tuple[Path, int]:
+                 ) -> Path:
     """The folder to which an annotation file's names of images are relative.
 
     Args:
@@ -76,9 +76,6 @@ def image_folder(names: Sequence[str], images: Sequence[Path], split: Optional[s
         images: All images below ``root``.
         split: Of two folders with the same images, the one that names this split is taken.
         root: The data's folder.
-
-    Returns:
-        The folder, and how many of the names are missing there.
 
     Raises:
         DataError: If no image has any of the names.
@@ -98,4 +95,4 @@ def image_folder(names: Sequence[str], images: Sequence[Path], split: Optional[s
     most = max(votes.values())
     best = [folder for folder, count in votes.items() if count == most]
     best.sort(key=lambda folder: (split_of(folder, root) != split, len(folder.parts), folder))
-    return best[0], len(names) - most
+    return best[0]
