@@ -123,6 +123,8 @@ def _pair(groups: Dict[Tuple[Path, str], List[str]], root: Path) -> Dict[tuple, 
             if (images, other) == (maps, suffix) and not any(
                     _MAP_WORDS.search(name) for name in names):
                 continue
+            if len({split_of(maps, root), split_of(images, root)} - {None}) > 1:
+                continue  # images of two splits may have the same names
             matched = _match(candidates, names)
             if matched is None or not _are_maps(maps, images, matched, root):
                 continue

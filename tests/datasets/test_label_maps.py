@@ -52,6 +52,16 @@ def test_layouts_that_people_have(image, labels, tmp_path):
     assert data.palette is None
 
 
+def test_splits_may_have_images_of_the_same_names(tmp_path):
+    for seed, split in enumerate(('train', 'val')):
+        for number in range(3):
+            photo(tmp_path / split / f'{number}.png', 10 * seed + number)
+            label_map(tmp_path / 'labels' / split / f'{number}.png')
+    data = find_label_maps(tmp_path)
+    assert {s: (f.images.name, f.maps) for s, f in data.splits.items()} == {
+        s: (s, tmp_path / 'labels' / s) for s in ('train', 'val')}
+
+
 def test_colours_of_the_maps_are_kept(tmp_path):
     write(tmp_path, palette=True)
     assert find_label_maps(tmp_path).palette[:3] == [(0, 0, 0), (128, 0, 0), (0, 128, 0)]
