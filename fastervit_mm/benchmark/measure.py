@@ -1,41 +1,130 @@
-"""Time in turns, memory, and multiply-adds."""
+"""Time in laps and turns, memory, and multiply-adds."""
 import gc
+import math
 import time
+from dataclasses import dataclass
 from statistics import median, quantiles
-from typing import Callable, Dict, List, Tuple
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 Step = Callable[[], object]
 
+LAP_SECONDS = 0.05
+"""A lap is as many calls as take at least this long, so that no clock's resolution shows."""
+
+BURN_IN = {'cuda': 2.0}
+"""Seconds of calls before the first lap, by type of device; an idle GPU runs at a low clock."""
+
+
+class NotMeasured(Exception):
+    """Why a case has no figures: what was asked for did not happen."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds a call takes.
+
+    Attributes:
+        median: Median of the laps.
+        low, high: Their quartiles.
+        seconds: Of each lap, divided by its calls.
+        calls: Calls in the last lap.
+    """
+    median: float
+    low: float
+    high: float
+    seconds: List[float]
+    calls: int
+
+
+class Laps:
+    """Times a call, lap by lap: by CUDA events on a GPU, by the clock elsewhere.
+
+    Args:
+        call: What to time.
+        device: Where it runs.
+        lap_seconds: A lap has as many calls as take at least this long. Default 50 ms; 0 for one
+            call a lap.
+        burn_in: Seconds of calls before the first lap. Default :data:`BURN_IN`.
+    """
+
+    def __init__(self, call: Step, device: torch.device, lap_seconds: float = LAP_SECONDS,
+                 burn_in: Optional[float] = None):
+        self.call, self.device, self.lap_seconds = call, torch.device(device), lap_seconds
+        self.calls = 1
+        self.burn(BURN_IN.get(self.device.type, 0) if burn_in is None else burn_in)
+
+    def burn(self, seconds: float) -> None:
+        """Call for some seconds, untimed."""
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            self.call()
+            _wait(self.device)
+
+    def lap(self) -> float:
+        """Seconds a call, over one lap."""
+        while (took := self._took()) < self.lap_seconds:
+            self.calls = max(self.calls + 1,
+                             math.ceil(1.2 * self.calls * self.lap_seconds / max(took, 1e-6)))
+        return took / self.calls
+
+    def _took(self) -> float:
+        if self.device.type != 'cuda':
+            started = time.perf_counter()
+            for _ in range(self.calls):
+                self.call()
+            return time.perf_counter() - started
+        started, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        _wait(self.device)
+        started.record()
+        for _ in range(self.calls):
+            self.call()
+        ended.record()
+        ended.synchronize()
+        return started.elapsed_time(ended) / 1e3
+
+
+def measure(call: Step, device: torch.device, laps: int = 10, lap_seconds: float = LAP_SECONDS,
+            burn_in: Optional[float] = None) -> Timing:
+    """Time one call; see :class:`Laps` for the arguments. Warm it up (compile it) before."""
+    timer = Laps(call, device, lap_seconds, burn_in)
+    seconds = [timer.lap() for _ in range(laps)]
+    return Timing(*spread(seconds), seconds, timer.calls)
+
 
 def interleave(steps: Dict[str, Step], rounds: int, device: torch.device,
-               advance: Callable[[], None] = lambda: None) -> Dict[str, List[float]]:
+               advance: Callable[[], None] = lambda: None, lap_seconds: float = LAP_SECONDS,
+               burn_in: Optional[float] = None) -> Dict[str, List[float]]:
     """Seconds of every step, taken in turns, so that a noisy machine disturbs all alike.
 
     Args:
-        steps: What to time, by name. Each runs once a round; each round starts one name later.
+        steps: What to time, by name. Each has a lap a round; each round starts one name later.
         rounds: Number of rounds.
-        device: Where the steps run; a GPU is synchronised before and after each step.
-        advance: Called after each step, for a progress bar.
+        device: Where the steps run.
+        advance: Called after each lap, for a progress bar.
+        lap_seconds, burn_in: See :class:`Laps`.
 
     Returns:
-        Seconds of each step in each round, by name.
+        Seconds of a call of each step in each round, by name.
     """
+    timers = {name: Laps(step, device, lap_seconds, burn_in) for name, step in steps.items()}
     seconds: Dict[str, List[float]] = {name: [] for name in steps}
-    names = list(steps)
-    for number in range(rounds):
-        for name in names[number % len(names):] + names[:number % len(names)]:
-            _wait(device)
-            started = time.perf_counter()
-            steps[name]()
-            _wait(device)
-            seconds[name].append(time.perf_counter() - started)
+    for turn in turns(list(steps), rounds):
+        for name in turn:
+            seconds[name].append(timers[name].lap())
             advance()
     return seconds
+
+
+def turns(names: Sequence, rounds: int) -> List[list]:
+    """The order of every round: each starts one later."""
+    return [[*names[n % len(names):], *names[:n % len(names)]] if names else []
+            for n in range(rounds)]
 
 
 def _wait(device: torch.device) -> None:
@@ -49,6 +138,54 @@ def spread(seconds: List[float]) -> Tuple[float, float, float]:
         return seconds[0], seconds[0], seconds[0]
     low, _, high = quantiles(seconds, n=4, method='inclusive')
     return median(seconds), low, high
+
+
+class Graph:
+    """A CUDA graph of a call, replayed when called.
+
+    Args:
+        call: Gives a sequence of tensors, from inputs that stay where they are. It is called three
+            times before, so that what compiles and tunes is not in the graph.
+
+    Attributes:
+        bytes: Memory that the graph keeps for as long as it lives.
+
+    Raises:
+        NotMeasured: If a replay does not compute what the call computes.
+    """
+
+    def __init__(self, call: Callable[[], Sequence[Tensor]]):
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                expected = [t.clone() for t in call()]
+        torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.synchronize()
+        gc.collect()
+        torch.cuda.empty_cache()
+        before = torch.cuda.memory_reserved()
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self.outputs = call()
+        torch.cuda.synchronize()
+        self.bytes = torch.cuda.memory_reserved() - before
+        check_replay(self._graph.replay, self.outputs, expected)
+
+    def __call__(self) -> Sequence[Tensor]:
+        self._graph.replay()
+        return self.outputs
+
+
+def check_replay(replay: Step, outputs: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
+    """Raise :class:`NotMeasured` unless a replay fills the outputs with what is expected."""
+    with torch.inference_mode():
+        for output in outputs:
+            output.fill_(math.nan)
+        replay()
+        for output, right in zip(outputs, expected, strict=True):
+            if not (output - right).abs().max() <= 0.02 * right.abs().max():  # NaN fails too
+                raise NotMeasured('graph: a replay does not give the outputs of the network')
 
 
 def peak_memory(step: Step, device: torch.device) -> int:
