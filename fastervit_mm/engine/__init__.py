@@ -1,7 +1,9 @@
 """What training and testing need and mmengine lacks; importing this registers hooks and logs."""
 from .estimate import EstimateHook
-from .hooks import CompleteCheckpointHook, CurvesHook, DeployHook, OverlaysHook
+from .hooks import CompleteCheckpointHook, CurvesHook, DeployHook, OverlaysHook, RegroupHook
 from .logs import MemoryLogProcessor, OptionalTensorboardVisBackend
+from .optimizers import MergedOptimWrapperConstructor
 
 __all__ = ['CompleteCheckpointHook', 'CurvesHook', 'DeployHook', 'EstimateHook',
-           'MemoryLogProcessor', 'OptionalTensorboardVisBackend', 'OverlaysHook']
+           'MemoryLogProcessor', 'MergedOptimWrapperConstructor', 'OptionalTensorboardVisBackend',
+           'OverlaysHook', 'RegroupHook']

@@ -148,6 +148,7 @@ def train(cfg: Config, amp: bool = False, auto_scale_lr: bool = False,
             raise FileNotFoundError(f'resume={resume!r}: no such checkpoint '
                                     f'({os.path.abspath(resume)})')
         cfg.resume, cfg.load_from = True, resume
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='RegroupHook')]
     warnings = check_config(cfg, training=True)
     runner = build_runner(cfg)
     for warning in warnings:

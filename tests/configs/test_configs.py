@@ -52,7 +52,9 @@ def test_the_recipe():
     optimizer = cfg.optim_wrapper.optimizer
     assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == ('AdamW', 1e-4, 0.05)
     assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
-    assert 'constructor' not in cfg.optim_wrapper  # no layer-wise decay left from ConvNeXt
+    # No layer-wise decay left from ConvNeXt.
+    assert cfg.optim_wrapper.constructor == 'MergedOptimWrapperConstructor'
+    assert 'layer_decay_rate' not in cfg.optim_wrapper.paramwise_cfg
     assert cfg.train_dataloader.batch_size == 2
     assert cfg.auto_scale_lr.base_batch_size == 16
     assert cfg.sync_bn == 'torch'

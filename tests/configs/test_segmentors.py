@@ -66,6 +66,7 @@ def test_the_recipe(path):
         'AdamW', 6e-5, (0.9, 0.999), 0.01)
     assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
     assert cfg.optim_wrapper.paramwise_cfg == cfg.fastervit_paramwise_cfg
+    assert cfg.optim_wrapper.constructor == 'MergedOptimWrapperConstructor'
     assert cfg.train_dataloader.batch_size == 2 and cfg.auto_scale_lr.base_batch_size == 16
     # Single scale, and multi-scale with flip as published.
     assert [t.scale for t in cfg.test_pipeline if t.type == 'Resize'] == [(4 * crop[0], crop[0])]
