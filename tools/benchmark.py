@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Compare speed, memory and multiply-adds of backbones; cases take turns in one process."""
+"""Compare speed, memory and multiply-adds of backbones; each in its process, all in turns."""
 import argparse
 import sys
 import warnings
@@ -10,18 +10,24 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is 
 from rich.console import Console  # noqa: E402
 
 from fastervit_mm import benchmark  # noqa: E402
-from fastervit_mm.benchmark.peers import PEERS  # noqa: E402
+from fastervit_mm.benchmark.peers import PEERS, SETS  # noqa: E402
 from fastervit_mm.command_line import errors_in_one_line  # noqa: E402
+
+DEFAULT = ['fastervit-2', 'authors-2', 'swin-t', 'convnext-t']
 
 
 def parse_args():
     parser = argparse.ArgumentParser(
         description=__doc__, epilog='models: ' + ', '.join(PEERS))
-    parser.add_argument('--models', nargs='+', default=['fastervit-2', 'authors-2', 'swin-t',
-                                                        'convnext-t'],
-                        help='what to measure; MODEL:MODE sets the mode of one model')
+    parser.add_argument('--models', nargs='+', default=[],
+                        help=f'what to measure; MODEL:MODE sets the mode of one model (default: '
+                        f'{" ".join(DEFAULT)}, or none with --set)')
+    parser.add_argument('--set', nargs='+', default=[], choices=SETS, dest='sets',
+                        help='networks to measure side by side; equal-accuracy: ours and others of '
+                        'the same ImageNet accuracy')
     parser.add_argument('--modes', nargs='+', default=['eager'], metavar='MODE',
-                        help=f'{", ".join(benchmark.MODES)}, joined by + (default: eager)')
+                        help=f'{", ".join(benchmark.MODES)}, joined by +; all: every one that may '
+                        'be a network\'s best (default: eager)')
     parser.add_argument('--sizes', nargs='+', default=['800x1280'], metavar='HxW',
                         help='image sizes in pixels (default: 800x1280)')
     parser.add_argument('--batches', nargs='+', type=int, default=[1], help='(default: 1)')
@@ -29,8 +35,8 @@ def parse_args():
                         choices=benchmark.PRECISIONS, help='(default: fp32)')
     parser.add_argument('--steps', nargs='+', default=['forward'], choices=['forward', 'train'],
                         help='forward, or forward and backward (default: forward)')
-    parser.add_argument('--rounds', type=int, default=10, help='measured repetitions (default: 10)')
-    parser.add_argument('--warmup', type=int, default=2, help='repetitions before (default: 2)')
+    parser.add_argument('--rounds', type=int, default=10, help='measured laps (default: 10)')
+    parser.add_argument('--warmup', type=int, default=2, help='steps before (default: 2)')
     parser.add_argument('--device', default='cpu', choices=['cpu', 'cuda'])
     parser.add_argument('--no-memory', action='store_true',
                         help='leave out memory and multiply-adds')
@@ -42,12 +48,14 @@ def parse_args():
 def main():
     args = parse_args()
     warnings.simplefilter('ignore')
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    target = args.out and args.out.with_suffix('.json')
     with errors_in_one_line('benchmark'):
         sizes = [tuple(int(n) for n in size.split('x')) for size in args.sizes]
-        report = benchmark.run(args.models, sizes, args.batches, args.precisions, args.modes,
-                               args.steps, args.rounds, args.warmup, args.device,
-                               not args.no_memory, console)
+        report = benchmark.run(
+            args.models or ([] if args.sets else DEFAULT), sizes, args.batches, args.precisions,
+            args.modes, args.steps, args.rounds, args.warmup, args.device, not args.no_memory,
+            console, args.sets, target)
     head = report['machine']
     console.print(f'{head["gpu"] or head["cpu"]}, {head["threads"]} threads, torch '
                   f'{head["torch"]}; medians of {args.rounds} rounds, half the '
@@ -57,13 +65,8 @@ def main():
             f'{value / 1e9:.0f} GFLOP/s ({name})' for name, value in reached.items()))
     for table in benchmark.tables(report):
         console.print(table)
-    for r in report['results']:
-        if r['error']:
-            console.print(f'{r["model"]}, {r["mode"]}, {r["precision"]}, {r["step"]}: {r["error"]}',
-                          soft_wrap=True)
     if args.out:
-        benchmark.save(report, args.out.with_suffix('.json'))
-        for path in (args.out.with_suffix('.json'), *benchmark.draw(report, args.out)):
+        for path in (target, *benchmark.draw(report, args.out)):
             console.print(f'  {path}', highlight=False)
 
 

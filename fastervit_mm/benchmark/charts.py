@@ -3,6 +3,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Callable, Dict, List
 
+from .compare import best_modes, equals, table_of
 from .peers import PEERS
 
 
@@ -10,7 +11,8 @@ def draw(report: Dict[str, object], stem: Path) -> List[Path]:
     """Draw the figures that a report's cases allow.
 
     Throughput against published accuracy for several models that have one; time against pixels for
-    several sizes; latency against batch size for several batches. Only forward steps are drawn.
+    several sizes; latency against batch size for several batches; speed at equal accuracy for ours
+    beside their equals. Only forward steps are drawn.
 
     Args:
         report: From :func:`~fastervit_mm.benchmark.run`.
@@ -27,6 +29,7 @@ def draw(report: Dict[str, object], stem: Path) -> List[Path]:
                lambda r: 1e3 * r['seconds'] / r['batch']),
         _lines(results, report, stem, 'latency', 'batch', 'ms a step',
                lambda r: r['batch'], lambda r: 1e3 * r['seconds']),
+        _equals(equals(results), report, stem),
     ]
     return [picture for picture in pictures if picture]
 
@@ -53,15 +56,13 @@ def _write(figure, stem: Path, name: str) -> Path:
 def _accuracy(results: List[dict], report: Dict[str, object], stem: Path):
     """Each model in its best mode, at the first size, batch and precision with several."""
     groups = defaultdict(dict)
-    for r in results:
+    for r in best_modes(results):
         if PEERS[r['model']].box_ap and not r['model'].startswith('authors'):
-            best = groups[tuple(r['size']), r['batch'], r['precision']]
-            if r['model'] not in best or r['seconds'] < best[r['model']]['seconds']:
-                best[r['model']] = r
+            groups[table_of(r)][r['model']] = r
     groups = {k: v for k, v in groups.items() if len(v) > 1}
     if not groups:
         return None
-    ((height, width), batch, precision), best = next(iter(groups.items()))
+    (_, (height, width), batch, precision), best = next(iter(groups.items()))
     figure, axis = _figure(report, 'Speed measured, accuracy as published (not re-trained here)\n'
                            f'{height} x {width}, batch {batch}, {precision}, each model in its '
                            'fastest mode measured')
@@ -99,3 +100,24 @@ def _lines(results: List[dict], report: Dict[str, object], stem: Path, name: str
     axis.minorticks_off()
     axis.legend(fontsize=7)
     return _write(figure, stem, name)
+
+
+def _equals(pairs: List[dict], report: Dict[str, object], stem: Path):
+    """A bar for each pair: images a second of ours over the peer's."""
+    if not pairs:
+        return None
+    figure, axis = _figure(report, 'Speed beside networks of equal accuracy, each in its '
+                           'best mode\n(gray: not within 0.3 of ImageNet top-1)')
+    figure.set_figheight(2.2 + 0.32 * len(pairs))
+    labels = [f'{p["model"]} ({p["top1"]}) beside {p["peer"]} ({p["peer_top1"]}), '
+              f'{p["size"][0]} x {p["size"][1]}, batch {p["batch"]}, {p["precision"]}'
+              for p in pairs]
+    bars = axis.barh(range(len(pairs)), [p['faster'] for p in pairs],
+                     color=['C0' if p['equal'] else 'lightgray' for p in pairs])
+    axis.bar_label(bars, [f'{p["faster"]:.2f}' for p in pairs], padding=3, fontsize=8)
+    axis.set_yticks(range(len(pairs)), labels, fontsize=7)
+    axis.invert_yaxis()
+    axis.axvline(1, color='black', linewidth=0.8)
+    axis.margins(x=0.12)
+    axis.set_xlabel('times its images a second')
+    return _write(figure, stem, 'equal-accuracy')

@@ -237,3 +237,8 @@ class Matmul:
         self.steps: Dict[str, Step] = {'mm': lambda: torch.mm(*self.factors)}
         if device.type == 'cpu':
             self.steps['conv'] = lambda: F.conv2d(pixels, self.factors[1][:, :, None, None])
+
+    @staticmethod
+    def names(device: torch.device) -> Tuple[str, ...]:
+        """Keys of ``steps``."""
+        return ('mm', 'conv') if device.type == 'cpu' else ('mm',)

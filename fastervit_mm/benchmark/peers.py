@@ -3,13 +3,10 @@ import warnings
 from dataclasses import dataclass
 from typing import Callable, Dict, Optional, Tuple
 
-import torch
-from mmengine import hub
 from torch import Tensor, nn
 
 from ..backbone import FasterViT
 from ..config_files import get_config
-from ..engine.launch import compile_features
 from ..models import build_model
 
 Size = Tuple[int, int]
@@ -22,10 +19,14 @@ class Peer:
     Attributes:
         build: Builds it for images of a size, (height, width) in pixels, with random weights.
         box_ap: COCO box AP with Cascade Mask R-CNN, 3x, as published in the FasterViT paper.
+        top1: ImageNet-1K top-1 accuracy at 224 x 224, trained on ImageNet-1K alone, as published by
+            the network's own authors: the README of NVlabs/FasterViT, facebookresearch/ConvNeXt,
+            microsoft/Swin-Transformer or sail-sg/metaformer.
         whole: Whether it is a detector or segmentor; else a backbone.
     """
     build: Callable[[Size], nn.Module]
     box_ap: Optional[float] = None
+    top1: Optional[float] = None
     whole: bool = False
 
 
@@ -80,9 +81,15 @@ class Predictor(nn.Module):
         return self.model.predict(x, [self.sample(metainfo=dict(meta)) for _ in x])
 
 
-def _timm(name: str, **settings) -> Callable[[Size], nn.Module]:
+def _timm(name: str, fused: bool = True, **settings) -> Callable[[Size], nn.Module]:
+    """timm's network; ``fused``: its attention through PyTorch's fused kernels, where it can.
+
+    timm holds the fused form of some networks, Swin's among them, for experimental: it has to be
+    asked for.
+    """
     def build(size: Size) -> nn.Module:
         import timm
+        timm.layers.set_fused_attn(fused, experimental=True)  # read when a network is built
         own = {k: size for k, v in settings.items() if v == 'size'}
         return timm.create_model(name, features_only=True, pretrained=False,
                                  **{**settings, **own})
@@ -94,6 +101,7 @@ def _whole(config: str, swin: Optional[str] = None) -> Callable[[Size], nn.Modul
     def build(size: Size) -> nn.Module:
         cfg = get_config(config)
         if swin is not None:
+            from mmengine import hub
             other = hub.get_config(swin).model
             cfg.model.backbone = other.backbone
             for reader in ('neck', 'decode_head', 'auxiliary_head'):
@@ -110,21 +118,26 @@ def _whole(config: str, swin: Optional[str] = None) -> Callable[[Size], nn.Modul
 
 _SWIN_DET = 'mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py'
 _SWIN_SEG = 'mmseg::swin/swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py'
-_FASTERVIT_AP = {'2': 52.1, '3': 52.4, '4': 52.9}
+_AP = {'2': 52.1, '3': 52.4, '4': 52.9}
+_TOP1 = {'0': 82.1, '1': 83.2, '2': 84.2, '3': 84.9, '4': 85.4, '5': 85.6, '6': 85.8}
 
 PEERS: Dict[str, Peer] = {
-    **{f'fastervit-{n}': Peer(lambda size, n=n: FasterViT(n, out_norm=None), _FASTERVIT_AP.get(n))
-       for n in '0123456'},
+    **{f'fastervit-{n}': Peer(lambda size, n=n: FasterViT(n, out_norm=None), _AP.get(n), top1)
+       for n, top1 in _TOP1.items()},
     'fastervit-2-cp': Peer(lambda size: FasterViT('2', out_norm=None, with_cp=True)),
-    **{f'authors-{n}': Peer(lambda size, n=n: AuthorsMaps(n, size), _FASTERVIT_AP.get(n))
-       for n in '0123456'},
-    'swin-t': Peer(_timm('swin_tiny_patch4_window7_224', img_size='size'), 50.4),
-    'swin-s': Peer(_timm('swin_small_patch4_window7_224', img_size='size'), 51.9),
-    'swin-b': Peer(_timm('swin_base_patch4_window7_224', img_size='size'), 51.9),
+    **{f'authors-{n}': Peer(lambda size, n=n: AuthorsMaps(n, size), _AP.get(n), top1)
+       for n, top1 in _TOP1.items()},
+    'swin-t': Peer(_timm('swin_tiny_patch4_window7_224', img_size='size'), 50.4, 81.2),
+    'swin-t-unfused': Peer(_timm('swin_tiny_patch4_window7_224', fused=False, img_size='size')),
+    'swin-s': Peer(_timm('swin_small_patch4_window7_224', img_size='size'), 51.9, 83.2),
+    'swin-b': Peer(_timm('swin_base_patch4_window7_224', img_size='size'), 51.9, 83.5),
     'swinv2-t': Peer(_timm('swinv2_tiny_window8_256', img_size='size')),
-    'convnext-t': Peer(_timm('convnext_tiny'), 50.4),
-    'convnext-s': Peer(_timm('convnext_small'), 51.9),
-    'convnext-b': Peer(_timm('convnext_base'), 52.7),
+    'convnext-t': Peer(_timm('convnext_tiny'), 50.4, 82.1),
+    'convnext-s': Peer(_timm('convnext_small'), 51.9, 83.1),
+    'convnext-b': Peer(_timm('convnext_base'), 52.7, 83.8),
+    'caformer-s18': Peer(_timm('caformer_s18'), top1=83.6),
+    'caformer-s36': Peer(_timm('caformer_s36'), top1=84.5),
+    'convformer-s36': Peer(_timm('convformer_s36'), top1=84.1),
     'hiera-t': Peer(_timm('hiera_tiny_224', img_size='size')),
     'gcvit-t': Peer(_timm('gcvit_tiny', img_size='size')),
     'cascade-fastervit-2': Peer(_whole('mmdet/cascade_fvit'), 52.1, whole=True),
@@ -134,10 +147,18 @@ PEERS: Dict[str, Peer] = {
 }
 """Short names of everything that can be measured."""
 
+SETS: Dict[str, Tuple[Tuple[str, ...], ...]] = {
+    'paper': (('authors-2', 'fastervit-2', 'swin-t', 'convnext-t'),),
+    'equal-accuracy': (('fastervit-0', 'convnext-t'),
+                       ('fastervit-1', 'convnext-s', 'swin-s'),
+                       ('fastervit-2', 'swin-b', 'caformer-s18', 'convformer-s36')),
+}
+"""Networks to measure side by side, by name; each tuple takes turns.
 
-def compile_backbone(network: nn.Module) -> nn.Module:
-    """Compile a backbone, or the backbone and neck of a whole network."""
-    if not isinstance(network, Predictor):
-        return torch.compile(network)
-    compile_features(network.model)
-    return network
+In ``equal-accuracy`` each of ours stands before its equals. Swin-B and CAFormer-S18, less accurate
+than FasterViT-2 by 0.7 and 0.6, are the largest Swin trained at 224 x 224 on ImageNet-1K alone, and
+the smallest CAFormer.
+"""
+
+EQUAL = 0.3
+"""Points of top-1 within which two networks count as equally accurate."""

@@ -1,15 +1,21 @@
 """The benchmark measures what it says; no test here guards a time."""
 import json
+import os
 import subprocess
 import sys
+import threading
 
 import matplotlib.image
 import pytest
 import torch
+from rich.console import Console
 
 from fastervit_mm import benchmark
 from fastervit_mm.benchmark import measure
-from fastervit_mm.benchmark.peers import PEERS, AuthorsMaps
+from fastervit_mm.benchmark.cases import modes_of
+from fastervit_mm.benchmark.compare import best_modes, equals
+from fastervit_mm.benchmark.peers import EQUAL, PEERS, SETS, AuthorsMaps
+from fastervit_mm.benchmark.workers import Worker
 from tests.conftest import REPO
 
 CPU = torch.device('cpu')
@@ -21,9 +27,9 @@ def report(tmp_path_factory):
     done = subprocess.run(
         [sys.executable, '-W', 'ignore', str(REPO / 'tools/benchmark.py'), '--models',
          'fastervit-0', 'fastervit-2:eager', 'convnext-t:channels_last', '--modes', 'eager',
-         'deployed', 'graph', '--sizes', '64x96', '128x96', '--batches', '1', '2',
+         'graph', '--sizes', '64x96', '128x96', '--batches', '1', '2',
          '--rounds', '2', '--warmup', '1', '--out', str(stem)],
-        capture_output=True, text=True, cwd=stem.parent)
+        capture_output=True, text=True, cwd=stem.parent, env=dict(os.environ, OMP_NUM_THREADS='1'))
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     return json.loads(stem.with_suffix('.json').read_text()), stem, done.stdout
 
@@ -37,13 +43,22 @@ def assert_measured(r):
 
 def test_every_case_has_figures_or_a_reason(report):
     content, _, output = report
-    assert len(content['results']) == 2 * 2 * (3 + 1 + 1)
+    assert len(content['results']) == 2 * 2 * (2 + 1 + 1)
     for r in content['results']:
         if r['mode'] == 'graph':
             assert 'need a GPU' in r['error'] and r['seconds'] is None
         else:
             assert_measured(r)
-    assert 'forward, 64 x 96, batch 1, fp32' in output and 'CUDA graphs need a GPU' in output
+    assert 'forward, 64 x 96, batch 1, fp32' in output
+
+
+def test_a_refused_case_stands_in_the_table_with_its_reason_and_no_number(report):
+    content, _, output = report
+    row, = {line.rstrip() for line in output.splitlines() if line.split()[:2] == [
+        'fastervit-0', 'graph'] and 'reason' not in line and ':' not in line}
+    assert row.split() == ['fastervit-0', 'graph', 'refused']
+    assert 'fastervit-0 graph refused: graph: CUDA graphs need a GPU' in output
+    assert 'best: fastervit-0 ' in output
 
 
 def test_a_training_step_has_its_backward_pass():
@@ -60,13 +75,18 @@ def test_a_training_step_has_its_backward_pass():
 def test_the_report_says_where_and_how(report):
     content, _, _ = report
     assert content['machine']['torch'] == torch.__version__ and content['machine']['cpu']
+    assert content['machine']['versions']['timm']
     assert '--models fastervit-0' in content['command'] and content['date']
+    settings = content['settings']
+    assert settings['inference'] == 'torch.inference_mode' and settings['tf32'] is False
+    assert settings['threads'] == content['machine']['threads']
+    assert settings['compile']['fail_on_recompile_limit_hit'] is True
     assert all(content['matmul_peak_flops']['fp32'][by] > 1e9 for by in ('mm', 'conv'))
 
 
 def test_pictures(report):
     _, stem, output = report
-    for name in ('accuracy', 'pixels', 'latency'):
+    for name in ('accuracy', 'pixels', 'latency', 'equal-accuracy'):
         path = stem.with_name(f'figures-{name}.png')
         assert matplotlib.image.imread(path).std() > 0.05
         assert path.name in output
@@ -99,7 +119,8 @@ def test_the_authors_backbone_gives_the_same_maps(authors):
             assert ((a - b).abs().max() / b.abs().max()).item() < 1e-5
 
 
-@pytest.mark.parametrize('name', ['swin-t', 'swinv2-t', 'convnext-t', 'hiera-t', 'gcvit-t'])
+@pytest.mark.parametrize('name', ['swin-t', 'swinv2-t', 'convnext-t', 'hiera-t', 'gcvit-t',
+                                  'caformer-s18', 'convformer-s36'])
 def test_peers_give_four_maps(name):
     with torch.no_grad():
         maps = PEERS[name].build((256, 256)).eval()(torch.randn(1, 3, 256, 256))
@@ -129,15 +150,113 @@ def test_peak_memory_is_what_was_alive_at_once():
 def test_cases_take_turns():
     order = []
     steps = {name: lambda name=name: order.append(name) for name in 'abc'}
-    seconds = measure.interleave(steps, 3, CPU)
+    seconds = measure.interleave(steps, 3, CPU, lap_seconds=0)
     assert ''.join(order) == 'abcbcacab' and all(len(s) == 3 for s in seconds.values())
 
 
 @pytest.mark.parametrize('arguments, message', [
     (dict(models=['resnet']), "models='resnet': give some of fastervit-0"),
-    (dict(precisions=['fp8']), "precisions=.'fp8'.: give some of fp32")])
+    (dict(precisions=['fp8']), "precisions='fp8': give some of fp32"),
+    (dict(sets=['fast']), "sets='fast': give some of paper")])
 def test_bad_arguments_are_named(arguments, message):
     settings = dict(models=['fastervit-0'], sizes=[(64, 64)], batches=[1], precisions=['fp32'],
                     modes=['eager'], steps=['forward'])
     with pytest.raises(ValueError, match=message):
         benchmark.run(**{**settings, **arguments})
+
+
+class Watched(Worker):
+    """Notes each process, and what draws while it measures."""
+    pids: list = []
+    drawing: list = []
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.pids.append(self._process.pid)
+
+    def ask(self, name, *args):
+        if name == 'lap':
+            self.drawing += [t for t in threading.enumerate() if 'Refresh' in type(t).__name__]
+        return super().ask(name, *args)
+
+
+def test_each_case_has_a_process_and_nothing_draws_while_it_is_timed(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys.modules[benchmark.run.__module__], 'Worker', Watched)
+    saved = tmp_path / 'report.json'
+    content = benchmark.run(
+        ['fastervit-0'], [(64, 64), (64, 96)], [1], ['fp32'], ['eager'], ['forward'], rounds=2,
+        warmup=0, memory=False, console=Console(force_terminal=True), save_to=saved)
+    assert all(r['seconds'] for r in content['results'])
+    assert len(set(Watched.pids) - {os.getpid()}) == len(Watched.pids) == 2 + 2  # two products
+    assert not Watched.drawing
+    assert json.loads(saved.read_text())['results'][1]['seconds']
+
+
+def test_a_process_that_dies_is_a_reason():
+    with pytest.raises(measure.NotMeasured, match='its process ended with code 3'):
+        Worker(os._exit, 3)
+
+
+@pytest.mark.parametrize('name', ['swin-t', 'swin-s', 'swin-b', 'caformer-s18', 'hiera-t'])
+def test_peers_have_fused_attention(name):
+    assert _fused(name) == {True}
+    assert _fused('swin-t-unfused') == {False}
+
+
+def _fused(name):
+    with torch.device('meta'):
+        network = PEERS[name].build((224, 224))
+    return {m.fused_attn for m in network.modules() if hasattr(m, 'fused_attn')}
+
+
+def test_swin_computes_the_same_fused():
+    image = torch.randn(1, 3, 64, 64)
+    fused, spelt_out = (PEERS[name].build((64, 64)).eval() for name in ('swin-t', 'swin-t-unfused'))
+    spelt_out.load_state_dict(fused.state_dict())
+    with torch.no_grad():
+        for a, b in zip(fused(image), spelt_out(image), strict=True):
+            assert ((a - b).abs().max() / b.abs().max()).item() < 1e-4
+
+
+def test_equals_in_accuracy_are():
+    pairs = {(ours, peer): abs(PEERS[ours].top1 - PEERS[peer].top1)
+             for ours, *peers in SETS['equal-accuracy'] for peer in peers}
+    far = {pair for pair, difference in pairs.items() if round(difference, 6) > EQUAL}
+    assert far == {('fastervit-2', 'swin-b'), ('fastervit-2', 'caformer-s18')}  # as SETS says
+    assert {ours for ours, _ in pairs.keys() - far} == {f'fastervit-{n}' for n in '012'}
+    assert all(name in PEERS for teams in SETS.values() for team in teams for name in team)
+
+
+def test_speed_at_equal_accuracy_is_that_of_the_best_modes():
+    def result(model, mode, seconds):
+        return dict(model=model, mode=mode, step='forward', size=[8, 8], batch=2, precision='fp32',
+                    seconds=seconds, images_per_second=seconds and 2 / seconds, error=None)
+    results = [result('fastervit-2', 'eager', 4.), result('fastervit-2', 'compiled', 2.),
+               result('fastervit-2', 'graph', None), result('swin-b', 'eager', 3.),
+               result('swin-b', 'onednn', 5.), result('convformer-s36', 'eager', 1.)]
+    assert [(r['model'], r['mode']) for r in best_modes(results)] == [
+        ('fastervit-2', 'compiled'), ('swin-b', 'eager'), ('convformer-s36', 'eager')]
+    swin, convformer = equals(results)
+    assert (swin['mode'], swin['peer_mode'], swin['faster']) == ('compiled', 'eager', 1.5)
+    assert not swin['equal'] and convformer['equal'] and convformer['faster'] == 0.5
+
+
+def test_every_network_is_tried_in_every_mode_that_it_has():
+    for device, step, precision in [('cpu', 'forward', 'fp32'), ('cuda', 'forward', 'amp'),
+                                    ('cpu', 'train', 'bf16')]:
+        ours = modes_of('fastervit-2', device, step, precision)
+        theirs = modes_of('swin-t', device, step, precision)
+        assert set(theirs) == {mode for mode in ours if 'deployed' not in mode}
+        assert all(part in benchmark.MODES for mode in ours for part in mode.split('+'))
+        assert any('compiled' in mode for mode in theirs)
+        assert any('graph' in mode for mode in theirs) == (device == 'cuda')
+        assert any('deployed' in mode for mode in ours) == (step == 'forward')
+
+
+@pytest.mark.parametrize('path', sorted(
+    p for p in (REPO / 'benchmarks').glob('*.json') if 'matmul_peak_flops' in p.read_text()),
+    ids=lambda path: path.name)
+def test_reports_of_earlier_versions_are_read(path, tmp_path):
+    content = json.loads(path.read_text())
+    assert all(table.row_count for table in benchmark.tables(content))
+    benchmark.draw(content, tmp_path / 'figures')
