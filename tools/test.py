@@ -29,6 +29,9 @@ def parse_args():
     parser.add_argument('--wait-time', type=float, default=2,
                         help='seconds between two images of --show (default: 2)')
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
+    parser.add_argument('--amp', nargs='?', const=True, default=False, metavar='bf16|fp16',
+                        help='test in mixed precision: in bf16 or fp16 or, without either, in bf16 '
+                        'where the device has it (default: float32)')
     parser.add_argument('--deploy', action='store_true',
                         help='fold the backbone first: same results, faster')
     parser.add_argument('--compile', action='store_true',
@@ -49,7 +52,7 @@ def main():
     with errors_in_one_line('test'):
         cfg = launch.load_config(args.config, args.launcher, args.work_dir, args.cfg_options)
         launch.test(cfg, args.checkpoint, args.out, args.show, args.show_dir, args.wait_time,
-                    args.tta, args.deploy, args.compile, args.split)
+                    args.tta, args.deploy, args.compile, args.split, args.amp)
 
 
 if __name__ == '__main__':

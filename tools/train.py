@@ -18,7 +18,9 @@ def parse_args():
     parser.add_argument('config', help='config file')
     parser.add_argument('--work-dir', help='folder for logs and checkpoints '
                         '(default: work_dirs/ and the name of the config)')
-    parser.add_argument('--amp', action='store_true', help='train in mixed precision')
+    parser.add_argument('--amp', nargs='?', const=True, default=False, metavar='bf16|fp16',
+                        help='train in mixed precision: in bf16 or fp16 or, without either, in the '
+                        'config\'s type, else in bf16 for 4-21k, 5 and 6 and in fp16 for others')
     parser.add_argument('--auto-scale-lr', action='store_true',
                         help='scale the learning rate to the batch size')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',

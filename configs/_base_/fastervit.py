@@ -9,7 +9,8 @@ fastervit_paramwise_cfg = dict(
 # BatchNorm becomes SyncBN in distributed training and stays BatchNorm in a single process.
 sync_bn = 'torch'
 
-custom_hooks = [dict(type='CurvesHook')]
+# tools/train.py and tools/test.py add the last two to any config; here they are for other programs.
+custom_hooks = [dict(type='CurvesHook'), dict(type='RegroupHook'), dict(type='BoxesHook')]
 
 # Scalars are written as JSON and, where TensorBoard is installed, as its event files; the log shows
 # memory on CPUs too. mmdet's and mmseg's own bases set the plain names as well, and two bases may

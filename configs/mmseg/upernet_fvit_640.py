@@ -11,3 +11,4 @@ model = dict(
     auxiliary_head=dict(in_channels=784),
     test_cfg=dict(crop_size={{_base_.crop_size}}, stride=(426, 426)))
 train_dataloader = dict(batch_size=2)
+optim_wrapper = dict(dtype='bfloat16')  # float16 may overflow in a network of this size

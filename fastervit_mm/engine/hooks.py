@@ -9,6 +9,7 @@ from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 
 from ..models import check_complete, switch_to_deploy
 from .curves import headlines, plot_run, read_run
+from .precision import keep_boxes_exact
 
 
 @HOOKS.register_module()
@@ -111,3 +112,11 @@ class RegroupHook(Hook):
                 schedule.base_values = [group[f'initial_{name}'] for group in groups]
             if hasattr(schedule, 'min_values'):  # ReduceOnPlateau: one value for all in a config
                 schedule.min_values = schedule.min_values[-1:] * len(groups)
+
+
+@HOOKS.register_module()
+class BoxesHook(Hook):
+    """Keep boxes exact in bfloat16 (:func:`~fastervit_mm.engine.precision.keep_boxes_exact`)."""
+
+    def before_run(self, runner: Runner) -> None:
+        keep_boxes_exact(runner.model)

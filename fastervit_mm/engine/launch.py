@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Dict, List, Optional, Union
 
 from mmengine.config import Config, ConfigDict
-from mmengine.device import is_cuda_available, is_mlu_available, is_musa_available, is_npu_available
 from mmengine.logging import MMLogger, print_log
 from mmengine.registry import METRICS, RUNNERS, init_default_scope
 from mmengine.runner import Runner
@@ -20,6 +19,7 @@ from .enlarging import readable
 from .load import warn_of_a_loaded_machine
 from .memory import keep_freed_memory
 from .onednn import use_onednn
+from .precision import choose_for_testing, choose_for_training, has_amp_device, test_in
 
 
 def load_config(config: str, launcher: str = 'none', work_dir: Optional[str] = None,
@@ -102,13 +102,14 @@ def compile_features(model: nn.Module) -> None:
             getattr(model, part).compile(dynamic=True)
 
 
-def train(cfg: Config, amp: bool = False, auto_scale_lr: bool = False,
+def train(cfg: Config, amp: Union[bool, str] = False, auto_scale_lr: bool = False,
           resume: Union[str, None] = None, compiled: bool = False) -> Runner:
     """Train a model as a config says.
 
     Args:
         cfg: From :func:`load_config`.
-        amp: Mixed precision, even if the config does not ask for it. Default False.
+        amp: Mixed precision, even if the config does not ask for it: True, ``'bf16'`` or
+            ``'fp16'`` (:func:`~fastervit_mm.engine.precision.choose_for_training`). Default False.
         auto_scale_lr: Multiply the learning rate by the batch size over
             ``auto_scale_lr.base_batch_size``. Default False.
         resume: ``'auto'`` to continue from the newest checkpoint in the work directory, or the
@@ -123,18 +124,7 @@ def train(cfg: Config, amp: bool = False, auto_scale_lr: bool = False,
         FileNotFoundError: For a checkpoint to resume from that does not exist.
         ValueError: For an argument that the config or the machine does not support.
     """
-    if amp:
-        if not _has_amp_device():
-            raise ValueError('amp=True: mixed precision needs a GPU, NPU, MLU or MUSA device, '
-                             'and this machine has none. Leave --amp out')
-        cfg.optim_wrapper.type = 'AmpOptimWrapper'
-        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
-    elif cfg.optim_wrapper.get('type') == 'AmpOptimWrapper' and not _has_amp_device():
-        print_log('No GPU found: the config\'s mixed precision is off, training is in float32',
-                  logger='current')
-        cfg.optim_wrapper.type = 'OptimWrapper'
-        for setting in ('loss_scale', 'dtype', 'use_fsdp'):
-            cfg.optim_wrapper.pop(setting, None)
+    choose_for_training(cfg, amp)
     if auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise ValueError('auto_scale_lr=True: the config has no auto_scale_lr.base_batch_size; '
@@ -148,12 +138,12 @@ def train(cfg: Config, amp: bool = False, auto_scale_lr: bool = False,
             raise FileNotFoundError(f'resume={resume!r}: no such checkpoint '
                                     f'({os.path.abspath(resume)})')
         cfg.resume, cfg.load_from = True, resume
-    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='RegroupHook')]
+    _add_hooks(cfg, 'RegroupHook', 'BoxesHook')
     warnings = check_config(cfg, training=True)
     runner = build_runner(cfg)
     for warning in warnings:
         runner.logger.warning(warning)
-    if not _has_amp_device():
+    if not has_amp_device():
         warn_of_a_loaded_machine(runner.logger)
     if compiled:
         compile_features(runner.model)
@@ -163,7 +153,8 @@ def train(cfg: Config, amp: bool = False, auto_scale_lr: bool = False,
 
 def test(cfg: Config, checkpoint: str, out: Optional[str] = None, show: bool = False,
          show_dir: Optional[str] = None, wait_time: float = 2, tta: bool = False,
-         deploy: bool = False, compiled: bool = False, split: str = 'test') -> dict:
+         deploy: bool = False, compiled: bool = False, split: str = 'test',
+         amp: Union[bool, str] = False) -> dict:
     """Evaluate a checkpoint as a config says.
 
     Args:
@@ -180,6 +171,8 @@ def test(cfg: Config, checkpoint: str, out: Optional[str] = None, show: bool = F
         compiled: Compile backbone and neck (:func:`compile_features`). Default False.
         split: ``'val'`` for the config's ``val_dataloader``, ``val_evaluator`` and ``val_cfg``
             instead of those for testing. Default ``'test'``.
+        amp: Mixed precision: True, ``'bf16'`` or ``'fp16'``
+            (:func:`~fastervit_mm.engine.precision.choose_for_testing`). Default False, float32.
 
     Returns:
         The metrics.
@@ -189,13 +182,11 @@ def test(cfg: Config, checkpoint: str, out: Optional[str] = None, show: bool = F
         ConfigError: For a config that cannot be tested as it is, before anything is built.
         ValueError: For an argument that the config does not support.
     """
-    if not _has_amp_device():
+    if not has_amp_device():
         keep_freed_memory()
+    dtype = choose_for_testing(cfg, amp)
     cfg.load_from = checkpoint
-    hooks = [*(cfg.get('custom_hooks') or []), dict(type='CompleteCheckpointHook')]
-    cfg.custom_hooks = hooks
-    if deploy:
-        hooks.append(dict(type='DeployHook'))
+    _add_hooks(cfg, 'CompleteCheckpointHook', 'BoxesHook', *['DeployHook'] * deploy)
     _check_split(cfg, split)
     check_config(cfg, training=False, split=split)
     if split == 'val':
@@ -216,7 +207,14 @@ def test(cfg: Config, checkpoint: str, out: Optional[str] = None, show: bool = F
             out_file_path=out)))
     if compiled:
         compile_features(runner.model)
+    if dtype is not None:
+        test_in(runner.model, dtype)
     return runner.test()
+
+
+def _add_hooks(cfg: Config, *names: str) -> None:
+    hooks = list(cfg.get('custom_hooks') or [])
+    cfg.custom_hooks = hooks + [dict(type=name) for name in names if dict(type=name) not in hooks]
 
 
 def _check_split(cfg: Config, split: str) -> None:
@@ -311,8 +309,3 @@ def _leave_masks_out(cfg: Config) -> None:
     for metric in evaluators if isinstance(evaluators, list) else [evaluators]:
         if isinstance(metric.get('metric'), (list, tuple)):
             metric['metric'] = [m for m in metric['metric'] if m != 'segm']
-
-
-def _has_amp_device() -> bool:
-    return (is_cuda_available() or is_npu_available() or is_mlu_available()
-            or is_musa_available())

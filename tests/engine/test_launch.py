@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from fastervit_mm.engine import CompleteCheckpointHook, curves, launch
+from fastervit_mm.engine import CompleteCheckpointHook, curves, launch, precision
 from fastervit_mm.weights import CheckpointError
 from tests.conftest import REPO
 from tests.running import run_tool
@@ -18,7 +18,7 @@ def test_the_flags_that_mmdet_users_know():
     for tool, flags in (('train.py', '--work-dir --resume --amp --auto-scale-lr --cfg-options '
                          '--launcher'),
                         ('test.py', '--work-dir --split --out --show --show-dir --wait-time --tta '
-                         '--cfg-options --launcher')):
+                         '--amp --cfg-options --launcher')):
         done = run_tool(tool, '--help', cwd='/')
         assert done.returncode == 0, done.stderr
         assert all(flag in done.stdout for flag in flags.split())
@@ -65,13 +65,13 @@ def built(monkeypatch):
 
 @pytest.mark.parametrize('gpu, expected', [(True, 'AmpOptimWrapper'), (False, 'OptimWrapper')])
 def test_mixed_precision_is_left_out_where_there_is_no_gpu(built, monkeypatch, gpu, expected):
-    monkeypatch.setattr(launch, '_has_amp_device', lambda: gpu)
+    monkeypatch.setattr(precision, 'has_amp_device', lambda: gpu)
     cfg = built(launch.train, launch.load_config(COCO_CONFIG))
     assert cfg.optim_wrapper.type == expected
 
 
 def test_asking_for_amp_without_a_gpu_is_an_error(monkeypatch):
-    monkeypatch.setattr(launch, '_has_amp_device', lambda: False)
+    monkeypatch.setattr(precision, 'has_amp_device', lambda: False)
     with pytest.raises(ValueError, match='amp=True.*Leave --amp out'):
         launch.train(launch.load_config(COCO_CONFIG), amp=True)
 

@@ -1,0 +1,164 @@
+"""Mixed precision of training and of testing: in which type, and where."""
+import logging
+from typing import Any, Optional, Union
+
+import torch
+from mmengine.config import Config
+from mmengine.device import is_cuda_available, is_mlu_available, is_musa_available, is_npu_available
+from mmengine.logging import print_log
+from mmengine.runner import autocast
+from mmengine.structures import BaseDataElement
+from torch import nn
+
+NAMES = {'bf16': 'bfloat16', 'fp16': 'float16'}  # of the command line, and PyTorch's
+# Networks of this size are reported to overflow in float16 (Swin-L, InternImage-XL).
+_OVERFLOWING = ('4-21k-224', '4-21k-384', '4-21k-512', '4-21k-768', '5', '6')
+
+
+def has_amp_device() -> bool:
+    """Whether there is a device on which mmengine trains in mixed precision; a CPU is none."""
+    return (is_cuda_available() or is_npu_available() or is_mlu_available()
+            or is_musa_available())
+
+
+def choose_for_training(cfg: Config, amp: Union[bool, str] = False) -> None:
+    """Set the precision that a config is trained in, in place.
+
+    In mixed precision with no type named by the config or by ``amp``, the large networks (4-21k, 5
+    and 6) are trained in bfloat16 and all others in mmengine's default, float16. bfloat16 needs no
+    loss scale: its range is float32's.
+
+    Args:
+        cfg: A config; mixed precision is its ``optim_wrapper.type='AmpOptimWrapper'``, which is
+            taken out where no device has it.
+        amp: Mixed precision even if the config does not ask for it: True, or ``'bf16'`` or
+            ``'fp16'`` for one type. Default False.
+
+    Raises:
+        ValueError: For ``amp`` where no device has it, or another name.
+    """
+    _check_name(amp)
+    wrapper = cfg.optim_wrapper
+    if amp and not has_amp_device():
+        raise ValueError(f'amp={amp!r}: mixed precision needs a GPU, NPU, MLU or MUSA device, '
+                         'and this machine has none. Leave --amp out')
+    if not amp and wrapper.get('type') != 'AmpOptimWrapper':
+        return
+    if not has_amp_device():
+        print_log('No GPU found: the config\'s mixed precision is off, training is in float32',
+                  logger='current')
+        wrapper.type = 'OptimWrapper'
+        for setting in ('loss_scale', 'dtype', 'use_fsdp'):
+            wrapper.pop(setting, None)
+        return
+    wrapper.type = 'AmpOptimWrapper'
+    why = ''
+    if amp in NAMES:
+        wrapper.dtype = NAMES[amp]
+    elif wrapper.get('dtype') is None:
+        arch = (cfg.model.get('backbone') or {}).get('arch')
+        wrapper.dtype = 'bfloat16' if arch in _OVERFLOWING else 'float16'
+        if arch in _OVERFLOWING:
+            why = f': float16 may overflow with arch={arch!r}; to try it, --amp fp16'
+    wide = str(wrapper.dtype).endswith('bfloat16')
+    wrapper.setdefault('loss_scale', dict(enabled=False) if wide else 'dynamic')
+    print_log(f'Training in mixed precision, {wrapper.dtype}{why}', logger='current')
+    if wide and not _has_bfloat16():
+        print_log('This GPU has no bfloat16 of its own and is slow in it. For float16: --amp fp16',
+                  logger='current', level=logging.WARNING)
+
+
+def choose_for_testing(cfg: Config, amp: Union[bool, str] = False) -> Optional[torch.dtype]:
+    """The precision to test in, which the log says too.
+
+    Args:
+        cfg: A config. How it trains does not change how it is tested, but is said.
+        amp: Mixed precision: True for bfloat16, or float16 on a GPU that lacks it; or ``'bf16'`` or
+            ``'fp16'``. Default False, float32.
+
+    Returns:
+        The type, for :func:`test_in`; None for float32.
+
+    Raises:
+        ValueError: For float16 on a CPU, or another name.
+    """
+    _check_name(amp)
+    if not amp:
+        if (cfg.get('optim_wrapper') or {}).get('type') == 'AmpOptimWrapper':
+            print_log('Testing in float32; the config trains in mixed precision, in which --amp '
+                      'tests', logger='current')
+        return None
+    if amp == 'fp16' and not has_amp_device():
+        raise ValueError("amp='fp16': a CPU has mixed precision in bfloat16 only. Give --amp bf16")
+    name = NAMES[amp if amp in NAMES else 'bf16' if _has_bfloat16() else 'fp16']
+    print_log(f'Testing in mixed precision, {name}', logger='current')
+    return getattr(torch, name)
+
+
+def test_in(model: nn.Module, dtype: torch.dtype) -> None:
+    """Let a model's ``test_step`` compute in mixed precision, in place.
+
+    mmengine's own switch, ``test_cfg.fp16``, has float16 alone on a GPU, and metrics cannot read
+    predictions in bfloat16: here they come in float32.
+
+    Args:
+        model: A model of mmengine, or one in a wrapper.
+        dtype: The type.
+    """
+    step = model.test_step
+
+    def test_step(data: Union[dict, tuple, list]) -> list:
+        with autocast(dtype=dtype):
+            outputs = step(data)
+        for output in outputs:
+            _widen(output)
+        return outputs
+
+    model.test_step = test_step
+
+
+def _widen(sample: BaseDataElement) -> None:
+    for name, value in sample.items():
+        if isinstance(value, BaseDataElement):
+            _widen(value)
+        elif isinstance(value, torch.Tensor) and value.dtype in (torch.bfloat16, torch.float16):
+            setattr(sample, name, value.float())
+
+
+def keep_boxes_exact(model: nn.Module) -> None:
+    """Let a detector of mmdet compute boxes in float32 where all else is in bfloat16, in place.
+
+    In bfloat16 a coordinate of 1000 is known to 4 pixels, and mmdet 3.3 gives anchors and boxes the
+    type of the maps. Also, mmcv 2.1 has no RoIAlign for it. Here the maps that RoIs are taken from,
+    and what heads give, are cast; other models and types stay as they are.
+
+    Args:
+        model: Any model, with or without wrappers. Twice is as once.
+    """
+    for module in model.modules():
+        if getattr(module, '_keeps_boxes_exact', False) or not any(
+                kind.__module__.startswith('mmdet.') for kind in type(module).__mro__):
+            continue
+        if hasattr(module, 'roi_layers'):
+            module.register_forward_pre_hook(lambda module, args: _float32(args))
+        elif hasattr(module, 'predict_by_feat'):
+            module.register_forward_hook(lambda module, args, output: _float32(output))
+        module._keeps_boxes_exact = True
+
+
+def _float32(value: Any) -> Any:
+    """A tensor in bfloat16, or those in tuples, lists and dicts, in float32."""
+    if isinstance(value, torch.Tensor):
+        return value.float() if value.dtype == torch.bfloat16 else value
+    if isinstance(value, dict):
+        return {k: _float32(v) for k, v in value.items()}
+    return type(value)(map(_float32, value)) if type(value) in (tuple, list) else value
+
+
+def _check_name(amp: Union[bool, str]) -> None:
+    if isinstance(amp, str) and amp not in NAMES:
+        raise ValueError(f'amp={amp!r}: give one of {", ".join(NAMES)}')
+
+
+def _has_bfloat16() -> bool:
+    return not is_cuda_available() or torch.cuda.is_bf16_supported(including_emulation=False)
