@@ -44,6 +44,8 @@ def _table(step: str, size: tuple, batch: int, precision: str, results: List[dic
             out.add_row(r['model'], _words(r['mode']), 'refused')
             below.append(f'{r["model"]} {r["mode"]} refused: {r["error"]}')
             continue
+        if (r.get('graphs') or 1) > 1:
+            below.append(f'{r["model"]} {r["mode"]}: compiled as {r["graphs"]} graphs')
         half_spread = 50 * (r['high'] - r['low']) / r['seconds']
         out.add_row(
             r['model'], _words(r['mode']), f'{1e3 * r["seconds"]:.1f}', f'{half_spread:.0f} %',

@@ -1,5 +1,6 @@
 """A process for each case: nothing that one compiles, keeps or sets changes another."""
 import multiprocessing
+import os
 from multiprocessing.connection import Connection
 from typing import Any, Callable, Dict
 
@@ -56,6 +57,7 @@ class Worker:
 
 def _context():
     """Processes forked from one that has imported PyTorch, where the system has that."""
+    os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # its profiler announces itself on stderr
     if 'forkserver' not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context('spawn')
     context = multiprocessing.get_context('forkserver')
