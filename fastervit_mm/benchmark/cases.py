@@ -30,6 +30,7 @@ class Result:
         size: (height, width) in pixels.
         batch: Images a step.
         top1: The network's published ImageNet-1K accuracy, in per cent.
+        group: Number of the cases that took turns with it.
         seconds: Median time of a step.
         low, high: Quartiles, in seconds.
         images_per_second: Batch over median.
@@ -47,6 +48,7 @@ class Result:
     size: Size
     batch: int
     top1: Optional[float] = None
+    group: int = 0
     seconds: Optional[float] = None
     low: Optional[float] = None
     high: Optional[float] = None

@@ -62,7 +62,7 @@ def _accuracy(results: List[dict], report: Dict[str, object], stem: Path):
     groups = {k: v for k, v in groups.items() if len(v) > 1}
     if not groups:
         return None
-    (_, (height, width), batch, precision), best = next(iter(groups.items()))
+    (_, (height, width), batch, precision, _), best = next(iter(groups.items()))
     figure, axis = _figure(report, 'Speed measured, accuracy as published (not re-trained here)\n'
                            f'{height} x {width}, batch {batch}, {precision}, each model in its '
                            'fastest mode measured')

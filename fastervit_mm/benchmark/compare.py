@@ -5,7 +5,7 @@ from .peers import EQUAL, PEERS, SETS
 
 
 def best_modes(results: List[dict]) -> List[dict]:
-    """The fastest result of each network, for every step, size, batch and precision."""
+    """The fastest result of each network in each table."""
     best: Dict[tuple, dict] = {}
     for r in results:
         if r['seconds']:
@@ -16,16 +16,16 @@ def best_modes(results: List[dict]) -> List[dict]:
 
 
 def table_of(r: dict) -> tuple:
-    """What a result must share with another to stand in one table with it."""
-    return r['step'], tuple(r['size']), r['batch'], r['precision']
+    """What a result must share with another to be compared with it; the last, to take turns."""
+    return r['step'], tuple(r['size']), r['batch'], r['precision'], r.get('group', 0)
 
 
 def equals(results: List[dict]) -> List[dict]:
     """Speed at equal accuracy: each of ours beside its equals, each in its best mode.
 
     Returns:
-        A dict for each pair measured: step, size, batch, precision; model, its mode, images a
-        second and top-1; the same of the peer; ``faster``, the ratio of images a second;
+        A dict for each pair measured: step, size, batch, precision, group; model, its mode,
+        images a second and top-1; the same of the peer; ``faster``, the ratio of images a second;
         ``equal``, whether both are within :data:`~fastervit_mm.benchmark.peers.EQUAL` of top-1.
     """
     best = {(*table_of(r), r['model']): r for r in best_modes(results)}
@@ -35,7 +35,7 @@ def equals(results: List[dict]) -> List[dict]:
             for peer in others if key[-1] == model else []:
                 if (theirs := best.get((*key[:-1], peer))) is not None:
                     pairs.append(dict(
-                        zip(('step', 'size', 'batch', 'precision'), key), model=model,
+                        zip(('step', 'size', 'batch', 'precision', 'group'), key), model=model,
                         mode=ours['mode'], images_per_second=ours['images_per_second'],
                         top1=PEERS[model].top1, peer=peer, peer_mode=theirs['mode'],
                         peer_images_per_second=theirs['images_per_second'],

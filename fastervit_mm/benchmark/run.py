@@ -107,7 +107,8 @@ def run(models: Sequence[str], sizes: Sequence[Size], batches: Sequence[int],
         shapes = list(product(sizes, batches))
         small = len(named) * len(shapes) <= TOGETHER
         for together in [shapes] if small else [[shape] for shape in shapes]:
-            groups.append([Result(name, mode, precision, step, tuple(size), batch, PEERS[name].top1)
+            groups.append([Result(name, mode, precision, step, tuple(size), batch,
+                                  PEERS[name].top1, len(groups))
                            for size, batch in together for name, mode in named])
     report = dict(command=shlex.join(sys.argv), device=device,
                   date=datetime.now(timezone.utc).isoformat(timespec='seconds'), machine=machine(),

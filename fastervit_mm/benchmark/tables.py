@@ -10,7 +10,9 @@ from .compare import best_modes, equals, table_of
 
 
 def tables(report: Dict[str, object], reference: Optional[str] = None) -> List[Table]:
-    """The figures, a table for each size, batch, precision and step, then speed at equal accuracy.
+    """The figures, a table for each size, batch, precision, step and group that took turns.
+
+    Speed at equal accuracy comes last.
 
     A case without figures stands there as refused, its reason below, and so does the best mode of
     each network.
@@ -22,7 +24,7 @@ def tables(report: Dict[str, object], reference: Optional[str] = None) -> List[T
     groups: Dict[tuple, List[dict]] = defaultdict(list)
     for r in report['results']:
         groups[table_of(r)].append(r)
-    out = [_table(*group, results, reference) for group, results in groups.items()]
+    out = [_table(*group[:4], results, reference) for group, results in groups.items()]
     pairs = equals(report['results'])
     return [*out, _equals(pairs)] if pairs else out
 
