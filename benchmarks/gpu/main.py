@@ -46,6 +46,8 @@ def main() -> int:
         return max(codes)
     import torch
     from report import Report
+
+    import fastervit_mm  # noqa: F401  before timm, which on some machines needs its work-arounds
     cuda = torch.cuda.is_available()
     (name,) = args.steps
     number = next(n for n, step in STEPS.items() if step == name)

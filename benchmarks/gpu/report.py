@@ -187,18 +187,9 @@ class Report:
 
 def machine(device: torch.device) -> Dict[str, object]:
     """The machine and versions of software."""
-    from importlib import metadata
-
     from fastervit_mm.benchmark.run import machine as common
 
-    def version(name: str) -> Optional[str]:
-        try:
-            return metadata.version(name)
-        except metadata.PackageNotFoundError:
-            return None
-
-    found = dict(common(), **{name: version(name) for name in (
-        'timm', 'mmengine', 'fastervit', 'triton')})
+    found = common()
     if device.type == 'cuda':
         found.update(driver=_first_line('nvidia-smi', '--query-gpu=driver_version',
                                         '--format=csv,noheader'),

@@ -9,5 +9,5 @@ tags=(manylinux_2_28_x86_64 manylinux_2_27_x86_64 manylinux_2_17_x86_64 manylinu
     --python-version "${FOR:-3.12}" --implementation cp "${tags[@]/#/--platform=}" \
     --constraint ../../constraints.txt \
     mmengine timm fastervit addict yapf platformdirs termcolor rich markdown-it-py mdurl pygments \
-    pycocotools numpy pyyaml safetensors
+    pycocotools numpy pyyaml safetensors packaging
 ls -l wheels
