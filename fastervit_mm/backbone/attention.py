@@ -3,11 +3,13 @@ from typing import Optional, Tuple
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath, LayerScale, Mlp
+from timm.layers import LayerScale, Mlp
 from torch import Tensor, nn
 
 from .folding import fold_layer_scale, pad_heads
-from .positions import AbsolutePosition, Constant, Kept, Places, RelativePositionBias
+from .kernels import attention, fused, logits_dtype
+from .positions import AbsolutePosition, Constant, Places, RelativePositionBias
+from .stochastic_depth import add
 
 _BAND = 128  # queries: their biases stay in a CPU's caches
 
@@ -40,14 +42,12 @@ class Attention(nn.Module):
         width = qkv.shape[-1]
         if self.padding:
             qkv = F.pad(qkv, (0, self.padding))
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (-1, heads, N, C / heads)
-        x = self.attend(q, k, v, places)[..., :width]
-        return self.proj(x.transpose(1, 2).reshape(*batch, N, self.proj.in_features))
+        x = self.attend(qkv, places)[..., :width]
+        return self.proj(x.reshape(*batch, N, self.proj.in_features))
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, places: Places) -> Tensor:
-        """Three of (batch, heads, N, width) -> (batch, heads, N, width)."""
-        bias = self.position_bias(places, q.dtype)[..., :k.shape[2]]
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None], scale=self.scale)
+    def attend(self, qkv: Tensor, places: Places) -> Tensor:
+        """(batch, N, 3, heads, width) -> (batch, N, heads, width)."""
+        return attention(qkv, self.position_bias(places, logits_dtype(qkv)), self.scale)
 
     def fold(self) -> None:
         """Put the padding of the heads into the weights."""
@@ -63,13 +63,14 @@ class BandedAttention(Attention):
     in bands of queries: memory then grows with the number of tokens, not with its square.
     """
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, places: Places) -> Tensor:
-        """Three of (batch, heads, N, width) in window order -> (batch, heads, N, width)."""
+    def attend(self, qkv: Tensor, places: Places) -> Tensor:
+        """(batch, N, 3, heads, width) in window order -> (batch, N, heads, width)."""
         if places.is_dense:
-            return super().attend(q, k, v, places)
+            return super().attend(qkv, places)
         (rows, columns), size, (h, w) = places.windows, places.size, places.grid
         # With keys in reversed raster order, the biases of a query are a rectangle of the table.
         # Copying rectangles takes a fraction of the time of looking up every pair.
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
         k, v = (t.unflatten(2, (rows, columns, size, size)).transpose(3, 4).flatten(2, 5).flip(2)
                 for t in (k, v))
         table = self.position_bias.table(places).view(-1, 2 * h - 1, 2 * w - 1)
@@ -77,12 +78,11 @@ class BandedAttention(Attention):
             3, (columns, size)).transpose(2, 3)  # heads, then a query in window order, then a key
         together = max(1, _BAND // (columns * size**2))
         outs = [
-            F.scaled_dot_product_attention(
-                queries, k, v, scale=self.scale,
-                attn_mask=biases.reshape(1, self.num_heads, -1, h * w).to(q.dtype))
+            fused(queries, k, v, biases.reshape(1, self.num_heads, -1, h * w).to(q.dtype),
+                  self.scale)
             for queries, biases in zip(q.split(together * columns * size**2, dim=2),
                                        rectangles.split(together, dim=1))]
-        return torch.cat(outs, dim=2)
+        return torch.cat(outs, dim=2).transpose(1, 2)
 
 
 class WindowBlock(nn.Module):
@@ -92,11 +92,12 @@ class WindowBlock(nn.Module):
         dim: Width of the tokens.
         num_heads: Attention heads.
         mlp_ratio: Hidden width of the MLP over ``dim``.
-        drop_path: Rate of stochastic depth, for a whole image at a time.
         layer_scale: Initial value of layer scale; None for none.
     """
 
-    def __init__(self, dim: int, num_heads: int, mlp_ratio: float = 4.0, drop_path: float = 0.0,
+    branches = 2  # residual branches, for stochastic depth
+
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float = 4.0,
                  layer_scale: Optional[float] = None):
         super().__init__()
         self.position = AbsolutePosition(dim)
@@ -106,18 +107,23 @@ class WindowBlock(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
         self.layer_scale2 = _layer_scale(dim, layer_scale)
-        # The image stays the first axis of every tensor: a branch is dropped for an image, not
-        # for some of its windows.
-        self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor, cells: Places) -> Tensor:
-        """(B, windows, k * k, C) -> (B, windows, k * k, C)."""
-        return self.mix(x + self.position(cells, x.dtype), cells)
+    def forward(self, x: Tensor, cells: Places, keep: Optional[Tensor] = None) -> Tensor:
+        """(B, windows, k * k, C) -> (B, windows, k * k, C).
 
-    def mix(self, x: Tensor, places: Places) -> Tensor:
+        Args:
+            x: Tokens of every window. The image stays the first axis of every tensor: a branch is
+                dropped for an image, not for some of its windows.
+            cells: Where the tokens of one window are.
+            keep: (branches, B) of :class:`~.stochastic_depth.StochasticDepth`. Default None.
+        """
+        return self.mix(x + self.position(cells, x.dtype), cells, keep)
+
+    def mix(self, x: Tensor, places: Places, keep: Optional[Tensor] = None) -> Tensor:
         """(B, windows, N, C) -> the same: attention, then MLP."""
-        x = x + self.drop_path(self.layer_scale1(self.attn(self.norm1(x), places)))
-        return x + self.drop_path(self.layer_scale2(self.mlp(self.norm2(x))))
+        first, second = (None, None) if keep is None else keep
+        x = add(x, self.layer_scale1(self.attn(self.norm1(x), places)), first)
+        return add(x, self.layer_scale2(self.mlp(self.norm2(x))), second)
 
     @torch.no_grad()
     def fold(self, cells: Places) -> None:
@@ -126,11 +132,11 @@ class WindowBlock(nn.Module):
         Args:
             cells: What the block is called with.
         """
-        cells = cells.filled(self.mlp.fc1.weight.device)
-        self.position = Constant(self.position(cells, torch.float32))
-        self.attn.position_bias = (
-            Constant(self.attn.position_bias(cells, torch.float32)) if cells.is_dense
-            else Kept(self.attn.position_bias))
+        weight = self.mlp.fc1.weight
+        cells = cells.filled(weight.device)
+        self.position = Constant(self.position(cells, weight.dtype))
+        if cells.is_dense:
+            self.attn.position_bias = Constant(self.attn.position_bias(cells, weight.dtype))
         self.layer_scale1 = fold_layer_scale(self.attn.proj, self.layer_scale1)
         self.layer_scale2 = fold_layer_scale(self.mlp.fc2, self.layer_scale2)
         self.attn.fold()
@@ -147,9 +153,11 @@ class HierarchicalBlock(WindowBlock):
         Others: As :class:`WindowBlock`.
     """
 
-    def __init__(self, dim: int, num_heads: int, mlp_ratio: float = 4.0, drop_path: float = 0.0,
+    branches = 4
+
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float = 4.0,
                  layer_scale: Optional[float] = None, propagate: bool = False):
-        super().__init__(dim, num_heads, mlp_ratio, drop_path, layer_scale)
+        super().__init__(dim, num_heads, mlp_ratio, layer_scale)
         self.propagate = propagate
         self.carrier_position = AbsolutePosition(dim)
         self.carrier_norm1 = nn.LayerNorm(dim)
@@ -159,8 +167,8 @@ class HierarchicalBlock(WindowBlock):
         self.carrier_mlp = Mlp(dim, int(dim * mlp_ratio))
         self.carrier_layer_scale2 = _layer_scale(dim, layer_scale)
 
-    def forward(self, x: Tensor, cells: Places, carriers: Tensor,
-                places: Places) -> Tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, cells: Places, carriers: Tensor, places: Places,
+                keep: Optional[Tensor] = None) -> Tuple[Tensor, Tensor]:
         """Cells and carriers of every window -> the same two.
 
         Args:
@@ -168,31 +176,34 @@ class HierarchicalBlock(WindowBlock):
             cells: Where the tokens of one window are, its carriers before its cells.
             carriers: (B, windows, ct * ct, C).
             places: Where the carriers are.
+            keep: As :class:`WindowBlock`; the carriers' two branches first. Default None.
         """
-        carriers = self.mix_carriers(carriers, places)
-        x = self.mix(torch.cat([carriers, x + self.position(cells, x.dtype)], dim=2), cells)
+        own, joint = (None, None) if keep is None else keep.split(2)
+        carriers = self.mix_carriers(carriers, places, own)
+        x = torch.cat([carriers, x + self.position(cells, x.dtype)], dim=2)
+        x = self.mix(x, cells, joint)
         carriers, x = x.split([carriers.shape[2], x.shape[2] - carriers.shape[2]], dim=2)
         if self.propagate:
             x = x + self.carrier_layer_scale1(_nearest(
                 carriers, cells.grid[0], places.size))
         return x, carriers
 
-    def mix_carriers(self, carriers: Tensor, places: Places) -> Tensor:
+    def mix_carriers(self, carriers: Tensor, places: Places,
+                     keep: Optional[Tensor] = None) -> Tensor:
         """(B, windows, ct * ct, C) -> the same: attention over the whole image, then MLP."""
         position = self.carrier_position(places, carriers.dtype)
         # The sum before flatten, which would copy carriers that are a split of the last block's
         # tokens.
         x = (carriers + position.view(carriers.shape[1:])).flatten(1, 2)
-        x = x + self.drop_path(self.carrier_layer_scale1(
-            self.carrier_attn(self.carrier_norm1(x), places)))
-        x = x + self.drop_path(self.carrier_layer_scale2(self.carrier_mlp(self.carrier_norm2(x))))
+        first, second = (None, None) if keep is None else keep
+        attended = self.carrier_attn(self.carrier_norm1(x), places)
+        x = add(x, self.carrier_layer_scale1(attended), first)
+        x = add(x, self.carrier_layer_scale2(self.carrier_mlp(self.carrier_norm2(x))), second)
         return x.view(carriers.shape)
 
     def fold(self, cells: Places) -> None:
         """As :meth:`WindowBlock.fold`; the carriers' terms follow the image."""
         super().fold(cells)
-        self.carrier_position = Kept(self.carrier_position)
-        self.carrier_attn.position_bias = Kept(self.carrier_attn.position_bias)
         if not self.propagate:  # else it also scales what is propagated
             self.carrier_layer_scale1 = fold_layer_scale(
                 self.carrier_attn.proj, self.carrier_layer_scale1)
@@ -202,9 +213,16 @@ class HierarchicalBlock(WindowBlock):
 
 
 def _nearest(carriers: Tensor, window_size: int, ct_size: int) -> Tensor:
-    """(B, windows, ct * ct, C) -> (B, windows, k * k, C): each cell's nearest carrier."""
-    nearest = torch.arange(window_size, device=carriers.device) * ct_size // window_size
-    return carriers[:, :, (nearest[:, None] * ct_size + nearest).flatten()]
+    """(B, windows, ct * ct, C) -> (B, windows, k * k, C): each cell's nearest carrier.
+
+    Copies, not an index, whose gradient would be added up by atomics in 16 bits.
+    """
+    cells = [[cell * ct_size // window_size for cell in range(window_size)].count(carrier)
+             for carrier in range(ct_size)]  # along one side, whose nearest a carrier is
+    x = carriers.unflatten(2, (ct_size, ct_size))
+    x = torch.cat([row.expand(-1, -1, n, -1, -1) for row, n in zip(x.split(1, 2), cells)], 2)
+    x = torch.cat([row.expand(-1, -1, -1, n, -1) for row, n in zip(x.split(1, 3), cells)], 3)
+    return x.flatten(2, 3)
 
 
 def _layer_scale(dim: int, initial_value: Optional[float]) -> nn.Module:

@@ -1,8 +1,11 @@
 """Carrier tokens: where they come from."""
+from typing import Tuple
+
 import torch
 from torch import Tensor, nn
 
 from . import windows
+from .keeping import Kept
 
 
 class CarrierInitialiser(nn.Module):
@@ -24,17 +27,32 @@ class CarrierInitialiser(nn.Module):
         # The region that fits the pretraining grid of two windows a side: 5 cells for a window
         # of 7 with 2 carriers.
         self.kernel_size = 2 * window_size - (2 * ct_size - 1) * (window_size // ct_size)
+        self.kept = Kept()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W), whole windows -> (B, windows, ct * ct, C)."""
+    def forward(self, x: Tensor, symbolic: bool = False) -> Tensor:
+        """(B, C, H, W), whole windows -> (B, windows, ct * ct, C).
+
+        Args:
+            x: The map.
+            symbolic: As in :func:`windows.pad`. Default False.
+        """
         x = self.conv(x)
-        x = self.pool(x, *(self.pooling_matrix(n, x) for n in x.shape[2:]))
-        return windows.partition(x, self.ct_size)[0]
+        sizes = tuple(x.shape[2:])
+
+        def matrices() -> Tuple[Tensor, Tensor]:
+            return self.pooling_matrix(sizes[0], x), self.pooling_matrix(sizes[1], x)
+        rows, columns = matrices() if symbolic else self.kept(
+            (sizes, x.dtype, x.device), x.device, matrices)
+        return windows.partition(self.pool(x, rows, columns), self.ct_size, symbolic)[0]
 
     @staticmethod
     def pool(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """(B, C, H, W), (h, H), (w, W) -> (B, C, h, w)."""
-        return rows @ x @ columns.t()
+        """(B, C, H, W), (h, H), (w, W) -> (B, C, h, w), both channels last."""
+        B, C, H, W = x.shape
+        x = x.permute(0, 2, 3, 1).reshape(B * H, W, C)
+        x = torch.bmm(columns.expand(B * H, -1, -1), x)
+        x = torch.bmm(rows.expand(B, -1, -1), x.view(B, H, -1))
+        return x.view(B, rows.shape[0], -1, C).permute(0, 3, 1, 2)
 
     def pooling_matrix(self, cells: int, like: Tensor) -> Tensor:
         """Averaging matrix (pooled, cells) of one axis: row j is 1 / kernel on its region, else 0.

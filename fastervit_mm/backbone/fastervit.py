@@ -1,4 +1,5 @@
 """FasterViT as a backbone of OpenMMLab (arXiv 2306.06189, ICLR 2024)."""
+from copy import deepcopy
 from typing import Optional, Sequence, Tuple, Union
 
 import torch
@@ -8,7 +9,11 @@ from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from .folding import ChannelAffine
+from .keeping import Kept
+from .kernels import autocast_dtype
 from .names import is_authors, rename_authors
+from .positions import PositionTerm
 from .stages import ConvStage, Downsample, Stem, TransformerStage
 from .variants import resolve_variant
 
@@ -127,6 +132,11 @@ class FasterViT(BaseModule):
         self.out_norms = nn.ModuleDict({
             str(i): OUT_NORMS[out_norm](width) if out_norm else nn.Identity()
             for i, width in zip(out_indices, self.out_channels)})
+        self.kept_cast = Kept()
+        # Channels last from the stem to the norms: a map's cells are tokens without a copy. With
+        # weights in that order no convolution turns its weight or its map around. FSDP takes
+        # contiguous weights alone: .to(memory_format=torch.contiguous_format) before it.
+        self.to(memory_format=torch.channels_last)
         self._freeze()
 
     def forward(self, x: Tensor) -> Tuple[Tensor, ...]:
@@ -137,9 +147,13 @@ class FasterViT(BaseModule):
         if x.shape[2] < 32 or x.shape[3] < 32:
             raise ValueError(f'input of {x.shape[2]} x {x.shape[3]} pixels: FasterViT divides the '
                              'image by 32, so height and width must be at least 32')
+        if self.deployed and not torch.compiler.is_compiling() and autocast_dtype(x):
+            # Autocast would cast every weight at every call: it keeps casts of trained ones only.
+            dtype = autocast_dtype(x)
+            network = self.kept_cast(dtype, x.device, lambda: self._cast(dtype))
+            with torch.autocast(x.device.type, enabled=False):
+                return network(x.to(dtype))
         outs = []
-        # Channels last from the stem to the norms: a map's cells are tokens without a copy, and
-        # convolutions need not permute. The weights may stay as they are.
         x = self.stem(x)
         for i, stage in enumerate(self.stages):
             if i > 0:
@@ -148,7 +162,8 @@ class FasterViT(BaseModule):
             if i in self.out_indices:
                 # mmcv's RoIAlign reads any map as (B, C, H, W) in memory; channels-last maps would
                 # stay so through an FPN, and detectors would get scrambled features.
-                outs.append(self.out_norms[str(i)](x).clone(
+                y = self.out_norms[str(i)](x)
+                outs.append(y if y.is_contiguous() and y is not x else y.clone(
                     memory_format=torch.contiguous_format))
         return tuple(outs)
 
@@ -161,11 +176,11 @@ class FasterViT(BaseModule):
         """Make inference faster, in place. It cannot be undone. Returns self.
 
         BatchNorms and layer scales are folded into the weights before them, the position terms of
-        windows become constants, those of carriers are kept for the last image size, heads whose
-        width is no multiple of 8 are padded in their weights, and convolutions take the
-        channels-last layout. Outputs change by at most 1e-4, relative. Load the weights first and
-        cast (``.bfloat16()``) afterwards. A detector or segmentor that holds this backbone still
-        works; training and loading a checkpoint do not.
+        windows become constants, those of carriers are kept for the last image size, and heads
+        whose width is no multiple of 8 are padded in their weights. Outputs change by at most
+        1e-4, relative. Load the weights first and cast (``.bfloat16()``) afterwards. Under
+        autocast a copy of the weights in autocast's type is made once and kept. A detector or
+        segmentor that holds this backbone still works; training and loading a checkpoint do not.
 
         OpenMMLab's name for this; timm's ``reparameterize_model`` calls it too.
 
@@ -178,8 +193,18 @@ class FasterViT(BaseModule):
         for module in [m for m in self.modules() if m is not self]:
             if hasattr(module, 'switch_to_deploy'):
                 module.switch_to_deploy()
-        self.requires_grad_(False)
-        return self.to(memory_format=torch.channels_last)
+        for name, norm in self.out_norms.items():
+            if isinstance(norm, _BatchNorm):
+                self.out_norms[name] = ChannelAffine(norm)
+        return self.requires_grad_(False)
+
+    def _cast(self, dtype: torch.dtype) -> 'FasterViT':
+        """A copy of a deployed network in another type, its position terms' weights shared."""
+        cast = deepcopy(self).to(dtype)
+        for ours, theirs in zip(self.modules(), cast.modules()):
+            if isinstance(ours, PositionTerm):
+                theirs.mlp = ours.mlp  # computed in float32, from weights that are not rounded
+        return cast
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         if self.deployed:

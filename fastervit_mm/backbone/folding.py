@@ -2,7 +2,7 @@
 import torch
 import torch.nn.functional as F
 from timm.layers import LayerScale
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
@@ -14,6 +14,33 @@ def fold_norms(block: nn.Module) -> None:
             continue  # folded already
         setattr(block, f'conv{n}', fuse_conv_bn_eval(conv, norm))
         setattr(block, f'norm{n}', nn.Identity())
+
+
+class ChannelAffine(nn.Module):
+    """An output norm in deployment: BatchNorm of running statistics, written as (B, C, H, W).
+
+    Nothing stands before it to fold it into. Norm and change of layout are one kernel.
+
+    Args:
+        norm: The norm.
+    """
+
+    def __init__(self, norm: nn.modules.batchnorm._BatchNorm):
+        super().__init__()
+        scale = (norm.running_var + norm.eps).rsqrt()
+        shift = -norm.running_mean * scale
+        if norm.affine:
+            scale, shift = scale * norm.weight, shift * norm.weight + norm.bias
+        for name, value in (('scale', scale), ('shift', shift)):
+            self.register_buffer(name, value.detach()[:, None, None], persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W), contiguous."""
+        if torch.compiler.is_compiling() or x.requires_grad:
+            return torch.addcmul(self.shift, x, self.scale).clone(
+                memory_format=torch.contiguous_format)
+        out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+        return torch.addcmul(self.shift, x, self.scale, out=out)
 
 
 @torch.no_grad()

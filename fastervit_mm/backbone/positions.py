@@ -3,7 +3,8 @@
 Both terms follow the real grid, one axis at a time, so a grid of any shape works and a square one
 gives the authors' values. An axis of one cell has the single coordinate 0.
 """
-from typing import NamedTuple, Optional, Tuple, Union
+from contextlib import nullcontext
+from typing import ContextManager, List, NamedTuple, Optional, Sequence, Union
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from .windows import Grid
 
 _DENSE_TOKENS = 1024  # with more, the bias of all pairs would be the largest tensor of the network
+_SMALL_TOKENS = 256  # with more, that of all blocks would
 _ALIGNMENT = 8  # of a row of attention bias, in elements: fused GPU kernels need it
 
 
@@ -34,6 +36,8 @@ class Places(NamedTuple):
             ``sign(t) log2(1 + |t|) / 3`` (Swin V2, eq. 4).
         pairs: (P + N, at least P + N), the index in ``offsets`` of each query and key, or M if one
             of them has no place. None if the places are not dense.
+        embedding, table, bias: One block's position terms where its stage has computed them, as
+            :class:`AbsolutePosition` and :class:`RelativePositionBias` return them.
     """
     windows: Grid
     size: int
@@ -42,6 +46,9 @@ class Places(NamedTuple):
     coordinates: Optional[Tensor] = None
     offsets: Optional[Tensor] = None
     pairs: Optional[Tensor] = None
+    embedding: Optional[Tensor] = None
+    table: Optional[Tensor] = None
+    bias: Optional[Tensor] = None
 
     @property
     def grid(self) -> Grid:
@@ -57,6 +64,11 @@ class Places(NamedTuple):
         """
         return (self.symbolic or self.num_prefix > 0
                 or self.grid[0] * self.grid[1] <= _DENSE_TOKENS)
+
+    @property
+    def is_small(self) -> bool:
+        """Whether the biases of all blocks of a stage are made at once."""
+        return not self.symbolic and self.grid[0] * self.grid[1] <= _SMALL_TOKENS
 
     def filled(self, device: torch.device) -> 'Places':
         """The same places with their tensors."""
@@ -113,17 +125,6 @@ class PositionTerm(nn.Module):
         super().__init__()
         self.mlp = Mlp(2, hidden_features, out_features, act_layer=nn.ReLU, bias=(True, False))
 
-    def features(self, pairs: Tensor) -> Tensor:
-        """(N, 2) -> (N, out_features), at least in float32 whatever the weights are.
-
-        In 16 bits neighbouring cells of a large grid would share a coordinate.
-        """
-        first, second = self.mlp.fc1, self.mlp.fc2
-        dtype = torch.promote_types(first.weight.dtype, torch.float32)
-        with torch.autocast(pairs.device.type, enabled=False):
-            hidden = F.linear(pairs.to(dtype), first.weight.to(dtype), first.bias.to(dtype))
-            return F.linear(hidden.relu_(), second.weight.to(dtype))
-
 
 class AbsolutePosition(PositionTerm):
     """Position embedding of tokens (paper section 3.3).
@@ -134,7 +135,9 @@ class AbsolutePosition(PositionTerm):
 
     def forward(self, places: Places, dtype: torch.dtype) -> Tensor:
         """N tokens -> (N, dim)."""
-        return self.features(places.coordinates).to(dtype)
+        if places.embedding is None:
+            places = with_terms(places, [self], [], dtype, dtype)[0]
+        return places.embedding.to(dtype)
 
 
 class RelativePositionBias(PositionTerm):
@@ -150,71 +153,95 @@ class RelativePositionBias(PositionTerm):
         super().__init__(num_heads)
 
     def forward(self, places: Places, dtype: torch.dtype) -> Tensor:
-        """N tokens -> (num_heads, N, at least N), those without a place included.
+        """N tokens -> (num_heads, N, N), those without a place included, rows aligned in memory.
 
         Rows and columns of tokens without a place are 0: a window's carriers have no offset to its
-        cells. Columns beyond N align the rows in memory; the caller cuts them off.
+        cells.
         """
-        table = F.pad(self.table(places), (0, 1))  # 0 for pairs without an offset
-        # On a CPU twice as fast as table[:, pairs].
-        bias = table.index_select(1, places.pairs.flatten())
-        return bias.unflatten(1, places.pairs.shape).to(dtype)
+        bias = places.bias
+        return (_looked_up(self.table(places), places) if bias is None else bias).to(dtype)
 
     def table(self, places: Places) -> Tensor:
         """N tokens on a grid of h x w -> (num_heads, (2h - 1)(2w - 1)), of every offset."""
-        return 16 * self.features(places.offsets).t().sigmoid()
+        return _tables([self], places)[0] if places.table is None else places.table
+
+
+def with_terms(places: Places, positions: Sequence[AbsolutePosition],
+               biases: Sequence[RelativePositionBias], dtype: torch.dtype,
+               logits_dtype: torch.dtype) -> List[Places]:
+    """The same places for each block of a stage, with its position terms.
+
+    The MLPs of all blocks run as one: a term by itself is some 30 small kernels. What would be
+    large together is left to each block.
+
+    Args:
+        places: Filled places.
+        positions: The blocks' embeddings.
+        biases: The blocks' biases; as many, or none.
+        dtype: Type of the embeddings: the tokens'.
+        logits_dtype: Type of the biases.
+    """
+    found = [places] * max(len(positions), len(biases))
+    if positions:
+        embeddings = _features(positions, places.coordinates).to(dtype)
+        found = [p._replace(embedding=e) for p, e in zip(found, embeddings.unbind(0))]
+    if biases and places.is_dense:
+        tables = _tables(biases, places)
+        found = [p._replace(table=t) for p, t in zip(found, tables.unbind(0))]
+        if places.is_small:
+            together = _looked_up(tables, places).to(logits_dtype)
+            found = [p._replace(bias=b) for p, b in zip(found, together.unbind(0))]
+    return found
+
+
+def _features(terms: Sequence[PositionTerm], pairs: Tensor) -> Tensor:
+    """(N, 2) -> (terms, N, out_features), at least in float32 whatever the weights are.
+
+    In 16 bits neighbouring cells of a large grid would share a coordinate.
+    """
+    first, bias, second = (torch.cat([weight(term.mlp) for term in terms]) for weight in (
+        lambda mlp: mlp.fc1.weight, lambda mlp: mlp.fc1.bias, lambda mlp: mlp.fc2.weight))
+    dtype = torch.promote_types(first.dtype, torch.float32)
+    with _no_autocast(pairs.device):
+        hidden = F.linear(pairs.to(dtype), first.to(dtype), bias.to(dtype)).relu_()
+        hidden = hidden.unflatten(-1, (len(terms), -1)).transpose(0, 1)
+        second = second.to(dtype).view(len(terms), -1, second.shape[1])
+        return torch.bmm(hidden, second.transpose(1, 2))
+
+
+def _tables(terms: Sequence[RelativePositionBias], places: Places) -> Tensor:
+    """(terms, num_heads, (2h - 1)(2w - 1))."""
+    return 16 * _features(terms, places.offsets).transpose(1, 2).sigmoid()
+
+
+def _looked_up(tables: Tensor, places: Places) -> Tensor:
+    """(..., (2h - 1)(2w - 1)) -> (..., N, N): the bias of each pair of tokens."""
+    if places.num_prefix:
+        tables = F.pad(tables, (0, 1))  # 0 for pairs without an offset
+    # On a CPU twice as fast as tables[..., pairs].
+    bias = tables.index_select(-1, places.pairs.flatten())
+    bias = bias.unflatten(-1, places.pairs.shape)
+    return bias[..., :places.pairs.shape[0]] if places.num_prefix else bias
+
+
+def _no_autocast(device: torch.device) -> ContextManager:
+    """Products in the type of their inputs. The meta device knows no autocast."""
+    return nullcontext() if device.type == 'meta' else torch.autocast(device.type, enabled=False)
 
 
 class Constant(nn.Module):
     """A position term computed once, which replaces the term in a deployed network.
 
     Args:
-        value: The term.
+        value: The term. If its rows are aligned in memory, they stay so after a cast.
     """
 
     def __init__(self, value: Tensor):
         super().__init__()
+        self.columns = value.shape[-1]
+        whole = value.as_strided((*value.shape[:-1], value.stride(-2)), value.stride())
         # In no checkpoint; moves and casts with the module.
-        self.register_buffer('value', value, persistent=False)
+        self.register_buffer('value', whole.clone(), persistent=False)
 
     def forward(self, places: Places, dtype: torch.dtype) -> Tensor:
-        return self.value.to(dtype)
-
-
-class Kept(nn.Module):
-    """A deployed network's term that depends on the image size, kept for the last size.
-
-    Weights of a deployed network do not change, so a term depends on places, type and device
-    alone. Only the last one is kept, so memory does not grow with the number of sizes. With places
-    that are filled, as in a compiled graph, the term is computed and not kept.
-
-    Args:
-        term: The term, which computes it.
-    """
-
-    def __init__(self, term: PositionTerm):
-        super().__init__()
-        self.term = term
-        self._kept: Optional[Tuple[tuple, Tensor]] = None
-
-    def forward(self, places: Places, dtype: torch.dtype) -> Tensor:
-        if places.coordinates is not None:
-            return self.term(places, dtype)
-        device = self.term.mlp.fc1.weight.device
-        key = (places, dtype, device)
-        if self._kept is None or self._kept[0] != key:
-            # An ordinary tensor, even if the first call is in inference mode.
-            with torch.inference_mode(False), torch.no_grad():
-                self._kept = (key, self.term(places.filled(device), dtype))
-        return self._kept[1]
-
-    def table(self, places: Places) -> Tensor:
-        """As :meth:`RelativePositionBias.table`; not kept."""
-        return self.term.table(places.filled(self.term.mlp.fc1.weight.device))
-
-    def _apply(self, fn, recurse=True):
-        self._kept = None  # a cast may round the weights
-        return super()._apply(fn, recurse)
-
-    def __getstate__(self):
-        return {**self.__dict__, '_kept': None}
+        return self.value.to(dtype)[..., :self.columns]

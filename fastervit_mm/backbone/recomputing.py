@@ -12,7 +12,12 @@ def run(block: nn.Module, with_cp: bool, *args):
     """The block's output, its activations recomputed in the backward pass if ``with_cp``."""
     if not (with_cp and torch.is_grad_enabled()):
         return block(*args)
-    return checkpoint(block, *args, use_reentrant=False, context_fn=_once_only_statistics(block))
+    # Nothing in a block is random. A compiled graph holds its own second pass, which computes
+    # activations alone, and its compiler knows no context_fn of a closure.
+    options = dict(use_reentrant=False, preserve_rng_state=False)
+    if not torch.compiler.is_compiling():
+        options['context_fn'] = _once_only_statistics(block)
+    return checkpoint(block, *args, **options)
 
 
 def _once_only_statistics(block: nn.Module) -> Callable:

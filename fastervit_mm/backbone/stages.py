@@ -1,16 +1,19 @@
 """The two kinds of stage: convolutional at high resolution, transformer at low."""
-from typing import Optional, Sequence
+from typing import List, Optional, Sequence
 
 import torch
-from timm.layers import DropPath, LayerNorm2d
+from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
 from . import windows
 from .attention import HierarchicalBlock, WindowBlock
 from .carriers import CarrierInitialiser
 from .folding import fold_norms
-from .positions import Places
+from .keeping import Kept
+from .kernels import logits_dtype
+from .positions import Places, PositionTerm, with_terms
 from .recomputing import run
+from .stochastic_depth import StochasticDepth, add
 
 
 class Stem(nn.Sequential):
@@ -24,10 +27,7 @@ class Stem(nn.Sequential):
 
     def __init__(self, in_channels: int, mid_channels: int, dim: int):
         super().__init__()
-        # With a weight in channels-last order the map comes out channels-last, and the image
-        # need not be copied and kept for the backward pass.
-        self.conv1 = nn.Conv2d(in_channels, mid_channels, 3, stride=2, padding=1, bias=False).to(
-            memory_format=torch.channels_last)
+        self.conv1 = nn.Conv2d(in_channels, mid_channels, 3, stride=2, padding=1, bias=False)
         self.norm1 = nn.BatchNorm2d(mid_channels, eps=1e-4)
         self.act1 = nn.ReLU(inplace=True)
         self.conv2 = nn.Conv2d(mid_channels, dim, 3, stride=2, padding=1, bias=False)
@@ -57,22 +57,25 @@ class ConvBlock(nn.Module):
 
     Args:
         dim: Channels.
-        drop_path: Rate of stochastic depth.
     """
 
-    def __init__(self, dim: int, drop_path: float = 0.0):
+    def __init__(self, dim: int):
         super().__init__()
         self.conv1 = nn.Conv2d(dim, dim, 3, padding=1)
         self.norm1 = nn.BatchNorm2d(dim)
         self.act = nn.GELU()
         self.conv2 = nn.Conv2d(dim, dim, 3, padding=1)
         self.norm2 = nn.BatchNorm2d(dim)
-        self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H, W)."""
+    def forward(self, x: Tensor, keep: Optional[Tensor] = None) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W).
+
+        Args:
+            x: The map.
+            keep: (1, B) of :class:`~.stochastic_depth.StochasticDepth`. Default None.
+        """
         y = self.act(self.norm1(self.conv1(x)))
-        return x + self.drop_path(self.norm2(self.conv2(y)))
+        return add(x, self.norm2(self.conv2(y)), keep)
 
     def switch_to_deploy(self) -> None:
         """Fold the BatchNorms into the convolutions before them."""
@@ -91,12 +94,13 @@ class ConvStage(nn.Module):
     def __init__(self, dim: int, drop_paths: Sequence[float], with_cp: bool = False):
         super().__init__()
         self.with_cp = with_cp
-        self.blocks = nn.ModuleList(ConvBlock(dim, rate) for rate in drop_paths)
+        self.blocks = nn.ModuleList(ConvBlock(dim) for _ in drop_paths)
+        self.stochastic_depth = StochasticDepth(drop_paths, branches=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
-        for block in self.blocks:
-            x = run(block, self.with_cp, x)
+        for block, keep in zip(self.blocks, self.stochastic_depth(x)):
+            x = run(block, self.with_cp, x, keep)
         return x
 
 
@@ -127,14 +131,16 @@ class TransformerStage(nn.Module):
         common = dict(mlp_ratio=mlp_ratio, layer_scale=layer_scale)
         if ct_size is None:
             self.blocks = nn.ModuleList(
-                WindowBlock(dim, num_heads, drop_path=rate, **common) for rate in drop_paths)
+                WindowBlock(dim, num_heads, **common) for _ in drop_paths)
         else:
             self.carrier_init = CarrierInitialiser(dim, window_size, ct_size)
             last = len(drop_paths) - 1
             self.blocks = nn.ModuleList(
-                HierarchicalBlock(dim, num_heads, drop_path=rate, **common,
+                HierarchicalBlock(dim, num_heads, **common,
                                   propagate=propagate_carriers and number == last)
-                for number, rate in enumerate(drop_paths))
+                for number in range(len(drop_paths)))
+        self.stochastic_depth = StochasticDepth(drop_paths, self.blocks[0].branches)
+        self.kept_cells, self.kept_carriers = Kept(), Kept()
 
     @property
     def cells(self) -> Places:
@@ -147,20 +153,48 @@ class TransformerStage(nn.Module):
         # In a graph for images of all sizes no branch may depend on a size.
         symbolic = torch.compiler.is_compiling()
         x = windows.pad(x, self.window_size, symbolic)
-        tokens, grid = windows.partition(x, self.window_size)  # (B, windows, k * k, C)
-        # Deployed position terms are there or kept, and need no coordinates.
-        fill = symbolic or not self.deployed
-        cells = self.cells.filled(x.device) if fill else self.cells
+        tokens, grid = windows.partition(x, self.window_size, symbolic)  # (B, windows, k * k, C)
+        keeps = self.stochastic_depth(x)
+        positions, biases = zip(*((b.position, b.attn.position_bias) for b in self.blocks))
+        cells = self._with_terms(self.cells, positions, biases, x, self.kept_cells, symbolic)
         if self.ct_size is None:
-            for block in self.blocks:
-                tokens = run(block, self.with_cp, tokens, cells)
+            for block, *inputs in zip(self.blocks, cells, keeps):
+                tokens = run(block, self.with_cp, tokens, *inputs)
         else:
+            carriers = self.carrier_init(x, symbolic)  # (B, windows, ct * ct, C)
+            positions, biases = zip(*((b.carrier_position, b.carrier_attn.position_bias)
+                                      for b in self.blocks))
             places = Places(grid, self.ct_size, symbolic=symbolic)
-            places = places.filled(x.device) if fill else places
-            carriers = self.carrier_init(x)  # (B, windows, ct * ct, C)
-            for block in self.blocks:
-                tokens, carriers = run(block, self.with_cp, tokens, cells, carriers, places)
+            places = self._with_terms(places, positions, biases, x, self.kept_carriers, symbolic)
+            for block, own, *inputs in zip(self.blocks, cells, places, keeps):
+                tokens, carriers = run(block, self.with_cp, tokens, own, carriers, *inputs)
         return windows.unpartition(tokens, grid, self.window_size, map_size, symbolic)
+
+    def _with_terms(self, places: Places, positions: Sequence[nn.Module],
+                    biases: Sequence[nn.Module], x: Tensor, kept: Kept, symbolic: bool
+                    ) -> List[Places]:
+        """Places for each block, filled as far as they are used, with terms that are shared work.
+
+        Coordinates are kept for the last size, and terms too once weights do not change any more.
+        """
+        device, dtype = x.device, x.dtype
+        positions, biases = ([term for term in terms if isinstance(term, PositionTerm)]
+                             for terms in (positions, biases))
+        if not positions and not biases:
+            return [places] * len(self.blocks)  # constants
+        # A block that something wraps, as FSDP does, may have its weights in its own forward only.
+        own = any(type(block) not in (WindowBlock, HierarchicalBlock) for block in self.blocks)
+
+        def computed(filled: Places) -> List[Places]:
+            if own:
+                return [filled] * len(self.blocks)
+            return with_terms(filled, positions, biases, dtype, logits_dtype(x))
+        if symbolic:
+            return computed(places.filled(device))
+        if self.deployed:
+            key = (places, dtype, device)
+            return kept(key, device, lambda: computed(places.filled(device)))
+        return computed(kept((places, device), device, lambda: places.filled(device)))
 
     def switch_to_deploy(self) -> None:
         """In every block, fix the position terms and fold what can be folded into weights."""

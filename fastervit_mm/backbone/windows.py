@@ -14,9 +14,8 @@ def pad(x: Tensor, size: int, symbolic: bool = False) -> Tensor:
     Args:
         x: (B, C, H, W).
         size: Side of a window, in cells.
-        symbolic: Whether H and W are symbols of a graph for all sizes. No branch
-            may depend on the padding then, or sizes without padding would need another graph. So
-            the most that can be needed is added, and the surplus cut off. Default False.
+        symbolic: Whether H and W are symbols of a graph for all sizes. No branch may depend on the
+            padding then, or sizes without padding would need another graph. Default False.
 
     Returns:
         (B, C, H', W'), the next multiples of ``size``.
@@ -24,17 +23,17 @@ def pad(x: Tensor, size: int, symbolic: bool = False) -> Tensor:
     H, W = x.shape[2:]
     height, width = (H + size - 1) // size * size, (W + size - 1) // size * size
     if symbolic:
-        x = F.pad(x, (0, size - 1, 0, size - 1)).permute(0, 2, 3, 1)
-        return _dense(x, height, width).permute(0, 3, 1, 2)
+        return _resized(x.permute(0, 2, 3, 1), height, width, size).permute(0, 3, 1, 2)
     return F.pad(x, (0, width - W, 0, height - H)) if (height, width) != (H, W) else x
 
 
-def partition(x: Tensor, size: int) -> Tuple[Tensor, Grid]:
+def partition(x: Tensor, size: int, symbolic: bool = False) -> Tuple[Tensor, Grid]:
     """Cut a feature map into windows.
 
     Args:
         x: (B, C, H, W), H and W multiples of ``size`` (:func:`pad`).
         size: Side of a window, in cells.
+        symbolic: As in :func:`pad`. Default False.
 
     Returns:
         (B, rows * columns, size * size, C), windows in raster order and each one's cells too, and
@@ -43,9 +42,7 @@ def partition(x: Tensor, size: int) -> Tuple[Tensor, Grid]:
     B, C, H, W = x.shape
     rows, columns = H // size, W // size
     x = x.permute(0, 2, 3, 1).unflatten(2, (columns, size)).unflatten(1, (rows, size))
-    x = x.transpose(2, 3)
-    # A clone: a reshape would check the symbolic sizes of a graph, to see whether it has to copy.
-    x = x.clone(memory_format=torch.contiguous_format)
+    x = _contiguous(x.transpose(2, 3), symbolic)
     return x.view(B, rows * columns, size * size, C), (rows, columns)
 
 
@@ -66,18 +63,32 @@ def unpartition(x: Tensor, windows: Grid, size: int, map_size: Grid,
     rows, columns = windows
     H, W = map_size
     B, C = x.shape[0], x.shape[-1]
-    x = x.view(B, rows, columns, size, size, C).transpose(2, 3)
-    x = x.clone(memory_format=torch.contiguous_format)
+    x = _contiguous(x.view(B, rows, columns, size, size, C).transpose(2, 3), symbolic)
     x = x.view(B, rows * size, columns * size, C)
-    x = _dense(x, H, W) if symbolic else x[:, :H, :W].contiguous()
+    x = _resized(x, H, W, size) if symbolic else x[:, :H, :W].contiguous()
     return x.permute(0, 3, 1, 2)
 
 
-def _dense(x: Tensor, height: int, width: int) -> Tensor:
-    """(B, H, W, C) -> (B, height, width, C), the first rows and columns, copied.
+def _contiguous(x: Tensor, symbolic: bool) -> Tensor:
+    """Without a copy where that can be, as in one window alone.
 
-    The view states the sizes directly. Those of a slice are a minimum of symbols, which would slow
-    down every later check of sizes in a graph.
+    A graph for all sizes copies: it cannot ask without a check of sizes.
     """
-    x = x[:, :height, :width].clone(memory_format=torch.contiguous_format)
+    return x.clone(memory_format=torch.contiguous_format) if symbolic else x.contiguous()
+
+
+def _resized(x: Tensor, height: int, width: int, more: int) -> Tensor:
+    """(B, H, W, C) -> (B, height, width, C), with zeros added or cells cut off, in a graph.
+
+    Args:
+        x: The map.
+        height: Height of the result.
+        width: Width of the result.
+        more: More cells than either may differ by from that of ``x``.
+    """
+    # More than can be missing is added, then the surplus is cut off: whether a slice is its whole
+    # tensor is asked of every slice, and here the answer is always no. The view states the sizes
+    # directly: those of a slice are a minimum of symbols, which would slow down every later check.
+    x = F.pad(x, (0, 0, 0, more, 0, more))[:, :height, :width]
+    x = x.clone(memory_format=torch.contiguous_format)
     return x.view(x.shape[0], height, width, x.shape[3])

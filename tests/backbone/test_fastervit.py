@@ -145,12 +145,89 @@ def test_drop_path_drops_whole_images(tiny_arch):
     """An image either gets a block's branch or does not, in all of its windows alike."""
     from fastervit_mm.backbone.attention import WindowBlock
     from fastervit_mm.backbone.positions import Places
-    block = WindowBlock(8, 2, drop_path=0.5).train()
+    from fastervit_mm.backbone.stochastic_depth import StochasticDepth
+    block = WindowBlock(8, 2)
     x = torch.rand(64, 5, 4, 8)
     cells = Places((2, 2), 1).filled(torch.device('cpu'))
-    changed = (block.mix(x, cells) != x).flatten(2).any(-1)
+    keep, = StochasticDepth([0.5], block.branches)(x)
+    changed = (block.mix(x, cells, keep) != x).flatten(2).any(-1)
     assert (changed.all(1) | ~changed.any(1)).all()
+    assert torch.equal(changed[:, 0], keep.any(0))
     assert changed.any() and not changed.all()
+
+
+def test_stochastic_depth_is_timm_s():
+    """Each branch of each block by itself: 0, or what keeps the mean; nothing in evaluation."""
+    from fastervit_mm.backbone.stochastic_depth import StochasticDepth
+    depth = StochasticDepth([0., 0.2, 0.5], branches=4)
+    first, second, third = depth(torch.rand(5000, 1, dtype=torch.double))
+    assert first.shape == (4, 5000) and first.dtype == torch.double and (first == 1).all()
+    assert second.unique().tolist() == pytest.approx([0, 1.25])
+    assert third.unique().tolist() == [0, 2]
+    means = torch.stack((second, third)).mean(-1)
+    torch.testing.assert_close(means, torch.ones_like(means), atol=0.06, rtol=0)
+    assert len({tuple(branch[:64].tolist()) for branch in (*second, *third)}) == 8
+    assert depth.eval()(torch.rand(2, 1)) == [None] * 3
+    assert StochasticDepth([0., 0.], 2)(torch.rand(2, 1)) == [None] * 2
+
+
+@pytest.mark.parametrize('arch', ['carriers', 'windows'])
+def test_a_rate_of_nearly_one_leaves_the_first_block_alone(tiny_arch, arch):
+    """Rates reach the blocks that they are meant for."""
+    tiny_arch.update(drop_path_rate=1 - 1e-6, depths=(1, 1, 1, 1), hierarchical=arch == 'carriers')
+    model = FasterViT(tiny_arch, out_norm=None).train()
+    stage = model.stages[3]
+    seen = []
+    stage.register_forward_hook(lambda m, args, out: seen.append((args[0], out)))
+    model(torch.rand(2, 3, 224, 224))
+    (x, out), = seen
+    with torch.no_grad():
+        position = stage.blocks[0].position(stage.cells.filled(x.device), x.dtype)
+    torch.testing.assert_close(out, x + position.view(1, 7, 7, -1).permute(0, 3, 1, 2))
+
+
+def test_the_meta_device_runs(tiny_arch):
+    """As tools that count or plan use it; autocast knows no such device."""
+    with torch.device('meta'):
+        model = FasterViT(tiny_arch)
+        for mode in (model.train(), model.eval()):
+            assert mode(torch.rand(2, 3, 230, 333))[3].shape == (2, 128, 8, 11)
+        assert model.switch_to_deploy()(torch.rand(2, 3, 64, 64))[3].shape == (2, 128, 2, 2)
+
+
+@pytest.mark.parametrize('propagate', [True, False])
+def test_blocks_may_be_sharded_by_fsdp(tmp_path, tiny_arch, propagate):
+    """A block's weights are used in its own forward alone: there they are whole."""
+    import torch.distributed as dist
+    from torch.distributed.fsdp import fully_shard
+    arch = dict(tiny_arch, depths=(1, 1, 2, 1), layer_scale=0.5, propagate_carriers=propagate)
+    model = FasterViT(arch)
+    stir(model)
+    sharded = FasterViT(arch)
+    sharded.load_state_dict(model.state_dict())
+    for network in (model, sharded):
+        network.to(memory_format=torch.contiguous_format)  # FSDP takes no other parameters
+    image = torch.rand(2, 3, 224, 320)
+    dist.init_process_group('gloo', init_method=f'file://{tmp_path}/store', rank=0, world_size=1)
+    try:
+        mesh = dist.init_device_mesh('cpu', (1, ))
+        for stage in sharded.stages:
+            for block in stage.blocks:
+                fully_shard(block, mesh=mesh)
+        fully_shard(sharded, mesh=mesh)
+
+        def step(network):
+            outs = network(image)
+            sum(out.square().mean() for out in outs).backward()
+            return outs
+        for got, expected in zip(step(sharded), step(model), strict=True):
+            torch.testing.assert_close(got, expected)
+        plain = dict(model.named_parameters())
+        for name, parameter in sharded.named_parameters():
+            torch.testing.assert_close(parameter.grad.full_tensor(), plain[name].grad, msg=name,
+                                       rtol=1e-4, atol=1e-5)
+    finally:
+        dist.destroy_process_group()
 
 
 def test_state_dict_does_not_depend_on_window_or_size_seen(tiny_arch):

@@ -1,12 +1,16 @@
 """Position terms: where tokens are, their values, and what a deployed network keeps of them."""
 import copy
+import gc
 import pickle
+import weakref
 
 import pytest
 import torch
 
 from fastervit_mm import FasterViT
-from fastervit_mm.backbone.positions import AbsolutePosition, Kept, Places, RelativePositionBias
+from fastervit_mm.backbone import keeping, positions
+from fastervit_mm.backbone.keeping import Kept
+from fastervit_mm.backbone.positions import AbsolutePosition, Places, RelativePositionBias
 from tests.conftest import TINY
 
 CPU = torch.device('cpu')
@@ -58,8 +62,7 @@ def test_windows_do_not_change_a_token_s_terms_but_their_order(kind):
 
 def test_carriers_that_ride_along_have_no_bias():
     bias = term(RelativePositionBias, Places((3, 3), 1, num_prefix=4))
-    assert bias.shape == (2, 13, 16)  # rows are aligned
-    bias = bias[..., :13]
+    assert bias.shape == (2, 13, 13) and bias.stride()[1:] == (16, 1)  # rows are aligned
     assert not bias[:, :4].any() and not bias[:, :, :4].any() and bias[:, 4:, 4:].all()
 
 
@@ -108,39 +111,105 @@ def deployed():
 
 @pytest.fixture
 def computed(monkeypatch):
-    """Counts how often a position MLP is run."""
-    from fastervit_mm.backbone.positions import PositionTerm
-    counts, original = [], PositionTerm.features
-    monkeypatch.setattr(PositionTerm, 'features',
-                        lambda self, pairs: counts.append(self) or original(self, pairs))
+    """Which position MLPs are run, each time that some are."""
+    counts, original = [], positions._features
+    monkeypatch.setattr(positions, '_features',
+                        lambda terms, pairs: counts.append(terms) or original(terms, pairs))
     return counts
 
 
 @torch.no_grad()
 def test_deployed_terms_are_computed_once_for_an_image_size(deployed, computed):
     expected = deployed(IMAGE)
-    assert len(computed) == 4  # the carriers' two in each of two blocks; windows' are constants
+    # The carriers' two, of both blocks at once; windows' are constants.
+    assert [len(terms) for terms in computed] == [2, 2]
     computed.clear()
     for got, before in zip(deployed(IMAGE), expected):
         assert torch.equal(got, before)
     assert computed == []
     deployed(torch.rand(1, 3, 200, 64))
-    assert len(computed) == 4
+    assert len(computed) == 2
     for got, before in zip(deployed(IMAGE), expected):
         assert torch.equal(got, before)
 
 
+def kept_tensors(value):
+    """All tensors inside what a Kept keeps."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from kept_tensors(item)
+
+
 @torch.no_grad()
-def test_one_term_is_kept_however_many_sizes_were_seen(deployed):
+@pytest.mark.parametrize('deploy', [True, False])
+def test_one_size_is_kept_however_many_were_seen(deploy):
+    model = FasterViT(TINY).eval()
+    if deploy:
+        model.switch_to_deploy()
+
     def kept():
-        terms = [m for m in deployed.modules() if isinstance(m, Kept)]
-        return sum(term._kept[1].numel() for term in terms)
-    deployed(IMAGE)
+        return sum(t.numel() for m in model.modules() if isinstance(m, Kept)
+                   for t in kept_tensors(m._kept))
+    model(IMAGE)
     once = kept()
     for side in range(64, 400, 48):
-        deployed(torch.rand(1, 3, side, 64))
-    deployed(IMAGE)
+        model(torch.rand(1, 3, side, 64))
+    model(IMAGE)
     assert kept() == once > 0
+
+
+@pytest.fixture
+def capturing(monkeypatch):
+    """As if kernels were recorded for a CUDA graph while ``capturing.append(True)``."""
+    state = []
+    monkeypatch.setattr(keeping, 'is_capturing', lambda device: bool(state))
+    return state
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('autocast', [False, True])
+def test_what_a_cuda_graph_has_read_outlives_other_sizes(deployed, capturing, autocast):
+    """Its replays read the same memory, which a second size must not free."""
+    with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
+        deployed(IMAGE)  # warm
+        network = deployed.kept_cast._kept[1] if autocast else deployed
+        keepers = [m for m in network.modules() if isinstance(m, Kept) and m._kept]
+        read = [t for m in keepers for t in kept_tensors(m._kept)]
+        references = [weakref.ref(t) for t in read]
+        del read
+        capturing.append(True)
+        deployed(IMAGE)
+        deployed(IMAGE)  # of the same values: held once
+        capturing.clear()
+        deployed(torch.rand(1, 3, 200, 64))
+    gc.collect()
+    assert references and all(reference() is not None for reference in references)
+    assert all(len(m._captured) == 1 for m in keepers)
+
+
+@torch.no_grad()
+def test_without_a_capture_another_size_frees_the_last_one_s(deployed):
+    deployed(IMAGE)
+    references = [weakref.ref(t) for m in deployed.modules() if isinstance(m, Kept)
+                  for t in kept_tensors(m._kept)]
+    deployed(torch.rand(1, 3, 200, 64))
+    gc.collect()
+    assert references and all(reference() is None for reference in references)
+
+
+@torch.no_grad()
+def test_what_a_capture_computes_first_is_not_kept(deployed, capturing):
+    """No kernel has run then; the values are there in replays of that graph alone."""
+    expected = deployed(IMAGE)
+    deployed(torch.rand(1, 3, 200, 64))
+    capturing.append(True)
+    for got, before in zip(deployed(IMAGE), expected):
+        assert torch.equal(got, before)
+    fresh = FasterViT(TINY).eval().switch_to_deploy()
+    fresh(IMAGE)
+    assert not any(m._kept or m._captured for m in fresh.modules() if isinstance(m, Kept))
 
 
 def test_a_term_kept_in_inference_mode_serves_gradients_later(deployed):

@@ -56,10 +56,9 @@ def test_published_variants_too(arch):
 
 def test_what_was_folded_is_gone(tiny_arch):
     model = FasterViT(tiny_arch).eval()
-    before = sum(isinstance(m, _BatchNorm) for m in model.modules())
+    assert any(isinstance(m, _BatchNorm) for m in model.modules())
     model.switch_to_deploy()
-    # The output norms stand behind a sum; there is no weight to fold them into.
-    assert before > 4 and sum(isinstance(m, _BatchNorm) for m in model.modules()) == 4
+    assert not any(isinstance(m, _BatchNorm) for m in model.modules())
     assert not any(p.requires_grad for p in model.parameters())
 
 
