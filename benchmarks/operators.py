@@ -1,0 +1,119 @@
+#!/usr/bin/env python
+"""How many operators that are no views a forward and a backward pass are, and compiled kernels.
+
+About as many kernels on a GPU, where small batches are bound by their number. Two images of
+224 x 224. oneDNN is off, which would hide a convolution's bias. In training a CPU has no fused
+kernel for attention with a trained bias: several operators stand for one.
+"""
+import argparse
+import json
+import sys
+import warnings
+from datetime import datetime, timezone
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
+
+import torch  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.table import Table  # noqa: E402
+
+from fastervit_mm import FasterViT  # noqa: E402
+from fastervit_mm.benchmark.operators import operators  # noqa: E402
+from fastervit_mm.benchmark.peers import PEERS  # noqa: E402
+from fastervit_mm.benchmark.run import machine  # noqa: E402
+
+SIZE = (224, 224)
+MODELS = ['fastervit-0', 'fastervit-1', 'fastervit-2', 'authors-2', 'swin-t', 'convnext-t']
+
+
+def build(name):
+    """The network; ours with its output norms, as detectors and segmentors have it."""
+    family, arch = name.split('-', 1)
+    return FasterViT(arch) if family == 'fastervit' else PEERS[name].build(SIZE)
+
+
+def counted(name):
+    """Operators in each mode of one network."""
+    network = build(name)
+    image = torch.rand(2, 3, *SIZE)
+    outs = []
+
+    def forward():
+        with torch.autocast('cpu', torch.bfloat16):
+            outs[:] = network(image)
+    row = {}
+    network.train()
+    forward()
+    row['training forward, autocast'] = operators(forward)
+    loss = sum(out.float().mean() for out in outs)
+    network.zero_grad(set_to_none=True)
+    row['backward'] = operators(loss.backward)
+    with torch.no_grad():
+        network.eval()
+        forward()
+        row['evaluation, autocast'] = operators(forward)
+        if hasattr(network, 'switch_to_deploy'):
+            network.switch_to_deploy()
+            forward()
+            row['deployed, autocast'] = operators(forward)
+        network.bfloat16()
+        half = image.bfloat16()
+        network(half)
+        row['deployed, bf16' if hasattr(network, 'switch_to_deploy') else 'evaluation, bf16'] = (
+            operators(lambda: network(half)))
+    if name.startswith('fastervit'):
+        network = build(name).eval().bfloat16()
+        with torch.no_grad():
+            network(half)
+            row['evaluation, bf16'] = operators(lambda: network(half))
+    return {mode: dict(total=count.total(), of=dict(count.most_common()))
+            for mode, count in row.items()}
+
+
+def compiled_kernels(name):
+    """Kernels that Inductor generates for the forward pass in bfloat16; products not among them."""
+    from torch._inductor import metrics
+    torch._dynamo.reset()
+    metrics.reset()
+    network = build(name).eval().bfloat16()
+    if hasattr(network, 'switch_to_deploy'):
+        network.switch_to_deploy()
+    with torch.no_grad():
+        torch.compile(network, dynamic=False)(torch.rand(2, 3, *SIZE).bfloat16())
+    return metrics.generated_kernel_count
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('--models', nargs='+', default=MODELS, choices=list(PEERS),
+                        metavar='NAME', help=f'default {" ".join(MODELS)}')
+    parser.add_argument('--compiled', action='store_true',
+                        help='kernels that Inductor generates too, minutes each')
+    parser.add_argument('--out', type=Path, default=Path('work_dirs/bench/operators.json'))
+    args = parser.parse_args()
+    warnings.simplefilter('ignore')
+    modes = ['evaluation, bf16', 'evaluation, autocast', 'deployed, bf16', 'deployed, autocast',
+             'training forward, autocast', 'backward']
+    rows = {}
+    for name in args.models:
+        with torch.backends.mkldnn.flags(enabled=False):
+            rows[name] = counted(name)
+        if args.compiled:
+            rows[name]['compiled, bf16: generated'] = dict(total=compiled_kernels(name))
+    table = Table(title='Operators that are no views, two images of 224 x 224')
+    table.add_column('')
+    shown = modes + ['compiled, bf16: generated'] * args.compiled
+    for mode in shown:
+        table.add_column(mode, justify='right')
+    for name, row in rows.items():
+        table.add_row(name, *(str(row[mode]['total']) if mode in row else '' for mode in shown))
+    Console(width=140).print(table)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(dict(
+        command=' '.join(['python', *sys.argv]), machine=machine(),
+        date=datetime.now(timezone.utc).isoformat(timespec='seconds'), rows=rows), indent=1))
+
+
+if __name__ == '__main__':
+    main()
