@@ -38,6 +38,8 @@ ELSEWHERE = {
         'tests/docs/test_finetune_seg.py::test_the_check_finds_what_is_wrong',
     'python tools/benchmark.py':
         'tests/benchmark/test_benchmark.py::test_every_case_has_figures_or_a_reason',
+    'python benchmarks/operators.py':
+        'tests/benchmark/test_operators.py::test_the_program_counts_and_saves',
     # These very lines.
     **{f'python tools/{name}.py':
        'tests/end_to_end/test_demo.py::test_what_the_pages_say_to_do_then'
