@@ -18,7 +18,7 @@ _NO_SETTINGS = ('params', 'param_names', 'lr_mult', 'decay_mult')
 # Those with a fused kernel for CUDA; Adagrad has one for CPUs alone.
 _FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
 # State of one tensor for each parameter, of its shape.
-_OF_A_PARAMETERS_SHAPE = ('exp_avg', 'momentum_buffer')
+_OF_A_PARAMETERS_SHAPE = ('exp_avg', 'exp_avg_sq', 'max_exp_avg_sq', 'momentum_buffer')
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -183,15 +183,20 @@ def _fit(names: Sequence[str], optimizer: torch.optim.Optimizer, state: dict) ->
     # How kernels are started is this machine's matter.
     saved = [dict(old, **{k: group[k] for k in ('fused', 'foreach') if k in group})
              for old, group in zip(saved, groups)]
+    states = {index: dict(kinds) for index, kinds in state['state'].items()}
     for old, group in zip(saved, groups):
         for index, parameter, name in zip(old['params'], group['params'],
                                           group.get('param_names', names)):
             for kind in _OF_A_PARAMETERS_SHAPE:
-                was = state['state'].get(index, {}).get(kind)
+                was = states.get(index, {}).get(kind)
                 if was is not None and was.shape != parameter.shape:
                     raise _cannot_resume(f'{kind} of {name} is {tuple(was.shape)}, the parameter '
                                          f'{tuple(parameter.shape)}')
-    return dict(state, param_groups=saved)
+                if was is not None and was.stride() != parameter.stride():
+                    # Saved before convolutions were channels last; fused kernels take one layout.
+                    states[index][kind] = torch.empty_like(
+                        parameter, dtype=was.dtype, device=was.device).copy_(was)
+    return dict(state, param_groups=saved, state=states)
 
 
 def _layout(groups: Sequence[Mapping]) -> List[Tuple]:

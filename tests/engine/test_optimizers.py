@@ -308,6 +308,22 @@ def test_named_groups_are_divided_anew():
         torch.testing.assert_close(average, torch.full_like(parameter, 0.1 * (number + 1)))
 
 
+def test_state_takes_the_layout_of_its_parameter():
+    """Fused kernels take one layout alone; convolutions were contiguous once."""
+    old, new = FasterViT(TINY).to(memory_format=torch.contiguous_format), FasterViT(TINY)
+    wrapper = built(old)
+    for parameter in old.parameters():
+        parameter.grad = torch.rand_like(parameter)
+    wrapper.step()
+    resumed = built(new)
+    resumed.optimizer.load_state_dict(wrapper.optimizer.state_dict())
+    for before, parameter in zip(old.parameters(), new.parameters()):
+        state = resumed.optimizer.state[parameter]
+        assert state['exp_avg'].stride() == state['exp_avg_sq'].stride() == parameter.stride()
+        assert torch.equal(state['exp_avg'], wrapper.optimizer.state[before]['exp_avg'])
+    assert any(a.stride() != b.stride() for a, b in zip(old.parameters(), new.parameters()))
+
+
 def test_how_kernels_start_is_not_taken_from_a_checkpoint(monkeypatch):
     state, model = saved_and_fresh(merged=True)
     monkeypatch.setattr(optimizers, '_on_cuda', lambda model: True)
