@@ -49,10 +49,11 @@ class CarrierInitialiser(nn.Module):
     def pool(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         """(B, C, H, W), (h, H), (w, W) -> (B, C, h, w), both channels last."""
         B, C, H, W = x.shape
-        x = x.permute(0, 2, 3, 1).reshape(B * H, W, C)
-        x = torch.bmm(columns.expand(B * H, -1, -1), x)
-        x = torch.bmm(rows.expand(B, -1, -1), x.view(B, H, -1))
-        return x.view(B, rows.shape[0], -1, C).permute(0, 3, 1, 2)
+        h, w = rows.shape[0], columns.shape[0]
+        x = x.permute(0, 2, 3, 1).reshape(B, H, W * C)
+        x = torch.bmm(rows.expand(B, -1, -1), x).view(B * h, W, C)
+        x = torch.bmm(columns.expand(B * h, -1, -1), x)
+        return x.view(B, h, w, C).permute(0, 3, 1, 2)
 
     def pooling_matrix(self, cells: int, like: Tensor) -> Tensor:
         """Averaging matrix (pooled, cells) of one axis: row j is 1 / kernel on its region, else 0.

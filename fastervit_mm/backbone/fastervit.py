@@ -162,8 +162,8 @@ class FasterViT(BaseModule):
             if i in self.out_indices:
                 # mmcv's RoIAlign reads any map as (B, C, H, W) in memory; channels-last maps would
                 # stay so through an FPN, and detectors would get scrambled features.
-                y = self.out_norms[str(i)](x)
-                outs.append(y if y.is_contiguous() and y is not x else y.clone(
+                norm = self.out_norms[str(i)]
+                outs.append(norm(x) if isinstance(norm, ChannelAffine) else norm(x).clone(
                     memory_format=torch.contiguous_format))
         return tuple(outs)
 

@@ -37,8 +37,9 @@ class ChannelAffine(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W), contiguous."""
         if torch.compiler.is_compiling() or x.requires_grad:
-            return torch.addcmul(self.shift, x, self.scale).clone(
-                memory_format=torch.contiguous_format)
+            # First the copy: of another layout, a sum in a graph would ask whether an axis is 1.
+            x = x.clone(memory_format=torch.contiguous_format)
+            return torch.addcmul(self.shift, x, self.scale)
         out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
         return torch.addcmul(self.shift, x, self.scale, out=out)
 

@@ -23,7 +23,9 @@ def pad(x: Tensor, size: int, symbolic: bool = False) -> Tensor:
     H, W = x.shape[2:]
     height, width = (H + size - 1) // size * size, (W + size - 1) // size * size
     if symbolic:
-        return _resized(x.permute(0, 2, 3, 1), height, width, size).permute(0, 3, 1, 2)
+        # More than can be missing is added, then the surplus is cut off.
+        x = F.pad(x, (0, size, 0, size)).permute(0, 2, 3, 1)
+        return _dense(x, height, width).permute(0, 3, 1, 2)
     return F.pad(x, (0, width - W, 0, height - H)) if (height, width) != (H, W) else x
 
 
@@ -65,7 +67,10 @@ def unpartition(x: Tensor, windows: Grid, size: int, map_size: Grid,
     B, C = x.shape[0], x.shape[-1]
     x = _contiguous(x.view(B, rows, columns, size, size, C).transpose(2, 3), symbolic)
     x = x.view(B, rows * size, columns * size, C)
-    x = _resized(x, H, W, size) if symbolic else x[:, :H, :W].contiguous()
+    if symbolic:
+        x = _dense(F.pad(x, (0, 0, 0, size, 0, size)), H, W)
+    else:
+        x = x[:, :H, :W].contiguous()
     return x.permute(0, 3, 1, 2)
 
 
@@ -77,18 +82,12 @@ def _contiguous(x: Tensor, symbolic: bool) -> Tensor:
     return x.clone(memory_format=torch.contiguous_format) if symbolic else x.contiguous()
 
 
-def _resized(x: Tensor, height: int, width: int, more: int) -> Tensor:
-    """(B, H, W, C) -> (B, height, width, C), with zeros added or cells cut off, in a graph.
+def _dense(x: Tensor, height: int, width: int) -> Tensor:
+    """(B, H, W, C) -> (B, height, width, C), the first rows and columns, copied, in a graph.
 
-    Args:
-        x: The map.
-        height: Height of the result.
-        width: Width of the result.
-        more: More cells than either may differ by from that of ``x``.
+    H and W are larger: whether a slice is its whole tensor is asked of every slice, and would bind
+    the graph to the answer; here it is always no. The view states the sizes directly: those of a
+    slice are a minimum of symbols, which would slow down every later check.
     """
-    # More than can be missing is added, then the surplus is cut off: whether a slice is its whole
-    # tensor is asked of every slice, and here the answer is always no. The view states the sizes
-    # directly: those of a slice are a minimum of symbols, which would slow down every later check.
-    x = F.pad(x, (0, 0, 0, more, 0, more))[:, :height, :width]
-    x = x.clone(memory_format=torch.contiguous_format)
+    x = x[:, :height, :width].clone(memory_format=torch.contiguous_format)
     return x.view(x.shape[0], height, width, x.shape[3])
