@@ -178,7 +178,7 @@ def _enter(report: Report, case: Named, batch: int, result: Result, facts: dict,
 
 def targets(report: Report, plan: dict, found: Dict[Tuple[Named, int], Result],
             which: str) -> None:
-    """What the issue asks for, as ratios of measured times."""
+    """The targets, as ratios of measured times."""
     ours, authors, (large, *_) = plan['ours'], plan['authors'], plan['batches']
     size = sized(plan['size'])
 

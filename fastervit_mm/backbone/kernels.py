@@ -13,7 +13,7 @@ def attention(qkv: Tensor, bias: Tensor, scale: float) -> Tensor:
 
     Args:
         qkv: Queries, keys and values (batch, N, 3, heads, width).
-        bias: (heads, N, N), in the type :func:`logits_dtype` or any other.
+        bias: (heads, N, N), without a cast if in the type that :func:`logits_dtype` gives.
         scale: Factor of the products of queries and keys, before the bias.
 
     Returns:

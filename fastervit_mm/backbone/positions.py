@@ -158,8 +158,9 @@ class RelativePositionBias(PositionTerm):
         Rows and columns of tokens without a place are 0: a window's carriers have no offset to its
         cells.
         """
-        bias = places.bias
-        return (_looked_up(self.table(places), places) if bias is None else bias).to(dtype)
+        if places.bias is None:
+            return _looked_up(self.table(places), places, dtype)
+        return places.bias.to(dtype)
 
     def table(self, places: Places) -> Tensor:
         """N tokens on a grid of h x w -> (num_heads, (2h - 1)(2w - 1)), of every offset."""
@@ -189,7 +190,7 @@ def with_terms(places: Places, positions: Sequence[AbsolutePosition],
         tables = _tables(biases, places)
         found = [p._replace(table=t) for p, t in zip(found, tables.unbind(0))]
         if places.is_small:
-            together = _looked_up(tables, places).to(logits_dtype)
+            together = _looked_up(tables, places, logits_dtype)
             found = [p._replace(bias=b) for p, b in zip(found, together.unbind(0))]
     return found
 
@@ -214,13 +215,14 @@ def _tables(terms: Sequence[RelativePositionBias], places: Places) -> Tensor:
     return 16 * _features(terms, places.offsets).transpose(1, 2).sigmoid()
 
 
-def _looked_up(tables: Tensor, places: Places) -> Tensor:
+def _looked_up(tables: Tensor, places: Places, dtype: torch.dtype) -> Tensor:
     """(..., (2h - 1)(2w - 1)) -> (..., N, N): the bias of each pair of tokens."""
     if places.num_prefix:
         tables = F.pad(tables, (0, 1))  # 0 for pairs without an offset
     # On a CPU twice as fast as tables[..., pairs].
     bias = tables.index_select(-1, places.pairs.flatten())
-    bias = bias.unflatten(-1, places.pairs.shape)
+    # The cast before the cut: of a part, it would make rows that are not aligned.
+    bias = bias.unflatten(-1, places.pairs.shape).to(dtype)
     return bias[..., :places.pairs.shape[0]] if places.num_prefix else bias
 
 

@@ -4,6 +4,8 @@ from typing import List, Optional, Sequence
 import torch
 from torch import Tensor, nn
 
+from .keeping import Kept
+
 
 class StochasticDepth(nn.Module):
     """What the residual branches of a stage's blocks are multiplied by.
@@ -20,8 +22,7 @@ class StochasticDepth(nn.Module):
         super().__init__()
         self.branches = branches
         self.rates = tuple(rates)
-        # In no checkpoint; moves with the module.
-        self.register_buffer('keep', 1 - torch.tensor(self.rates)[:, None, None], persistent=False)
+        self.kept = Kept()
 
     def forward(self, x: Tensor) -> List[Optional[Tensor]]:
         """For each block (branches, B) in x's type, or None if no branch may be dropped.
@@ -31,7 +32,13 @@ class StochasticDepth(nn.Module):
         """
         if not self.training or not any(self.rates):
             return [None] * len(self.rates)
-        keep = self.keep.expand(-1, self.branches, x.shape[0])
+
+        def to_keep() -> Tensor:
+            return 1 - torch.tensor(self.rates, device=x.device)[:, None, None]
+        # No buffer, which a network made on the meta device would not fill.
+        keep = to_keep() if torch.compiler.is_compiling() else self.kept(
+            x.device, x.device, to_keep)
+        keep = keep.expand(-1, self.branches, x.shape[0])
         return list((torch.bernoulli(keep) / keep).to(x.dtype))
 
 

@@ -171,6 +171,18 @@ def test_stochastic_depth_is_timm_s():
     assert StochasticDepth([0., 0.], 2)(torch.rand(2, 1)) == [None] * 2
 
 
+def test_stochastic_depth_survives_the_meta_device(tiny_arch):
+    """Large networks are made there, and filled from a checkpoint."""
+    from fastervit_mm.backbone.stochastic_depth import StochasticDepth
+    tiny_arch.update(drop_path_rate=0.2)
+    with torch.device('meta'):
+        model = FasterViT(tiny_arch)
+    model.to_empty(device='cpu').load_state_dict(FasterViT(tiny_arch).state_dict())
+    depths = [m for m in model.modules() if isinstance(m, StochasticDepth)]
+    assert len(depths) == 4 and depths[3].rates == (0.2, )
+    assert set(depths[3](torch.rand(200, 1))[0].unique().tolist()) == {0, 1.25}
+
+
 @pytest.mark.parametrize('arch', ['carriers', 'windows'])
 def test_a_rate_of_nearly_one_leaves_the_first_block_alone(tiny_arch, arch):
     """Rates reach the blocks that they are meant for."""

@@ -127,8 +127,13 @@ def test_bias_rows_are_aligned_in_memory(tiny_arch, monkeypatch):
     maps(model, image)
     maps(model.switch_to_deploy(), image)
     maps(model.bfloat16(), image.bfloat16())
+    # Cast before it is deployed, and under autocast without.
+    maps(FasterViT(tiny_arch, out_indices=(2, )).eval().bfloat16().switch_to_deploy(),
+         image.bfloat16())
+    with torch.autocast('cpu', torch.bfloat16):
+        maps(FasterViT(tiny_arch, out_indices=(2, )).eval(), image)
     windows = [mask for mask in masks if mask.shape[-1] == 53]
-    assert len(windows) == 3 * 2
+    assert len(windows) == 5 * 2
     assert all(mask.stride()[-2:] == (56, 1) for mask in windows)
 
 
