@@ -169,7 +169,7 @@ class RelativePositionBias(PositionTerm):
 
 def with_terms(places: Places, positions: Sequence[AbsolutePosition],
                biases: Sequence[RelativePositionBias], dtype: torch.dtype,
-               logits_dtype: torch.dtype) -> List[Places]:
+               logits_dtype: torch.dtype, to_keep: bool = False) -> List[Places]:
     """The same places for each block of a stage, with its position terms.
 
     The MLPs of all blocks run as one: a term by itself is some 30 small kernels. What would be
@@ -181,6 +181,8 @@ def with_terms(places: Places, positions: Sequence[AbsolutePosition],
         biases: The blocks' biases; as many, or none.
         dtype: Type of the embeddings: the tokens'.
         logits_dtype: Type of the biases.
+        to_keep: Whether they serve many images, and all biases are worth their memory. Default
+            False.
     """
     found = [places] * max(len(positions), len(biases))
     if positions:
@@ -189,7 +191,7 @@ def with_terms(places: Places, positions: Sequence[AbsolutePosition],
     if biases and places.is_dense:
         tables = _tables(biases, places)
         found = [p._replace(table=t) for p, t in zip(found, tables.unbind(0))]
-        if places.is_small:
+        if places.is_small or to_keep:
             together = _looked_up(tables, places, logits_dtype)
             found = [p._replace(bias=b) for p, b in zip(found, together.unbind(0))]
     return found

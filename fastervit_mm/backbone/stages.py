@@ -188,7 +188,8 @@ class TransformerStage(nn.Module):
         def computed(filled: Places) -> List[Places]:
             if own:
                 return [filled] * len(self.blocks)
-            return with_terms(filled, positions, biases, dtype, logits_dtype(x))
+            return with_terms(filled, positions, biases, dtype, logits_dtype(x),
+                              to_keep=self.deployed and not symbolic)
         if symbolic:
             return computed(places.filled(device))
         if self.deployed:

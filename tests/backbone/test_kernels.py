@@ -50,6 +50,14 @@ def test_under_autocast_a_deployed_network_casts_the_image_alone(network):
     assert count['aten::_to_copy'] == 1 and count.total() == plain + 1
 
 
+def test_a_deployed_network_looks_nothing_up_at_a_size_seen_before():
+    """Many carriers, whose biases are large together, included."""
+    model = FasterViT(TINY).eval().switch_to_deploy()
+    image = torch.rand(1, 3, 896, 1008)  # 8 x 9 windows, 288 carriers
+    count = counted(lambda: model(image))
+    assert 'aten::index_select' not in count and count['aten::bmm'] == 2  # of pooling
+
+
 def test_evaluation_computes_position_terms_once_a_stage(network):
     network.eval()
     assert counted(lambda: network(IMAGE)).total() <= 400
