@@ -1,11 +1,16 @@
 #!/usr/bin/env bash
-# tools/dist_train.sh CONFIG GPUS [arguments of tools/train.py]
+# tools/dist_train.sh CONFIG PROCESSES [arguments of tools/train.py]
+# One process for each GPU or, where there is none, any number on the CPU.
 # Several machines: set NNODES, NODE_RANK, MASTER_ADDR and PORT on each.
 set -eu
 tools="$(cd "$(dirname "$0")" && pwd)"
-config=${1:?usage: dist_train.sh CONFIG GPUS [arguments of tools/train.py]}
-gpus=${2:?usage: dist_train.sh CONFIG GPUS [arguments of tools/train.py]}
+config=${1:?usage: dist_train.sh CONFIG PROCESSES [arguments of tools/train.py]}
+processes=${2:?usage: dist_train.sh CONFIG PROCESSES [arguments of tools/train.py]}
+# Each process its share of the processors; torchrun's own choice is one thread.
+share=$(($(nproc) / processes))
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((share > 0 ? share : 1))}"
+export MKL_NUM_THREADS="${MKL_NUM_THREADS:-$OMP_NUM_THREADS}"
 exec python -m torch.distributed.run \
-    --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" --nproc_per_node="$gpus" \
+    --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" --nproc_per_node="$processes" \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" \
     "$tools/train.py" "$config" --launcher pytorch "${@:3}"

@@ -15,6 +15,7 @@ from ..config_files import ConfigError, read_config
 from ..models import dataset_configs, unwrapped
 from .checks import check_config, unwritable
 from .console import quiet, quiet_libraries
+from .distributed import DistributedRunner
 from .enlarging import readable
 from .load import warn_of_a_loaded_machine
 from .memory import keep_freed_memory
@@ -51,7 +52,7 @@ def load_config(config: str, launcher: str = 'none', work_dir: Optional[str] = N
     return cfg
 
 
-class QuietRunner(Runner):
+class QuietRunner(DistributedRunner):
     """mmengine's runner; what no user can act on goes only to the log file.
 
     Its visualizer is one whose labels can be read, in place of mmdet's or mmseg's own.

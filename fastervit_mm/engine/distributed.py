@@ -1,0 +1,55 @@
+"""Several processes where there is no GPU, which mmengine 0.10.7 assumes: through gloo."""
+from contextlib import contextmanager
+from typing import Iterator, Optional
+
+import torch
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODEL_WRAPPERS
+from mmengine.runner import Runner
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from .precision import has_amp_device
+
+
+class DistributedRunner(Runner):
+    """mmengine's runner, whose launchers ``pytorch``, ``slurm`` and ``mpi`` work on CPUs too.
+
+    There processes meet through gloo whatever ``dist_cfg.backend`` says, and SyncBN, which PyTorch
+    has for GPUs alone, is BatchNorm, with each process's own statistics.
+    """
+
+    def setup_env(self, env_cfg: dict) -> None:
+        if not self._on_cpus():
+            super().setup_env(env_cfg)
+            return
+        with _no_gpu_to_choose():
+            super().setup_env(dict(env_cfg, dist_cfg=dict(env_cfg.get('dist_cfg') or {},
+                                                          backend='gloo')))
+
+    def wrap_model(self, model_wrapper_cfg: Optional[dict], model: nn.Module) -> nn.Module:
+        if self._on_cpus():
+            model = revert_sync_batchnorm(model)
+            self.cfg.sync_bn = None
+            wrapper = model_wrapper_cfg or dict(
+                type='MMDistributedDataParallel', broadcast_buffers=False,
+                find_unused_parameters=self.cfg.get('find_unused_parameters', False))
+            kind = MODEL_WRAPPERS.get(wrapper.get('type', 'MMDistributedDataParallel'))
+            if issubclass(kind, DistributedDataParallel):
+                wrapper = dict(wrapper, device_ids=None)  # mmengine would give a GPU's number
+            model_wrapper_cfg = wrapper
+        return super().wrap_model(model_wrapper_cfg, model)
+
+    def _on_cpus(self) -> bool:
+        return self.distributed and not has_amp_device()
+
+
+@contextmanager
+def _no_gpu_to_choose() -> Iterator[None]:
+    """Let mmengine's launchers, each of which chooses the process's GPU, go on without one."""
+    choose = torch.cuda.set_device
+    torch.cuda.set_device = lambda device: None
+    try:
+        yield
+    finally:
+        torch.cuda.set_device = choose
