@@ -1,4 +1,5 @@
 """What training and testing need and mmengine lacks; importing this registers hooks and logs."""
+from .checkpoints import WholeCheckpointHook
 from .estimate import EstimateHook
 from .hooks import (
     BoxesHook,
@@ -9,8 +10,11 @@ from .hooks import (
     RegroupHook,
 )
 from .logs import MemoryLogProcessor, OptionalTensorboardVisBackend
+from .notices import FiniteLossHook, NoticeHook
 from .optimizers import MergedOptimWrapperConstructor
+from .resuming import MissedValidationHook, ResumableEpochLoop, ResumableIterLoop
 
 __all__ = ['BoxesHook', 'CompleteCheckpointHook', 'CurvesHook', 'DeployHook', 'EstimateHook',
-           'MemoryLogProcessor', 'MergedOptimWrapperConstructor', 'OptionalTensorboardVisBackend',
-           'OverlaysHook', 'RegroupHook']
+           'FiniteLossHook', 'MemoryLogProcessor', 'MergedOptimWrapperConstructor',
+           'MissedValidationHook', 'NoticeHook', 'OptionalTensorboardVisBackend', 'OverlaysHook',
+           'RegroupHook', 'ResumableEpochLoop', 'ResumableIterLoop', 'WholeCheckpointHook']

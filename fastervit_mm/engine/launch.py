@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Dict, List, Optional, Union
 
 from mmengine.config import Config, ConfigDict
+from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.logging import MMLogger, print_log
 from mmengine.registry import METRICS, RUNNERS, init_default_scope
 from mmengine.runner import Runner
@@ -13,6 +14,8 @@ from torch import nn
 
 from ..config_files import ConfigError, read_config
 from ..models import dataset_configs, unwrapped
+from ..weights import CheckpointError
+from .checkpoints import newest_checkpoint, save_whole
 from .checks import check_config, unwritable
 from .console import quiet, quiet_libraries
 from .distributed import DistributedRunner
@@ -21,6 +24,7 @@ from .load import warn_of_a_loaded_machine
 from .memory import keep_freed_memory
 from .onednn import use_onednn
 from .precision import choose_for_testing, choose_for_training, has_amp_device, test_in
+from .resuming import make_resumable
 
 
 def load_config(config: str, launcher: str = 'none', work_dir: Optional[str] = None,
@@ -55,8 +59,15 @@ def load_config(config: str, launcher: str = 'none', work_dir: Optional[str] = N
 class QuietRunner(DistributedRunner):
     """mmengine's runner; what no user can act on goes only to the log file.
 
-    Its visualizer is one whose labels can be read, in place of mmdet's or mmseg's own.
+    Its visualizer is one whose labels can be read, in place of mmdet's or mmseg's own. A checkpoint
+    that it saves is whole or absent, and it resumes from the newest whole one.
+
+    Attributes:
+        saved_at: Iterations trained in the last checkpoint to resume from; None without one.
+        start_from: Checkpoint to load where there is none to resume from.
     """
+    saved_at: Optional[int] = None
+    start_from: Optional[str] = None
 
     def __init__(self, *args, **kwargs):
         with quiet_libraries():
@@ -78,6 +89,42 @@ class QuietRunner(DistributedRunner):
     def test(self) -> dict:
         with quiet_libraries():
             return super().test()
+
+    def save_checkpoint(self, out_dir: str, filename: str, *args, **kwargs) -> None:
+        if not is_main_process():
+            return
+        save = super().save_checkpoint
+        if '://' in str(out_dir):
+            save(out_dir, filename, *args, **kwargs)
+        else:
+            save_whole(lambda name: save(out_dir, name, *args, **kwargs), out_dir, filename,
+                       self.work_dir)
+        if kwargs.get('save_optimizer', True):
+            self.saved_at = (kwargs.get('meta') or {}).get('iter')
+
+    def load_or_resume(self) -> None:
+        if self._resume and self._load_from is None and not self._has_loaded:
+            self._load_from = _newest_for_all(self.work_dir)
+            if self._load_from is None:
+                self.logger.info(f'No checkpoint in {self.work_dir} to resume from: training '
+                                 'starts at the beginning')
+                self._resume, self._load_from = False, self.start_from
+        super().load_or_resume()
+
+
+def _newest_for_all(work_dir: str) -> Optional[str]:
+    """The newest whole checkpoint, which one process looks for."""
+    found = [None]
+    if is_main_process():
+        try:
+            path = newest_checkpoint(work_dir)
+            found = [path and str(path)]
+        except CheckpointError as error:
+            found = [error]
+    broadcast_object_list(found)
+    if isinstance(found[0], CheckpointError):
+        raise found[0]
+    return found[0]
 
 
 def build_runner(cfg: Config) -> Runner:
@@ -113,16 +160,20 @@ def train(cfg: Config, amp: Union[bool, str] = False, auto_scale_lr: bool = Fals
             ``'fp16'`` (:func:`~fastervit_mm.engine.precision.choose_for_training`). Default False.
         auto_scale_lr: Multiply the learning rate by the batch size over
             ``auto_scale_lr.base_batch_size``. Default False.
-        resume: ``'auto'`` to continue from the newest checkpoint in the work directory, or the
-            path of a checkpoint. Default None, a new run.
+        resume: ``'auto'`` to continue from the newest whole checkpoint in the work directory, or
+            to start where there is none; or the path of a checkpoint. Default None, a new run.
         compiled: Compile backbone and neck (:func:`compile_features`). Default False.
 
     Returns:
         The runner, after training.
 
     Raises:
+        CheckpointError: For checkpoints to resume from none of which is whole.
         ConfigError: For a config that cannot be trained as it is, before anything is built.
         FileNotFoundError: For a checkpoint to resume from that does not exist.
+        LossError: For a loss that is no finite number.
+        OSError: For a checkpoint that cannot be saved.
+        SystemExit: With status 75 after SIGTERM or SIGUSR1, once a checkpoint is saved.
         ValueError: For an argument that the config or the machine does not support.
     """
     choose_for_training(cfg, amp)
@@ -132,6 +183,7 @@ def train(cfg: Config, amp: Union[bool, str] = False, auto_scale_lr: bool = Fals
                              'add auto_scale_lr=dict(base_batch_size=16), where 16 is the batch '
                              'size that its learning rate was chosen for')
         cfg.auto_scale_lr.enable = True
+    start_from = cfg.get('load_from')
     if resume == 'auto':
         cfg.resume, cfg.load_from = True, None
     elif resume is not None:
@@ -139,9 +191,13 @@ def train(cfg: Config, amp: Union[bool, str] = False, auto_scale_lr: bool = Fals
             raise FileNotFoundError(f'resume={resume!r}: no such checkpoint '
                                     f'({os.path.abspath(resume)})')
         cfg.resume, cfg.load_from = True, resume
-    _add_hooks(cfg, 'RegroupHook', 'BoxesHook')
+    _add_hooks(cfg, 'RegroupHook', 'BoxesHook', 'FiniteLossHook', 'MissedValidationHook',
+               'NoticeHook')
+    _keep_checkpoints_whole(cfg)
+    make_resumable(cfg)
     warnings = check_config(cfg, training=True)
     runner = build_runner(cfg)
+    runner.start_from = start_from
     for warning in warnings:
         runner.logger.warning(warning)
     if not has_amp_device():
@@ -216,6 +272,13 @@ def test(cfg: Config, checkpoint: str, out: Optional[str] = None, show: bool = F
 def _add_hooks(cfg: Config, *names: str) -> None:
     hooks = list(cfg.get('custom_hooks') or [])
     cfg.custom_hooks = hooks + [dict(type=name) for name in names if dict(type=name) not in hooks]
+
+
+def _keep_checkpoints_whole(cfg: Config) -> None:
+    hooks = cfg.setdefault('default_hooks', ConfigDict())
+    hook = hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook', interval=1))
+    if hook is not None and getattr(hook.type, '__name__', hook.type) == 'CheckpointHook':
+        hook.type = 'WholeCheckpointHook'
 
 
 def _check_split(cfg: Config, split: str) -> None:

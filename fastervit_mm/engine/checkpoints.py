@@ -1,0 +1,205 @@
+"""Checkpoints that are whole or absent, whatever stops a run."""
+import logging
+import os
+import zipfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Iterator, List, Optional
+
+import torch
+from mmengine.dist import is_main_process
+from mmengine.fileio import LocalBackend
+from mmengine.hooks import CheckpointHook
+from mmengine.logging import print_log
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+from ..weights.reading import CheckpointError, read_checkpoint
+
+PART = '.part'
+"""End of the name of a file that is being written."""
+
+INTERRUPTED = 'interrupted.pth'
+"""Checkpoint of a run that was told to stop (:class:`~fastervit_mm.engine.notices.NoticeHook`)."""
+
+_POINTER = 'last_checkpoint'
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A path to write to; what is there afterwards becomes ``path``, at once and on the disk.
+
+    Args:
+        path: The file.
+
+    Raises:
+        OSError: Of the disk. ``path`` is then as it was, and nothing half-written is left.
+    """
+    part = path.with_name(path.name + PART)
+    try:
+        yield part
+        with open(part, 'rb+') as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the new name too
+    except OSError:
+        pass  # not every file system has that
+    finally:
+        os.close(folder)
+
+
+def point_to(checkpoint: str, work_dir: str) -> None:
+    """Name a checkpoint as the newest, where mmengine looks for it."""
+    with whole_file(Path(work_dir) / _POINTER) as part:
+        part.write_text(str(checkpoint))
+
+
+def save_whole(save, folder: str, name: str, work_dir: str) -> None:
+    """Save a checkpoint under another name, and rename it when it is on the disk.
+
+    Args:
+        save: Called with the name of the file to write in ``folder``.
+        folder: Of the checkpoint.
+        name: Of the file.
+        work_dir: Where the error looks for earlier checkpoints.
+
+    Raises:
+        OSError: Says which checkpoint could not be saved, why, and which is the last one.
+    """
+    path = Path(folder) / name
+    try:
+        with whole_file(path) as part:
+            save(part.name)
+    except OSError as error:
+        last = newest_checkpoint(work_dir)
+        raise OSError(error.errno, f'The checkpoint {path} could not be saved: '
+                      f'{error.strerror or error}. Training has stopped; ' + (
+                          f'the last checkpoint is {last}. Make room and go on with --resume'
+                          if last else 'there is no earlier checkpoint')) from error
+
+
+def why_not_whole(path: Path) -> Optional[str]:
+    """Why a checkpoint file cannot be read to its end; None if it can.
+
+    Every record is read and compared with its checksum. Nothing in the file is run.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+            return broken and f'{broken} in it is damaged'
+    except zipfile.BadZipFile:
+        pass
+    except OSError as error:
+        return error.strerror or str(error)
+    try:  # torch's format before 1.6 has no checksums
+        read_checkpoint(str(path))
+    except CheckpointError:
+        return f'cut short or not a checkpoint ({os.path.getsize(path)} bytes)'
+    return None
+
+
+def newest_checkpoint(work_dir: str, finite: bool = False) -> Optional[Path]:
+    """The newest whole checkpoint of a run; damaged ones are passed over, with a line.
+
+    That is the one that ``last_checkpoint`` names or, if that is absent or damaged, the one
+    written last.
+
+    Args:
+        work_dir: Of the run.
+        finite: Pass over those with a weight that is no finite number as well. Default False.
+
+    Returns:
+        None if the run has saved none.
+
+    Raises:
+        CheckpointError: If there are checkpoints, and none is whole.
+    """
+    folder, seen = Path(work_dir), {}  # type: Path, Dict[Path, str]
+    for path in _candidates(folder):
+        reason = why_not_whole(path)
+        if reason is None and finite and not _is_finite(path):
+            reason = 'has weights that are no finite numbers'
+        if reason is None:
+            for other, why in seen.items():
+                print_log(f'The checkpoint {other} is passed over: {why}', 'current',
+                          level=logging.WARNING)
+            return path
+        seen[path] = reason
+    if seen:
+        raise CheckpointError(f'No checkpoint in {work_dir} can be resumed from: ' + '; '.join(
+            f'{path.name}: {why}' for path, why in seen.items()))
+    return None
+
+
+def _candidates(folder: Path) -> List[Path]:
+    pointer, folders, first = folder / _POINTER, [folder], []
+    if pointer.is_file() and (named := pointer.read_text(errors='replace').strip()):
+        # Relative to where the run was started; the folder may have moved since.
+        at = [Path(named), folder / Path(named).name]
+        first = [path for path in at if path.is_file()][:1]
+        folders += [path.parent for path in first if path.parent.resolve() != folder.resolve()]
+    rest = [path for where in folders if where.is_dir() for path in where.glob('*.pth')
+            if path.name.startswith(('epoch_', 'iter_', INTERRUPTED))
+            and not any(path.samefile(other) for other in first)]
+    return first + sorted(rest, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+
+
+def _is_finite(path: Path) -> bool:
+    weights = read_checkpoint(str(path), mapped=True)['state_dict']
+    return all(torch.isfinite(w).all() for w in weights.values() if w.is_floating_point())
+
+
+class _LaterRemoving:
+    """A file backend that removes when it is told to."""
+
+    def __init__(self, backend: LocalBackend):
+        self.backend, self.removed = backend, []  # type: LocalBackend, List[str]
+
+    def remove(self, path: str) -> None:
+        self.removed.append(path)
+
+    rmtree = remove
+
+    def __getattr__(self, name: str):
+        return getattr(self.backend, name)
+
+
+@HOOKS.register_module()
+class WholeCheckpointHook(CheckpointHook):
+    """mmengine's CheckpointHook, which removes an old checkpoint when the new one is on the disk.
+
+    The order is: write beside, to the disk, rename, point ``last_checkpoint`` to it, remove the
+    old one. mmengine removes first and writes in place. The arguments are mmengine's.
+    """
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        with self._old_ones_kept():
+            super()._save_checkpoint_with_step(runner, step, meta)
+        if is_main_process():
+            (Path(self.out_dir) / INTERRUPTED).unlink(missing_ok=True)
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+        with self._old_ones_kept():
+            super()._save_best_checkpoint(runner, metrics)
+
+    @contextmanager
+    def _old_ones_kept(self) -> Iterator[None]:
+        backend = self.file_backend
+        if not isinstance(backend, LocalBackend):  # not a disk of ours, or already kept
+            yield
+            return
+        self.file_backend = later = _LaterRemoving(backend)
+        try:
+            yield
+        finally:
+            self.file_backend = backend
+        best = getattr(self, 'best_ckpt_path_dict', {}).values()
+        new = {self.last_ckpt, getattr(self, 'best_ckpt_path', None), *best}
+        for path in later.removed:
+            if path not in new:
+                (backend.rmtree if os.path.isdir(path) else backend.remove)(path)

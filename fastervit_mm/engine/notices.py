@@ -1,0 +1,140 @@
+"""Stopping a run: on a scheduler's notice, or because its loss is no number any more."""
+import os
+import signal
+from typing import Any, Optional, Sequence
+
+import torch
+from mmengine.dist import all_reduce, get_world_size
+from mmengine.hooks import CheckpointHook, EMAHook, Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import EpochBasedTrainLoop, Runner
+
+from .checkpoints import INTERRUPTED, newest_checkpoint, point_to
+
+REQUEUE = 75
+"""Exit status of a run that stopped on notice and can be resumed (``EX_TEMPFAIL``)."""
+
+SIGNALS = (signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, 'SIGUSR1') else []))
+
+
+@HOOKS.register_module()
+class NoticeHook(Hook):
+    """Save and end with status 75 soon after SIGTERM or SIGUSR1, as schedulers send them.
+
+    One process saves at its next step, in a validation at once; several agree on a step, every
+    ``interval`` of them. The checkpoint is ``interrupted.pth``; the next one removes it. No
+    gradients that are being accumulated are lost: it waits for their step.
+
+    Args:
+        interval: Iterations from one agreement of several processes to the next. Default 10.
+    """
+    priority = 'LOWEST'  # behind the regular checkpoint of the same iteration
+
+    def __init__(self, interval: int = 10):
+        self.interval = interval
+        self.notice: Optional[int] = None
+        self.before: dict = {}
+
+    def before_train(self, runner: Runner) -> None:
+        for number in SIGNALS:
+            self.before[number] = signal.signal(number, self._note)
+
+    def after_train(self, runner: Runner) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: Any) -> None:
+        self.notice = number
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
+                         outputs: Optional[dict] = None) -> None:
+        now = runner.iter + 1
+        if isinstance(runner.train_loop, EpochBasedTrainLoop):
+            if batch_idx + 1 == len(runner.train_dataloader):
+                return  # the epoch's end, with its schedules and its checkpoint, is one call away
+        steps = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+        if now % steps == 0 and self._told(now // steps):
+            self._stop(runner, runner.epoch, now)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        if isinstance(runner.train_loop, EpochBasedTrainLoop) and self._told(0):
+            self._stop(runner, runner.epoch + 1, runner.iter)
+
+    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
+                       outputs: Optional[Sequence] = None) -> None:
+        # Processes are not in step here; a scheduler's signal reaches all of them.
+        if self.notice is not None and get_world_size() == 1:
+            for hook in runner.hooks:
+                if isinstance(hook, EMAHook):
+                    hook._swap_ema_parameters()  # those that train
+            self._stop(runner, runner.epoch, runner.iter)
+
+    def _told(self, now: int) -> bool:
+        """Whether any process has been told to stop: the same answer in all of them."""
+        if get_world_size() == 1:
+            return self.notice is not None
+        if now % self.interval:
+            return False
+        told = torch.tensor(self.notice or 0)
+        all_reduce(told, 'max')
+        self.notice = int(told) or None
+        return self.notice is not None
+
+    def _stop(self, runner: Runner, epoch: int, now: int) -> None:
+        hook = next((h for h in runner.hooks if isinstance(h, CheckpointHook)), None)
+        path = hook and hook.last_ckpt
+        if getattr(runner, 'saved_at', None) != now:
+            folder = hook.out_dir if hook else runner.work_dir
+            path = os.path.join(folder, INTERRUPTED)
+            runner.save_checkpoint(folder, INTERRUPTED, meta=dict(epoch=epoch, iter=now))
+            if runner.rank == 0:
+                point_to(path, runner.work_dir)
+        runner.logger.warning(
+            f'Stopped on {signal.Signals(self.notice).name} at iteration {now}; saved in {path}. '
+            f'Go on with --resume; the exit status is {REQUEUE}')
+        raise SystemExit(REQUEUE)
+
+
+class LossError(RuntimeError):
+    """A loss that is no finite number; the message says where, and what there is to go back to."""
+
+
+@HOOKS.register_module()
+class FiniteLossHook(Hook):
+    """Stop a run whose loss is NaN or infinite, before a checkpoint is made of it.
+
+    With a loss scale, as float16 has, the optimizer skips steps whose gradients overflow, and
+    so ``patience`` such losses in a row are waited for.
+
+    Args:
+        patience: Losses in a row, with a loss scale. Default 10.
+
+    Raises:
+        LossError: With the iteration, the files of the batch and the newest checkpoint whose
+            weights are finite.
+    """
+
+    def __init__(self, patience: int = 10):
+        self.patience, self.in_a_row = patience, 0
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
+                         outputs: Optional[dict] = None) -> None:
+        bad = {name: float(value) for name, value in (outputs or {}).items()
+               if 'loss' in name and not torch.isfinite(torch.as_tensor(value)).all()}
+        self.in_a_row = self.in_a_row + 1 if bad else 0
+        scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
+        scaled = scaler is not None and scaler.is_enabled()
+        if self.in_a_row < (self.patience if scaled else 1):
+            return
+        samples = data_batch.get('data_samples', ()) if isinstance(data_batch, dict) else ()
+        files = [str(getattr(sample, 'img_path', 'a file without a name')) for sample in samples]
+        values = ', '.join(f'{name}={value}' for name, value in sorted(bad.items()))
+        last = newest_checkpoint(runner.work_dir, finite=True)
+        raise LossError(
+            f'{values} at iteration {runner.iter + 1} of {runner.max_iters} (epoch '
+            f'{runner.epoch + 1}): training has stopped, and saved nothing of it. Images of the '
+            f'batch: {", ".join(files) or "unknown"}. ' + (
+                f'The last good checkpoint is {last}. ' if last else
+                'There is no earlier checkpoint. ') +
+            'Look at the annotations of these images; else train with a lower learning rate, with '
+            'optim_wrapper.clip_grad, or in float32')
