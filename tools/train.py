@@ -11,6 +11,7 @@ from mmengine.config import DictAction  # noqa: E402
 
 from fastervit_mm.command_line import errors_in_one_line  # noqa: E402
 from fastervit_mm.engine import launch  # noqa: E402
+from fastervit_mm.engine.distributed import gloo_left_at_once  # noqa: E402
 
 
 def parse_args():
@@ -42,7 +43,7 @@ def parse_args():
 
 def main():
     args = parse_args()
-    with errors_in_one_line('train'):
+    with gloo_left_at_once(), errors_in_one_line('train'):
         cfg = launch.load_config(args.config, args.launcher, args.work_dir, args.cfg_options)
         launch.train(cfg, args.amp, args.auto_scale_lr, args.resume, args.compile)
 

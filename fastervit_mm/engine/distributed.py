@@ -1,8 +1,12 @@
 """Several processes where there is no GPU, which mmengine 0.10.7 assumes: through gloo."""
+import atexit
+import os
+import sys
 from contextlib import contextmanager
 from typing import Iterator, Optional
 
 import torch
+import torch.distributed as torch_dist
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODEL_WRAPPERS
 from mmengine.runner import Runner
@@ -53,3 +57,36 @@ def _no_gpu_to_choose() -> Iterator[None]:
         yield
     finally:
         torch.cuda.set_device = choose
+
+
+@contextmanager
+def gloo_left_at_once() -> Iterator[None]:
+    """End the program after the block, with its exit status, if processes have met through gloo.
+
+    Without destructors: gloo's, at the end of Python, abort a process that has done its work
+    (``terminate called without an active exception``) or wait for a thread that waits for them
+    (PyTorch 2.13). Around everything that a program does; other programs go on as usual.
+    """
+    error = None
+    try:
+        yield
+    except BaseException as raised:
+        error = raised
+    if not (torch_dist.is_initialized() and torch_dist.get_backend() == 'gloo'):
+        if error is not None:
+            raise error
+        return
+    status = 0
+    if isinstance(error, SystemExit):
+        status = error.code if isinstance(error.code, int) else int(error.code is not None)
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
+    elif error is not None:
+        sys.excepthook(type(error), error, error.__traceback__)
+        status = 1
+    if status == 0:
+        torch_dist.barrier()  # what this process has sent, the others have
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
