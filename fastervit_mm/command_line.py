@@ -1,10 +1,26 @@
 """What the programs in tools/ have in common."""
+import argparse
 import contextlib
+import re
 import sys
 import traceback
 from typing import Iterator, Optional
 
+from mmengine.config import DictAction
+
 _OURS = (__package__, '__main__')  # a program's own code is `__main__`
+
+
+class Settings(DictAction):
+    """Settings of the command line, ``KEY=VALUE``, as a dict; mmengine's ends in a traceback."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values,
+                 option_string: Optional[str] = None) -> None:
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except (ValueError, AssertionError, SyntaxError) as error:
+            raise argparse.ArgumentError(
+                self, f'give KEY=VALUE, each; got {" ".join(values)!r} ({error})') from error
 
 
 @contextlib.contextmanager
@@ -12,9 +28,9 @@ def errors_in_one_line(tool: str) -> Iterator[None]:
     """End a program with ``tool: message`` and exit status 1 where its user can put things right.
 
     That is for this package's own exceptions (some of which list several problems), for errors of
-    the system such as a missing file, and for a ValueError. A ValueError of other code has its file
-    and line too; once a training or a test runs, it keeps its traceback, as every other exception
-    does.
+    the system such as a missing file, for an image that mmcv cannot read, for a ValueError, and for
+    whatever stops a part of a config from being built. Those of other code have its file and line too. Once a training or a test
+    runs, they keep their traceback, as every other exception does; under ``python -X dev`` all do.
 
     Args:
         tool: The program's name.
@@ -25,26 +41,37 @@ def errors_in_one_line(tool: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        message = _message(error)
+        message = None if sys.flags.dev_mode else _message(error)
         if message is None:
             raise
         sys.exit(f'{tool}: {message}')
 
 
 def _message(error: Exception) -> Optional[str]:
+    unreadable = re.search('failed to load image: (.+)', str(error))
+    if isinstance(error, AssertionError) and unreadable:  # mmcv's, and none but a file's fault
+        return (f'{unreadable[1]}: not an image that OpenCV can read. "python '
+                'tools/prepare_data.py check" finds every such file')
     if _package(type(error).__module__) == __package__ or isinstance(error, OSError):
-        return str(error)
-    if not isinstance(error, ValueError):
-        return None
+        # That of a data loader's process comes with the traceback in it.
+        return str(error).strip().rpartition('\n')[2] if 'DataLoader worker' in str(error) else (
+            str(error))
     frames = list(traceback.walk_tb(error.__traceback__))
     modules = [frame.f_globals.get('__name__', '') for frame, _ in frames]
-    if _package(modules[-1]) in _OURS:
+    if isinstance(error, ValueError) and _package(modules[-1]) in _OURS:
         return str(error)
-    if any(module == 'mmengine.runner.loops' and frame.f_code.co_name == 'run'
-           for module, (frame, _) in zip(modules, frames)):
+    names = list(zip(modules, (frame.f_code.co_name for frame, _ in frames)))
+    if ('mmengine.runner.loops', 'run') in names:
         return None
     frame, line = frames[-1]
-    return f'{error} ({frame.f_code.co_filename}, line {line})'
+    place = f'({frame.f_code.co_filename}, line {line})'
+    if ('mmengine.registry.build_functions', 'build_from_cfg') in names:
+        # The innermost part of the config that was being built.
+        part = [frame for name, (frame, _) in zip(names, frames) if name[1] == 'build_from_cfg'][-1]
+        kind = getattr(part.f_locals['cfg'], 'get', dict().get)('type')
+        reason = error.args[0] if isinstance(error, KeyError) and error.args else error
+        return f'type={kind!r}: cannot be built: {type(error).__name__}: {reason} {place}'
+    return f'{error} {place}' if isinstance(error, ValueError) else None
 
 
 def _package(module: str) -> str:

@@ -16,7 +16,7 @@ from mmengine.runner.checkpoint import load_checkpoint
 from torch import Tensor, nn
 
 from .backbone import FasterViT
-from .weights import CheckpointError
+from .weights import CheckpointError, check_finite, read_checkpoint, tensors_of
 
 Image = Union[str, os.PathLike, np.ndarray]
 
@@ -53,6 +53,7 @@ def load_model(cfg: Config, checkpoint: str, device: str = 'cpu') -> nn.Module:
         FileNotFoundError: For a path that does not exist.
         CheckpointError: For a checkpoint that cannot be read safely or does not fill the model.
     """
+    tensors_of(read_checkpoint(checkpoint, mapped=True), checkpoint)  # before seconds of building
     model = build_model(cfg)
     content = load_checkpoint(model, checkpoint, map_location='cpu', logger='silent')
     check_complete(model, content, checkpoint)
@@ -72,11 +73,13 @@ def check_complete(model: nn.Module, content: Mapping[str, Any], checkpoint: str
         checkpoint: The file's name, for the message.
 
     Raises:
-        CheckpointError: If tensors are missing or have another shape.
+        CheckpointError: If tensors are missing, have another shape, or if parameters or running
+            statistics are not finite.
     """
     own = unwrapped(model).state_dict()
-    tensors = {key.removeprefix('module.'): value
-               for key, value in content.get('state_dict', content).items()}
+    found = content.get('state_dict', content)
+    tensors = {key.removeprefix('module.'): value for key, value in found.items()
+               if isinstance(value, Tensor)}
     missing = [k for k in own if k not in tensors and not k.endswith('num_batches_tracked')]
     mismatched = [f'{k} ({tuple(tensors[k].shape)} in the file, {tuple(own[k].shape)} in the '
                   'model)' for k in own if k in tensors and tensors[k].shape != own[k].shape]
@@ -88,6 +91,9 @@ def check_complete(model: nn.Module, content: Mapping[str, Any], checkpoint: str
             f'{len(mismatched)} have another shape {mismatched[:3]}, {len(unexpected)} of the '
             f'file have no place {unexpected[:3]}. Give the config that the checkpoint was '
             'trained with; it is in the same work directory')
+    # Other buffers may be infinite by design.
+    learned = dict(unwrapped(model).named_parameters())
+    check_finite({k: tensors[k] for k in own if k in learned or '.running_' in k}, checkpoint)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

@@ -7,10 +7,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
 
-from mmengine.config import DictAction  # noqa: E402
-
 from fastervit_mm.apis.browse import SPLITS, browse  # noqa: E402
-from fastervit_mm.command_line import errors_in_one_line  # noqa: E402
+from fastervit_mm.command_line import Settings, errors_in_one_line  # noqa: E402
 from fastervit_mm.engine import launch  # noqa: E402
 
 
@@ -27,7 +25,7 @@ def parse_args():
     parser.add_argument('--show', action='store_true', help='show each in a window')
     parser.add_argument('--wait-time', type=float, default=2,
                         help='seconds between two images of --show (default: 2)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+    parser.add_argument('--cfg-options', nargs='+', action=Settings, metavar='KEY=VALUE',
                         help='settings that replace the config\'s')
     args = parser.parse_args()
     if args.out is None and not args.show:

@@ -7,11 +7,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
 
-from mmengine.config import DictAction  # noqa: E402
 from rich.console import Console  # noqa: E402
 
 from fastervit_mm import complexity  # noqa: E402
-from fastervit_mm.command_line import errors_in_one_line  # noqa: E402
+from fastervit_mm.command_line import Settings, errors_in_one_line  # noqa: E402
 
 
 def parse_args():
@@ -33,7 +32,7 @@ def parse_args():
                         'test_cfg.rcnn.max_per_img)')
     parser.add_argument('--json', type=Path, metavar='FILE',
                         help='also write the figures to FILE')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+    parser.add_argument('--cfg-options', nargs='+', action=Settings, metavar='KEY=VALUE',
                         help='settings that replace the config\'s')
     return parser.parse_args()
 

@@ -8,11 +8,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
 
-from mmengine.config import DictAction  # noqa: E402
 from rich.console import Console  # noqa: E402
 
 from fastervit_mm import export  # noqa: E402
-from fastervit_mm.command_line import errors_in_one_line  # noqa: E402
+from fastervit_mm.command_line import Settings, errors_in_one_line  # noqa: E402
 from fastervit_mm.engine import launch  # noqa: E402
 from fastervit_mm.export.check import SIZES, TOLERANCE, print_metrics  # noqa: E402
 from fastervit_mm.export.parts import PARTS  # noqa: E402
@@ -47,7 +46,7 @@ def parse_args():
                         help=f'how ranges are determined (default: {METHODS[0]})')
     parser.add_argument('--evaluate', action='store_true', help='also compute the metrics of the '
                         'config\'s test data, with PyTorch and with each file')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+    parser.add_argument('--cfg-options', nargs='+', action=Settings, metavar='KEY=VALUE',
                         help='settings that replace the config\'s')
     return parser.parse_args()
 

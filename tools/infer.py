@@ -51,6 +51,9 @@ def main():
     for path in [*results.files, *sorted({str(Path(f).parent) for p in results.predictions
                                           for f in p.files.values()})]:
         console.print(f'  {path}', markup=False)
+    if len(results.failures) == 1:
+        failure, = results.failures
+        sys.exit(f'infer: {failure.source} gave no prediction: {failure.reason}')
     if results.failures:
         listed = '\n'.join(f'  {f.source}: {f.reason}' for f in results.failures)
         sys.exit(f'infer: {len(results.failures)} inputs gave no prediction:\n{listed}')

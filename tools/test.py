@@ -7,9 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
 
-from mmengine.config import DictAction  # noqa: E402
-
-from fastervit_mm.command_line import errors_in_one_line  # noqa: E402
+from fastervit_mm.command_line import Settings, errors_in_one_line  # noqa: E402
 from fastervit_mm.engine import launch  # noqa: E402
 from fastervit_mm.engine.distributed import gloo_left_at_once  # noqa: E402
 
@@ -37,7 +35,7 @@ def parse_args():
                         help='fold the backbone first: same results, faster')
     parser.add_argument('--compile', action='store_true',
                         help='compile backbone and neck (torch.compile)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+    parser.add_argument('--cfg-options', nargs='+', action=Settings, metavar='KEY=VALUE',
                         help='settings that replace the config\'s')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
                         help='job launcher')

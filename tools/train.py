@@ -7,9 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
 
-from mmengine.config import DictAction  # noqa: E402
-
-from fastervit_mm.command_line import errors_in_one_line  # noqa: E402
+from fastervit_mm.command_line import Settings, errors_in_one_line  # noqa: E402
 from fastervit_mm.engine import launch  # noqa: E402
 from fastervit_mm.engine.distributed import gloo_left_at_once  # noqa: E402
 
@@ -29,7 +27,7 @@ def parse_args():
                         'in the work directory')
     parser.add_argument('--compile', action='store_true',
                         help='compile backbone and neck (torch.compile)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+    parser.add_argument('--cfg-options', nargs='+', action=Settings, metavar='KEY=VALUE',
                         help='settings that replace the config\'s, such as '
                         'train_dataloader.batch_size=4 or model.neck.in_channels="[64,128]"')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',

@@ -7,9 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
 
-from mmengine.config import DictAction  # noqa: E402
-
-from fastervit_mm.command_line import errors_in_one_line  # noqa: E402
+from fastervit_mm.command_line import Settings, errors_in_one_line  # noqa: E402
 from fastervit_mm.insight import load_subject  # noqa: E402
 from fastervit_mm.insight.drawing import draw_all, look  # noqa: E402
 
@@ -38,7 +36,7 @@ def parse_args():
     parser.add_argument('--average', nargs='+', default=[], metavar='IMAGE',
                         help='more images to average the receptive field over (default: none)')
     parser.add_argument('--device', default='cpu', help='such as cpu or cuda:0 (default: cpu)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+    parser.add_argument('--cfg-options', nargs='+', action=Settings, metavar='KEY=VALUE',
                         help='settings that replace the config\'s')
     args = parser.parse_args()
     if len(args.files) > 2:

@@ -342,4 +342,6 @@ def _check_device(device: Optional[str]) -> None:
 
 
 def _one_line(error: BaseException) -> str:
+    if isinstance(error, cv2.error):  # an image so thin that its resized side has no pixel
+        return f'the pipeline cannot take an image of this size ({error.err} in {error.func})'
     return f'{(str(error).strip() or type(error).__name__)}'.split('\n')[0]

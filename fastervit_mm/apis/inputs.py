@@ -75,6 +75,8 @@ def collect(inputs: Union[Input, Sequence[Input]]) -> Tuple[List[Source], List[F
                 continue
             seen.add(real)
             if path.lower().endswith(VIDEOS):
+                # FFmpeg's own lines about a damaged file; the failure says what matters.
+                os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
                 video = mmcv.VideoReader(path)
                 if not video.opened or video.width == 0:
                     failures.append(Failure(path, 'not a video that OpenCV can read'))

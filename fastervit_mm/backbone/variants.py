@@ -33,6 +33,14 @@ class Variant:
     drop_path_rate: float = 0.2
 
     def __post_init__(self):
+        for name in ('embed_dim', 'stem_channels', 'ct_size'):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f'{name}={value!r}: give a whole number of at least 1')
+        for name in ('mlp_ratio', 'drop_path_rate', 'layer_scale'):
+            value = getattr(self, name)
+            if not (isinstance(value, (int, float)) or value is None and name == 'layer_scale'):
+                raise ValueError(f'{name}={value!r}: give a number')
         for name in ('depths', 'num_heads'):
             value = getattr(self, name)
             if len(value) != 4 or any(v < 1 for v in value):
@@ -111,7 +119,7 @@ def resolve_variant(arch: Union[str, Mapping[str, Any]], **overrides) -> Variant
             value = settings[name]
             if isinstance(value, int) and name == 'window_size':
                 value = (value, value)
-            if isinstance(value, (int, str)):
+            if not isinstance(value, (list, tuple)) or not all(isinstance(v, int) for v in value):
                 raise ValueError(f'{name}={value!r}: give a sequence of numbers')
-            settings[name] = tuple(int(v) for v in value)
+            settings[name] = tuple(value)
     return Variant(**settings)

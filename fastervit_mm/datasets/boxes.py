@@ -3,15 +3,25 @@ import json
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import yaml
 from PIL import Image
 
-from .folders import IMAGES, DataError, files_in, image_folder, share_out, split_of
+from .folders import (
+    IMAGES,
+    DataError,
+    files_in,
+    image_folder,
+    is_finite,
+    share_out,
+    split_of,
+)
 
-_KEYS = dict(images=('id', 'file_name', 'width', 'height'), categories=('id', 'name'),
-             annotations=('id', 'image_id', 'category_id'))
+_ID = (int, str)
+_KEYS = dict(images=dict(id=_ID, file_name=str, width=float, height=float),
+             categories=dict(id=_ID, name=str),
+             annotations=dict(id=_ID, image_id=_ID, category_id=_ID, bbox=list))
 _SHARES = dict(train=0.8, val=0.2)
 
 
@@ -130,21 +140,36 @@ def _find_coco(folder: Path, images: List[Path], ann_files: Sequence[Path]) -> O
 def _coco_content(path: Path) -> Optional[dict]:
     try:
         content = json.loads(path.read_text())
-    except (ValueError, OSError):
+    except (ValueError, OSError, RecursionError):
         return None
-    kinds = ('images', 'annotations', 'categories')
     if not isinstance(content, dict) or not all(
-            isinstance(content.get(kind), list) for kind in kinds):
+            isinstance(content.get(kind), list) for kind in _KEYS):
         return None
     if not all(isinstance(a, dict) and 'bbox' in a for a in content['annotations']):
         return None
     # The rest is read without asking; tools/prepare_data.py check lists all that is wrong.
     for kind, keys in _KEYS.items():
         for number, entry in enumerate(content[kind]):
+            place = f'{path}: {kind}[{number}]'
+            if not isinstance(entry, dict):
+                raise DataError(f'{place}={entry!r:.40}: give a dict')
             lacking = [key for key in keys if key not in entry]
             if lacking:
-                raise DataError(f'{path}: {kind}[{number}] has no {" and no ".join(lacking)}')
+                raise DataError(f'{place} has no {" and no ".join(lacking)}')
+            for key, type_ in keys.items():
+                if not _is(entry[key], type_):
+                    raise DataError(
+                        f'{place}: {key}={entry[key]!r:.40}: give '
+                        + ('four numbers, [left, top, width, height]' if type_ is list else
+                           'a number' if type_ is float else 'a name' if type_ is str else
+                           'a whole number or a name'))
     return content
+
+
+def _is(value: object, type_: Any) -> bool:
+    if type_ is list:
+        return isinstance(value, list) and len(value) == 4 and all(map(is_finite, value))
+    return is_finite(value) if type_ is float else isinstance(value, type_)
 
 
 def _find_voc(folder: Path, images: List[Path], _) -> Optional[BoxData]:

@@ -16,6 +16,11 @@ class DataError(ValueError):
     """Data in which nothing to train on was found; the message says what was looked for."""
 
 
+def is_finite(value: object) -> bool:
+    """Whether a value of a JSON file is a number that can be computed with."""
+    return isinstance(value, (int, float)) and -1e15 < value < 1e15
+
+
 def files_in(folder: Path, suffixes: Sequence[str]) -> List[Path]:
     """All files below a folder with one of the suffixes, sorted; hidden folders are left out."""
     found = []

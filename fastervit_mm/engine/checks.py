@@ -12,7 +12,8 @@ from mmengine.registry import DATASETS, MODELS
 from ..backbone import FasterViT
 from ..config_files import ConfigError
 from ..models import class_of, dataset_configs
-from ..weights import resolve
+from ..weights import CheckpointError, read_checkpoint, resolve, tensors_of
+from .settings import check_parts, wrong_settings
 
 # Number of processes by launcher, which is known before the process group exists.
 _WORLD_SIZE = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
@@ -23,9 +24,10 @@ _PREPARED = dict(CocoDataset='coco', ADE20KDataset='ade20k')
 def check_config(cfg: Config, training: bool, split: str = 'test') -> List[str]:
     """Check a config for mistakes that would fail, or silently spoil a run, hours later.
 
-    It checks the folders and annotation files of the data, the classes of the annotations against
-    those of the heads, the backbone's widths against the layers that read its maps, the
-    checkpoints, and the work directory.
+    It checks that the classes that it names exist and numbers are in range, the folders and
+    annotation files of the data, the classes of the annotations against those of the heads, the
+    backbone's widths against the layers that read its maps, the checkpoints, and the work
+    directory.
 
     Args:
         cfg: A config of mmdet, mmseg or mmpretrain.
@@ -38,9 +40,13 @@ def check_config(cfg: Config, training: bool, split: str = 'test') -> List[str]:
 
     Raises:
         ConfigError: With every mistake found, in one message.
+        CheckpointError: For a ``load_from`` that cannot be read or, if the config resumes, has no
+            state of training.
     """
+    check_parts(cfg, training, split)
     loaders = [f'{s}_dataloader' for s in (('train', 'val') if training else (split,))]
     problems = list(unwritable('work_dir', cfg.get('work_dir')))
+    problems += wrong_settings(cfg, loaders, training)
     classes = None
     for loader in loaders:
         will_be_made = False
@@ -59,11 +65,12 @@ def check_config(cfg: Config, training: bool, split: str = 'test') -> List[str]:
     if classes is not None:
         problems += _wrong_num_classes(cfg.model, classes)
     problems += _wrong_widths(cfg)
-    problems += _missing_checkpoints(cfg, training)
+    problems += _unusable_checkpoints(cfg, training)
     if problems:
         name = f'{cfg.filename}: ' if cfg.filename else ''
-        raise ConfigError(f'{name}this config cannot run as it is:\n' + '\n'.join(
+        listed = (f' {problems[0]}' if len(problems) == 1 else '\n' + '\n'.join(
             f'  {i}. {problem}' for i, problem in enumerate(problems, 1)))
+        raise ConfigError(f'{name}this config cannot run as it is:{listed}')
     return list(_unscaled_lr(cfg)) if training else []
 
 
@@ -161,7 +168,12 @@ def _missing_classes(place: str, dataset: Dict, kind: Optional[type],
     path = _paths(dataset).get('ann_file')
     if loading != 'CocoDataset.load_data_list' or names is None or not os.path.isfile(path or ''):
         return
-    listed = _categories(path)
+    try:
+        listed = _categories(path)
+    except ValueError as error:  # JSON's and of its characters too
+        yield (f'{place}.ann_file={path!r}: not an annotation file as COCO has them ({error}). '
+               '"python tools/prepare_data.py check" lists all that is wrong in one')
+        return
     absent = [n for n in names if n not in listed]
     if absent:
         yield (f'{place}.ann_file={path!r}: has no category named {_few(absent)}, which the config '
@@ -172,16 +184,22 @@ def _missing_classes(place: str, dataset: Dict, kind: Optional[type],
 def _categories(path: str) -> List[str]:
     """Category names of a COCO annotation file; the whole file is read only if needed."""
     decoder = json.JSONDecoder()
+    if not os.path.getsize(path):
+        raise ValueError('it is empty')
     with open(path, 'rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
         at = text.rfind(b'"categories"')
         # COCO's own files end with the categories, and 2 MB after the key hold all of them.
         following = text[at + 12:at + 12 + 2_000_000].decode(errors='replace') if at >= 0 else ''
     try:
         categories = decoder.raw_decode(following.lstrip(' \t\r\n:'))[0]
-        return [category['name'] for category in categories]
+        return [str(category['name']) for category in categories]
     except (json.JSONDecodeError, TypeError, KeyError):
         with open(path) as file:
-            return [category['name'] for category in json.load(file).get('categories', [])]
+            content = json.load(file)
+    try:
+        return [str(category['name']) for category in content['categories']]
+    except (TypeError, KeyError):
+        raise ValueError('no list of categories, each a dict with a name') from None
 
 
 def _wrong_num_classes(model: Dict, classes: Sequence[str]) -> Iterator[str]:
@@ -215,8 +233,12 @@ def _wrong_widths(cfg: Config) -> Iterator[str]:
     if not (isinstance(kind, type) and issubclass(kind, FasterViT)):
         return
     settings = {k: v for k, v in backbone.items() if k not in ('type', 'init_cfg', '_scope_')}
-    with torch.device('meta'):  # takes no memory; errors name the argument
-        widths = kind(**settings).out_channels
+    try:
+        with torch.device('meta'):  # takes no memory
+            widths = kind(**settings).out_channels
+    except (ValueError, TypeError) as error:  # it names the argument
+        yield f'model.backbone: {error}'
+        return
     neck = cfg.model.get('neck')
     if neck:
         readers = {'model.neck' + ('.0' if isinstance(neck, list) else ''):
@@ -242,7 +264,7 @@ def _wrong_widths(cfg: Config) -> Iterator[str]:
                    f'gives {right}. Set {place}.in_channels={right}')
 
 
-def _missing_checkpoints(cfg: Config, training: bool) -> Iterator[str]:
+def _unusable_checkpoints(cfg: Config, training: bool) -> Iterator[str]:
     named = {'load_from': cfg.get('load_from')}
     if training:  # a test fills the whole model from its checkpoint
         for place, node in (('model', cfg.model), ('model.backbone', cfg.model.get('backbone'))):
@@ -255,16 +277,25 @@ def _missing_checkpoints(cfg: Config, training: bool) -> Iterator[str]:
         if not checkpoint:
             continue
         try:
-            address = resolve(str(checkpoint))
-        except ValueError as error:
-            yield f'{name}: {error}'
-            continue
-        path = os.path.expanduser(address)
-        if '://' not in address and not os.path.isfile(path):
-            yield (f'{name}={checkpoint!r}: no such file ({os.path.abspath(path)}). Give a file, a '
-                   'URL or a published name such as fastervit://2-224-1k' + (
+            if '://' in resolve(str(checkpoint)):
+                continue
+            content = read_checkpoint(checkpoint, mapped=True)
+            tensors_of(content, checkpoint)
+            absent = [k for k in ('meta', 'message_hub') if k not in content]
+            if name == 'load_from' and cfg.get('resume') and absent:
+                raise CheckpointError(
+                    f'checkpoint={checkpoint!r}: holds no state of training to continue from '
+                    f'(no {", no ".join(absent)}). To start from its weights, leave --resume out: '
+                    f'--cfg-options load_from={checkpoint}')
+        except FileNotFoundError as error:
+            yield (f'{name}: {error}. Give a file, a URL or a published name such as '
+                   'fastervit://2-224-1k' + (
                        '; with init_cfg=None training starts from scratch'
                        if 'init_cfg' in name else ''))
+        except (CheckpointError, ValueError, OSError) as error:
+            if name == 'load_from' and isinstance(error, CheckpointError):
+                raise  # it is the command line's, not the config's
+            yield f'{name}: {error}'
 
 
 def _unscaled_lr(cfg: Config) -> Iterator[str]:

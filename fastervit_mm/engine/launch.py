@@ -25,6 +25,7 @@ from .memory import keep_freed_memory
 from .onednn import use_onednn
 from .precision import choose_for_testing, choose_for_training, has_amp_device, test_in
 from .resuming import make_resumable
+from .settings import check_parts
 
 
 def load_config(config: str, launcher: str = 'none', work_dir: Optional[str] = None,
@@ -176,6 +177,7 @@ def train(cfg: Config, amp: Union[bool, str] = False, auto_scale_lr: bool = Fals
         SystemExit: With status 75 after SIGTERM or SIGUSR1, once a checkpoint is saved.
         ValueError: For an argument that the config or the machine does not support.
     """
+    check_parts(cfg, training=True)
     choose_for_training(cfg, amp)
     if auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):

@@ -3,7 +3,7 @@ from .addresses import PUBLISHED, resolve
 from .converting import convert
 from .keys import translate
 from .loading import PretrainedBackbone, load_backbone
-from .reading import CheckpointError, read_checkpoint
+from .reading import CheckpointError, check_finite, read_checkpoint, tensors_of
 
-__all__ = ['PUBLISHED', 'CheckpointError', 'PretrainedBackbone', 'convert', 'load_backbone',
-           'read_checkpoint', 'resolve', 'translate']
+__all__ = ['PUBLISHED', 'CheckpointError', 'PretrainedBackbone', 'check_finite', 'convert',
+           'load_backbone', 'read_checkpoint', 'resolve', 'tensors_of', 'translate']

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..backbone import VARIANTS
 from .keys import translate
-from .reading import CheckpointError, read_checkpoint, tensors_of
+from .reading import CheckpointError, check_finite, read_checkpoint, tensors_of
 
 NO_FASTERVIT = 'no FasterViT'
 _OUT_NORMS = 'out_norms.'
@@ -47,8 +47,8 @@ def load_backbone(backbone: nn.Module, checkpoint: str, prefix: Optional[str] = 
 
     Raises:
         FileNotFoundError: For a path without a file.
-        CheckpointError: For a file that is truncated, contains code, or is of another network.
-            The backbone is then unchanged.
+        CheckpointError: For a file that is truncated, contains code, is of another network, or has
+            values that are not finite. The backbone is then unchanged.
     """
     content = read_checkpoint(checkpoint, map_location, mapped=True)
     tensors = translate(tensors_of(content, checkpoint), prefix)
@@ -80,6 +80,7 @@ def load_backbone(backbone: nn.Module, checkpoint: str, prefix: Optional[str] = 
             f'{getattr(backbone, "arch", "?")!r}): {"; ".join(problems)}. '
             f'{_remedy(describe(tensors))}allow_partial=True in init_cfg loads what fits')
 
+    check_finite(fitting, checkpoint)
     backbone.load_state_dict(OrderedDict(fitting), strict=False)
     report = LoadReport(list(fitting), fresh, unused, mismatched)
     print_log(_one_line(checkpoint, own, report), logger='current',

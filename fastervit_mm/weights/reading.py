@@ -33,8 +33,9 @@ def fetch(checkpoint: str) -> str:
     if not address.startswith(('http://', 'https://')):
         path = os.path.expanduser(address)
         if not os.path.isfile(path):
-            raise FileNotFoundError(f'checkpoint={checkpoint!r}: no such file '
-                                    f'({os.path.abspath(path)})')
+            what = ('a folder; give a file in it' if os.path.isdir(path) else
+                    'a link that leads to no file' if os.path.islink(path) else 'no such file')
+            raise FileNotFoundError(f'checkpoint={checkpoint!r}: {what} ({os.path.abspath(path)})')
         return path
     folder = Path(torch.hub.get_dir()) / 'checkpoints'
     path = folder / os.path.basename(urlparse(address).path)
@@ -66,44 +67,96 @@ def read_checkpoint(checkpoint: str, map_location: Any = 'cpu', mapped: bool = F
         CheckpointError: For a file that is truncated, is not a PyTorch file, or contains code.
     """
     path = fetch(checkpoint)
+    with open(path, 'rb') as file:
+        first = file.read(20)
     try:
+        archive = first.startswith(b'PK') and zipfile.is_zipfile(path)
+        if archive:
+            _check_stored(path, checkpoint)
         # torch maps only files in its current format, a zip archive, and only to the CPU.
-        mapped = mapped and map_location == 'cpu' and zipfile.is_zipfile(path)
-        return torch.load(path, map_location=map_location, weights_only=True, mmap=mapped)
-    except pickle.UnpicklingError as error:
-        # torch's own message advises weights_only=False, which would run the code.
-        reason = str(error).split('WeightsUnpickler error: ')[-1].split('\n')[0].strip()
+        return torch.load(path, map_location=map_location, weights_only=True,
+                          mmap=mapped and archive and map_location == 'cpu')
+    except (CheckpointError, OSError):
+        raise
+    except Exception as error:  # noqa: BLE001  the reader of a damaged pickle may raise anything
+        size = os.path.getsize(path)
+        if first and not first.startswith((b'\x80', b'PK')):
+            raise CheckpointError(
+                f'checkpoint={checkpoint!r}: not a PyTorch checkpoint: it begins with {first!r} '
+                f'({size} bytes at {path}). Delete it and download or copy it again') from None
+        if isinstance(error, pickle.UnpicklingError):
+            raise CheckpointError(
+                f'checkpoint={checkpoint!r}: refused, and no code in it was run. The file contains '
+                f'more than tensors and plain values, or is not a checkpoint: {_reason(error)}. '
+                'Take the file from its original source, or save its tensors alone where it was '
+                'made: torch.save(model.state_dict(), path)') from None
         raise CheckpointError(
-            f'checkpoint={checkpoint!r}: refused, and no code in it was run. The file contains '
-            f'more than tensors and plain values, or is not a checkpoint: {reason}. Take the file '
-            'from its original source, or save its tensors alone where it was made: '
-            'torch.save(model.state_dict(), path)') from None
-    except (RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise CheckpointError(
-            f'checkpoint={checkpoint!r}: truncated or not a PyTorch checkpoint '
-            f'({os.path.getsize(path)} bytes at {path}; {_first_line(error)}). Delete it and '
-            'download or copy it again') from error
+            f'checkpoint={checkpoint!r}: truncated or not a PyTorch checkpoint ({size} bytes at '
+            f'{path}; {_reason(error)}). Delete it and download or copy it again') from error
 
 
 def tensors_of(content: Any, checkpoint: str) -> Dict[str, Tensor]:
     """The named tensors in what :func:`read_checkpoint` returned.
 
     Raises:
-        CheckpointError: If there are none.
+        CheckpointError: If there are none, or if they are larger than the file can hold.
     """
     if isinstance(content, Mapping):
         for entry in ('state_dict', 'model'):
             if isinstance(content.get(entry), Mapping):
                 content = content[entry]
                 break
-        tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)}
+        tensors = {k: v for k, v in content.items()
+                   if isinstance(k, str) and isinstance(v, Tensor)}
         if tensors:
+            _check_held(tensors, checkpoint)
             return tensors
-        found = f'a dict with {list(content)[:8]}'
+        names = [k for k in content if isinstance(k, str)]
+        found = f'a dict with {names[:8]}'
     else:
         found = f'a {type(content).__name__}'
     raise CheckpointError(f'checkpoint={checkpoint!r}: contains no named tensors, but {found}. '
                           'Expected a state dict, or a dict with one under "state_dict"')
+
+
+def check_finite(tensors: Mapping[str, Tensor], checkpoint: str) -> None:
+    """Raise an error for tensors with values that are not finite: training had diverged.
+
+    Args:
+        tensors: By name. A buffer that is infinite by design is to be left out.
+        checkpoint: The file's name, for the message.
+
+    Raises:
+        CheckpointError: For NaN or infinity in any.
+    """
+    wrong = [k for k, v in tensors.items() if v.is_floating_point() and not v.isfinite().all()]
+    if wrong:
+        raise CheckpointError(
+            f'checkpoint={checkpoint!r}: NaN or infinity in {len(wrong)} of {len(tensors)} tensors '
+            f'({", ".join(wrong[:3])}). The training that wrote it had diverged, or the file is '
+            'damaged; take an earlier checkpoint')
+
+
+def _check_stored(path: str, checkpoint: str) -> None:
+    """Raise an error for an archive whose contents are larger than it: torch packs nothing."""
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    size, unpacked = os.path.getsize(path), sum(entry.file_size for entry in entries)
+    if unpacked > size or any(e.compress_type != zipfile.ZIP_STORED for e in entries):
+        raise CheckpointError(
+            f'checkpoint={checkpoint!r}: a compressed archive ({size} bytes, {unpacked} '
+            'uncompressed), which torch.save does not write. Take the file from its original '
+            'source')
+
+
+def _check_held(tensors: Mapping[str, Tensor], checkpoint: str) -> None:
+    """Raise an error for views that repeat a few numbers until they fill the memory."""
+    size = os.path.getsize(fetch(checkpoint))
+    needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    if needed > 10 * size + 2**26:  # layers that share their weights are saved once
+        raise CheckpointError(
+            f'checkpoint={checkpoint!r}: its tensors would take {needed / 2**30:.1f} GiB, but the '
+            f'file has {size / 2**30:.3f} GiB. Take the file from its original source')
 
 
 @CheckpointLoader.register_scheme(prefixes=SCHEME, force=True)
@@ -122,5 +175,9 @@ def load_from_file(filename: str, map_location: Any = None) -> Any:
     return read_checkpoint(filename, map_location)
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).split('\n')[0]
+def _reason(error: BaseException) -> str:
+    """What was wrong, out of torch's message, of which other lines advise to run the code."""
+    text = str(error).rpartition('WeightsUnpickler error: ')[2].rpartition('] . ')[2]
+    lines = [line.strip() for line in text.split('\n')]
+    return next((line.partition('. ')[0].rstrip('.') for line in lines if line
+                 and not line.startswith('Weights only load failed')), type(error).__name__)

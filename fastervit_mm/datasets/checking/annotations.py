@@ -1,6 +1,7 @@
 """Checks of annotation files as COCO has them, and of their images."""
 import json
 import math
+import os
 from collections import Counter, defaultdict
 from pathlib import Path
 from statistics import median
@@ -20,7 +21,7 @@ from typing import (
 
 from pycocotools import mask as mask_utils
 
-from ..folders import IMAGES, files_in
+from ..folders import IMAGES, files_in, is_finite
 from .images import ReadImage, read_image
 from .problems import Problem, Run, one_by_one, short_name
 
@@ -91,13 +92,13 @@ def check_annotations(ann_file: Union[str, Path], images: Union[str, Path], run:
         raise FileNotFoundError(f'images={str(images)!r}: no such folder')
     try:
         content, problems = _entries(json.loads(Path(ann_file).read_text()), name)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         unreadable = ('unreadable annotation file', f'{name}: {error}')
         # Damaged images are better known now than after the file is mended.
         found = sorted(_images_below(folder))
         return CheckedAnnotations([unreadable, *_read(folder, found, name, run)[1]])
     listed = list(dict.fromkeys(image['file_name'] for image in content['images']))
-    there = [file for file in listed if (folder / file).is_file()]
+    there = [file for file in listed if os.path.isfile(folder / file)]
     read, unreadable = _read(folder, there, name, run)
     problems += unreadable
     sizes: Dict[str, Any] = {file: image.size for file, image in read.items()}
@@ -169,6 +170,8 @@ def check_coco(content: Content, sizes: Mapping[str, Any], ann_file: str,
         if min(x, y) < -1 or x + width > image['width'] + 1 or y + height > image['height'] + 1:
             yield ('box outside its image', f'{place}: {annotation["bbox"]} in '
                    f'{image["width"]} x {image["height"]} ({image["file_name"]})')
+        elif width < 0 or height < 0:
+            yield 'box of negative size', f'{place}: {annotation["bbox"]} ({image["file_name"]})'
         elif width <= 0 or height <= 0:
             yield 'no area', f'{place}: {annotation["bbox"]} ({image["file_name"]})'
 
@@ -205,8 +208,8 @@ def check_masks(content: Content, ann_file: str) -> Iterator[Problem]:
 
 def _check_polygons(polygons: List[Any], size: Tuple[float, float]) -> Iterator[Problem]:
     for polygon in polygons:
-        if not isinstance(polygon, list) or not all(isinstance(v, _NUMBER) for v in polygon):
-            yield ('malformed segmentation', 'a list of polygons is expected, '
+        if not isinstance(polygon, list) or not all(map(is_finite, polygon)):
+            yield ('malformed segmentation', 'a list of polygons of finite numbers is expected, '
                    '[[x1, y1, x2, y2, ...], ...]')
             return  # of a list of numbers, once is enough
         if len(polygon) % 2:
@@ -262,6 +265,8 @@ def _decompressed(counts: str) -> List[int]:
             raise ValueError(f'{character!r} is no character of compressed run lengths')
         value |= (bits & 31) << shift
         shift += 5
+        if shift > 60:
+            raise ValueError('a number of more than 60 bits')
         if not bits & 32:
             if bits & 16:
                 value -= 1 << shift
@@ -292,8 +297,8 @@ def _entries(content: Any, name: str) -> Tuple[Content, List[Problem]]:
             absent = [k for k in (*needed, *wanted) if entry.get(k) is None]
             if absent:
                 problems.append(('keys missing', f'{place}: no {", ".join(absent)}'))
-            wrong = [k for k, kind in (needed | wanted).items()
-                     if k not in absent and not isinstance(entry[k], kind)]
+            wrong = [k for k, kind in (needed | wanted).items() if k not in absent and not (
+                is_finite(entry[k]) if kind is _NUMBER else isinstance(entry[k], kind))]
             if part == 'annotations' and not {*absent, *wrong} & {'bbox'} and not _is_box(
                     entry['bbox']):
                 wrong.append('bbox')
@@ -304,7 +309,7 @@ def _entries(content: Any, name: str) -> Tuple[Content, List[Problem]]:
 
 
 def _is_box(values: List[Any]) -> bool:
-    return len(values) == 4 and all(isinstance(v, _NUMBER) and math.isfinite(v) for v in values)
+    return len(values) == 4 and all(map(is_finite, values))
 
 
 def _read(folder: Path, names: List[str], title: str, run: Run
@@ -324,7 +329,7 @@ def _unlisted(folder: Path, listed: List[str]) -> List[str]:
     """Images that a file does not list although they are beside those that it lists."""
     normal = {Path(name).as_posix() for name in listed}
     beside = {Path(name).parent for name in listed}
-    missing = any(not (folder / name).is_file() for name in listed)
+    missing = any(not os.path.isfile(folder / name) for name in listed)
     # An image that is missing may be elsewhere, which is worth saying.
     return sorted(name for name in _images_below(folder) if name not in normal
                   and (missing or not beside or Path(name).parent in beside))

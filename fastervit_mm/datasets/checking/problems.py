@@ -65,6 +65,8 @@ def print_problems(problems: Iterable[Problem], console: Console) -> bool:
         console.print(f'{"note" if is_note(kind) else "[red]problem[/red]"}: {escape(kind)}: '
                       f'{len(places)}')
         for place in places[:_SHOWN]:
+            # A file's text may hold what no terminal can show.
+            place = place.encode(errors='backslashreplace').decode()
             console.print(f'  {place}', highlight=False, soft_wrap=True, markup=False)
         if len(places) > _SHOWN:
             console.print(f'  and {len(places) - _SHOWN} more', highlight=False)

@@ -1,0 +1,125 @@
+"""Checks of a config's settings, one by one: names of classes that exist, numbers in range."""
+import difflib
+import math
+from typing import Any, Dict, Iterator, List, Optional, Tuple
+
+from mmengine.config import Config
+from mmengine.registry import (
+    DATA_SAMPLERS,
+    DATASETS,
+    HOOKS,
+    METRICS,
+    MODELS,
+    OPTIM_WRAPPERS,
+    OPTIMIZERS,
+    PARAM_SCHEDULERS,
+    TRANSFORMS,
+    Registry,
+)
+
+from ..config_files import ConfigError
+from ..models import class_of, dataset_configs
+
+# The parts of a model that are always built from the registry of models.
+_PARTS = ('backbone', 'neck', 'decode_head', 'auxiliary_head', 'head', 'rpn_head', 'roi_head',
+          'bbox_head', 'mask_head', 'panoptic_head', 'panoptic_fusion_head', 'data_preprocessor')
+Named = Tuple[str, Dict, Registry]
+
+
+def check_parts(cfg: Config, training: bool, split: str = 'test') -> None:
+    """Raise an error for a config without what a training or a test is made of.
+
+    Args:
+        cfg: A config.
+        training: Whether it will be trained; else tested.
+        split: What it will be tested on.
+
+    Raises:
+        ConfigError: That names what is missing, or is no dict.
+    """
+    needed = ['model', *(('train_dataloader', 'train_cfg', 'optim_wrapper') if training else
+                         (f'{split}_dataloader', f'{split}_evaluator', f'{split}_cfg'))]
+    name = f'{cfg.filename}: ' if cfg.filename else ''
+    absent = [part for part in needed if cfg.get(part) is None]
+    if absent:
+        raise ConfigError(f'{name}the config has no {", ".join(absent)}; give a config of a '
+                          'detector, segmentor or classifier, or one that inherits from it')
+    for part in needed:
+        if not isinstance(cfg[part], (dict, list) if 'evaluator' in part else dict):
+            raise ConfigError(f'{name}{part}={cfg[part]!r:.60}: give a dict')
+
+
+def wrong_settings(cfg: Config, loaders: List[str], training: bool) -> Iterator[str]:
+    """Classes that do not exist, and numbers that are none or out of range.
+
+    Args:
+        cfg: A config that has passed :func:`check_parts`.
+        loaders: Names of the data loaders that will be used.
+        training: Whether the config will be trained.
+    """
+    for place, settings, registry in _named(cfg, loaders, training):
+        kind = settings.get('type')
+        try:
+            known = kind is not None and class_of(settings, cfg, registry) is not None
+        except Exception:  # noqa: BLE001  a scope that is not installed; building says so
+            continue
+        if not known:
+            near = _near(str(kind), registry)
+            yield (f'{place}.type={kind!r}: no such class is registered'
+                   + (f'; similar: {", ".join(near)}' if near else '')
+                   + '. One of your own is found if custom_imports names its module')
+    for loader in loaders:
+        settings = cfg.get(loader) or {}
+        yield from _wrong_number(f'{loader}.batch_size', settings.get('batch_size'), 1, whole=True)
+        yield from _wrong_number(f'{loader}.num_workers', settings.get('num_workers'), 0,
+                                 whole=True)
+    if training:
+        for name in ('max_epochs', 'max_iters', 'val_interval'):
+            yield from _wrong_number(f'train_cfg.{name}', cfg.train_cfg.get(name), 1, whole=True)
+        optimizer = cfg.optim_wrapper.get('optimizer')
+        if isinstance(optimizer, dict):
+            for name in ('lr', 'weight_decay'):
+                yield from _wrong_number(f'optim_wrapper.optimizer.{name}', optimizer.get(name), 0)
+
+
+def _wrong_number(place: str, value: Any, least: int, whole: bool = False) -> Iterator[str]:
+    kind = int if whole else (int, float)
+    if value is not None and not (isinstance(value, kind) and not isinstance(value, bool)
+                                  and least <= value < math.inf):
+        yield f'{place}={value!r}: give a {"whole " * whole}number of at least {least}'
+
+
+def _named(cfg: Config, loaders: List[str], training: bool) -> Iterator[Named]:
+    """Dotted name, settings and registry of each part whose registry is certain."""
+    found: List[Tuple[str, Any, Registry]] = [('model', cfg.model, MODELS)]
+    found += [(f'model.{name}', cfg.model.get(name), MODELS) for name in _PARTS]
+    for loader in loaders:
+        found.append((f'{loader}.sampler', (cfg.get(loader) or {}).get('sampler'), DATA_SAMPLERS))
+        for place, dataset in dataset_configs(cfg, loader):
+            found += [(place, dataset, DATASETS),
+                      (f'{place}.pipeline', dataset.get('pipeline'), TRANSFORMS)]
+        evaluator = loader.replace('dataloader', 'evaluator')
+        if evaluator != 'train_evaluator':
+            found.append((evaluator, cfg.get(evaluator), METRICS))
+    if training:
+        found += [('optim_wrapper', dict({'type': 'OptimWrapper'}, **cfg.optim_wrapper),
+                   OPTIM_WRAPPERS),
+                  ('optim_wrapper.optimizer', cfg.optim_wrapper.get('optimizer'), OPTIMIZERS),
+                  ('param_scheduler', cfg.get('param_scheduler'), PARAM_SCHEDULERS)]
+    found.append(('custom_hooks', cfg.get('custom_hooks'), HOOKS))
+    for place, settings, registry in found:
+        for name, one in ([(f'{place}.{i}', one) for i, one in enumerate(settings)]
+                          if isinstance(settings, (list, tuple)) else [(place, settings)]):
+            if isinstance(one, dict):
+                yield name, one, registry
+
+
+def _near(name: str, registry: Optional[Registry]) -> List[str]:
+    """Names of a registry and of those below it that are like one."""
+    known: List[str] = []
+    waiting = [registry]
+    while waiting:
+        one = waiting.pop()
+        known += one.module_dict
+        waiting += one.children.values()
+    return list(dict.fromkeys(difflib.get_close_matches(name, known, n=3)))
