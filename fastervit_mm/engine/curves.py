@@ -31,10 +31,12 @@ def read_run(run: Union[str, Path]) -> Dict[str, Curve]:
     trained = [curves for curves in read if 'loss' in curves] or read[-1:]
     curves: Dict[str, Curve] = {}
     for later in trained:
-        first = min(curve[0][0] for curve in later.values())
+        first = min(curve[0][0] for curve in ([later['loss']] if 'loss' in later
+                                              else later.values()))
         for name in (*curves, *(name for name in later if name not in curves)):
             kept = [point for point in curves.get(name, []) if point[0] < first]
-            curves[name] = kept + later.get(name, [])
+            # A validation that a stop cut short is made up for before the first iteration.
+            curves[name] = sorted(dict(kept + later.get(name, [])).items())
     return {name: curve for name, curve in curves.items() if curve}
 
 

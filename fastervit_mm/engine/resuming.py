@@ -7,16 +7,19 @@ whichever checkpoint, draws what the uninterrupted run would have drawn.
 import random
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any, Iterator, List, Sequence, Tuple, Union
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
-from mmengine.dist import get_rank
+from mmengine.dist import broadcast_object_list, get_rank, is_main_process, master_only
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, LOOPS
-from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from mmengine.runner.loops import _InfiniteDataloaderIterator
 from torch.utils.data import DataLoader, Sampler
+
+from .checkpoints import whole_file
 
 _MODEL, _DATA = 0, 1  # streams of random numbers
 
@@ -209,23 +212,38 @@ class _Forward:
 
 @HOOKS.register_module()
 class MissedValidationHook(Hook):
-    """Validate first where training resumes behind an epoch, or iteration, that ends with it.
+    """Make up for a validation that a stop cut short, where training resumes behind it.
 
     A checkpoint is saved before the validation. Without this the metrics of a run that is stopped
-    in one would be missing, those of its end too.
+    in one would be missing, those of its end too. Which was the last one to end is said in
+    ``work_dir/last_validation``.
     """
-    priority = 'LOWEST'  # the other hooks have to be ready
+    priority = 'LOWEST'  # when the other hooks are ready, and when they are done
 
     def before_train(self, runner: Runner) -> None:
         loop = runner.train_loop
         by_epoch = isinstance(loop, EpochBasedTrainLoop)
         now, end = (loop.epoch, loop.max_epochs) if by_epoch else (loop.iter, loop.max_iters)
         between = not by_epoch or loop.iter == loop.epoch * len(loop.dataloader)
-        if runner.val_loop is None or not now or not between:
+        if runner.val_loop is None or not now or not between or self._done(runner) == loop.iter:
             return
         loop._decide_current_val_interval()
         if now >= loop.val_begin and (now % loop.val_interval == 0 or now == end):
             runner.val_loop.run()
+
+    @master_only
+    def after_val_epoch(self, runner: Runner, metrics: Optional[Dict[str, float]] = None) -> None:
+        if isinstance(runner._train_loop, BaseLoop):  # not a validation alone
+            with whole_file(Path(runner.work_dir) / 'last_validation') as part:
+                part.write_text(str(runner.iter))
+
+    def _done(self, runner: Runner) -> Optional[int]:
+        """Iterations before the last whole validation; the same answer in all processes."""
+        path, found = Path(runner.work_dir) / 'last_validation', [None]
+        if is_main_process() and path.is_file() and (text := path.read_text()).isdecimal():
+            found = [int(text)]
+        broadcast_object_list(found)
+        return found[0]
 
 
 def make_resumable(cfg: Any) -> None:

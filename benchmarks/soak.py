@@ -1,0 +1,201 @@
+#!/usr/bin/env python
+"""Kill a training at random, resume it, and compare the end with that of an undisturbed run.
+
+    python benchmarks/soak.py --kills 20 --out benchmarks/soak.json
+
+A small detector on generated shapes, with EMA, schedules, one kept checkpoint and a best one. Each
+kill is a SIGKILL: in a training step, in a validation, or while a checkpoint is written. Every
+start has --resume. Weights, EMA, optimizer and metrics have to be equal bit for bit in the end.
+"""
+import argparse
+import json
+import os
+import platform
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Callable, Dict, List, NamedTuple
+
+REPO = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPO))
+
+import torch  # noqa: E402
+
+from fastervit_mm.engine.curves import read_run  # noqa: E402
+
+CONFIG = f"""
+_base_ = '{REPO}/configs/mmdet/cascade_fvit_shapes.py'
+model = dict(backbone=dict(arch=dict(
+    _delete_=True, embed_dim=16, stem_channels=8, depths=(1, 2, 2, 1), num_heads=(1, 1, 2, 4),
+    drop_path_rate=0.2)), neck=dict(in_channels=[16, 32, 64, 128]))
+train_dataloader = dict(batch_size=2, num_workers=WORKERS, persistent_workers=WORKERS > 0,
+                        dataset=dict(indices=IMAGES))
+val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(indices=8))
+test_dataloader = val_dataloader
+train_cfg = dict(max_epochs=EPOCHS, val_interval=1)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=5),
+    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=EPOCHS, convert_to_iter_based=True)]
+custom_hooks = [dict(type='EMAHook', momentum=0.1)]
+default_hooks = dict(logger=dict(interval=1), checkpoint=dict(
+    max_keep_ckpts=1, save_best='coco/bbox_mAP', rule='greater'))
+randomness = dict(seed=0)
+"""
+PLACES = ('step', 'validation', 'saving')
+# What the log says before each.
+_SIGNS = dict(step='Checkpoints will be saved', validation='Saving checkpoint')
+
+
+class Kill(NamedTuple):
+    """One kill: where, what the log's last iteration was, and what the resumption began with."""
+    place: str
+    reached: int
+    resumed: int
+
+
+def start(config: Path, work_dir: Path, log: Path) -> subprocess.Popen:
+    """tools/train.py with --resume, as a process group of its own."""
+    with log.open('a') as file:
+        return subprocess.Popen(
+            [sys.executable, '-W', 'ignore', str(REPO / 'tools/train.py'), str(config),
+             '--work-dir', str(work_dir), '--resume'], stdout=file, stderr=file,
+            cwd=config.parent, start_new_session=True)
+
+
+def wait_for(place: str, process: subprocess.Popen, log: Path, since: int, work_dir: Path,
+             rng: random.Random, longest: float) -> bool:
+    """Wait for a place in a run, and there for a random time. False if the run ended before."""
+    def ended() -> bool:
+        return process.poll() is not None
+    if place == 'saving':
+        while not ended():
+            if next(work_dir.glob('*.pth.part'), None) is not None:
+                return True
+            time.sleep(0.0005)
+        return False
+    while not ended():
+        if _SIGNS[place] in log.read_text(errors='replace')[since:]:
+            end = time.monotonic() + rng.uniform(0, longest)
+            while time.monotonic() < end and not ended():
+                time.sleep(0.002)
+            return not ended()
+        time.sleep(0.01)
+    return False
+
+
+def state(work_dir: Path) -> Dict[str, torch.Tensor]:
+    """Every tensor of the newest checkpoint: weights, EMA and optimizer."""
+    path = Path((work_dir / 'last_checkpoint').read_text())
+    content = torch.load(path, weights_only=True, map_location='cpu')
+    found = {f'{part}.{k}': v for part in ('state_dict', 'ema_state_dict')
+             for k, v in content[part].items()}
+    for index, moments in content['optimizer']['state'].items():
+        found.update({f'optimizer.{index}.{k}': torch.as_tensor(v) for k, v in moments.items()})
+    found['iter'] = torch.tensor(content['meta']['iter'])
+    return found
+
+
+def metrics(work_dir: Path) -> Dict[str, List]:
+    """Losses, learning rates and metrics by iteration, of all the starts of a run."""
+    return {name: sorted(dict(points).items()) for name, points in read_run(work_dir).items()
+            if not name.endswith(('time', 'memory', 'epoch'))}
+
+
+def differences(one: Path, two: Path) -> List[str]:
+    """What differs between two finished runs: names of tensors and of curves."""
+    a, b = state(one), state(two)
+    found = [name for name in sorted(a.keys() | b.keys())
+             if name not in a or name not in b or not torch.equal(a[name], b[name])]
+    a, b = metrics(one), metrics(two)
+    return found + [name for name in sorted(a.keys() | b.keys()) if a.get(name) != b.get(name)]
+
+
+def soak(folder: Path, kills: int, epochs: int, images: int, workers: int = 0, seed: int = 0,
+         longest: float = 6.0, begin: Callable = start, say: Callable = print) -> Dict[str, object]:
+    """Run the campaign.
+
+    Args:
+        folder: Empty; the runs and their logs go there.
+        kills: How many.
+        epochs, images: Length of the training; two images a step.
+        workers: Processes that load data. Default 0.
+        seed: Of the places and times of the kills.
+        longest: Seconds into a place at which a kill comes at most. Default 6.
+        begin: Starts the run, like :func:`start`.
+        say: Told of each kill.
+
+    Returns:
+        The figures; ``different`` is what differs in the end.
+    """
+    rng = random.Random(seed)
+    config = folder / 'soaked.py'
+    config.write_text(CONFIG.replace('IMAGES', str(images)).replace('EPOCHS', str(epochs)).replace(
+        'WORKERS', str(workers)))
+    plain, killed, log = folder / 'plain', folder / 'killed', folder / 'killed.log'
+    began = time.monotonic()
+    process = begin(config, plain, folder / 'plain.log')
+    if process.wait():
+        raise RuntimeError((folder / 'plain.log').read_text()[-3000:])
+    undisturbed = time.monotonic() - began
+    steps, done, failed = images // 2, [], 0
+    # Two validations for each two others: those are the kills behind which a run gets further.
+    order = [place for _ in range(kills) for place in rng.sample(PLACES, 3)][:kills]
+    killed.mkdir()
+    log.touch()
+    for place in order:
+        since, before = log.stat().st_size, len(list(killed.glob('*/vis_data')))
+        process = begin(config, killed, log)
+        there = wait_for(place, process, log, since, killed, rng, longest)
+        if not there:
+            failed += process.wait() != 0
+            say(f'the run ended before its {place}, with status {process.wait()}')
+            break
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert len(list(killed.glob('*/vis_data'))) > before
+        said = log.read_text(errors='replace')[since:]
+        resumed = [int(line.rsplit('iter: ', 1)[1]) for line in said.splitlines()
+                   if 'resumed epoch:' in line]
+        iterations = [point for point, _ in metrics(killed).get('loss', [])]
+        done.append(Kill(place, max(iterations, default=0), (resumed or [0])[-1]))
+        say(f'{len(done)}/{kills} killed: {place}, after iteration {done[-1].reached}; it had '
+            f'begun at {done[-1].resumed}')
+    process = begin(config, killed, log)
+    failed += process.wait() != 0
+    lost = [a.reached - b.resumed for a, b in zip(done, done[1:])]
+    return dict(
+        kills=len(done), places={p: sum(k.place == p for k in done) for p in PLACES},
+        failed_resumes=failed, most_iterations_lost=max(lost, default=0), interval=steps,
+        half_written=len(list(killed.glob('*.part'))), different=differences(plain, killed),
+        tensors=len(state(killed)), iterations=steps * epochs, workers=workers,
+        seconds=round(time.monotonic() - began), undisturbed_seconds=round(undisturbed))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('--kills', type=int, default=20, help='(default: 20)')
+    parser.add_argument('--epochs', type=int, default=12, help='(default: 12)')
+    parser.add_argument('--images', type=int, default=24, help='(default: 24)')
+    parser.add_argument('--workers', type=int, default=0, help='that load data (default: 0)')
+    parser.add_argument('--seed', type=int, default=0, help='of the kills (default: 0)')
+    parser.add_argument('--out', type=Path, help='write the figures there, as JSON')
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        facts = soak(Path(folder), args.kills, args.epochs, args.images, args.workers, args.seed)
+    facts.update(command=' '.join(['python', 'benchmarks/soak.py', *sys.argv[1:]]),
+                 date=datetime.now(timezone.utc).date().isoformat(), cores=os.cpu_count(),
+                 machine=platform.machine(), torch=torch.__version__)
+    print(json.dumps(facts, indent=1))
+    if args.out:
+        args.out.write_text(json.dumps(facts, indent=1) + '\n')
+    sys.exit(bool(facts['different'] or facts['failed_resumes']
+                  or facts['most_iterations_lost'] > facts['interval']))
+
+
+if __name__ == '__main__':
+    main()
