@@ -4,8 +4,9 @@
     python benchmarks/soak.py --kills 20 --out benchmarks/soak.json
 
 A small detector on generated shapes, with EMA, schedules, one kept checkpoint and a best one. Each
-kill is a SIGKILL: in a training step, in a validation, or while a checkpoint is written. Every
-start has --resume. Weights, EMA, optimizer and metrics have to be equal bit for bit in the end.
+kill is a SIGKILL: in a training step, in a validation, or while a checkpoint is written; between
+them a scheduler's notice comes, which has to end in status 75 with nothing lost. Every start has
+--resume. Weights, EMA, optimizer and metrics have to be equal bit for bit in the end.
 """
 import argparse
 import json
@@ -27,6 +28,7 @@ sys.path.insert(0, str(REPO))
 import torch  # noqa: E402
 
 from fastervit_mm.engine.curves import read_run  # noqa: E402
+from fastervit_mm.engine.notices import REQUEUE  # noqa: E402
 
 CONFIG = f"""
 _base_ = '{REPO}/configs/mmdet/cascade_fvit_shapes.py'
@@ -47,8 +49,10 @@ default_hooks = dict(logger=dict(interval=1), checkpoint=dict(
 randomness = dict(seed=0)
 """
 PLACES = ('step', 'validation', 'saving')
+NOTICES = (signal.SIGTERM, signal.SIGUSR1)
 # What the log says before each.
-_SIGNS = dict(step='Checkpoints will be saved', validation='Saving checkpoint')
+_SIGNS = dict(step='Checkpoints will be saved', validation='Saving checkpoint',
+              notice='Epoch(train)')
 
 
 class Kill(NamedTuple):
@@ -116,7 +120,8 @@ def differences(one: Path, two: Path) -> List[str]:
 
 
 def soak(folder: Path, kills: int, epochs: int, images: int, workers: int = 0, seed: int = 0,
-         longest: float = 6.0, begin: Callable = start, say: Callable = print) -> Dict[str, object]:
+         longest: float = 6.0, notices: int = 2, begin: Callable = start,
+         say: Callable = print) -> Dict[str, object]:
     """Run the campaign.
 
     Args:
@@ -126,6 +131,7 @@ def soak(folder: Path, kills: int, epochs: int, images: int, workers: int = 0, s
         workers: Processes that load data. Default 0.
         seed: Of the places and times of the kills.
         longest: Seconds into a place at which a kill comes at most. Default 6.
+        notices: How many notices, each behind an equal share of the kills. Default 2.
         begin: Starts the run, like :func:`start`.
         say: Told of each kill.
 
@@ -142,9 +148,10 @@ def soak(folder: Path, kills: int, epochs: int, images: int, workers: int = 0, s
     if process.wait():
         raise RuntimeError((folder / 'plain.log').read_text()[-3000:])
     undisturbed = time.monotonic() - began
-    steps, done, failed = images // 2, [], 0
-    # Two validations for each two others: those are the kills behind which a run gets further.
+    steps, done, failed, wrong = images // 2, [], 0, 0
     order = [place for _ in range(kills) for place in rng.sample(PLACES, 3)][:kills]
+    for number in range(notices):
+        order.insert((number + 1) * kills // (notices + 1) + number, 'notice')
     killed.mkdir()
     log.touch()
     for place in order:
@@ -155,22 +162,30 @@ def soak(folder: Path, kills: int, epochs: int, images: int, workers: int = 0, s
             failed += process.wait() != 0
             say(f'the run ended before its {place}, with status {process.wait()}')
             break
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        if place == 'notice':
+            os.kill(process.pid, rng.choice(NOTICES))
+            wrong += process.wait() != REQUEUE
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
         assert len(list(killed.glob('*/vis_data'))) > before
         said = log.read_text(errors='replace')[since:]
         resumed = [int(line.rsplit('iter: ', 1)[1]) for line in said.splitlines()
                    if 'resumed epoch:' in line]
         iterations = [point for point, _ in metrics(killed).get('loss', [])]
         done.append(Kill(place, max(iterations, default=0), (resumed or [0])[-1]))
-        say(f'{len(done)}/{kills} killed: {place}, after iteration {done[-1].reached}; it had '
-            f'begun at {done[-1].resumed}')
+        say(f'{len(done)}/{len(order)} {place}: stopped after iteration {done[-1].reached}; it '
+            f'had begun at {done[-1].resumed}')
     process = begin(config, killed, log)
     failed += process.wait() != 0
     lost = [a.reached - b.resumed for a, b in zip(done, done[1:])]
+    lost_on_notice = [n for n, a in zip(lost, done) if a.place == 'notice']
     return dict(
-        kills=len(done), places={p: sum(k.place == p for k in done) for p in PLACES},
-        failed_resumes=failed, most_iterations_lost=max(lost, default=0), interval=steps,
+        kills=sum(k.place != 'notice' for k in done),
+        places={p: sum(k.place == p for k in done) for p in (*PLACES, 'notice')},
+        failed_resumes=failed, notices_with_another_status=wrong,
+        most_iterations_lost=max(lost, default=0), interval=steps,
+        most_lost_on_notice=max(lost_on_notice, default=0),
         half_written=len(list(killed.glob('*.part'))), different=differences(plain, killed),
         tensors=len(state(killed)), iterations=steps * epochs, workers=workers,
         seconds=round(time.monotonic() - began), undisturbed_seconds=round(undisturbed))
@@ -193,7 +208,8 @@ def main():
     print(json.dumps(facts, indent=1))
     if args.out:
         args.out.write_text(json.dumps(facts, indent=1) + '\n')
-    sys.exit(bool(facts['different'] or facts['failed_resumes']
+    sys.exit(bool(facts['different'] or facts['failed_resumes'] or facts['most_lost_on_notice']
+                  or facts['notices_with_another_status']
                   or facts['most_iterations_lost'] > facts['interval']))
 
 

@@ -58,8 +58,38 @@ def run_tool(name: str, *arguments, cwd: Union[str, Path],
         return Done(process.exitcode, stdout.read(), stderr.read())
 
 
+class Started:
+    """A tool that runs, with a process group of its own; what it prints goes to a file.
+
+    Args:
+        log: The file, which grows.
+        name, *arguments, cwd, environment: As those of :func:`run_tool`.
+    """
+
+    def __init__(self, log: Path, name: str, *arguments, cwd: Union[str, Path],
+                 environment: Optional[Mapping[str, str]] = None):
+        with log.open('a') as file:
+            streams = [reduction.DupFd(file.fileno()) for _ in range(2)]
+            self._process = _CONTEXT.Process(target=_run, args=(
+                str(REPO / 'tools' / name), [str(a) for a in arguments], str(cwd),
+                {**os.environ, **(environment or {})}, streams, (), False, True))
+            self._process.start()
+        self.pid = self._process.pid
+
+    def poll(self) -> Optional[int]:
+        """Its exit status, or None while it runs; minus the signal that killed it."""
+        self._process.join(0)
+        return self._process.exitcode
+
+    def wait(self) -> int:
+        self._process.join()
+        return self._process.exitcode
+
+
 def _run(script: str, arguments: list, cwd: str, environment: dict, streams: list,
-         without: Sequence[str], warn: bool) -> None:
+         without: Sequence[str], warn: bool, own_group: bool = False) -> None:
+    if own_group:
+        os.setsid()
     for number, stream in enumerate(streams, 1):
         os.dup2(stream.detach(), number)
     os.environ.clear()

@@ -1,10 +1,11 @@
 """Checkpoints that are whole or absent, whatever stops a run."""
 import logging
 import os
+import shutil
 import zipfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator, List, Optional
+from typing import Iterator, List, Optional, Union
 
 import torch
 from mmengine.dist import is_main_process
@@ -53,6 +54,19 @@ def whole_file(path: Path) -> Iterator[Path]:
         os.close(folder)
 
 
+def files_of(folder: Union[str, Path]) -> List[Path]:
+    """The files of a sharded checkpoint, in the order of their processes; none for other paths."""
+    return sorted(Path(folder).glob('rank*.pth'), key=lambda path: int(path.stem[4:]))
+
+
+def remove(path: Path) -> None:
+    """Remove a checkpoint, which is a file or, sharded, a folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def point_to(checkpoint: str, work_dir: str) -> None:
     """Name a checkpoint as the newest, where mmengine looks for it."""
     with whole_file(Path(work_dir) / _POINTER) as part:
@@ -88,6 +102,8 @@ def why_not_whole(path: Path) -> Optional[str]:
 
     Every record is read and compared with its checksum. Nothing in the file is run.
     """
+    if files := files_of(path):
+        return next(filter(None, map(why_not_whole, files)), None)
     try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
@@ -141,7 +157,7 @@ def _candidates(folder: Path) -> List[Path]:
     if pointer.is_file() and (named := pointer.read_text(errors='replace').strip()):
         # Relative to where the run was started; the folder may have moved since.
         at = [Path(named), folder / Path(named).name]
-        first = [path for path in at if path.is_file()][:1]
+        first = [path for path in at if path.is_file() or files_of(path)][:1]
         folders += [path.parent for path in first if path.parent.resolve() != folder.resolve()]
     rest = [path for where in folders if where.is_dir() for path in where.glob('*.pth')
             if path.name.startswith(('epoch_', 'iter_', INTERRUPTED))
@@ -150,8 +166,12 @@ def _candidates(folder: Path) -> List[Path]:
 
 
 def _is_finite(path: Path) -> bool:
-    weights = read_checkpoint(str(path), mapped=True)['state_dict']
-    return all(torch.isfinite(w).all() for w in weights.values() if w.is_floating_point())
+    for file in files_of(path) or [path]:
+        weights = read_checkpoint(str(file), mapped=True)['state_dict']
+        weights = [w['shard'] if isinstance(w, dict) else w for w in weights.values()]
+        if not all(torch.isfinite(w).all() for w in weights if w.is_floating_point()):
+            return False
+    return True
 
 
 class _LaterRemoving:
@@ -177,11 +197,17 @@ class WholeCheckpointHook(CheckpointHook):
     old one. mmengine removes first and writes in place. The arguments are mmengine's.
     """
 
+    def before_train(self, runner: Runner) -> None:
+        super().before_train(runner)
+        if is_main_process() and isinstance(self.file_backend, LocalBackend):
+            for part in Path(self.out_dir).glob('*.pth' + PART):  # of a run that was killed
+                remove(part)
+
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         with self._old_ones_kept():
             super()._save_checkpoint_with_step(runner, step, meta)
         if is_main_process():
-            (Path(self.out_dir) / INTERRUPTED).unlink(missing_ok=True)
+            remove(Path(self.out_dir) / INTERRUPTED)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         with self._old_ones_kept():

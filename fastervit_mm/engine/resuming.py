@@ -53,6 +53,9 @@ class Draws(Sampler):
     def __iter__(self) -> Iterator[List[Draw]]:
         skip, self.skip = self.skip, 0
         rank, epoch = get_rank(), getattr(self.sampler, 'epoch', 0)
+        if hasattr(self.sampler, '_indices_of_rank'):
+            # mmengine's InfiniteSampler goes on where the last iteration was, or ends with it.
+            self.sampler.indices = self.sampler._indices_of_rank()
         for number, batch in enumerate(islice(self.batches, skip, None), skip):
             yield [Draw(index, (_DATA, self.seed, rank, epoch, number, place))
                    for place, index in enumerate(batch)]

@@ -1,0 +1,197 @@
+"""A training that is stopped, in whatever way, goes on as if it had not been."""
+import importlib.util
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from fastervit_mm.engine.checkpoints import INTERRUPTED, newest_checkpoint, save_whole
+from fastervit_mm.engine.notices import REQUEUE
+from fastervit_mm.weights import CheckpointError
+from tests.conftest import REPO
+from tests.running import Started, run_tool
+
+
+@pytest.fixture(scope='module')
+def campaign():
+    spec = importlib.util.spec_from_file_location('soak', REPO / 'benchmarks/soak.py')
+    program = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(program)
+    return program
+
+
+def start(config, work_dir, log):
+    return Started(log, 'train.py', config, '--work-dir', work_dir, '--resume', cwd=config.parent)
+
+
+@pytest.mark.slow
+def test_killed_anywhere_it_ends_as_if_it_had_not_been(campaign, tmp_path):
+    """`make soak`, shorter: real kills in a step, in a validation and while a file is written."""
+    facts = campaign.soak(tmp_path, kills=3, epochs=4, images=8, longest=1.5, notices=1,
+                          begin=start)
+    log = (tmp_path / 'killed.log').read_text()[-3000:]
+    assert facts['places'] == dict(step=1, validation=1, saving=1, notice=1), log
+    assert facts['failed_resumes'] == facts['notices_with_another_status'] == 0, log
+    assert facts['most_iterations_lost'] <= 4 and facts['most_lost_on_notice'] == 0
+    assert facts['half_written'] == 0 and facts['tensors'] > 1000
+    assert facts['different'] == []
+    # A comparison that cannot fail would say so of this too.
+    other = tmp_path / 'other'
+    shutil.copytree(tmp_path / 'plain', other)
+    path = newest_checkpoint(other)
+    content = torch.load(path, weights_only=True)
+    next(iter(content['state_dict'].values())).mul_(1.000001)
+    torch.save(content, other / path.name)
+    (other / 'last_checkpoint').write_text(str(other / path.name))
+    assert len(campaign.differences(tmp_path / 'plain', other)) == 1
+
+
+@pytest.mark.slow
+def test_a_notice_between_iterations_of_a_segmentor_that_loads_in_workers(
+        campaign, tiny_ade20k, tmp_path):
+    """Iterations instead of epochs, random augmentation in other processes, SIGUSR1."""
+    from tests.engine.conftest import SEGMENTOR
+    config = tmp_path / 'segmentor.py'
+    config.write_text(SEGMENTOR.replace('ROOT', str(tiny_ade20k)).replace(
+        'resize, pack]))', "resize, dict(type='RandomFlip', prob=0.5), "
+        "dict(type='PhotoMetricDistortion'), pack]))", 1).replace(
+        'num_workers=0, persistent_workers=False', 'num_workers=1, persistent_workers=True'
+    ).replace('interval=2', 'interval=1').replace('max_iters=8', 'max_iters=12') +
+        "\ncustom_hooks = [dict(type='EMAHook')]\nval_dataloader.update(\n"
+        "    num_workers=0, persistent_workers=False)\n")
+    plain, stopped, log = tmp_path / 'plain', tmp_path / 'stopped', tmp_path / 'log'
+    undisturbed = start(config, plain, tmp_path / 'plain.log')
+    log.touch()
+    run = start(config, stopped, log)
+    while 'Iter(train) [ 6/12]' not in log.read_text() and run.poll() is None:
+        time.sleep(0.01)
+    os.kill(run.pid, signal.SIGUSR1)
+    assert run.wait() == REQUEUE, log.read_text()[-3000:]
+    assert (stopped / INTERRUPTED).is_file() or (stopped / 'iter_8.pth').is_file()
+    assert 'Stopped on SIGUSR1 at iteration' in log.read_text()
+    done = run_tool('train.py', config, '--work-dir', stopped, '--resume', cwd=tmp_path)
+    assert done.returncode == 0, done.output[-3000:]
+    assert not (stopped / INTERRUPTED).exists()  # the next checkpoint has taken its place
+    assert undisturbed.wait() == 0
+    assert campaign.differences(plain, stopped) == []
+
+
+@pytest.fixture
+def run(by_epoch, tmp_path):
+    """A copy of a work directory with the checkpoints of three epochs."""
+    shutil.copytree(by_epoch.work_dir, tmp_path / 'run')
+    (tmp_path / 'run/last_checkpoint').write_text(str(by_epoch.work_dir / 'epoch_3.pth'))
+    return tmp_path / 'run'
+
+
+@pytest.mark.slow
+def test_a_full_disk_loses_nothing(by_epoch, run):
+    """Of a checkpoint that no longer fits, resumed behind one that an earlier crash cut short.
+
+    The system refuses to let a file grow any further, at a size below a checkpoint's.
+    """
+    (run / 'last_checkpoint').write_text(str(run / 'epoch_3.pth'))
+    for name in ('epoch_3.pth',):
+        content = (run / name).read_bytes()
+        (run / name).write_bytes(content[:len(content) // 2])
+    before = {path.name: path.read_bytes() for path in run.glob('*.pth')}
+    config = by_epoch.work_dir.parents[1] / 'tiny_detector.py'
+    blocks = len(before['epoch_2.pth']) // 1024 // 2
+    done = subprocess.run(
+        ['bash', '-c', f'ulimit -f {blocks}; exec "$@"', 'limited', sys.executable, '-W', 'ignore',
+         str(REPO / 'tools/train.py'), str(config), '--work-dir', str(run), '--resume',
+         '--cfg-options', 'train_cfg.max_epochs=3', 'val_evaluator=None', 'val_dataloader=None',
+         'val_cfg=None'], capture_output=True, text=True, cwd=run.parent)
+    said = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 1, done.stderr[-3000:]
+    assert said.startswith('train: ') and 'epoch_3.pth could not be saved: File too large' in said
+    assert f'the last checkpoint is {run}/epoch_2.pth' in said and '--resume' in said
+    assert f'{run}/epoch_3.pth is passed over' in done.stdout + done.stderr
+    assert 'resumed epoch: 2' in done.stdout + done.stderr
+    assert {path.name: path.read_bytes() for path in run.glob('*.pth*')} == before
+
+
+def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path):
+    (tmp_path / 'epoch_1.pth').write_bytes(b'old')
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def save(name):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+        try:
+            (tmp_path / name).write_bytes(bytes(100_000))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with pytest.raises(OSError, match=r'epoch_2.pth could not be saved.*no earlier checkpoint'):
+        save_whole(save, tmp_path, 'epoch_2.pth', tmp_path / 'none')
+    assert [path.name for path in tmp_path.iterdir()] == ['epoch_1.pth']
+
+
+def cut(path, to=0.9):
+    content = path.read_bytes()
+    path.write_bytes(content[:int(len(content) * to)])
+
+
+def test_the_newest_whole_checkpoint_is_found(run, caplog):
+    assert newest_checkpoint(run).name == 'epoch_3.pth'
+    assert newest_checkpoint(run).parent != run  # where last_checkpoint says
+    (run / 'last_checkpoint').write_text('/nowhere/epoch_3.pth')
+    assert newest_checkpoint(run) == run / 'epoch_3.pth'  # the folder has moved
+    cut(run / 'epoch_3.pth')
+    assert newest_checkpoint(run) == run / 'epoch_2.pth'
+    content = bytearray((run / 'epoch_2.pth').read_bytes())
+    content[len(content) // 2] ^= 255  # one byte, as a bad disk does
+    (run / 'epoch_2.pth').write_bytes(content)
+    for pointer in ('', str(run / 'epoch_2.pth'), 'epoch_3.pth'):  # the first is cut short itself
+        (run / 'last_checkpoint').write_text(pointer)
+        assert newest_checkpoint(run) == run / 'epoch_1.pth'
+    (run / 'last_checkpoint').unlink()
+    assert newest_checkpoint(run) == run / 'epoch_1.pth'
+    cut(run / 'epoch_1.pth', 0)
+    with pytest.raises(CheckpointError, match='No checkpoint in .* can be resumed from: .*_1.pth'):
+        newest_checkpoint(run)
+    for path in run.glob('epoch_*.pth'):
+        path.unlink()
+    assert newest_checkpoint(run) is None
+
+
+def test_a_checkpoint_of_numbers_that_are_none_is_passed_over_where_asked(run):
+    content = torch.load(run / 'epoch_3.pth', weights_only=True)
+    next(iter(content['state_dict'].values())).fill_(float('nan'))
+    torch.save(content, run / 'epoch_3.pth')
+    (run / 'last_checkpoint').write_text(str(run / 'epoch_3.pth'))
+    assert newest_checkpoint(run) == run / 'epoch_3.pth'
+    assert newest_checkpoint(run, finite=True) == run / 'epoch_2.pth'
+
+
+def test_resuming_without_a_checkpoint_starts_at_the_beginning(by_epoch, tmp_path):
+    """With the weights that the config begins with, which mmengine would leave out."""
+    config = by_epoch.work_dir.parents[1] / 'tiny_detector.py'
+    begin = by_epoch.work_dir / 'epoch_2.pth'
+    done = run_tool('train.py', config, '--work-dir', tmp_path / 'new', '--resume',
+                    '--cfg-options', f'load_from={begin}', 'train_cfg.max_epochs=1',
+                    'train_dataloader.dataset.indices=2', 'val_evaluator=None',
+                    'val_dataloader=None', 'val_cfg=None', cwd=tmp_path)
+    assert done.returncode == 0, done.output[-3000:]
+    assert 'to resume from: training starts at the beginning' in done.output
+    assert f'Load checkpoint from {begin}' in done.output
+
+
+def test_a_loss_that_is_no_number_stops_the_run(by_epoch, run):
+    config = by_epoch.work_dir.parents[1] / 'tiny_detector.py'
+    (run / 'last_checkpoint').unlink()
+    (run / 'epoch_3.pth').unlink()
+    done = run_tool('train.py', config, '--work-dir', run, '--resume', '--cfg-options',
+                    'optim_wrapper.optimizer.lr=1e18', 'optim_wrapper.clip_grad=None',
+                    'train_cfg.max_epochs=4', cwd=run.parent)
+    said = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 1 and said.startswith('train: '), done.output[-3000:]
+    assert 'loss=nan' in said or 'loss=inf' in said
+    assert 'of 16 (epoch 3)' in said and said.count('train2017/') == 2
+    assert f'The last good checkpoint is {run}/epoch_2.pth' in said
+    assert sorted(path.name for path in run.glob('epoch_*')) == ['epoch_1.pth', 'epoch_2.pth']
