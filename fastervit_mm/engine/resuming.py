@@ -53,12 +53,17 @@ class Draws(Sampler):
     def __iter__(self) -> Iterator[List[Draw]]:
         skip, self.skip = self.skip, 0
         rank, epoch = get_rank(), getattr(self.sampler, 'epoch', 0)
-        if hasattr(self.sampler, '_indices_of_rank'):
+        if self.endless:
             # mmengine's InfiniteSampler goes on where the last iteration was, or ends with it.
             self.sampler.indices = self.sampler._indices_of_rank()
         for number, batch in enumerate(islice(self.batches, skip, None), skip):
             yield [Draw(index, (_DATA, self.seed, rank, epoch, number, place))
                    for place, index in enumerate(batch)]
+
+    @property
+    def endless(self) -> bool:
+        """Whether this is one long epoch, as of mmengine's and mmdet's endless samplers."""
+        return hasattr(self.sampler, '_indices_of_rank')
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -203,11 +208,10 @@ class _Forward:
             return None
         if self.iterator is None:
             draws = self.dataloader.batch_sampler
-            epoch, draws.skip = divmod(self.skipped, len(draws))
+            epoch, skip = (0, self.skipped) if draws.endless else divmod(self.skipped, len(draws))
             if hasattr(draws.sampler, 'set_epoch'):
                 draws.sampler.set_epoch(epoch)
-            else:  # it has no end
-                epoch, draws.skip = 0, self.skipped
+            draws.skip = skip
             self.iterator = _InfiniteDataloaderIterator(self.dataloader)
             self.iterator._epoch = epoch
         return next(self.iterator)

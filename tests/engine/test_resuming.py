@@ -187,7 +187,7 @@ def test_a_loss_that_is_no_number_stops_the_run(by_epoch, run):
     (run / 'last_checkpoint').unlink()
     (run / 'epoch_3.pth').unlink()
     done = run_tool('train.py', config, '--work-dir', run, '--resume', '--cfg-options',
-                    'optim_wrapper.optimizer.lr=1e18', 'optim_wrapper.clip_grad=None',
+                    'model.rpn_head.loss_cls.loss_weight=1e39',
                     'train_cfg.max_epochs=4', cwd=run.parent)
     said = done.stderr.strip().splitlines()[-1]
     assert done.returncode == 1 and said.startswith('train: '), done.output[-3000:]
