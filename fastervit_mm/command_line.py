@@ -29,8 +29,9 @@ def errors_in_one_line(tool: str) -> Iterator[None]:
 
     That is for this package's own exceptions (some of which list several problems), for errors of
     the system such as a missing file, for an image that mmcv cannot read, for a ValueError, and for
-    whatever stops a part of a config from being built. Those of other code have its file and line too. Once a training or a test
-    runs, they keep their traceback, as every other exception does; under ``python -X dev`` all do.
+    whatever stops a part of a config from being built. Those of other code have its file and line
+    too. Once a training or a test runs, they keep their traceback, as every other exception does;
+    under ``python -X dev`` all do.
 
     Args:
         tool: The program's name.

@@ -16,12 +16,14 @@ from .folders import (
     is_finite,
     share_out,
     split_of,
+    text_of,
 )
 
 _ID = (int, str)
 _KEYS = dict(images=dict(id=_ID, file_name=str, width=float, height=float),
              categories=dict(id=_ID, name=str),
              annotations=dict(id=_ID, image_id=_ID, category_id=_ID, bbox=list))
+_MOST_CLASSES = 10_000  # that may have no name
 _SHARES = dict(train=0.8, val=0.2)
 
 
@@ -139,7 +141,7 @@ def _find_coco(folder: Path, images: List[Path], ann_files: Sequence[Path]) -> O
 
 def _coco_content(path: Path) -> Optional[dict]:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(text_of(path))
     except (ValueError, OSError, RecursionError):
         return None
     if not isinstance(content, dict) or not all(
@@ -186,7 +188,7 @@ def _find_voc(folder: Path, images: List[Path], _) -> Optional[BoxData]:
     listed = {stem: split for split in ('test', 'val', 'train')
               for path in files_in(folder, ['.txt'])
               if path.parent.name == 'Main' and path.stem == split
-              for stem in path.read_text().split()}
+              for stem in text_of(path).split()}
     names = sorted({o.findtext('name', '').strip() for r in files.values()
                     for o in r.iter('object')})
     by_stem = {path.stem: path for path in images}
@@ -220,8 +222,11 @@ def _voc_box(found: ElementTree.Element, path: Path) -> Tuple[float, float, floa
     try:
         left, top, right, bottom = (
             float(box.findtext(name)) for name in ('xmin', 'ymin', 'xmax', 'ymax'))
+        if not all(map(is_finite, (left, top, right, bottom))):
+            raise ValueError
     except (AttributeError, TypeError, ValueError):
-        raise DataError(f'{path}: an object without xmin, ymin, xmax and ymax') from None
+        raise DataError(f'{path}: an object without numbers as xmin, ymin, xmax and ymax'
+                        ) from None
     left, top = max(left - 1, 0), max(top - 1, 0)
     return left, top, right - left, bottom - top
 
@@ -250,7 +255,11 @@ def _find_yolo(folder: Path, images: List[Path], _) -> Optional[BoxData]:
         boxes = list(_yolo_boxes(image, path, names)) if path else []
         splits.setdefault(_yolo_split(image, folder, settings), []).append((image, boxes))
     if not names:
-        highest = max(int(b[0]) for pairs in splits.values() for _, bs in pairs for b in bs)
+        highest = max((int(b[0]) for pairs in splits.values() for _, bs in pairs for b in bs),
+                      default=-1)
+        if not 0 <= highest < _MOST_CLASSES:
+            raise DataError(f'{folder}: no data.yaml or classes.txt names the classes, and the '
+                            f'labels name {highest + 1} of them; write their names into one')
         names += [f'class_{i}' for i in range(highest + 1)]
         data.notes.append('no data.yaml or classes.txt names the classes; they are called '
                           f'{names[0]} to {names[-1]}: rename them in the config and in the '
@@ -267,7 +276,7 @@ def _find_yolo(folder: Path, images: List[Path], _) -> Optional[BoxData]:
 def _yolo_names(folder: Path) -> Tuple[List[str], dict]:
     for path in files_in(folder, ['.yaml', '.yml']):
         try:
-            settings = yaml.safe_load(path.read_text())
+            settings = yaml.safe_load(text_of(path))
         except yaml.YAMLError:
             continue
         names = settings.get('names') if isinstance(settings, dict) else None
@@ -275,7 +284,7 @@ def _yolo_names(folder: Path) -> Tuple[List[str], dict]:
             names = [names[k] for k in sorted(names)] if isinstance(names, dict) else list(names)
             return list(map(str, names)), settings
     for path in files_in(folder, ['classes.txt', 'obj.names']):
-        return [line.strip() for line in path.read_text().splitlines() if line.strip()], {}
+        return [line.strip() for line in text_of(path).splitlines() if line.strip()], {}
     return [], {}
 
 
@@ -293,14 +302,15 @@ def _yolo_split(image: Path, folder: Path, settings: dict) -> str:
 def _yolo_boxes(image: Path, path: Path, names: List[str]) -> Iterator[tuple]:
     with Image.open(image) as opened:
         width, height = opened.size
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(text_of(path).splitlines(), 1):
         try:
             kind, *values = line.split() or [None]
             values = [float(v) for v in values]
             if kind is None:
                 continue
             name = names[int(kind)] if names else str(int(kind))
-            if len(values) < 4 or (len(values) > 5 and len(values) % 2):
+            if len(values) < 4 or (len(values) > 5 and len(values) % 2) or not all(
+                    map(is_finite, values)):
                 raise ValueError
         except (ValueError, IndexError):
             raise DataError(

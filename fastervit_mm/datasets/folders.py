@@ -21,6 +21,18 @@ def is_finite(value: object) -> bool:
     return isinstance(value, (int, float)) and -1e15 < value < 1e15
 
 
+def text_of(path: Path) -> str:
+    """A file's text.
+
+    Raises:
+        DataError: For a file that is no text in UTF-8.
+    """
+    try:
+        return path.read_text(encoding='utf-8')
+    except UnicodeDecodeError as error:
+        raise DataError(f'{path}: not a text in UTF-8 ({error})') from None
+
+
 def files_in(folder: Path, suffixes: Sequence[str]) -> List[Path]:
     """All files below a folder with one of the suffixes, sorted; hidden folders are left out."""
     found = []

@@ -45,33 +45,55 @@ def check_config(cfg: Config, training: bool, split: str = 'test') -> List[str]:
     """
     check_parts(cfg, training, split)
     loaders = [f'{s}_dataloader' for s in (('train', 'val') if training else (split,))]
-    problems = list(unwritable('work_dir', cfg.get('work_dir')))
-    problems += wrong_settings(cfg, loaders, training)
-    classes = None
-    for loader in loaders:
-        will_be_made = False
-        for place, dataset in dataset_configs(cfg, loader):
-            kind = class_of(dataset, cfg, DATASETS)
-            names = _classes(dataset, kind)
-            classes = classes or names
-            if _will_be_made(dataset, kind):
-                will_be_made = True
-            elif _is_local(dataset):
-                problems += _others_data(place, dataset, kind)
-                problems += _missing_files(place, dataset, kind)
-                problems += _missing_classes(place, dataset, kind, names)
-        if not will_be_made:
-            problems += _missing_evaluation_file(cfg, loader.replace('dataloader', 'evaluator'))
-    if classes is not None:
-        problems += _wrong_num_classes(cfg.model, classes)
-    problems += _wrong_widths(cfg)
-    problems += _unusable_checkpoints(cfg, training)
+    problems: List[str] = []
+    for what, check in (
+            ('work_dir', unwritable('work_dir', cfg.get('work_dir'))),
+            ('a setting', wrong_settings(cfg, loaders, training)),
+            *((loader, _wrong_data(cfg, loader)) for loader in loaders),
+            ('model', _wrong_classes(cfg, loaders)),
+            ('model', _wrong_widths(cfg)),
+            ('checkpoint', _unusable_checkpoints(cfg, training))):
+        problems += _tried(what, check)
     if problems:
         name = f'{cfg.filename}: ' if cfg.filename else ''
         listed = (f' {problems[0]}' if len(problems) == 1 else '\n' + '\n'.join(
             f'  {i}. {problem}' for i, problem in enumerate(problems, 1)))
         raise ConfigError(f'{name}this config cannot run as it is:{listed}')
-    return list(_unscaled_lr(cfg)) if training else []
+    return list(_tried('auto_scale_lr', _unscaled_lr(cfg))) if training else []
+
+
+def _tried(what: str, check: Iterator[str]) -> Iterator[str]:
+    """What a check finds; that it cannot be made, because a setting is of another kind, too."""
+    try:
+        yield from check
+    except CheckpointError:
+        raise
+    except Exception as error:  # noqa: BLE001  a setting may be anything
+        yield f'{what}: of another kind than expected ({type(error).__name__}: {error})'
+
+
+def _wrong_data(cfg: Config, loader: str) -> Iterator[str]:
+    """Files and folders of a loader's datasets and of its evaluator, and their classes."""
+    will_be_made = False
+    for place, dataset in dataset_configs(cfg, loader):
+        kind = class_of(dataset, cfg, DATASETS)
+        if _will_be_made(dataset, kind):
+            will_be_made = True
+        elif _is_local(dataset):
+            yield from _others_data(place, dataset, kind)
+            yield from _missing_files(place, dataset, kind)
+            yield from _missing_classes(place, dataset, kind, _classes(dataset, kind))
+    if not will_be_made:
+        yield from _missing_evaluation_file(cfg, loader.replace('dataloader', 'evaluator'))
+
+
+def _wrong_classes(cfg: Config, loaders: Sequence[str]) -> Iterator[str]:
+    """Heads whose number of classes is not that of the first dataset that names some."""
+    names = (_classes(dataset, class_of(dataset, cfg, DATASETS))
+             for loader in loaders for _, dataset in dataset_configs(cfg, loader))
+    classes = next(filter(None, names), None)
+    if classes is not None:
+        yield from _wrong_num_classes(cfg.model, classes)
 
 
 def unwritable(name: str, folder: Optional[str]) -> Iterator[str]:
@@ -276,6 +298,9 @@ def _unusable_checkpoints(cfg: Config, training: bool) -> Iterator[str]:
     for name, checkpoint in named.items():
         if not checkpoint:
             continue
+        shard = os.path.join(str(checkpoint), 'rank0.pth')
+        if cfg.get('runner_type') == 'ShardedRunner' and os.path.isfile(shard):
+            checkpoint = shard
         try:
             if '://' in resolve(str(checkpoint)):
                 continue

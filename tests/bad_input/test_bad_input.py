@@ -1,0 +1,159 @@
+"""Each row of docs/bad-input.md: what the user sees, how soon, and that nothing was lost or run."""
+import fnmatch
+import os
+import re
+import shlex
+import shutil
+import time
+
+import numpy
+import pytest
+import torch
+
+from fastervit_mm import FasterViT, get_config
+from fastervit_mm.apis import Inferencer
+from fastervit_mm.weights import CheckpointError, load_backbone, read_checkpoint
+from tests.bad_input import workshop
+from tests.bad_input.cases import PARTS, TOGETHER, Case
+from tests.bad_input.page import PAGE, page
+from tests.running import run_tool
+
+pytestmark = pytest.mark.filterwarnings('ignore::UserWarning')
+SECONDS = 30  # three times what the page says, for a machine that does other things too
+NAMES = dict(FasterViT=FasterViT, get_config=get_config, Inferencer=Inferencer, numpy=numpy,
+             torch=torch, load_backbone=load_backbone, read_checkpoint=read_checkpoint)
+ERRORS = dict(ValueError=ValueError, CheckpointError=CheckpointError)
+# What a run that was stopped may leave: its config and log, and predictions of other inputs.
+NEW = ('work_dirs/*/*.py', 'work_dirs/*/20*/*', 'work_dirs/*/20*/vis_data/*', 'out/*')
+
+
+def rows(*parts):
+    return [pytest.param(case, id=f'{part}: {case.given}'.replace('[', '('))
+            for part in parts for case in PARTS[part]]
+
+
+@pytest.fixture(scope='module')
+def shop(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('shop')
+    workshop.furnish(folder)
+    run_tool('train.py', '--help', cwd=folder)  # starts the server, whose imports take seconds
+    return folder
+
+
+def furnished(shop, folder, *cases):
+    """A folder with what all rows have, what an earlier run left, and what these rows make."""
+    shutil.copytree(shop, folder, dirs_exist_ok=True, copy_function=os.link)
+    shutil.rmtree(folder / 'data')
+    shutil.copytree(shop / 'data', folder / 'data')  # some rows change it
+    earlier = folder / 'work_dirs/detector'
+    earlier.mkdir(parents=True)
+    (earlier / 'epoch_1.pth').write_text('of an earlier run')
+    (earlier / 'last_checkpoint').write_text('epoch_1.pth')
+    for case in cases:
+        case.make(folder)
+    return folder
+
+
+def contents(folder):
+    """Every file's bytes, and where links lead."""
+    found = {}
+    for place, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(place, name)
+            found[os.path.relpath(path, folder)] = (
+                os.readlink(path) if os.path.islink(path) else open(path, 'rb').read())
+    return found
+
+
+def check_nothing_lost(before, folder):
+    after = contents(folder)
+    assert {name: data for name, data in after.items() if name in before} == before
+    assert not (folder / workshop.RAN).exists(), 'code in a file was run'
+    new = [name for name in after if name not in before and not any(
+        fnmatch.fnmatch(name, pattern) for pattern in NEW)]
+    assert not new
+
+
+def fits(sees, line):
+    return re.fullmatch('.*'.join(map(re.escape, sees.split('…'))), line.strip()) is not None
+
+
+@pytest.mark.parametrize('case', rows(*(part for part in PARTS if part != 'Arguments'
+                                        and part not in TOGETHER)))
+def test_typed_in_a_terminal(case: Case, shop, tmp_path):
+    folder = furnished(shop, tmp_path / 'here', case)
+    before, begun = contents(folder), time.monotonic()
+    tool, *arguments = shlex.split(case.command)
+    done = run_tool(tool, *arguments, cwd=folder)
+    assert time.monotonic() - begun < SECONDS
+    assert done.returncode == case.status, done.output
+    assert 'Traceback' not in done.output
+    said, report = done.stderr.strip().splitlines(), done.stdout.splitlines()
+    if case.status == 1 and said:
+        assert len(said) == 1, done.stderr
+    # A report, such as of annotations, has a line for each kind of problem.
+    lines = said[-1:] if said else report
+    assert any(fits(case.sees, line) for line in lines), done.output
+    assert case.begins or 'Checkpoints will be saved to' not in done.stdout, 'training began'
+    check_nothing_lost(before, folder)
+
+
+@pytest.mark.parametrize('case', rows('Arguments'))
+def test_called_in_python(case: Case, shop, tmp_path, monkeypatch):
+    folder = furnished(shop, tmp_path / 'here', case)
+    monkeypatch.chdir(folder)
+    before, begun = contents(folder), time.monotonic()
+    with pytest.raises(ERRORS[case.status]) as caught:
+        eval(case.command, dict(NAMES))
+    assert time.monotonic() - begun < SECONDS
+    assert fits(case.sees, f'{type(caught.value).__name__}: {caught.value}')
+    check_nothing_lost(before, folder)
+
+
+def network_and_input(case):
+    _, config, _, name, *_ = shlex.split(case.command)
+    return config.removesuffix('.py'), name
+
+
+@pytest.fixture(scope='module')
+def together(shop, tmp_path_factory):
+    """Of each network, one run with the images and videos of all rows, and what it left."""
+    runs, cases_of = {}, {}
+    for case in (case for part in TOGETHER for case in PARTS[part]):
+        cases_of.setdefault(network_and_input(case)[0], []).append(case)
+    for network, cases in cases_of.items():
+        folder = furnished(shop, tmp_path_factory.mktemp(network), *cases)
+        before, begun = contents(folder), time.monotonic()
+        inputs = [network_and_input(case)[1] for case in cases]
+        done = run_tool('infer.py', f'{network}.py', f'{network}.pth', *inputs, '--out', 'out',
+                        '--device', 'cpu', cwd=folder)
+        assert time.monotonic() - begun < SECONDS
+        assert done.returncode == 1 and 'Traceback' not in done.output
+        check_nothing_lost(before, folder)
+        head, *lines = done.stderr.splitlines()
+        failed = [case for case in cases if case.status == 1]
+        if len(failed) == 1:
+            lines = [head.replace('infer: ', '  ').replace(' gave no prediction', '')]
+        else:
+            assert head == f'infer: {len(failed)} inputs gave no prediction:'
+        assert len(lines) == len(failed)
+        runs[network] = folder, lines
+    return runs
+
+
+@pytest.mark.parametrize('case', rows(*TOGETHER))
+def test_one_of_many_images(case: Case, together):
+    network, name = network_and_input(case)
+    folder, lines = together[network]
+    drawn = folder / 'out/vis' / f'{os.path.splitext(name)[0]}.jpg'
+    if case.status == 0:
+        assert drawn.is_file() and fits(case.sees, workshop.size(drawn))
+    else:
+        line, = (line for line in lines if line.startswith(f'  {name}: '))
+        alone = case.sees.replace(f'infer: {name} gave no prediction: ', f'{name}: ')
+        assert fits(alone, line) and not drawn.exists()
+
+
+def test_the_page_is_the_table():
+    assert PAGE.read_text() == page(), 'run  python -m tests.bad_input.page'
+    assert sum(map(len, PARTS.values())) >= 60

@@ -1,0 +1,28 @@
+"""A few seconds of ``make fuzz``, and that it would find what it is there to find."""
+import os
+
+import pytest
+
+from tests.fuzz import targets
+from tests.fuzz.campaign import run
+
+
+@pytest.mark.parametrize('name', targets.NAMES)
+def test_nothing_but_documented_errors(name):
+    done = run(name, seconds=3, first=20_000)
+    assert done['inputs'] > 20 and done['bytes'] > 1000
+
+
+def test_code_that_runs_is_noticed(tmp_path):
+    with pytest.raises(AssertionError, match='code was run: .*os.mkdir'):
+        with targets.nothing_runs():
+            os.mkdir(tmp_path / 'made')
+
+
+def test_another_error_is_noticed(monkeypatch):
+    def reads(*_, **__):
+        raise KeyError('undocumented')
+
+    monkeypatch.setattr(targets, 'load_backbone', reads)
+    with pytest.raises(KeyError, match='undocumented'):
+        run('checkpoints', seconds=3)
