@@ -94,16 +94,19 @@ def get_config(name: Union[str, os.PathLike]) -> Config:
 
 
 def find_config(config: Union[str, os.PathLike]) -> str:
-    """The path of a config that a user named: a file of their own, else one of this package's.
+    """The path of a config that a user named: a file of their own, else one of a package's.
 
     Args:
-        config: A path, or a name as in :func:`get_config`.
+        config: A path, a name as in :func:`get_config`, or a name in another installed package such
+            as ``'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'``.
 
     Raises:
-        FileNotFoundError: If there is neither.
+        FileNotFoundError: If there is none.
     """
     if os.path.isfile(config):
         return os.fspath(config)
+    if '::' in os.fspath(config) and not os.fspath(config).startswith(_PREFIX):
+        return _installed_config(os.fspath(config))
     try:
         return str(config_path(config))
     except ValueError as error:
@@ -112,11 +115,22 @@ def find_config(config: Union[str, os.PathLike]) -> str:
                                 f'({os.path.abspath(config)}), and {reason}') from None
 
 
+def _installed_config(name: str) -> str:
+    try:
+        path = _mmengines_base_path(name.removesuffix('.py') + '.py', '')[0]
+        if os.path.isfile(path):
+            return path
+    except (ImportError, OSError, ValueError):  # no such package, no such file, no folder
+        pass
+    raise FileNotFoundError(f'config={name!r}: no such config of an installed package; they are '
+                            'named like mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')
+
+
 def read_config(config: Union[str, os.PathLike]) -> Config:
     """Read a config, its bases and the modules that it imports.
 
     Args:
-        config: A path, or a name as in :func:`get_config`.
+        config: As in :func:`find_config`.
 
     Raises:
         FileNotFoundError: For a config, or a ``_base_``, that does not exist.

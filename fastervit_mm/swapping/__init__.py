@@ -1,0 +1,321 @@
+"""FasterViT in place of the backbone of any config of mmdet or mmseg."""
+import os
+import textwrap
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Tuple, Union
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+
+from ..backbone.variants import VARIANTS, resolve_variant
+from ..config_files import ConfigError, find_config, read_config
+from ..engine.console import quiet_libraries
+from ..models import type_name
+from .maps import backbone_maps, fastervit_maps
+from .readers import swap_readers
+from .training import swap_optimizer
+from .writing import written
+
+# What the published weights were trained with; the usual values of ImageNet.
+NORMALISATION = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375],
+                     bgr_to_rgb=True)
+# Backbones that are more: the config's own heads take nothing else.
+_WHOLE = ('BiSeNetV1', 'BiSeNetV2', 'CGNet', 'DDRNet', 'DetectoRS_ResNet', 'DetectoRS_ResNeXt',
+          'ERFNet', 'FastSCNN', 'HourglassNet', 'ICNet', 'PIDNet', 'STDCContextPathNet',
+          'TridentResNet', 'UNet', 'VPD')
+_GONE = object()
+_ORDER = ('custom_imports', 'model', 'load_from', 'optim_wrapper', 'param_scheduler',
+          'auto_scale_lr', 'sync_bn')
+
+
+@dataclass
+class Swapped:
+    """A config with FasterViT in place.
+
+    Attributes:
+        text: The new config's.
+        changes: What it changes, one sentence each.
+    """
+    text: str
+    changes: List[str]
+
+
+def swap_backbone(config: Union[str, os.PathLike], arch: Union[str, dict] = '2',
+                  out: Union[str, os.PathLike] = 'swapped.py') -> Swapped:
+    """A config that inherits another and has FasterViT in place of its backbone.
+
+    The backbone that was there is built and run, on no device where it can, so its maps' widths and
+    strides are known. FasterViT's stages of the same strides replace them, or of a dilated ResNet
+    those of the same order, and neck and heads get the new widths. A map that nothing reads is left
+    out, because its output norm would get no gradient, which distributed training refuses. The
+    neck then has to give maps of the same widths and strides as before.
+
+    Args:
+        config: A path, a name such as ``'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'`` for a
+            config of an installed package, or one of this package's own
+            (:func:`fastervit_mm.get_config`).
+        arch: A published variant, which starts from its ImageNet weights, or a dict as for
+            :class:`fastervit_mm.FasterViT`, from scratch. Default ``'2'``.
+        out: The file that the text is for; a config that is a path is named relative to it. It is
+            not written.
+
+    Returns:
+        The config's text, and what it changes.
+
+    Raises:
+        FileNotFoundError: For a config that does not exist.
+        ConfigError: For a config that cannot be read, or in which FasterViT does not fit; the
+            message says why.
+        ValueError: For an unknown ``arch``.
+    """
+    variant = resolve_variant(arch)
+    cfg = read_config(config)
+    if Config._is_lazy_import(cfg.filename):
+        raise ConfigError(f'{cfg.filename}: a config in Python\'s own import syntax, which no '
+                          '_base_ can name. Give the one of text, from the folder .mim/configs')
+    place, model = _model_with_backbone(cfg)
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    why: Dict[str, str] = {}
+    new = cfg.to_dict()
+    holder = new
+    for part in place.split('.'):
+        holder = holder[part]
+    kind = type_name(model['backbone'])
+    if kind in _WHOLE:
+        raise ConfigError(f'{cfg.filename}: {place}.backbone: {kind} is a design of its own, not '
+                          'a network of stages, and its heads take nothing else. Take a config '
+                          'with a ResNet, a Swin or the like')
+    reasons: Dict[str, str] = {}
+    try:
+        stages = swap_readers(holder, backbone_maps(model['backbone']), fastervit_maps(
+            [variant.stage_dim(i) for i in range(4)]), reasons)
+    except ConfigError as error:
+        raise ConfigError(f'{cfg.filename}: {error}') from error
+    why.update({f'{place}.{name}': reason for name, reason in reasons.items()})
+    holder['backbone'] = _backbone(holder['backbone'], arch, stages)
+    _drop_weights(new, place, why)
+    for name, preprocessor in _preprocessors(new['model'], 'model'):
+        preprocessor.update(deepcopy(NORMALISATION))
+        why[name] = 'as the published weights were trained'
+    names = _parameters(cfg, new['model'])
+    prefix = f'{place}.backbone.'.removeprefix('model.')
+    half = 'bfloat16' if isinstance(arch, str) and (arch in '56' or '21k' in arch) else ''
+    others = (None if isinstance(names, str) else
+              [name for name in names if not name.startswith(prefix)])
+    new.update(swap_optimizer(cfg, others, half, why))
+    new['custom_imports'] = _imports(cfg)
+    new.setdefault('sync_bn', 'torch')
+    changes = _changes(cfg.to_dict(), new, (f'{place}.backbone', 'optim_wrapper'))
+    said = _sentences(changes, place, kind, arch, stages, why)
+    if isinstance(names, str):
+        said.append(f'not checked: the config\'s own model cannot be built here either ({names})')
+    return Swapped(_text(config, cfg, Path(out), kind, arch, changes, said), said)
+
+
+def write(config: Union[str, os.PathLike], out: Union[str, os.PathLike],
+          arch: Union[str, dict] = '2', force: bool = False) -> Swapped:
+    """Write what :func:`swap_backbone` gives.
+
+    Args:
+        config, arch: As there.
+        out: The file.
+        force: Replace a file that exists. Default False.
+
+    Raises:
+        FileExistsError: For a file that exists.
+        ValueError: For a file that is not named like a config, and as :func:`swap_backbone`.
+    """
+    out = Path(out)
+    if out.suffix != '.py':
+        raise ValueError(f'out={str(out)!r}: a config is a Python file; give a name that ends in '
+                         '.py')
+    if out.exists() and not force:
+        raise FileExistsError(f'out={str(out)!r}: exists already; --force replaces it')
+    with quiet_libraries():
+        swapped = swap_backbone(config, arch, out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(swapped.text)
+    return swapped
+
+
+def _model_with_backbone(cfg: Config) -> Tuple[str, Dict]:
+    """The dotted name and the settings of what holds the backbone, in a tracker its detector."""
+    for place in ('model', 'model.detector'):
+        node: Any = cfg
+        for part in place.split('.'):
+            node = (node.get(part) if isinstance(node, dict) or node is cfg else None) or {}
+        if isinstance(node, dict) and 'type' in (node.get('backbone') or {}):
+            return place, node
+    raise ConfigError(f'{cfg.filename}: has no model.backbone to replace')
+
+
+def _backbone(old: Dict, arch: Union[str, dict], stages: Tuple[int, ...]) -> Dict[str, Any]:
+    new = dict(type='FasterViT', arch=arch)
+    if stages != (0, 1, 2, 3):
+        new['out_indices'] = stages
+    if old.get('with_cp'):
+        new['with_cp'] = True
+    if isinstance(arch, str):
+        new['init_cfg'] = dict(type='Pretrained', checkpoint=(
+            f'fastervit://{arch}' + ('' if '21k' in arch else '-224-1k')))
+    return new
+
+
+def _drop_weights(new: Dict, place: str, why: Dict[str, str]) -> None:
+    """Take out the old backbone's weights, wherever a config names them."""
+    holder = new['model'] if place == 'model' else new['model']['detector']
+    for name, node, key in ((f'{place}.pretrained', holder, 'pretrained'),
+                            (f'{place}.init_cfg', holder, 'init_cfg'),
+                            ('load_from', new, 'load_from')):
+        if node.get(key):
+            node[key] = None
+            why[name] = 'weights of another network'
+
+
+def _preprocessors(node: Any, place: str) -> Iterator[Tuple[str, Dict]]:
+    """Every preprocessor of a model that gets images, also within others."""
+    if not isinstance(node, dict):
+        return
+    for key, value in node.items():
+        if isinstance(value, dict):
+            inner = f'{place}.{key}'
+            if key == 'data_preprocessor' and 'data_preprocessor' not in value:
+                yield inner, value
+            elif key in ('data_preprocessor', 'detector'):
+                yield from _preprocessors(value, inner)
+
+
+def _parameters(cfg: Config, model: Dict) -> Union[List[str], str]:
+    """Names of a model's parameters, or why a config's own model cannot be built here either.
+
+    Raises:
+        ConfigError: For a model that cannot be built with FasterViT alone.
+    """
+    try:
+        return _built(model)
+    except Exception as error:  # anybody's code
+        try:
+            _built(cfg.model.to_dict())
+        except Exception as own:
+            return f'{type(own).__name__}: {" ".join(str(own).split())}'
+        raise ConfigError(f'{cfg.filename}: {type_name(model)} cannot be built with FasterViT '
+                          f'({type(error).__name__}: {error})') from error
+
+
+def _built(model: Dict) -> List[str]:
+    """Names of the parameters of a model, built on no device where it can."""
+    model = deepcopy(model)
+    if 'teacher_ckpt' in model:  # would be loaded
+        model['teacher_ckpt'] = None
+    for device in ('meta', 'cpu'):
+        try:
+            with torch.device(device):
+                built = MODELS.build(Config(dict(model=deepcopy(model))).model)
+        except Exception:
+            if device == 'cpu':
+                raise
+        else:
+            break
+    return [name for name, _ in built.named_parameters()]
+
+
+def _imports(cfg: Config) -> Dict[str, Any]:
+    given = (cfg.get('custom_imports') or {}).get('imports') or []
+    given = [given] if isinstance(given, str) else list(given)
+    ours = ['fastervit_mm', 'fastervit_mm.engine']
+    return dict(imports=[*given, *(name for name in ours if name not in given)],
+                allow_failed_imports=False)
+
+
+def _changes(old: Any, new: Any, whole: Tuple[str, ...], place: str = '') -> Dict[str, Tuple]:
+    """(before, after) of every setting that differs, by dotted name; lists are one setting."""
+    if place in whole or not (isinstance(old, dict) and isinstance(new, dict)):
+        return {} if old == new else {place: (old, new)}
+    found: Dict[str, Tuple] = {}
+    for key in new:
+        found.update(_changes(old.get(key, _GONE), new[key], whole,
+                              f'{place}.{key}' if place else key))
+    return found
+
+
+def _sentences(changes: Dict[str, Tuple], place: str, kind: str, arch: Union[str, dict],
+               stages: Tuple[int, ...], why: Dict[str, str]) -> List[str]:
+    said = [f'{place}.backbone: {_called(arch)} for {kind}; its stage{"s" * (len(stages) > 1)} '
+            f'{_list(stages)}, of stride{"s" * (len(stages) > 1)} '
+            f'{_list(4 * 2**i for i in stages)}'
+            + (f' ({why[f"{place}.backbone"]})' if f'{place}.backbone' in why else '')
+            + ('. Its weights are not for commercial use' if isinstance(arch, str) else
+               '. It starts from scratch')]
+    for name, (before, after) in changes.items():
+        reason = why.get(name) or why.get(name.rpartition('.')[0])
+        reason = f' ({reason})' if reason else ''
+        if name == 'optim_wrapper':
+            optimizer = after['optimizer']
+            said.append(f'optim_wrapper: AdamW, lr={optimizer["lr"]:g}, weight decay '
+                        f'{optimizer.get("weight_decay", 0.01):g}{reason}')
+        elif name == 'sync_bn':
+            said.append('sync_bn: BatchNorms of the whole model are synchronised in distributed '
+                        'training, since batches on a GPU are small')
+        elif name != f'{place}.backbone' and not name.startswith('custom_imports'):
+            said += _pairs(name, before, after, reason, why)
+    return said
+
+
+def _pairs(name: str, before: Any, after: Any, reason: str, why: Dict[str, str]) -> List[str]:
+    """One sentence for a setting; one for each that differs within a list of settings."""
+    if isinstance(before, (list, tuple)) and isinstance(after, (list, tuple)) and any(
+            isinstance(item, dict) for item in before) and len(before) == len(after):
+        return [sentence for i, (b, a) in enumerate(zip(before, after))
+                for inner, pair in _changes(b, a, (), f'{name}.{i}').items()
+                for sentence in _pairs(inner, *pair, f' ({why[inner]})' if inner in why else reason,
+                                       why)]
+    if before is _GONE:
+        return [f'{name}: {after!r}{reason}']
+    shown = type_name(before) if isinstance(before, dict) and 'type' in before else repr(before)
+    return [f'{name}: {shown} -> {after!r}{reason}']
+
+
+def _text(config: Union[str, os.PathLike], cfg: Config, out: Path, kind: str,
+          arch: Union[str, dict], changes: Dict[str, Tuple], said: List[str]) -> str:
+    lines = [f'{os.fspath(config)} with {_called(arch)} in place of its {kind}. Written by '
+             'tools/swap_backbone.py; every line may be changed. What it changes:']
+    lines += [f'- {sentence}' for sentence in said]
+    comment = '\n'.join(textwrap.fill(
+        line, 100, initial_indent='# ', break_long_words=False, break_on_hyphens=False,
+        subsequent_indent='#   ' if line.startswith('- ') else '# ') for line in lines)
+    settings: Dict[str, Any] = {}
+    for name, (before, after) in changes.items():
+        *parts, last = name.split('.')
+        node = settings
+        for part in parts:
+            node = node.setdefault(part, {})
+        whole = isinstance(after, dict) and before is not _GONE  # in place of what is there
+        node[last] = dict(_delete_=True, **after) if whole else after
+    own = '\n'.join(written(settings[name], f'{name} = ') for name in _ORDER if name in settings)
+    return f'{comment}\n_base_ = {_base(config, cfg, out)!r}\n{own}\n'
+
+
+def _base(config: Union[str, os.PathLike], cfg: Config, out: Path) -> str:
+    """How the new config names the one that it inherits."""
+    name = os.fspath(config)
+    if '::' in name:
+        return name if name.endswith('.py') else f'{name}.py'
+    if not os.path.isfile(name):  # a name of ours
+        path = Path(find_config(name))
+        return f'fastervit_mm::{path.parent.name}/{path.name}'
+    return os.path.relpath(cfg.filename, out.absolute().parent)
+
+
+def _called(arch: Union[str, dict]) -> str:
+    return f'FasterViT-{arch}' if isinstance(arch, str) else 'a FasterViT of your own'
+
+
+def _list(items) -> str:
+    items = [str(item) for item in items]
+    return ', '.join(items[:-1]) + (' and ' if items[1:] else '') + items[-1]
+
+
+__all__ = ['NORMALISATION', 'VARIANTS', 'Swapped', 'swap_backbone', 'write']

@@ -1,0 +1,116 @@
+"""What maps a backbone or a neck gives, found by running it."""
+import itertools
+import math
+import warnings
+from copy import deepcopy
+from typing import Any, Callable, List, NamedTuple, Sequence, Tuple
+
+import torch
+from mmengine.registry import MODELS
+from torch import Tensor
+
+from ..config_files import ConfigError
+from ..models import type_name
+
+# Of images, in pixels, tried in turn: SSD's last maps need the first; some ViTs and necks take the
+# size of their config's crops alone.
+_SIDES = (320, 512, 640)
+_STRIDES = (4, 8, 16, 32)  # of FasterViT's stages
+
+
+class Map(NamedTuple):
+    """A feature map: its channels, and pixels of the image from one cell to the next."""
+    width: int
+    stride: int
+
+
+def backbone_maps(settings: dict) -> List[Map]:
+    """The maps of a backbone.
+
+    Args:
+        settings: The backbone's in a config; pretrained weights are not loaded.
+
+    Raises:
+        ConfigError: If it cannot be built or run here, or gives something else than maps.
+    """
+    settings = dict(deepcopy(settings), init_cfg=None)
+    if 'pretrained' in settings:  # timm's are loaded when they are built
+        settings['pretrained'] = type(settings['pretrained'] or '')()
+    with torch.no_grad():
+        return _run('backbone', settings, lambda side, device: torch.zeros(
+            1, settings.get('in_channels', 3), side, side, device=device))[0]
+
+
+def fastervit_maps(widths: Sequence[int]) -> List[Map]:
+    """The maps of the four stages, given their widths."""
+    return [Map(*both) for both in zip(widths, _STRIDES)]
+
+
+def neck_maps(neck: Any, maps: Sequence[Map]) -> Tuple[List[Map], List[int]]:
+    """What a neck makes of a backbone's maps.
+
+    Args:
+        neck: Its settings in a config, or a list of several's.
+        maps: The backbone's.
+
+    Returns:
+        The neck's maps, and the indices of those of the backbone that they depend on. Another
+        one's output norm would get no gradient.
+
+    Raises:
+        ConfigError: If the neck cannot be built or run here.
+    """
+    given: List[Tensor] = []
+
+    def inputs(side: int, device: str) -> Tuple[Tensor, ...]:
+        given[:] = [torch.zeros(1, m.width, side // m.stride, side // m.stride, device=device,
+                                requires_grad=True) for m in maps]
+        return tuple(given)
+
+    made, out = _run('neck', deepcopy(neck), inputs)
+    grads = torch.autograd.grad(sum(m.sum() for m in out), given, allow_unused=True)
+    return made, [i for i, grad in enumerate(grads) if grad is not None]
+
+
+def choose_stages(maps: Sequence[Map]) -> Tuple[int, ...]:
+    """FasterViT's stages that come nearest to a backbone's maps, one for each, in their order.
+
+    Of a ResNet dilated after its second stage, maps of strides 4, 8, 8 and 8, they are all four.
+
+    Raises:
+        ConfigError: For more than four maps, or maps of one stride.
+    """
+    strides = [m.stride for m in maps]
+    if len(maps) > len(_STRIDES) or strides != sorted(strides):
+        raise ConfigError(f'model.backbone: its maps have strides {strides}; FasterViT\'s stages '
+                          f'have {list(_STRIDES)}, and no others can stand in for them')
+
+    def distance(stages: Tuple[int, ...]) -> Tuple[float, int]:
+        return (sum(abs(math.log2(_STRIDES[stage] / stride))
+                    for stage, stride in zip(stages, strides)), -sum(stages))
+
+    return min(itertools.combinations(range(len(_STRIDES)), len(maps)), key=distance)
+
+
+def _run(what: str, settings: Any, inputs: Callable) -> Tuple[List[Map], List[Tensor]]:
+    """Build a part of a model and run it, on no device where it can: that takes no memory."""
+    kinds = ', '.join(type_name(s) for s in (settings if isinstance(settings, list)
+                                             else [settings]))
+    reason = ''
+    for side, device in itertools.product(_SIDES, ('meta', 'cpu')):
+        try:
+            with warnings.catch_warnings(), torch.device(device):
+                warnings.simplefilter('ignore')
+                part = MODELS.build(settings)
+                part.eval()  # some return nothing
+                out = part(inputs(side, device))
+        except Exception as error:  # anybody's code
+            if device == 'cpu':
+                reason = reason or f'{type(error).__name__}: {" ".join(str(error).split())}'
+        else:
+            out = list(out) if isinstance(out, (tuple, list)) else [out]
+            if not all(isinstance(m, Tensor) and m.ndim == 4 for m in out):
+                raise ConfigError(f'model.{what}: {kinds} gives other things than feature maps')
+            return [Map(m.shape[1], 2**round(math.log2(side / m.shape[-1]))) for m in out], out
+    raise ConfigError(f'model.{what}: {kinds} cannot be run here, so what it gives is not known '
+                      f'({reason})')

@@ -1,0 +1,96 @@
+"""Optimizer and schedule for a backbone that has been swapped in."""
+from copy import deepcopy
+from typing import Any, Dict, List, Optional, Sequence
+
+from mmengine.config import Config
+
+from ..config_files import config_folder
+from ..models import type_name
+
+# As in the configs of this package, for a batch of 16: learning rate and weight decay.
+_OURS = dict(mmdet=(1e-4, 0.05), mmseg=(6e-5, 0.01))
+# An AdamW of a higher learning rate trains something else than a transformer.
+_HIGHEST = 5e-4
+
+
+def paramwise_cfg() -> Dict[str, Any]:
+    """No weight decay on norms, biases, position MLPs and layer scales, as in all our configs."""
+    return Config.fromfile(config_folder() / '_base_' / 'fastervit.py').to_dict()[
+        'fastervit_paramwise_cfg']
+
+
+def swap_optimizer(cfg: Config, others: Optional[Sequence[str]], half: str, why: Dict[str, str]
+                   ) -> Dict[str, Any]:
+    """Settings of an optimizer that suits FasterViT, and of what depends on it.
+
+    An AdamW keeps its learning rate and weight decay; anything else becomes the AdamW of this
+    package's configs.
+
+    Args:
+        cfg: The config that is changed; it has a schedule, which stays.
+        others: Names of the model's parameters outside of the backbone; None if not known.
+        half: The type for mixed precision, where the config has it: ``'bfloat16'`` or ``''`` for
+            the config's own.
+        why: Reasons are added, by the name of a setting.
+
+    Returns:
+        Settings of the config by name, those that change.
+    """
+    wrapper = cfg.get('optim_wrapper')
+    if not wrapper or 'optimizer' not in wrapper:
+        return {}
+    wrapper = deepcopy(wrapper.to_dict())
+    optimizer, paramwise = wrapper.pop('optimizer'), wrapper.pop('paramwise_cfg', None) or {}
+    wrapper.pop('constructor', None)
+    new = {'optim_wrapper': wrapper}
+    before = optimizer['lr']
+    if type_name(optimizer) != 'AdamW' or before > _HIGHEST:
+        lr, decay = _OURS.get(cfg.get('default_scope'), _OURS['mmdet'])
+        why['optim_wrapper'] = ('as in this package\'s configs, for a batch of 16; it was '
+                                f'{type_name(optimizer)}, lr={before:g}')
+        optimizer = dict(type='AdamW', lr=lr, betas=(0.9, 0.999), weight_decay=decay)
+        new['auto_scale_lr'] = dict(cfg.get('auto_scale_lr') or dict(enable=False),
+                                    base_batch_size=16)  # what that learning rate is for
+        new.update(_scaled(cfg, lr / before, why))
+    else:
+        why['optim_wrapper'] = 'as it was, but no weight decay on norms, biases and positions'
+    wrapper = dict(type=wrapper.pop('type', 'OptimWrapper'),
+                   constructor='MergedOptimWrapperConstructor', optimizer=optimizer,
+                   paramwise_cfg=_paramwise(paramwise, others), **wrapper)
+    if half and type_name(wrapper) == 'AmpOptimWrapper':
+        wrapper['dtype'] = half
+        why['optim_wrapper'] += f'; in {half}, as float16 may overflow in a network of this size'
+    new['optim_wrapper'] = wrapper
+    return new
+
+
+def _paramwise(given: Dict[str, Any], others: Optional[Sequence[str]]) -> Dict[str, Any]:
+    """Ours, with what the config has for its neck and heads."""
+    ours = paramwise_cfg()
+    keys = given.get('custom_keys') or {}
+    for key, settings in keys.items():
+        meant = (not key.startswith('backbone') if others is None
+                 else any(key in name for name in others))
+        if meant and key not in ours['custom_keys']:
+            ours['custom_keys'][key] = settings
+    slower = (keys.get('backbone') or {}).get('lr_mult', 1)
+    if slower != 1:
+        ours['backbone_lr_mult'] = slower
+    if given.get('bypass_duplicate'):  # heads that share layers
+        ours['bypass_duplicate'] = True
+    return ours
+
+
+def _scaled(cfg: Config, factor: float, why: Dict[str, str]) -> Dict[str, Any]:
+    """The schedule, where it ends at a learning rate that was a part of another."""
+    schedule: Optional[List[Dict]] = deepcopy(cfg.to_dict().get('param_scheduler'))
+    changed = False
+    for step in schedule if isinstance(schedule, list) else [schedule or {}]:
+        for key in ('eta_min', 'eta_max'):
+            if step.get(key):
+                step[key] = float(f'{step[key] * factor:.2g}')
+                changed = True
+    if not changed:
+        return {}
+    why['param_scheduler'] = 'eta_min is a learning rate, and is scaled as that was'
+    return dict(param_scheduler=schedule)
