@@ -43,10 +43,13 @@ class MergedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             1: the learning rate of a layer is that of the next one times this. Layers are the stem,
             each block of the four stages (a downsampling belongs to the block before it), and
             everything else (output norms, neck, heads), which has the full rate. The name is
-            mmpretrain's. Default 1.
+            mmpretrain's. Default 1. Also ``backbone_lr_mult``, a factor for the learning rate of
+            all of FasterViT; in ``custom_keys`` it would undo the other settings of what it
+            matches. Default 1.
 
     Raises:
-        ConfigError: For a ``layer_decay_rate`` out of range, or with a model without FasterViT.
+        ConfigError: For a ``layer_decay_rate`` or a ``backbone_lr_mult`` out of range, or with a
+            model without FasterViT.
 
     Example::
 
@@ -97,25 +100,30 @@ class MergedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     def _layer_scales(self, model: nn.Module) -> Dict[str, float]:
         """Factors of the learning rate, by name, of the parameters that have one below 1."""
-        rate = self.paramwise_cfg.get('layer_decay_rate', 1)
-        if not 0 < rate <= 1:
-            raise ConfigError(f'optim_wrapper.paramwise_cfg.layer_decay_rate={rate}: give a number '
-                              'above 0 and at most 1')
-        if rate == 1:
+        factors = {}
+        for key in ('layer_decay_rate', 'backbone_lr_mult'):
+            factors[key] = self.paramwise_cfg.get(key, 1)
+            if not 0 < factors[key] <= 1:
+                raise ConfigError(f'optim_wrapper.paramwise_cfg.{key}={factors[key]}: give a '
+                                  'number above 0 and at most 1')
+        given = {key: factor for key, factor in factors.items() if factor != 1}
+        if not given:
             return {}
+        key, factor = next(iter(given.items()))
         if self.base_lr is None:
-            raise ConfigError('optim_wrapper.paramwise_cfg.layer_decay_rate needs '
+            raise ConfigError(f'optim_wrapper.paramwise_cfg.{key} needs '
                               'optim_wrapper.optimizer.lr')
         backbones = {name: m for name, m in model.named_modules() if isinstance(m, FasterViT)}
         if not backbones:
-            raise ConfigError(f'optim_wrapper.paramwise_cfg.layer_decay_rate={rate}: '
+            raise ConfigError(f'optim_wrapper.paramwise_cfg.{key}={factor}: '
                               f'{type(model).__name__} holds no FasterViT. Leave it out')
+        rate, every = factors.values()
         scales = {}
         for prefix, backbone in backbones.items():
             depths = [len(stage.blocks) for stage in backbone.stages]
             for name, _ in backbone.named_parameters():
                 below = sum(depths) + 1 - layer_of(name, depths)
-                scales[f'{prefix}.{name}' if prefix else name] = rate**below
+                scales[f'{prefix}.{name}' if prefix else name] = every * rate**below
         return scales
 
     def _choose_fused(self, model: nn.Module) -> None:
