@@ -10,7 +10,7 @@ CONFIG := configs/mmdet/cascade_fvit_shapes.py
 SEG_DEMO := work_dirs/demo-seg
 SEG_CONFIG := configs/mmseg/upernet_fvit_shapes.py
 
-.PHONY: help env demo demo-seg bench docs test test-demos lint clean distclean
+.PHONY: help env demo demo-seg bench docs test test-demos soak lint clean distclean
 
 help:
 	@echo 'make demo   train a small Cascade Mask R-CNN on generated shapes, evaluate, draw;'
@@ -20,6 +20,7 @@ help:
 	@echo 'make docs   the documentation as a site, in work_dirs/site'
 	@echo 'make test   the whole test suite, about 20 minutes on two idle cores'
 	@echo 'make test-demos   the tests of both demos with their whole training; make test shortens it'
+	@echo 'make soak   kill a training 20 times, resume it, compare the end; about 10 minutes'
 	@echo 'make lint   ruff'
 	@echo 'make env    the environment alone, .venv; 6 to 11 minutes the first time'
 	@echo 'make clean  what runs left behind (keeps .venv); make distclean takes .venv too'
@@ -53,6 +54,10 @@ test: env
 test-demos: env
 	FASTERVIT_MM_FULL_DEMOS=1 $(RUN) -m pytest -n 2 --dist loadfile \
 	tests/end_to_end/test_demo.py tests/end_to_end/test_demo_seg.py
+
+# Each kill at random: in a step, in a validation, while a checkpoint is written.
+soak: env
+	$(RUN) benchmarks/soak.py --kills 20 --out work_dirs/soak.json
 
 lint: env
 	$(RUN) -m ruff check .

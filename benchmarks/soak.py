@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Callable, Dict, List, NamedTuple
 
@@ -121,7 +122,7 @@ def differences(one: Path, two: Path) -> List[str]:
 
 def soak(folder: Path, kills: int, epochs: int, images: int, workers: int = 0, seed: int = 0,
          longest: float = 6.0, notices: int = 2, begin: Callable = start,
-         say: Callable = print) -> Dict[str, object]:
+         say: Callable = partial(print, flush=True)) -> Dict[str, object]:
     """Run the campaign.
 
     Args:
@@ -207,6 +208,7 @@ def main():
                  machine=platform.machine(), torch=torch.__version__)
     print(json.dumps(facts, indent=1))
     if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(facts, indent=1) + '\n')
     sys.exit(bool(facts['different'] or facts['failed_resumes'] or facts['most_lost_on_notice']
                   or facts['notices_with_another_status']

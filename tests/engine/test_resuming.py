@@ -1,18 +1,25 @@
 """A training that is stopped, in whatever way, goes on as if it had not been."""
+import copy
 import importlib.util
 import os
+import pickle
+import random
 import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from itertools import islice
 
+import numpy
 import pytest
 import torch
+from mmengine.runner import Runner
 
 from fastervit_mm.engine.checkpoints import INTERRUPTED, newest_checkpoint, save_whole
 from fastervit_mm.engine.notices import REQUEUE
+from fastervit_mm.engine.resuming import reproducible
 from fastervit_mm.weights import CheckpointError
 from tests.conftest import REPO
 from tests.running import Started, run_tool
@@ -80,6 +87,51 @@ def test_a_notice_between_iterations_of_a_segmentor_that_loads_in_workers(
     assert not (stopped / INTERRUPTED).exists()  # the next checkpoint has taken its place
     assert undisturbed.wait() == 0
     assert campaign.differences(plain, stopped) == []
+
+
+class Noise(list):
+    """A dataset of random numbers, as augmentation draws them."""
+    METAINFO = dict(classes=('noise',))
+
+    def __getitem__(self, index):
+        return (index, random.random(), numpy.random.rand(), torch.rand(()).item())
+
+
+@pytest.mark.parametrize('sampler', [
+    dict(type='DefaultSampler', shuffle=True), dict(type='InfiniteSampler', shuffle=True)])
+def test_what_is_drawn_depends_on_seed_process_epoch_and_place_alone(sampler):
+    """Not on workers, on what else draws random numbers, or on where a loader begins."""
+    def loader(workers):
+        return reproducible(Runner.build_dataloader(dict(
+            dataset=Noise(range(11)), sampler=dict(sampler), batch_size=3, num_workers=workers,
+            collate_fn=list), seed=5), 5)
+
+    def batches(loader, epoch, skip=0):
+        loader.batch_sampler.sampler.set_epoch(epoch)
+        loader.batch_sampler.skip = skip
+        state = random.getstate(), numpy.random.get_state()[1]
+        found = list(islice(loader, 4 - skip))
+        if not loader.num_workers:  # outside, random numbers go on as if there were no dataset
+            assert random.getstate() == state[0]
+            assert (numpy.random.get_state()[1] == state[1]).all()
+        return found
+
+    one = loader(0)
+    whole = batches(one, 0)
+    assert len({number for batch in whole for sample in batch for number in sample[1:]}) >= 30
+    torch.rand(1)
+    random.random()
+    assert batches(one, 0) == batches(loader(2), 0) == whole
+    assert batches(one, 0, skip=2) == batches(loader(1), 0, skip=2) == whole[2:]
+    if sampler['type'] == 'DefaultSampler':
+        later = batches(one, 1)
+        (first, second) = ({s for batch in found for s in batch} for found in (whole, later))
+        assert {s[0] for s in first} == {s[0] for s in second} and not first & second
+    # Still the dataset, for whoever asks or changes it.
+    assert isinstance(one.dataset, Noise) and one.dataset.METAINFO == Noise.METAINFO
+    one.dataset.pipeline = 'another'
+    assert one.dataset.dataset.pipeline == 'another' and one.dataset[3][0] == 3
+    assert isinstance(copy.copy(pickle.loads(pickle.dumps(one.dataset))), Noise)
 
 
 @pytest.fixture

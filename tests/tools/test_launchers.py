@@ -43,6 +43,26 @@ def test_srun_gets_the_job(script, arguments, expected, tmp_path):
     assert {'--ntasks=16', '--ntasks-per-node=8', '--gres=gpu:8', '--job-name=job'} <= set(got)
 
 
+@pytest.mark.parametrize('batch_job', [False, True])
+def test_slurm_goes_on_where_the_time_was_over(batch_job, tmp_path):
+    """Against an srun whose first job ends as one on notice does."""
+    for name, text in (('srun', 'echo "$@" >> jobs; exit $(($(wc -l < jobs) == 1 ? 75 : 3))'),
+                       ('scontrol', 'echo "$@" >> jobs')):
+        (tmp_path / name).write_text(f'#!/bin/sh\n{text}\n')
+        (tmp_path / name).chmod(0o755)
+    job = dict(SLURM_JOB_ID='7', SLURM_RESTART_COUNT='1') if batch_job else {}
+    done = launch('slurm_train.sh', 'part', 'job', 'config.py', 'work', '--amp', 'bf16',
+                  cwd=tmp_path, PATH=f'{tmp_path}:{os.environ["PATH"]}', **job)
+    first, second = (tmp_path / 'jobs').read_text().splitlines()
+    assert '--signal=USR1@120' in first
+    if batch_job:
+        assert first.endswith('--amp bf16 --resume') and second == 'requeue 7'
+        assert done.returncode == 0, done.stderr
+    else:
+        assert first.endswith('--amp bf16') and second == f'{first} --resume'
+        assert done.returncode == 3  # a job that failed is not started again
+
+
 @pytest.mark.parametrize('script', ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh',
                                     'slurm_test.sh'])
 def test_without_arguments_they_say_how_they_are_used(script, tmp_path):
