@@ -13,8 +13,10 @@ from .logs import MemoryLogProcessor, OptionalTensorboardVisBackend
 from .notices import FiniteLossHook, NoticeHook
 from .optimizers import MergedOptimWrapperConstructor
 from .resuming import MissedValidationHook, ResumableEpochLoop, ResumableIterLoop
+from .sharding import ShardedRunner
 
 __all__ = ['BoxesHook', 'CompleteCheckpointHook', 'CurvesHook', 'DeployHook', 'EstimateHook',
            'FiniteLossHook', 'MemoryLogProcessor', 'MergedOptimWrapperConstructor',
            'MissedValidationHook', 'NoticeHook', 'OptionalTensorboardVisBackend', 'OverlaysHook',
-           'RegroupHook', 'ResumableEpochLoop', 'ResumableIterLoop', 'WholeCheckpointHook']
+           'RegroupHook', 'ResumableEpochLoop', 'ResumableIterLoop', 'ShardedRunner',
+           'WholeCheckpointHook']

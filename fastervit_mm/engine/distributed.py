@@ -32,9 +32,8 @@ class DistributedRunner(Runner):
                                                           backend='gloo')))
 
     def wrap_model(self, model_wrapper_cfg: Optional[dict], model: nn.Module) -> nn.Module:
+        model = self.prepare_norms(model)
         if self._on_cpus():
-            model = revert_sync_batchnorm(model)
-            self.cfg.sync_bn = None
             wrapper = model_wrapper_cfg or dict(
                 type='MMDistributedDataParallel', broadcast_buffers=False,
                 find_unused_parameters=self.cfg.get('find_unused_parameters', False))
@@ -43,6 +42,13 @@ class DistributedRunner(Runner):
                 wrapper = dict(wrapper, device_ids=None)  # mmengine would give a GPU's number
             model_wrapper_cfg = wrapper
         return super().wrap_model(model_wrapper_cfg, model)
+
+    def prepare_norms(self, model: nn.Module) -> nn.Module:
+        """BatchNorm for SyncBN where there is no GPU."""
+        if self._on_cpus():
+            self.cfg.sync_bn = None
+            return revert_sync_batchnorm(model)
+        return model
 
     def _on_cpus(self) -> bool:
         return self.distributed and not has_amp_device()

@@ -15,7 +15,7 @@ from torch import nn
 from ..config_files import ConfigError, read_config
 from ..models import dataset_configs, unwrapped
 from ..weights import CheckpointError
-from .checkpoints import newest_checkpoint, save_whole
+from .checkpoints import files_of, newest_checkpoint, save_whole
 from .checks import check_config, unwritable
 from .console import quiet, quiet_libraries
 from .distributed import DistributedRunner
@@ -189,7 +189,7 @@ def train(cfg: Config, amp: Union[bool, str] = False, auto_scale_lr: bool = Fals
     if resume == 'auto':
         cfg.resume, cfg.load_from = True, None
     elif resume is not None:
-        if not os.path.isfile(resume) and '://' not in resume:
+        if not (os.path.isfile(resume) or files_of(resume)) and '://' not in resume:
             raise FileNotFoundError(f'resume={resume!r}: no such checkpoint '
                                     f'({os.path.abspath(resume)})')
         cfg.resume, cfg.load_from = True, resume

@@ -33,7 +33,10 @@ def fetch(checkpoint: str) -> str:
     if not address.startswith(('http://', 'https://')):
         path = os.path.expanduser(address)
         if not os.path.isfile(path):
-            what = ('a folder; give a file in it' if os.path.isdir(path) else
+            what = ('the shards of a training; make one file of them with "python '
+                    f'tools/gather_checkpoint.py {checkpoint} OUT.pth"'
+                    if os.path.isfile(os.path.join(path, 'rank0.pth')) else
+                    'a folder; give a file in it' if os.path.isdir(path) else
                     'a link that leads to no file' if os.path.islink(path) else 'no such file')
             raise FileNotFoundError(f'checkpoint={checkpoint!r}: {what} ({os.path.abspath(path)})')
         return path

@@ -1,0 +1,2 @@
+# Parameters, gradients and optimizer divided among the GPUs (docs/distributed.md#fsdp).
+runner_type = 'ShardedRunner'

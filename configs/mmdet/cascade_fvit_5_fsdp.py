@@ -1,0 +1,1 @@
+_base_ = ['./cascade_fvit_5.py', '../_base_/fsdp.py']

@@ -1,0 +1,1 @@
+_base_ = ['./cascade_fvit_6.py', '../_base_/fsdp.py']

@@ -1,0 +1,78 @@
+"""What test_distributed.py runs in several processes: ``distributed_jobs.py JOB ARGUMENTS``."""
+import itertools
+import sys
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+from fastervit_mm import FasterViT
+from fastervit_mm.command_line import errors_in_one_line
+from fastervit_mm.engine import launch
+from fastervit_mm.engine.distributed import gloo_left_at_once
+from tests.conftest import TINY
+
+
+@HOOKS.register_module()
+class Record(Hook):
+    """Write the loss of every iteration, and the weights of the end, to a file."""
+    priority = 'LOWEST'
+
+    def __init__(self, out: str):
+        self.out, self.losses = out, []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.losses.append(float(outputs['loss']))
+
+    def after_train(self, runner):
+        model = getattr(runner.model, 'module', runner.model)
+        weights = {k: v.full_tensor() if hasattr(v, 'full_tensor') else v
+                   for k, v in model.state_dict().items()}
+        local = sum(getattr(p, '_local_tensor', p).numel() for p in model.parameters())
+        torch.save(dict(losses=self.losses, weights=weights, local=local,
+                        metrics=runner.message_hub.log_scalars['val/mIoU'].current()), self.out)
+
+
+def train(config: str, launcher: str, out: str, *settings: str) -> None:
+    """Train a config, with Record."""
+    cfg = launch.load_config(config, launcher)
+    cfg.custom_hooks.append(dict(type='Record', out=out))
+    if 'sharded' in settings:
+        cfg.runner_type = 'ShardedRunner'
+    launch.train(cfg, resume=next((s for s in settings if s.endswith('.pth')), None))
+
+
+def unused() -> None:
+    """Two steps of DDP; in the second it fails if a parameter had no gradient in the first."""
+    torch.distributed.init_process_group('gloo')
+    subsets = [s for n in (1, 2, 3, 4) for s in itertools.combinations(range(4), n)]
+    for indices, with_cp in itertools.product(subsets, (False, True)):
+        _two_steps(FasterViT(TINY, out_indices=indices, with_cp=with_cp))
+    print(f'{2 * len(subsets)} networks without unused parameters')
+
+
+def compiled() -> None:
+    """The same through ``--compile``'s graphs, without the minutes of a compiler of C++."""
+    torch.distributed.init_process_group('gloo')
+    compile_module = torch.nn.Module.compile
+    torch.nn.Module.compile = lambda module, **options: compile_module(
+        module, backend='aot_eager', **options)
+    model = torch.nn.Module()
+    model.backbone = FasterViT(dict(TINY, depths=(1, 1, 1, 1)), out_indices=(1, 2), with_cp=True)
+    launch.compile_features(model)
+    _two_steps(model.backbone)
+    print('1 networks without unused parameters')
+
+
+def _two_steps(backbone: FasterViT) -> None:
+    model = torch.nn.parallel.DistributedDataParallel(backbone)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        sum(o.square().mean() for o in model(torch.rand(2, 3, 64, 64))).backward()
+        optimizer.step()
+
+
+if __name__ == '__main__':
+    with gloo_left_at_once(), errors_in_one_line('job'):
+        dict(train=train, unused=unused, compiled=compiled)[sys.argv[1]](*sys.argv[2:])

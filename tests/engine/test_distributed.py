@@ -1,0 +1,171 @@
+"""Several processes on CPUs: real ones, that meet through gloo as the launchers let them."""
+import json
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.engine.conftest import SEGMENTOR
+from tests.running import run_tool
+
+# A loss that is a mean over pixels, and no BatchNorm that learns from a process's own images: two
+# processes compute what one does with all images. Without Adam's division by a gradient near 0.
+CONFIG = """
+_base_ = 'tiny.py'
+val_dataloader = dict(dataset=dict(indices=3))
+test_dataloader = val_dataloader
+model = dict(
+    backbone=dict(norm_eval=True), auxiliary_head=None, decode_head=dict(
+        _delete_=True, type='FCNHead', in_channels=[16, 32, 64, 128], in_index=(0, 1, 2, 3),
+        channels=8, num_convs=1, input_transform='resize_concat', norm_cfg=None, num_classes=150,
+        dropout_ratio=0, align_corners=False, loss_decode=dict(type='CrossEntropyLoss')))
+optim_wrapper = dict(
+    optimizer=dict(lr=0.02, eps=0.1), clip_grad=dict(max_norm=5))
+train_cfg = dict(max_iters=6, val_interval=6)
+default_hooks = dict(checkpoint=dict(interval=2, max_keep_ckpts=3), logger=dict(interval=1))
+"""
+
+
+def environments(launcher='pytorch'):
+    """What each launcher tells its two processes."""
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = str(probe.getsockname()[1])
+    common = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=port, OMP_NUM_THREADS='1',
+                  MKL_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
+    names = dict(pytorch=('RANK', 'LOCAL_RANK', 'WORLD_SIZE'),
+                 slurm=('SLURM_PROCID', 'SLURM_LOCALID', 'SLURM_NTASKS'),
+                 mpi=('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_LOCAL_RANK',
+                      'OMPI_COMM_WORLD_SIZE'))[launcher]
+    for rank in '01':
+        yield dict(common, SLURM_NODELIST='this', **dict(zip(names, (rank, rank, '2'))))
+
+
+def run_both(name, *arguments, cwd, launcher='pytorch'):
+    """One of the tools in two processes; {rank} in an argument is each one's."""
+    def run(rank, environment):
+        return run_tool(name, *(str(a).format(rank=rank) for a in arguments), cwd=cwd,
+                        environment=environment)
+    with ThreadPoolExecutor(2) as pool:
+        done = list(pool.map(run, range(2), environments(launcher)))
+    for process in done:
+        assert process.returncode == 0, process.output[-3000:]
+    return [process.output for process in done]
+
+
+JOBS = '../tests/engine/distributed_jobs.py'
+
+
+def scalars(work_dir):
+    """The metrics of the last test of a run."""
+    newest = max(Path(work_dir).glob('*/*.json'), key=lambda path: path.stat().st_mtime)
+    return {k: v for k, v in json.loads(newest.read_text()).items() if 'time' not in k}
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory, tiny_ade20k):
+    folder = tmp_path_factory.mktemp('processes')
+    (folder / 'tiny.py').write_text(SEGMENTOR.replace('ROOT', str(tiny_ade20k)))
+    (folder / 'two.py').write_text(CONFIG)
+    (folder / 'one.py').write_text(CONFIG + 'train_dataloader = dict(batch_size=4)\n')
+    (folder / 'sharded.py').write_text(CONFIG)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def two(folder):
+    """Results of both processes of DDP."""
+    run_both(JOBS, 'train', 'two.py', 'pytorch', 'two{rank}.pt', cwd=folder)
+    return [torch.load(folder / f'two{rank}.pt') for rank in range(2)]
+
+
+def test_two_processes_train_as_one_with_all_images(folder, two):
+    """Losses, and through the optimizer gradients."""
+    done = run_tool(JOBS, 'train', 'one.py', 'none', 'one.pt', cwd=folder)
+    assert done.returncode == 0, done.output[-3000:]
+    one = torch.load(folder / 'one.pt')
+    mean = (torch.tensor(two[0]['losses']) + torch.tensor(two[1]['losses'])) / 2
+    torch.testing.assert_close(mean, torch.tensor(one['losses']), rtol=1e-5, atol=1e-5)
+    assert two[0]['losses'] != two[1]['losses']  # of other images
+    for name, weight in one['weights'].items():
+        torch.testing.assert_close(two[0]['weights'][name], weight, rtol=1e-4, atol=1e-5, msg=name)
+        assert torch.equal(two[0]['weights'][name], two[1]['weights'][name]), name
+
+
+@pytest.fixture(scope='module')
+def sharded(folder, two):
+    """Results of both processes, resumed from DDP's second iteration, with everything divided."""
+    run_both(JOBS, 'train', 'sharded.py', 'pytorch', 'sharded{rank}.pt', 'sharded',
+             'work_dirs/two/iter_2.pth', cwd=folder)
+    return [torch.load(folder / f'sharded{rank}.pt') for rank in range(2)]
+
+
+def test_sharded_training_goes_on_as_ddp_does(two, sharded):
+    for plain, divided in zip(two, sharded):
+        torch.testing.assert_close(divided['losses'], plain['losses'][2:], rtol=1e-5, atol=1e-5)
+        assert divided['weights'].keys() == plain['weights'].keys()
+        for name, weight in plain['weights'].items():
+            torch.testing.assert_close(divided['weights'][name], weight, rtol=1e-4, atol=1e-5,
+                                       msg=name)
+        assert divided['metrics'] == plain['metrics']
+        assert 0.45 < divided['local'] / plain['local'] < 0.55  # half of the parameters each
+
+
+def test_a_sharded_checkpoint_resumes_bit_for_bit(folder, sharded):
+    """AdamW's state and the schedules too."""
+    checkpoint = folder / 'work_dirs/sharded/iter_4.pth'
+    assert {path.name for path in checkpoint.iterdir()} == {'rank0.pth', 'rank1.pth'}
+    run_both(JOBS, 'train', 'sharded.py', 'pytorch', 'again{rank}.pt', 'sharded', checkpoint,
+             cwd=folder)
+    for rank in range(2):
+        again = torch.load(folder / f'again{rank}.pt')
+        assert again['losses'] == sharded[rank]['losses'][2:]
+        for name, weight in sharded[rank]['weights'].items():
+            assert torch.equal(again['weights'][name], weight), name
+
+
+def test_a_gathered_checkpoint_is_tested_by_any_number_of_processes(folder, two, sharded):
+    """An odd number of images: what one process computes, to the last digit."""
+    work = folder / 'work_dirs'
+    done = run_tool('gather_checkpoint.py', work / 'sharded/iter_6.pth', 'whole.pth', cwd=folder)
+    assert done.returncode == 0, done.output
+    whole = torch.load(folder / 'whole.pth', weights_only=True)
+    assert set(whole) == {'meta', 'state_dict'}
+    for name, weight in sharded[0]['weights'].items():
+        assert torch.equal(whole['state_dict'][name], weight), name
+    done = run_tool('test.py', 'two.py', 'whole.pth', '--work-dir', 'single', cwd=folder,
+                    environment=dict(OMP_NUM_THREADS='1'))
+    assert done.returncode == 0, done.output[-3000:]
+    run_both('test.py', 'two.py', 'whole.pth', '--work-dir', 'double', '--launcher', 'slurm',
+             cwd=folder, launcher='slurm')
+    assert scalars(folder / 'single') == scalars(folder / 'double')
+    assert scalars(folder / 'single')['mIoU'] == sharded[0]['metrics'] > 0
+
+
+def test_a_sharded_checkpoint_is_not_tested_as_it_is(folder, sharded):
+    done = run_tool('test.py', 'two.py', 'work_dirs/sharded/iter_6.pth', cwd=folder)
+    assert done.returncode == 1 and 'tools/gather_checkpoint.py' in done.stderr
+    assert 'Traceback' not in done.output
+
+
+def test_a_detector_is_evaluated_as_in_one_process(by_epoch, tmp_path):
+    """Three images, through MPI's launcher. Recall of boxes, which is not 0 after 8 iterations."""
+    arguments = ['test.py', by_epoch.work_dir.parent.parent / 'tiny_detector.py',
+                 by_epoch.work_dir / 'epoch_3.pth', '--cfg-options',
+                 'test_dataloader.dataset.indices=3', 'test_evaluator.metric=proposal_fast',
+                 'test_evaluator.iou_thrs=[0.1,0.3]']
+    done = run_tool(*arguments, '--work-dir', 'single', cwd=tmp_path,
+                    environment=dict(OMP_NUM_THREADS='1'))
+    assert done.returncode == 0, done.output[-3000:]
+    run_both(*arguments, '--work-dir', 'double', '--launcher', 'mpi', cwd=tmp_path,
+             launcher='mpi')
+    assert scalars(tmp_path / 'single') == scalars(tmp_path / 'double')
+    assert any(value > 0 for value in scalars(tmp_path / 'single').values())
+
+
+@pytest.mark.parametrize('job, networks', [('unused', 30), ('compiled', 1)])
+def test_ddp_finds_no_unused_parameters(job, networks, tmp_path):
+    outputs = run_both(JOBS, job, cwd=tmp_path)
+    assert all(f'{networks} networks without unused parameters' in text for text in outputs)
