@@ -13,6 +13,7 @@ from ..backbone import FasterViT
 from ..config_files import ConfigError
 from ..models import class_of, dataset_configs
 from ..weights import CheckpointError, read_checkpoint, resolve, tensors_of
+from .distributed import without_gradient
 from .settings import check_parts, wrong_settings
 
 # Number of processes by launcher, which is known before the process group exists.
@@ -51,7 +52,7 @@ def check_config(cfg: Config, training: bool, split: str = 'test') -> List[str]:
             ('a setting', wrong_settings(cfg, loaders, training)),
             *((loader, _wrong_data(cfg, loader)) for loader in loaders),
             ('model', _wrong_classes(cfg, loaders)),
-            ('model', _wrong_widths(cfg)),
+            ('model', _wrong_widths(cfg, training)),
             ('checkpoint', _unusable_checkpoints(cfg, training))):
         problems += _tried(what, check)
     if problems:
@@ -248,7 +249,7 @@ def _heads(node: Any, place: str) -> Iterator[Tuple[str, Dict]]:
         yield from _heads(value, inner)
 
 
-def _wrong_widths(cfg: Config) -> Iterator[str]:
+def _wrong_widths(cfg: Config, training: bool) -> Iterator[str]:
     """Layers whose ``in_channels`` differ from the widths of the FasterViT maps they read."""
     backbone = cfg.model.get('backbone') or {}
     kind = class_of(backbone, cfg, MODELS) if backbone else None
@@ -257,10 +258,13 @@ def _wrong_widths(cfg: Config) -> Iterator[str]:
     settings = {k: v for k, v in backbone.items() if k not in ('type', 'init_cfg', '_scope_')}
     try:
         with torch.device('meta'):  # takes no memory
-            widths = kind(**settings).out_channels
+            network = kind(**settings)
     except (ValueError, TypeError) as error:  # it names the argument
         yield f'model.backbone: {error}'
         return
+    widths = network.out_channels
+    if training:
+        yield from without_gradient(cfg, network)
     neck = cfg.model.get('neck')
     if neck:
         readers = {'model.neck' + ('.0' if isinstance(neck, list) else ''):

@@ -3,16 +3,18 @@ import atexit
 import os
 import sys
 from contextlib import contextmanager
-from typing import Iterator, Optional
+from typing import Iterator, Optional, Set
 
 import torch
 import torch.distributed as torch_dist
+from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODEL_WRAPPERS
 from mmengine.runner import Runner
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..backbone import FasterViT
 from .precision import has_amp_device
 
 
@@ -52,6 +54,58 @@ class DistributedRunner(Runner):
 
     def _on_cpus(self) -> bool:
         return self.distributed and not has_amp_device()
+
+
+def without_gradient(cfg: Config, backbone: FasterViT) -> Iterator[str]:
+    """Why DDP would stop in the second step: output norms of maps that nothing reads.
+
+    Args:
+        cfg: A config that will train in several processes, or one that will not.
+        backbone: Its backbone; the meta device will do.
+
+    Yields:
+        One line, or none if every parameter that is trained has a gradient.
+    """
+    wrapper = cfg.get('model_wrapper_cfg') or cfg
+    if (cfg.get('launcher', 'none') == 'none' or cfg.get('runner_type') == 'ShardedRunner'
+            or wrapper.get('find_unused_parameters')):
+        return
+    indices, widths = backbone.out_indices, backbone.out_channels
+    read = _read_maps(cfg, len(indices))
+    unread = [i for i in range(len(indices)) if i not in read and any(
+        p.requires_grad for p in backbone.out_norms[str(indices[i])].parameters())]
+    if not read or not unread:
+        return
+    left = [i for i in range(len(indices)) if i not in unread]
+    remedy = f'model.backbone.out_indices={tuple(indices[i] for i in left)}'
+    neck = cfg.model.get('neck')
+    if neck:
+        place = 'model.neck' + ('.0' if isinstance(neck, list) else '')
+        remedy += f', {place}.in_channels={[widths[i] for i in left]}, {place}.start_level=0'
+        if (neck[0] if isinstance(neck, list) else neck).get('end_level', -1) >= 0:
+            remedy += f', {place}.end_level=-1'
+    else:
+        remedy += ', and each head\'s in_index as it counts among those'
+    yield (f'model.backbone.out_indices={indices}: nothing reads the map of stage '
+           f'{", ".join(str(indices[i]) for i in unread)}, so its output norm has no gradient, '
+           f'which ends training in several processes in its second step. Set {remedy}')
+
+
+def _read_maps(cfg: Config, count: int) -> Set[int]:
+    """Which of the backbone's maps neck or heads read; none where that is not known."""
+    neck = cfg.model.get('neck')
+    if neck:
+        first = neck[0] if isinstance(neck, list) else neck
+        last = first.get('end_level', -1)
+        return set(range(first.get('start_level', 0), (last if last >= 0 else count - 1) + 1))
+    read: Set[int] = set()
+    for name in ('decode_head', 'auxiliary_head'):  # mmseg's
+        heads = cfg.model.get(name) or []
+        for head in heads if isinstance(heads, list) else [heads]:
+            index = head.get('in_index', -1 if isinstance(head.get('in_channels'), int) else
+                             range(count))
+            read |= {i % count for i in ([index] if isinstance(index, int) else index)}
+    return read
 
 
 @contextmanager

@@ -51,19 +51,6 @@ def unused() -> None:
     print(f'{2 * len(subsets)} networks without unused parameters')
 
 
-def compiled() -> None:
-    """The same through ``--compile``'s graphs, without the minutes of a compiler of C++."""
-    torch.distributed.init_process_group('gloo')
-    compile_module = torch.nn.Module.compile
-    torch.nn.Module.compile = lambda module, **options: compile_module(
-        module, backend='aot_eager', **options)
-    model = torch.nn.Module()
-    model.backbone = FasterViT(dict(TINY, depths=(1, 1, 1, 1)), out_indices=(1, 2), with_cp=True)
-    launch.compile_features(model)
-    _two_steps(model.backbone)
-    print('1 networks without unused parameters')
-
-
 def _two_steps(backbone: FasterViT) -> None:
     model = torch.nn.parallel.DistributedDataParallel(backbone)
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
@@ -75,4 +62,4 @@ def _two_steps(backbone: FasterViT) -> None:
 
 if __name__ == '__main__':
     with gloo_left_at_once(), errors_in_one_line('job'):
-        dict(train=train, unused=unused, compiled=compiled)[sys.argv[1]](*sys.argv[2:])
+        dict(train=train, unused=unused)[sys.argv[1]](*sys.argv[2:])

@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 
+from fastervit_mm.config_files import ConfigError
+from fastervit_mm.engine.checks import check_config
+from tests.conftest import TINY
 from tests.engine.conftest import SEGMENTOR
 from tests.running import run_tool
 
@@ -165,7 +169,47 @@ def test_a_detector_is_evaluated_as_in_one_process(by_epoch, tmp_path):
     assert any(value > 0 for value in scalars(tmp_path / 'single').values())
 
 
-@pytest.mark.parametrize('job, networks', [('unused', 30), ('compiled', 1)])
-def test_ddp_finds_no_unused_parameters(job, networks, tmp_path):
-    outputs = run_both(JOBS, job, cwd=tmp_path)
-    assert all(f'{networks} networks without unused parameters' in text for text in outputs)
+def test_ddp_finds_no_unused_parameters(tmp_path):
+    """For any out_indices, with and without with_cp."""
+    outputs = run_both(JOBS, 'unused', cwd=tmp_path)
+    assert all('30 networks without unused parameters' in text for text in outputs)
+
+
+RETINANET = f"""
+_base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
+custom_imports = dict(imports=['fastervit_mm'])
+model = dict(backbone=dict(_delete_=True, type='FasterViT', arch={TINY!r}),
+             neck=dict(in_channels=[16, 32, 64, 128]))
+"""
+FCN = f"""
+_base_ = 'mmseg::fcn/fcn_r50-d8_4xb4-80k_ade20k-512x512.py'
+custom_imports = dict(imports=['fastervit_mm'])
+model = dict(pretrained=None, backbone=dict(_delete_=True, type='FasterViT', arch={TINY!r}),
+             decode_head=dict(in_channels=128), auxiliary_head=dict(in_channels=64))
+"""
+
+
+@pytest.mark.parametrize('text, stages, remedy', [
+    (RETINANET, '0', 'model.backbone.out_indices=(1, 2, 3), model.neck.in_channels=[32, 64, 128], '
+     'model.neck.start_level=0'),
+    (FCN, '0, 1', 'model.backbone.out_indices=(2, 3), and each head')])
+def test_maps_that_nothing_reads_are_found_before_training(text, stages, remedy, tmp_path):
+    (tmp_path / 'config.py').write_text(text)
+    cfg = Config.fromfile(str(tmp_path / 'config.py'))
+    cfg.work_dir = str(tmp_path)
+
+    def problems():
+        with pytest.raises(ConfigError) as error:  # the data are not there
+            check_config(cfg, training=True)
+        return str(error.value)
+    assert 'nothing reads' not in problems()  # one process does not mind
+    cfg.launcher = 'pytorch'
+    assert f'nothing reads the map of stage {stages}' in problems()
+    assert remedy in problems()
+    cfg.find_unused_parameters = True
+    assert 'nothing reads' not in problems()
+    cfg.find_unused_parameters = False
+    if text is RETINANET:
+        cfg.merge_from_dict({key: eval(value) for key, value in (
+            part.split('=') for part in remedy.replace(', model', ';model').split(';'))})
+        assert 'nothing reads' not in problems() and 'in_channels' not in problems()

@@ -1,12 +1,18 @@
-"""The shell launchers hand everything on. The training behind them needs GPUs and is not run here.
-"""
+"""The shell launchers: torchrun's start real processes, on CPUs; Slurm's hand everything on."""
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import REPO
+from tests.engine.conftest import SEGMENTOR
+from tests.engine.test_distributed import CONFIG, scalars
+from tests.running import run_tool
 
 
 def launch(script, *arguments, cwd, **environment):
@@ -15,14 +21,65 @@ def launch(script, *arguments, cwd, **environment):
                           capture_output=True, env={**os.environ, 'PATH': path, **environment})
 
 
-@pytest.mark.parametrize('script, arguments', [
-    ('dist_train.sh', ['config.py', '2']), ('dist_test.sh', ['config.py', 'x.pth', '2'])])
-def test_torchrun_starts_every_process(script, arguments, tmp_path):
-    """Two real processes of the tool, each of which prints its help."""
-    done = launch(script, *arguments, '--help', cwd=tmp_path, PORT='29617', OMP_NUM_THREADS='1')
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count('--cfg-options') >= 2
-    assert done.stdout.count('--split') >= (2 if script == 'dist_test.sh' else 0)
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory, tiny_ade20k):
+    folder = tmp_path_factory.mktemp('launched')
+    (folder / 'tiny.py').write_text(SEGMENTOR.replace('ROOT', str(tiny_ade20k)))
+    (folder / 'two.py').write_text(CONFIG + 'train_cfg = dict(max_iters=2, val_interval=9)\n')
+    (folder / 'long.py').write_text(CONFIG + 'train_cfg = dict(max_iters=9999, val_interval=9999)')
+    return folder
+
+
+def start(script, *arguments, cwd, log, **environment):
+    """A launcher that runs; what it and its processes print goes to a file."""
+    path = f'{os.path.dirname(sys.executable)}:{os.environ["PATH"]}'
+    with open(log, 'w') as out:
+        return subprocess.Popen([str(REPO / 'tools' / script), *arguments], cwd=cwd, stdout=out,
+                                stderr=subprocess.STDOUT,
+                                env={**os.environ, 'PATH': path, **environment})
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return str(probe.getsockname()[1])
+
+
+def test_two_nodes_train_and_two_processes_test(folder):
+    """An odd number of images: the same metrics as in one process, to the last digit."""
+    port, logs = free_port(), [folder / f'node{rank}.log' for rank in range(2)]
+    nodes = [start('dist_train.sh', 'two.py', '1', cwd=folder, log=log, NNODES='2',
+                   NODE_RANK=str(rank), PORT=port, OMP_NUM_THREADS='1')
+             for rank, log in enumerate(logs)]
+    assert [node.wait(300) for node in nodes] == [0, 0], logs[0].read_text()[-3000:]
+    assert 'The batch is 4 (2 x 2 processes)' in logs[0].read_text()
+    checkpoint = 'work_dirs/two/iter_2.pth'
+    test = start('dist_test.sh', 'two.py', checkpoint, '2', '--work-dir', 'double', cwd=folder,
+                 log=folder / 'test.log', PORT=free_port(), OMP_NUM_THREADS='1')
+    done = run_tool('test.py', 'two.py', checkpoint, '--work-dir', 'single', cwd=folder,
+                    environment=dict(OMP_NUM_THREADS='1'))
+    assert done.returncode == 0, done.output[-3000:]
+    assert test.wait(300) == 0, (folder / 'test.log').read_text()[-3000:]
+    assert scalars(folder / 'double') == scalars(folder / 'single')
+    assert scalars(folder / 'double')['mIoU'] > 0
+
+
+def test_a_killed_process_ends_the_job_with_a_message(folder):
+    """Within a minute, though the other waits for it."""
+    log = folder / 'killed.log'
+    job = start('dist_train.sh', 'long.py', '2', cwd=folder, log=log, PORT=free_port(),
+                OMP_NUM_THREADS='1')
+    while 'Iter(train)' not in log.read_text():
+        assert job.poll() is None, log.read_text()[-3000:]
+        time.sleep(0.2)
+    workers = Path(f'/proc/{job.pid}/task/{job.pid}/children').read_text().split()
+    assert len(workers) == 2
+    os.kill(int(workers[1]), signal.SIGKILL)
+    began = time.monotonic()
+    assert job.wait(60) == 1
+    print(f'{time.monotonic() - began:.1f} s from SIGKILL to the end')
+    assert f'Signal 9 (SIGKILL) received by PID {workers[1]}' in log.read_text()
+    assert not os.path.exists(f'/proc/{workers[0]}')
 
 
 @pytest.mark.parametrize('script, arguments, expected', [
