@@ -10,7 +10,7 @@ CONFIG := configs/mmdet/cascade_fvit_shapes.py
 SEG_DEMO := work_dirs/demo-seg
 SEG_CONFIG := configs/mmseg/upernet_fvit_shapes.py
 
-.PHONY: help env demo demo-seg bench docs test test-demos soak lint clean distclean
+.PHONY: help env demo demo-seg bench docs test test-demos soak lint audit clean distclean
 
 help:
 	@echo 'make demo   train a small Cascade Mask R-CNN on generated shapes, evaluate, draw;'
@@ -22,6 +22,7 @@ help:
 	@echo 'make test-demos   the tests of both demos with their whole training; make test shortens it'
 	@echo 'make soak   kill a training 20 times, resume it, compare the end; about 10 minutes'
 	@echo 'make lint   ruff'
+	@echo 'make audit  licences and known vulnerabilities of what .venv holds; asks pypi.org'
 	@echo 'make env    the environment alone, .venv; 6 to 11 minutes the first time'
 	@echo 'make clean  what runs left behind (keeps .venv); make distclean takes .venv too'
 
@@ -62,8 +63,11 @@ soak: env
 lint: env
 	$(RUN) -m ruff check .
 
+audit: env
+	@$(RUN) tools/make_audit.py
+
 clean:
 	rm -rf work_dirs data/shapes build dist *.egg-info .pytest_cache .hypothesis .ruff_cache
 
 distclean: clean
-	rm -rf .venv
+	rm -rf .venv .audit

@@ -44,6 +44,7 @@ ELSEWHERE = {
     **{f'python tools/{name}.py':
        'tests/end_to_end/test_demo.py::test_what_the_pages_say_to_do_then'
        for name in ('visualize', 'infer', 'browse_dataset')},
+    'python tools/swap_backbone.py': 'tests/swapping/test_swapping.py::test_from_a_terminal',
     # Where a tool's own tests are: a file that starts it.
     **{f'python tools/{name}.py': f'{name}.py' for name in ('plot_logs', 'export', 'demo_app')},
 }

@@ -1,0 +1,127 @@
+"""No network, no programs and no code from data; licences; what `make audit` says."""
+import ast
+import importlib.util
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import REPO, TINY
+
+# In a fresh Python. An audit hook sees every socket and every process that Python code starts.
+WATCHED = f"""
+import pkgutil, sys, importlib
+
+def watch(event, arguments):
+    if event in ('socket.connect', 'socket.getaddrinfo', 'socket.gethostbyname', 'socket.sendto',
+                 'socket.bind', 'urllib.Request', 'os.system', 'os.posix_spawn', 'os.exec',
+                 'subprocess.Popen'):
+        print('SEEN', event, arguments, flush=True)
+        raise RuntimeError(f'{{event}}: {{arguments}}')
+
+sys.addaudithook(watch)
+import fastervit_mm
+names = [m.name for m in pkgutil.walk_packages(fastervit_mm.__path__, 'fastervit_mm.')]
+for name in names:
+    importlib.import_module(name)
+print('imported', len(names))
+
+import torch
+from fastervit_mm.models import build_model
+from fastervit_mm.config_files import get_config
+cfg = get_config('mmseg/upernet_fvit')
+cfg.model.backbone = dict(type='FasterViT', arch={TINY!r})
+cfg.model.decode_head.update(in_channels=[16, 32, 64, 128], channels=8)
+cfg.model.auxiliary_head.update(in_channels=64, channels=8)
+model = build_model(cfg)
+model.init_weights()
+model.train()
+logits = model(torch.rand(2, 3, 64, 96), mode='tensor')
+logits.mean().backward()
+torch.optim.AdamW(model.parameters()).step()
+model.eval()
+model(torch.rand(1, 3, 70, 90), mode='tensor')
+print('ran')
+"""
+
+
+def test_neither_import_nor_training_uses_the_network_or_starts_a_program(tmp_path):
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', WATCHED], cwd=tmp_path, text=True,
+                          capture_output=True, env={**os.environ, 'PYTHONPATH': str(REPO)})
+    assert 'SEEN' not in done.stdout and done.returncode == 0, done.stdout + done.stderr[-3000:]
+    assert int(done.stdout.split('imported ')[1].split()[0]) > 60 and 'ran' in done.stdout
+
+
+def test_that_the_watch_sees(tmp_path):
+    """The hook of the test above is not deaf."""
+    hook = WATCHED.split('import fastervit_mm')[0]
+    for act, event in (('import urllib.request as u; u.urlopen("http://127.0.0.1:9")', 'urllib'),
+                       ('import subprocess; subprocess.run(["true"])', 'subprocess.Popen'),
+                       ('import socket; socket.create_connection(("127.0.0.1", 9))', 'socket.')):
+        done = subprocess.run([sys.executable, '-c', f'{hook}\n{act}'], text=True, cwd=tmp_path,
+                              capture_output=True)
+        assert done.returncode and f'SEEN {event}' in done.stdout
+
+
+FORBIDDEN = ('eval', 'exec', 'pickle.load', 'pickle.loads', 'pickle.Unpickler', 'yaml.load',
+             'yaml.unsafe_load', 'yaml.full_load', 'os.system', 'os.popen', 'marshal.loads',
+             'shelve.open', 'np.load', 'numpy.load')
+
+
+def forbidden(text):
+    """Calls that may run code that a file holds."""
+    for node in ast.walk(ast.parse(text)):
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func)
+        given = {k.arg: ast.unparse(k.value) for k in node.keywords}
+        if name in FORBIDDEN or given.get('shell') == 'True' or (
+                name == 'torch.load' and given.get('weights_only') != 'True'):
+            yield f'line {node.lineno}: {name}'
+
+
+def test_no_call_runs_what_a_file_holds():
+    seen = {}
+    for folder in ('fastervit_mm', 'tools'):
+        for path in (REPO / folder).rglob('*.py'):
+            if '.mim' not in path.parts:
+                seen[path] = list(forbidden(path.read_text()))
+    assert len(seen) > 60
+    assert not {str(path): calls for path, calls in seen.items() if calls}
+    assert len(list(forbidden('eval(x); torch.load(f); yaml.load(f); run(c, shell=True)\n'
+                              'torch.load(f, weights_only=True); yaml.safe_load(f)'))) == 4
+
+
+@pytest.fixture
+def audit():
+    spec = importlib.util.spec_from_file_location('make_audit', REPO / 'tools/make_audit.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_licence_that_is_not_for_every_use_was_looked_at(audit, capsys):
+    found = audit.installed()
+    assert {'torch', 'mmcv', 'timm', 'fastervit'} <= {name for name, *_ in found}
+    assert audit.show_licences(found) == []
+    assert 'fastervit (NVIDIA Source Code License-NC)' in capsys.readouterr().out
+    assert audit.show_licences([('other', '1', 'GNU General Public License v3 (GPLv3)')]) == [
+        'other (GNU General Public License v3 (GPLv3))']
+
+
+@pytest.mark.parametrize('answers, reason, status, line', [
+    ([dict(name='a', version='1', vulns=[])], '', 0, ''),
+    ([dict(name='a', version='1', vulns=[]), dict(name='b', skip_reason='not found')], '', 1,
+     'audit: vulnerabilities: 1 of 2 versions could not be looked up, such as b (not found)'),
+    ([], 'osv gave no answer', 1, 'audit: vulnerabilities: osv gave no answer'),
+    ([dict(name='a', version='1', vulns=[dict(id='CVE-1', fix_versions=['2'])])], '', 1,
+     'audit: vulnerabilities: 1 distributions have known ones')])
+def test_the_audit_fails_where_it_does_not_know(answers, reason, status, line, audit, capsys,
+                                                monkeypatch):
+    """pip-audit ends with 0 where no database answers; its answers stand in for the network."""
+    monkeypatch.setattr(audit, 'look_up', lambda found: (answers, reason))
+    assert audit.main() == status
+    printed = capsys.readouterr()
+    assert printed.err.startswith(line) and printed.err.count('\n') == status
+    assert ('CVE-1, repaired in 2' in printed.out) == any(a.get('vulns') for a in answers)
