@@ -156,7 +156,7 @@ def soak(folder: Path, kills: int, epochs: int, images: int, workers: int = 0, s
     killed.mkdir()
     log.touch()
     for place in order:
-        since, before = log.stat().st_size, len(list(killed.glob('*/vis_data')))
+        since = log.stat().st_size
         process = begin(config, killed, log)
         there = wait_for(place, process, log, since, killed, rng, longest)
         if not there:
@@ -169,7 +169,6 @@ def soak(folder: Path, kills: int, epochs: int, images: int, workers: int = 0, s
         else:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        assert len(list(killed.glob('*/vis_data'))) > before
         said = log.read_text(errors='replace')[since:]
         resumed = [int(line.rsplit('iter: ', 1)[1]) for line in said.splitlines()
                    if 'resumed epoch:' in line]
