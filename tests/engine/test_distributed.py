@@ -1,5 +1,6 @@
 """Several processes on CPUs: real ones, that meet through gloo as the launchers let them."""
 import json
+import pickle
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -155,18 +156,24 @@ def test_a_sharded_checkpoint_is_not_tested_as_it_is(folder, sharded):
 
 
 def test_a_detector_is_evaluated_as_in_one_process(by_epoch, tmp_path):
-    """Three images, through MPI's launcher. Recall of boxes, which is not 0 after 8 iterations."""
-    arguments = ['test.py', by_epoch.work_dir.parent.parent / 'tiny_detector.py',
-                 by_epoch.work_dir / 'epoch_3.pth', '--cfg-options',
-                 'test_dataloader.dataset.indices=3', 'test_evaluator.metric=proposal_fast',
-                 'test_evaluator.iou_thrs=[0.1,0.3]']
-    done = run_tool(*arguments, '--work-dir', 'single', cwd=tmp_path,
-                    environment=dict(OMP_NUM_THREADS='1'))
+    """Three images, through MPI's launcher: each prediction and each metric."""
+    def arguments(name):
+        return ['test.py', by_epoch.work_dir.parent.parent / 'tiny_detector.py',
+                by_epoch.work_dir / 'epoch_3.pth', '--work-dir', name, '--out', f'{name}.pkl',
+                '--cfg-options', 'test_dataloader.batch_size=1',
+                'test_dataloader.dataset.indices=3']
+    done = run_tool(*arguments('single'), cwd=tmp_path, environment=dict(OMP_NUM_THREADS='1'))
     assert done.returncode == 0, done.output[-3000:]
-    run_both(*arguments, '--work-dir', 'double', '--launcher', 'mpi', cwd=tmp_path,
-             launcher='mpi')
+    run_both(*arguments('double'), '--launcher', 'mpi', cwd=tmp_path, launcher='mpi')
     assert scalars(tmp_path / 'single') == scalars(tmp_path / 'double')
-    assert any(value > 0 for value in scalars(tmp_path / 'single').values())
+    single, double = (pickle.loads((tmp_path / f'{name}.pkl').read_bytes())
+                      for name in ('single', 'double'))
+    assert [s['img_id'] for s in single] == [s['img_id'] for s in double]
+    assert len(single) == 3
+    for one, other in zip(single, double):
+        one, other = one['pred_instances'], other['pred_instances']
+        assert len(one['scores']) == 5 and one['masks'] == other['masks']
+        assert all(torch.equal(one[k], other[k]) for k in ('bboxes', 'scores', 'labels'))
 
 
 def test_ddp_finds_no_unused_parameters(tmp_path):
