@@ -10,7 +10,7 @@ CONFIG := configs/mmdet/cascade_fvit_shapes.py
 SEG_DEMO := work_dirs/demo-seg
 SEG_CONFIG := configs/mmseg/upernet_fvit_shapes.py
 
-.PHONY: help env demo demo-seg bench docs test test-demos soak lint audit clean distclean
+.PHONY: help env demo demo-seg bench docs test test-demos soak fuzz lint audit clean distclean
 
 help:
 	@echo 'make demo   train a small Cascade Mask R-CNN on generated shapes, evaluate, draw;'
@@ -21,6 +21,7 @@ help:
 	@echo 'make test   the whole test suite, about 20 minutes on two idle cores'
 	@echo 'make test-demos   the tests of both demos with their whole training; make test shortens it'
 	@echo 'make soak   kill a training 20 times, resume it, compare the end; about 10 minutes'
+	@echo 'make fuzz   damaged checkpoints, annotations and configs, 10 minutes each; MINUTES=1 for less'
 	@echo 'make lint   ruff'
 	@echo 'make audit  licences and known vulnerabilities of what .venv holds; asks pypi.org'
 	@echo 'make env    the environment alone, .venv; 6 to 11 minutes the first time'
@@ -59,6 +60,11 @@ test-demos: env
 # Each kill at random: in a step, in a validation, while a checkpoint is written.
 soak: env
 	$(RUN) benchmarks/soak.py --kills 20 --out work_dirs/soak.json
+
+# What it found is a row of docs/bad-input.md each; what it tried is in docs/reliability.md.
+MINUTES := 10
+fuzz: env
+	$(RUN) -m tests.fuzz.campaign --minutes $(MINUTES)
 
 lint: env
 	$(RUN) -m ruff check .

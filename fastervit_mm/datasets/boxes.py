@@ -225,7 +225,7 @@ def _voc_box(found: ElementTree.Element, path: Path) -> Tuple[float, float, floa
         if not all(map(is_finite, (left, top, right, bottom))):
             raise ValueError
     except (AttributeError, TypeError, ValueError):
-        raise DataError(f'{path}: an object without numbers as xmin, ymin, xmax and ymax'
+        raise DataError(f'{path}: an object without xmin, ymin, xmax and ymax as numbers'
                         ) from None
     left, top = max(left - 1, 0), max(top - 1, 0)
     return left, top, right - left, bottom - top

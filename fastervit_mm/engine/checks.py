@@ -317,14 +317,16 @@ def _unusable_checkpoints(cfg: Config, training: bool) -> Iterator[str]:
                     f'(no {", no ".join(absent)}). To start from its weights, leave --resume out: '
                     f'--cfg-options load_from={checkpoint}')
         except FileNotFoundError as error:
-            yield (f'{name}: {error}. Give a file, a URL or a published name such as '
-                   'fastervit://2-224-1k' + (
+            reason = str(error).removeprefix(f'checkpoint={checkpoint!r}: ')
+            yield (f'{name}={checkpoint!r}: {reason}. Give a file, a URL or a published name such '
+                   'as fastervit://2-224-1k' + (
                        '; with init_cfg=None training starts from scratch'
                        if 'init_cfg' in name else ''))
         except (CheckpointError, ValueError, OSError) as error:
             if name == 'load_from' and isinstance(error, CheckpointError):
                 raise  # it is the command line's, not the config's
-            yield f'{name}: {error}'
+            reason = str(error).removeprefix(f'checkpoint={checkpoint!r}: ')
+            yield f'{name}={checkpoint!r}: {reason}'
 
 
 def _unscaled_lr(cfg: Config) -> Iterator[str]:

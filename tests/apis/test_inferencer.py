@@ -309,23 +309,6 @@ def test_a_checkpoint_that_leaves_tensors_random_is_an_error(task, request, tmp_
         Inferencer(config, tmp_path / 'partial.pth', device='cpu')
 
 
-@pytest.mark.parametrize('arguments, match', [
-    (dict(device='cuda:77'), "device='cuda:77': not available"),
-    (dict(device='toaster'), "device='toaster'")])
-def test_a_device_that_is_not_here(arguments, match, segmentor):
-    with pytest.raises(ValueError, match=match):
-        Inferencer(*segmentor, **arguments)
-
-
-@pytest.mark.parametrize('arguments, match', [
-    (dict(batch_size=0), 'batch_size=0: give at least 1'),
-    (dict(score_thr=30), 'score_thr=30: give a score from 0 to 1'),
-    (dict(out_dir='/proc/nowhere'), "out='/proc/nowhere': cannot be written to")])
-def test_arguments_out_of_range(arguments, match, segment, scenes):
-    with pytest.raises(ValueError, match=match):
-        segment(scenes[0], **arguments)
-
-
 def test_another_task_is_named(tmp_path):
     config = tmp_path / 'classifier.py'
     config.write_text("default_scope = 'mmpretrain'\n")

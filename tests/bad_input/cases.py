@@ -98,7 +98,7 @@ ARGUMENTS = [
          status='ValueError'),
     Case('an image with four channels',
          "(FasterViT('0').eval()(torch.rand(1, 4, 64, 64)))",
-         'ValueError: …',
+         'ValueError: input of shape (1, 4, 64, 64): expected (B, 3, H, W)',
          status='ValueError'),
     Case('a checkpoint that is not published',
          "(load_backbone(FasterViT('0'), 'fastervit://2'))",
@@ -124,6 +124,10 @@ CONFIGS = [
          'train.py nowhere.py',
          "train: config='nowhere.py': no such file (…), and no config of fastervit_mm has this "
          'name; give one of …'),
+    Case('a misspelt name of a config',
+         'infer.py mmseg/upernet_fvitt segmentor.pth photo.jpg --out out',
+         "infer: config='mmseg/upernet_fvitt': no such file (…), and no config of fastervit_mm has "
+         'this name; similar: mmseg/upernet_fvit, …'),
     Case('an absent `_base_`',
          'train.py mine.py',
          "train: …mine.py: _base_='a.py': no such file (…)",
@@ -221,6 +225,10 @@ CONFIGS = [
          _train('train_cfg.max_epochs=many'),
          "train: detector.py: this config cannot run as it is: train_cfg.max_epochs='many': give "
          'a whole number of at least 1'),
+    Case('a scope that is a list',
+         _train('default_scope=[1,2]'),
+         'train: detector.py: this config cannot run as it is: …of another kind than expected '
+         '(AssertionError: scope_name should be a string, but got [1, 2])'),
     Case('a negative number of workers',
          _train('train_dataloader.num_workers=-1'),
          'train: detector.py: this config cannot run as it is: train_dataloader.num_workers=-1: '
@@ -340,6 +348,17 @@ CHECKPOINTS = [
          "test: checkpoint='huge.pth': truncated or not a PyTorch checkpoint (…). Delete it and "
          'download or copy it again',
          make=w.rezips('huge.pth', w.enlarges)),
+    Case('with code, read by mmengine itself',
+         "(CheckpointLoader.load_checkpoint('evil.pth'))",
+         "CheckpointError: checkpoint='evil.pth': refused, and no code in it was run. …",
+         'CheckpointError', make=w.saves('evil.pth', lambda c: dict(c, extra=w.Attack()))),
+    Case('of another network, to predict with',
+         'infer.py segmentor.py detector.pth photo.jpg --out out',
+         "infer: checkpoint='detector.pth': does not fit the model of this config: …. Give the "
+         'config that the checkpoint was trained with; it is in the same work directory'),
+    Case('that is not there, to predict with',
+         'infer.py segmentor.py gone.pth photo.jpg --out out',
+         "infer: checkpoint='gone.pth': no such file (…)"),
     Case('compressed, so that a small file could be any size',
          _test('packed.pth'),
          "test: checkpoint='packed.pth': a compressed archive (… bytes, … uncompressed), which "
@@ -353,13 +372,13 @@ CHECKPOINTS = [
              'backbone.wide': torch.zeros(1).expand(10**6, 10**6)})))),
     Case('a link to itself',
          _test('loop.pth'),
-         "test: detector.py: this config cannot run as it is: load_from: checkpoint='loop.pth': "
+         "test: detector.py: this config cannot run as it is: load_from='loop.pth': "
          'a link that leads to no file (…). Give a file, a URL or a published name such as '
          'fastervit://2-224-1k',
          make=_loop),
     Case('a folder',
          _test('data'),
-         "test: detector.py: this config cannot run as it is: load_from: checkpoint='data': a "
+         "test: detector.py: this config cannot run as it is: load_from='data': a "
          'folder; give a file in it (…). Give a file, a URL or a published name such as '
          'fastervit://2-224-1k'),
     Case('an address that does not answer',
@@ -667,6 +686,33 @@ ANNOTATIONS = [
          'prepare_data.py check --images data/train --label-maps colour',
          'problem: label map that is a colour image: 4',
          make=w.copies('data/train', 'colour')),
+    Case('YOLO labels that are no text',
+         'new_config.py det mine.py --data own',
+         "new_config: …own/0.txt: not a text in UTF-8 ('utf-8' codec can't decode byte …)",
+         make=w.labels(b'0 0.5 0.5 0.2 0.2\xff')),
+    Case('YOLO labels without an object or a name',
+         'new_config.py det mine.py --data own',
+         'new_config: …own: no data.yaml or classes.txt names the classes, and the labels name 0 '
+         'of them; write their names into one',
+         make=w.labels(b'\n')),
+    Case('YOLO labels of the ten billionth class',
+         'new_config.py det mine.py --data own',
+         'new_config: …own: no data.yaml or classes.txt names the classes, and the labels name '
+         '10000000000 of them; write their names into one',
+         make=w.labels(b'9999999999 0.5 0.5 0.2 0.2')),
+    Case('a YOLO box with NaN',
+         'new_config.py det mine.py --data own',
+         "new_config: …own/0.txt: line 1: '0 nan 0.5 0.2 0.2'; expected a class from 0 to n, then "
+         'x, y, width and height, or a polygon, all relative to the image',
+         make=w.labels(b'0 nan 0.5 0.2 0.2')),
+    Case('run lengths of a million bits',
+         CHECK,
+         'problem: run lengths that cannot be decoded: 1',
+         make=_mask(dict(size=[64, 64], counts='o' * 200_000))),
+    Case('lists in lists, a hundred thousand deep',
+         CHECK,
+         'problem: unreadable annotation file: 1',
+         make=w.writes('bad.json', '[' * 100_000)),
 ]
 VIDEOS = [
     Case('cut to a half: the index is gone',

@@ -51,9 +51,9 @@ def _row(case: Case) -> str:
 
 
 def _code(text: str) -> str:
-    """Text as code in a table: a bar would end the cell."""
-    return '<code>' + ''.join({'|': '&#124;', '<': '&lt;', '&': '&amp;', '*': '&#42;', '_': '&#95;',
-                               '[': '&#91;', '`': '&#96;'}.get(c, c) for c in text) + '</code>'
+    """Text as code in a cell of a table."""
+    assert not {'|', '`'} & set(text), f'{text}: a bar or a backtick would end the cell or the code'
+    return f'`{text}`'
 
 
 if __name__ == '__main__':

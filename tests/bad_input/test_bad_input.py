@@ -6,13 +6,12 @@ import shlex
 import shutil
 import time
 
-import numpy
 import pytest
 import torch
+from mmengine.runner.checkpoint import CheckpointLoader
 
 from fastervit_mm import FasterViT, get_config
-from fastervit_mm.apis import Inferencer
-from fastervit_mm.weights import CheckpointError, load_backbone, read_checkpoint
+from fastervit_mm.weights import CheckpointError, load_backbone
 from tests.bad_input import workshop
 from tests.bad_input.cases import PARTS, TOGETHER, Case
 from tests.bad_input.page import PAGE, page
@@ -20,16 +19,24 @@ from tests.running import run_tool
 
 pytestmark = pytest.mark.filterwarnings('ignore::UserWarning')
 SECONDS = 30  # three times what the page says, for a machine that does other things too
-NAMES = dict(FasterViT=FasterViT, get_config=get_config, Inferencer=Inferencer, numpy=numpy,
-             torch=torch, load_backbone=load_backbone, read_checkpoint=read_checkpoint)
+NAMES = dict(FasterViT=FasterViT, get_config=get_config, torch=torch, load_backbone=load_backbone,
+             CheckpointLoader=CheckpointLoader)
 ERRORS = dict(ValueError=ValueError, CheckpointError=CheckpointError)
 # What a run that was stopped may leave: its config and log, and predictions of other inputs.
 NEW = ('work_dirs/*/*.py', 'work_dirs/*/20*/*', 'work_dirs/*/20*/vis_data/*', 'out/*')
 
 
-def rows(*parts):
-    return [pytest.param(case, id=f'{part}: {case.given}'.replace('[', '('))
-            for part in parts for case in PARTS[part]]
+def rows(chosen):
+    return [pytest.param(case, id=f'{part}: {case.given}') for part, cases in PARTS.items()
+            for case in cases if chosen(part, case)]
+
+
+def in_python(part, case):
+    return case.command.startswith('(')
+
+
+def together_with_others(part, case):
+    return part in TOGETHER
 
 
 @pytest.fixture(scope='module')
@@ -78,8 +85,8 @@ def fits(sees, line):
     return re.fullmatch('.*'.join(map(re.escape, sees.split('…'))), line.strip()) is not None
 
 
-@pytest.mark.parametrize('case', rows(*(part for part in PARTS if part != 'Arguments'
-                                        and part not in TOGETHER)))
+@pytest.mark.parametrize('case', rows(
+    lambda *row: not in_python(*row) and not together_with_others(*row)))
 def test_typed_in_a_terminal(case: Case, shop, tmp_path):
     folder = furnished(shop, tmp_path / 'here', case)
     before, begun = contents(folder), time.monotonic()
@@ -98,7 +105,7 @@ def test_typed_in_a_terminal(case: Case, shop, tmp_path):
     check_nothing_lost(before, folder)
 
 
-@pytest.mark.parametrize('case', rows('Arguments'))
+@pytest.mark.parametrize('case', rows(in_python))
 def test_called_in_python(case: Case, shop, tmp_path, monkeypatch):
     folder = furnished(shop, tmp_path / 'here', case)
     monkeypatch.chdir(folder)
@@ -141,7 +148,7 @@ def together(shop, tmp_path_factory):
     return runs
 
 
-@pytest.mark.parametrize('case', rows(*TOGETHER))
+@pytest.mark.parametrize('case', rows(together_with_others))
 def test_one_of_many_images(case: Case, together):
     network, name = network_and_input(case)
     folder, lines = together[network]

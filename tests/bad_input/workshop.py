@@ -233,6 +233,15 @@ def own(change: Callable[[dict], Any]) -> Make:
     return make
 
 
+def labels(content: bytes) -> Make:
+    """A maker of ``own/``, an image and its YOLO labels."""
+    def make(folder: Path) -> None:
+        (folder / 'own').mkdir()
+        shutil.copy(folder / 'data/train/0.png', folder / 'own/0.png')
+        (folder / 'own/0.txt').write_bytes(content)
+    return make
+
+
 def copies(name: str, target: str) -> Make:
     """A maker of a copy of a folder."""
     def make(folder: Path) -> None:
