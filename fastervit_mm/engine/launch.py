@@ -193,10 +193,7 @@ def train(cfg: Config, amp: Union[bool, str] = False, auto_scale_lr: bool = Fals
             raise FileNotFoundError(f'resume={resume!r}: no such checkpoint '
                                     f'({os.path.abspath(resume)})')
         cfg.resume, cfg.load_from = True, resume
-    _add_hooks(cfg, 'RegroupHook', 'BoxesHook', 'FiniteLossHook', 'MissedValidationHook',
-               'NoticeHook')
-    _keep_checkpoints_whole(cfg)
-    make_resumable(cfg)
+    add_for_training(cfg)
     warnings = check_config(cfg, training=True)
     runner = build_runner(cfg)
     runner.start_from = start_from
@@ -276,7 +273,11 @@ def _add_hooks(cfg: Config, *names: str) -> None:
     cfg.custom_hooks = hooks + [dict(type=name) for name in names if dict(type=name) not in hooks]
 
 
-def _keep_checkpoints_whole(cfg: Config) -> None:
+def add_for_training(cfg: Config) -> None:
+    """Add to a config what training has here: hooks, whole checkpoints, loops that resume."""
+    _add_hooks(cfg, 'RegroupHook', 'BoxesHook', 'FiniteLossHook', 'MissedValidationHook',
+               'NoticeHook')
+    make_resumable(cfg)
     hooks = cfg.setdefault('default_hooks', ConfigDict())
     hook = hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook', interval=1))
     if hook is not None and getattr(hook.type, '__name__', hook.type) == 'CheckpointHook':
