@@ -24,6 +24,7 @@ FULL = bool(os.environ.get('FASTERVIT_MM_FULL_DEMOS'))
 SHORT = f"""
 _base_ = '{CONFIG}'
 train_dataloader = dict(dataset=dict(indices=300))  # of 1200
+train_cfg = dict(val_interval=6)
 """
 
 

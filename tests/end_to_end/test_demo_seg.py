@@ -1,6 +1,6 @@
 """`make demo-seg`: from nothing to a segmentor that works, on held-out pictures.
 
-A quarter of its training, unless FASTERVIT_MM_FULL_DEMOS is set (`make test-demos`).
+A fifth of its training, unless FASTERVIT_MM_FULL_DEMOS is set (`make test-demos`).
 """
 import json
 import os
@@ -19,12 +19,12 @@ CONFIG = REPO / 'configs/mmseg/upernet_fvit_shapes.py'
 FULL = bool(os.environ.get('FASTERVIT_MM_FULL_DEMOS'))
 SHORT = f"""
 _base_ = '{CONFIG}'
-train_cfg = dict(max_iters=480, val_interval=240)
+train_cfg = dict(max_iters=400, val_interval=400)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(type='PolyLR', power=1.0, eta_min=0.0, by_epoch=False, begin=50, end=480),
+    dict(type='PolyLR', power=1.0, eta_min=0.0, by_epoch=False, begin=50, end=400),
 ]
-default_hooks = dict(checkpoint=dict(interval=480))
+default_hooks = dict(checkpoint=dict(interval=400))
 """
 
 
