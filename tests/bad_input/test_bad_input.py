@@ -18,7 +18,7 @@ from tests.bad_input.page import PAGE, page
 from tests.running import run_tool
 
 pytestmark = pytest.mark.filterwarnings('ignore::UserWarning')
-SECONDS = 30  # three times what the page says, for a machine that does other things too
+SECONDS = 10  # as the page says
 NAMES = dict(FasterViT=FasterViT, get_config=get_config, torch=torch, load_backbone=load_backbone,
              CheckpointLoader=CheckpointLoader)
 ERRORS = dict(ValueError=ValueError, CheckpointError=CheckpointError)
@@ -61,6 +61,12 @@ def furnished(shop, folder, *cases):
     return folder
 
 
+def check_in_time(begun):
+    """Three times as long for the rest of a test, and longer where others want the processors."""
+    share = max(1, os.getloadavg()[0] / os.cpu_count())
+    assert time.monotonic() - begun < 3 * SECONDS * share
+
+
 def contents(folder):
     """Every file's bytes, and where links lead."""
     found = {}
@@ -92,7 +98,7 @@ def test_typed_in_a_terminal(case: Case, shop, tmp_path):
     before, begun = contents(folder), time.monotonic()
     tool, *arguments = shlex.split(case.command)
     done = run_tool(tool, *arguments, cwd=folder)
-    assert time.monotonic() - begun < SECONDS
+    check_in_time(begun)
     assert done.returncode == case.status, done.output
     assert 'Traceback' not in done.output
     said, report = done.stderr.strip().splitlines(), done.stdout.splitlines()
@@ -112,7 +118,7 @@ def test_called_in_python(case: Case, shop, tmp_path, monkeypatch):
     before, begun = contents(folder), time.monotonic()
     with pytest.raises(ERRORS[case.status]) as caught:
         eval(case.command, dict(NAMES))
-    assert time.monotonic() - begun < SECONDS
+    check_in_time(begun)
     assert fits(case.sees, f'{type(caught.value).__name__}: {caught.value}')
     check_nothing_lost(before, folder)
 
@@ -134,7 +140,7 @@ def together(shop, tmp_path_factory):
         inputs = [network_and_input(case)[1] for case in cases]
         done = run_tool('infer.py', f'{network}.py', f'{network}.pth', *inputs, '--out', 'out',
                         '--device', 'cpu', cwd=folder)
-        assert time.monotonic() - begun < SECONDS
+        check_in_time(begun)
         assert done.returncode == 1 and 'Traceback' not in done.output
         check_nothing_lost(before, folder)
         head, *lines = done.stderr.splitlines()
