@@ -1,6 +1,8 @@
 """Several processes on CPUs: real ones, that meet through gloo as the launchers let them."""
 import json
+import os
 import pickle
+import shutil
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +12,10 @@ import torch
 from mmengine.config import Config
 
 from fastervit_mm.config_files import ConfigError
+from fastervit_mm.engine.checkpoints import newest_checkpoint
 from fastervit_mm.engine.checks import check_config
+from fastervit_mm.engine.sharding import gather_checkpoint
+from fastervit_mm.weights import CheckpointError
 from tests.conftest import TINY
 from tests.engine.conftest import SEGMENTOR
 from tests.running import run_tool
@@ -147,6 +152,19 @@ def test_a_gathered_checkpoint_is_tested_by_any_number_of_processes(folder, two,
              cwd=folder, launcher='slurm')
     assert scalars(folder / 'single') == scalars(folder / 'double')
     assert scalars(folder / 'single')['mIoU'] == sharded[0]['metrics'] > 0
+
+
+def test_the_newest_sharded_checkpoint_has_all_its_parts(folder, sharded, tmp_path):
+    run = tmp_path / 'run'
+    shutil.copytree(folder / 'work_dirs/sharded', run)
+    (run / 'last_checkpoint').write_text('iter_6.pth')
+    assert newest_checkpoint(str(run), finite=True) == run / 'iter_6.pth'
+    os.truncate(run / 'iter_6.pth/rank1.pth', 1000)
+    assert newest_checkpoint(str(run), finite=True) == run / 'iter_4.pth'
+    (run / 'iter_4.pth/rank1.pth').unlink()
+    with pytest.raises(CheckpointError, match='some are missing'):
+        gather_checkpoint(str(run / 'iter_4.pth'), str(tmp_path / 'whole.pth'))
+    assert not (tmp_path / 'whole.pth').exists()
 
 
 def test_a_sharded_checkpoint_is_not_tested_as_it_is(folder, sharded):
