@@ -9,9 +9,10 @@ from mmengine.config import Config
 from rich.table import Table
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode, flop_registry, sdpa_flop_count
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from .backbone import VARIANTS, FasterViT
+from .compat import flop_registry
 from .engine import launch
 from .models import build_model
 
@@ -24,8 +25,11 @@ def _attention_flop(query, key, value, *args, out_shape=None, **kwargs) -> int:
     return sdpa_flop_count(query, key, value)
 
 
-# PyTorch's counter counts the attention kernels of GPUs but not that of CPUs.
-ATTENTION = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flop}
+# PyTorch's counter counts the attention kernels of GPUs but not that of CPUs, which torch has had
+# under a name of its own since 2.2.
+ATTENTION = {getattr(torch.ops.aten, name): _attention_flop
+             for name in ('_scaled_dot_product_flash_attention_for_cpu', )
+             if hasattr(torch.ops.aten, name)}
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..compat import is_compiling
 from .folding import ChannelAffine
 from .keeping import Kept
 from .kernels import autocast_dtype
@@ -147,7 +148,7 @@ class FasterViT(BaseModule):
         if x.shape[2] < 32 or x.shape[3] < 32:
             raise ValueError(f'input of {x.shape[2]} x {x.shape[3]} pixels: FasterViT divides the '
                              'image by 32, so height and width must be at least 32')
-        if self.deployed and not torch.compiler.is_compiling() and autocast_dtype(x):
+        if self.deployed and not is_compiling() and autocast_dtype(x):
             # Autocast would cast every weight at every call: it keeps casts of trained ones only.
             dtype = autocast_dtype(x)
             network = self.kept_cast(dtype, x.device, lambda: self._cast(dtype))

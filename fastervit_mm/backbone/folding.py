@@ -5,6 +5,8 @@ from timm.layers import LayerScale
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from ..compat import is_compiling
+
 
 def fold_norms(block: nn.Module) -> None:
     """Fold ``norm1`` and ``norm2``, BatchNorms, into ``conv1`` and ``conv2`` before them."""
@@ -36,7 +38,7 @@ class ChannelAffine(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W), contiguous."""
-        if torch.compiler.is_compiling() or x.requires_grad:
+        if is_compiling() or x.requires_grad:
             # First the copy: of another layout, a sum in a graph would ask whether an axis is 1.
             x = x.clone(memory_format=torch.contiguous_format)
             return torch.addcmul(self.shift, x, self.scale)

@@ -5,7 +5,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ..compat import TORCH, get_autocast_dtype, is_autocast_enabled, is_compiling
+
+if TORCH >= (2, 5):  # before, there is no kernel of cuDNN to avoid
+    from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 def attention(qkv: Tensor, bias: Tensor, scale: float) -> Tensor:
@@ -20,7 +24,7 @@ def attention(qkv: Tensor, bias: Tensor, scale: float) -> Tensor:
         (batch, N, heads, width) in the type of ``qkv``.
     """
     if (qkv.device.type == 'cpu' and bias.requires_grad and torch.is_grad_enabled()
-            and not torch.compiler.is_compiling()):
+            and not is_compiling()):
         return _TrainedOnCpu.apply(qkv, bias, scale)
     return fused(*qkv.permute(2, 0, 3, 1, 4), bias[None].to(qkv.dtype), scale).transpose(1, 2)
 
@@ -47,9 +51,9 @@ def fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float) -> Tensor
     def attend() -> Tensor:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
 
-    if q.device.type != 'cuda':
+    if q.device.type != 'cuda' or TORCH < (2, 5):
         return attend()
-    if torch.compiler.is_compiling():
+    if is_compiling():
         with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
             return attend()
     # The same for cuDNN's flag alone, in half a microsecond instead of 15.
@@ -109,9 +113,9 @@ def _scaled(a: Tensor, b: Tensor, scale: float) -> Tensor:
 def autocast_dtype(x: Tensor) -> Optional[torch.dtype]:
     """The type of autocast on a tensor's device; None without autocast."""
     kind = x.device.type
-    if kind == 'meta' or not torch.is_autocast_enabled(kind):  # meta: an error
+    if kind == 'meta' or not is_autocast_enabled(kind):  # meta: an error
         return None
-    return torch.get_autocast_dtype(kind)
+    return get_autocast_dtype(kind)
 
 
 def logits_dtype(x: Tensor) -> torch.dtype:

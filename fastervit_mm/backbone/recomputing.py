@@ -7,6 +7,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from ..compat import is_compiling
+
 
 def run(block: nn.Module, with_cp: bool, *args):
     """The block's output, its activations recomputed in the backward pass if ``with_cp``."""
@@ -15,7 +17,7 @@ def run(block: nn.Module, with_cp: bool, *args):
     # Nothing in a block is random. A compiled graph holds its own second pass, which computes
     # activations alone, and its compiler knows no context_fn of a closure.
     options = dict(use_reentrant=False, preserve_rng_state=False)
-    if not torch.compiler.is_compiling():
+    if not is_compiling():
         options['context_fn'] = _once_only_statistics(block)
     return checkpoint(block, *args, **options)
 

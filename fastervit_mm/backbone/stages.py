@@ -1,10 +1,10 @@
 """The two kinds of stage: convolutional at high resolution, transformer at low."""
 from typing import List, Optional, Sequence
 
-import torch
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
+from ..compat import is_compiling
 from . import windows
 from .attention import HierarchicalBlock, WindowBlock
 from .carriers import CarrierInitialiser
@@ -151,7 +151,7 @@ class TransformerStage(nn.Module):
         """(B, C, H, W) -> (B, C, H, W)."""
         map_size = x.shape[2:]
         # In a graph for images of all sizes no branch may depend on a size.
-        symbolic = torch.compiler.is_compiling()
+        symbolic = is_compiling()
         x = windows.pad(x, self.window_size, symbolic)
         tokens, grid = windows.partition(x, self.window_size, symbolic)  # (B, windows, k * k, C)
         keeps = self.stochastic_depth(x)

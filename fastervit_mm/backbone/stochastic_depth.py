@@ -4,6 +4,7 @@ from typing import List, Optional, Sequence
 import torch
 from torch import Tensor, nn
 
+from ..compat import is_compiling
 from .keeping import Kept
 
 
@@ -36,7 +37,7 @@ class StochasticDepth(nn.Module):
         def to_keep() -> Tensor:
             return 1 - torch.tensor(self.rates, device=x.device)[:, None, None]
         # No buffer, which a network made on the meta device would not fill.
-        keep = to_keep() if torch.compiler.is_compiling() else self.kept(
+        keep = to_keep() if is_compiling() else self.kept(
             x.device, x.device, to_keep)
         keep = keep.expand(-1, self.branches, x.shape[0])
         return list((torch.bernoulli(keep) / keep).to(x.dtype))

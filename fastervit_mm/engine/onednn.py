@@ -3,8 +3,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..compat import is_autocast_enabled, is_compiling
+
 # Tokens; with fewer, converting the weight to oneDNN's layout costs more than it gains.
 _FEW = 16
+# torch 2.7 and newer say whether a graph is captured to be compiled here or to be exported.
+_OPERATOR = hasattr(torch.compiler, 'is_exporting')
 
 
 class OneDnnLinear(nn.Linear):
@@ -19,13 +23,14 @@ class OneDnnLinear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) -> (..., out_features)."""
         if (x.device.type != 'cpu' or torch.jit.is_tracing() or x.is_sparse
-                or self.weight.dtype != x.dtype and not torch.is_autocast_enabled('cpu')):
+                or self.weight.dtype != x.dtype and not is_autocast_enabled('cpu')):
             return super().forward(x)
-        if torch.compiler.is_compiling():
+        if is_compiling():
             # Inductor would choose a layout for the convolution, and copy the input into it. It
             # leaves a custom operator alone. Training and 16 bits are fast without one.
-            if (torch.compiler.is_exporting() or torch.is_grad_enabled() or self.bias is None
-                    or x.dtype != torch.float32 or torch.is_autocast_enabled('cpu')):
+            if (not _OPERATOR or torch.compiler.is_exporting() or torch.is_grad_enabled()
+                    or self.bias is None or x.dtype != torch.float32
+                    or is_autocast_enabled('cpu')):
                 return super().forward(x)
             return _linear(x, self.weight, self.bias)
         if x.numel() < _FEW * x.shape[-1]:
@@ -68,12 +73,12 @@ def _by_convolution(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return pixels.permute(0, 2, 3, 1).reshape(*x.shape[:-1], weight.shape[0])
 
 
-@torch.library.custom_op('fastervit_mm::linear', mutates_args=())
-def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """(..., in), (out, in), (out,) -> (..., out)."""
-    return _by_convolution(x, weight, bias).contiguous()
+if _OPERATOR:
+    @torch.library.custom_op('fastervit_mm::linear', mutates_args=())
+    def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """(..., in), (out, in), (out,) -> (..., out)."""
+        return _by_convolution(x, weight, bias).contiguous()
 
-
-@_linear.register_fake
-def _(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return x.new_empty(*x.shape[:-1], weight.shape[0])
+    @_linear.register_fake
+    def _(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return x.new_empty(*x.shape[:-1], weight.shape[0])

@@ -75,8 +75,8 @@ def metadata(model: nn.Module, network: Exportable, part: str, deploy: bool) -> 
         deployed=str(deploy))
 
 
-def _captured(network: Exportable) -> torch.export.ExportedProgram:
-    config = torch.fx.experimental._config
+def _captured(network: Exportable) -> 'torch.export.ExportedProgram':
+    config = getattr(torch.fx.experimental, '_config', None)
     if not hasattr(config, 'backed_size_oblivious'):
         raise ExportError(f'torch {torch.__version__}: export for all sizes needs torch 2.8 or '
                           'newer')
@@ -95,7 +95,7 @@ def _captured(network: Exportable) -> torch.export.ExportedProgram:
                               f'{_first_line(error)}') from error
 
 
-def _save_onnx(program: torch.export.ExportedProgram, path: str, names: Sequence[str],
+def _save_onnx(program: 'torch.export.ExportedProgram', path: str, names: Sequence[str],
                facts: Dict[str, str], opset: int) -> None:
     for package in ('onnx', 'onnxscript', 'onnxruntime'):
         try:

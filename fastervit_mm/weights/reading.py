@@ -3,7 +3,7 @@ import os
 import pickle
 import zipfile
 from pathlib import Path
-from typing import Any, Dict, Mapping
+from typing import Any, Dict, Mapping, Union
 from urllib.parse import urlparse
 
 import torch
@@ -11,6 +11,7 @@ from mmengine.dist import barrier, get_local_rank, get_world_size
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
+from ..compat import refuse_other_formats
 from .addresses import SCHEME, resolve
 from .keys import translate
 
@@ -76,9 +77,13 @@ def read_checkpoint(checkpoint: str, map_location: Any = 'cpu', mapped: bool = F
         archive = first.startswith(b'PK') and zipfile.is_zipfile(path)
         if archive:
             _check_stored(path, checkpoint)
-        # torch maps only files in its current format, a zip archive, and only to the CPU.
-        return torch.load(path, map_location=map_location, weights_only=True,
-                          mmap=mapped and archive and map_location == 'cpu')
+        refuse_other_formats(path)
+        if not archive or not isinstance(map_location, (str, torch.device)):
+            return torch.load(path, map_location=map_location, weights_only=True)
+        # Mapped, no tensor reaches beyond the file. Read, torch 2.1 believes what the file says of
+        # a tensor's size, and gives whatever is in memory after the data.
+        content = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
+        return content if mapped and str(map_location) == 'cpu' else _copied(content, map_location)
     except (CheckpointError, OSError):
         raise
     except Exception as error:  # noqa: BLE001  the reader of a damaged pickle may raise anything
@@ -150,6 +155,21 @@ def _check_stored(path: str, checkpoint: str) -> None:
             f'checkpoint={checkpoint!r}: a compressed archive ({size} bytes, {unpacked} '
             'uncompressed), which torch.save does not write. Take the file from its original '
             'source')
+
+
+def _copied(node: Any, device: Union[str, torch.device]) -> Any:
+    """Tensors in nested containers, which are mapped, in memory of their own."""
+    if isinstance(node, Tensor):
+        held = node.untyped_storage().nbytes() >= node.numel() * node.element_size()
+        return node.detach().to(device, copy=True) if held else node  # a view that repeats numbers
+    if isinstance(node, dict):
+        for key in list(node):
+            node[key] = _copied(node[key], device)
+    elif isinstance(node, list):
+        node[:] = [_copied(one, device) for one in node]
+    elif type(node) is tuple:
+        return tuple(_copied(one, device) for one in node)
+    return node
 
 
 def _check_held(tensors: Mapping[str, Tensor], checkpoint: str) -> None:
