@@ -343,7 +343,7 @@ CHECKPOINTS = [
          'The training that wrote it had diverged, or the file is damaged; take an earlier '
          'checkpoint',
          make=_both(_starts('nan.pth'), w.saves('nan.pth', _nan))),
-    Case('that says it has 2^30 numbers where it has 216',
+    Case('that says it has 2^28 numbers where it has 216',
          _test('huge.pth'),
          "test: checkpoint='huge.pth': truncated or not a PyTorch checkpoint (…). Delete it and "
          'download or copy it again',

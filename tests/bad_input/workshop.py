@@ -135,11 +135,12 @@ def rezips(name: str, change: Callable[[bytes], bytes] = bytes, packed: bool = F
 
 
 def enlarges(data: bytes) -> bytes:
-    """A pickle whose first tensor is said to have 2^30 elements in its first dimension."""
-    # The number of the storage's elements (8 x 3 x 3 x 3), and then the shape.
-    number, first = (216).to_bytes(1, 'little'), data.index(b'K\xd8')
-    assert number in data
-    return data[:first] + b'J\x00\x00\x00\x40' + data[first + 2:]
+    """A pickle whose first tensor, 8 x 3 x 3 x 3, is said to have 2^28 numbers, a gibibyte."""
+    for said, instead in ((216, 2**28), (8, 2**28 // 27)):
+        found = b'K' + bytes([said])
+        assert found in data
+        data = data.replace(found, b'J' + instead.to_bytes(4, 'little'), 1)
+    return data
 
 
 def annotates(change: Callable[[dict], Any], name: str = 'bad.json') -> Make:
