@@ -21,15 +21,6 @@ def launch(script, *arguments, cwd, **environment):
                           capture_output=True, env={**os.environ, 'PATH': path, **environment})
 
 
-@pytest.fixture(scope='module')
-def folder(tmp_path_factory, tiny_ade20k):
-    folder = tmp_path_factory.mktemp('launched')
-    (folder / 'tiny.py').write_text(SEGMENTOR.replace('ROOT', str(tiny_ade20k)))
-    (folder / 'two.py').write_text(CONFIG + 'train_cfg = dict(max_iters=2, val_interval=9)\n')
-    (folder / 'long.py').write_text(CONFIG + 'train_cfg = dict(max_iters=9999, val_interval=9999)')
-    return folder
-
-
 def start(script, *arguments, cwd, log, **environment):
     """A launcher that runs; what it and its processes print goes to a file."""
     path = f'{os.path.dirname(sys.executable)}:{os.environ["PATH"]}'
@@ -45,15 +36,47 @@ def free_port():
         return str(probe.getsockname()[1])
 
 
-def test_two_nodes_train_and_two_processes_test(folder):
-    """An odd number of images: the same metrics as in one process, to the last digit."""
+@pytest.fixture(scope='module')
+def killed(tmp_path_factory, tiny_ade20k):
+    """Training on two nodes of one process each, until that of the second is killed.
+
+    Returns:
+        The folder, the log and the exit status of each node, and the seconds that the job lived on.
+    """
+    folder = tmp_path_factory.mktemp('launched')
+    (folder / 'tiny.py').write_text(SEGMENTOR.replace('ROOT', str(tiny_ade20k)))
+    (folder / 'two.py').write_text(f"""{CONFIG}
+train_cfg = dict(max_iters=9999, val_interval=9999)
+default_hooks = dict(checkpoint=dict(interval=2, max_keep_ckpts=-1))
+""")
     port, logs = free_port(), [folder / f'node{rank}.log' for rank in range(2)]
     nodes = [start('dist_train.sh', 'two.py', '1', cwd=folder, log=log, NNODES='2',
                    NODE_RANK=str(rank), PORT=port, OMP_NUM_THREADS='1')
              for rank, log in enumerate(logs)]
-    assert [node.wait(300) for node in nodes] == [0, 0], logs[0].read_text()[-3000:]
-    assert 'The batch is 4 (2 x 2 processes)' in logs[0].read_text()
-    checkpoint = 'work_dirs/two/iter_2.pth'
+    while not (folder / 'work_dirs/two/iter_2.pth').exists():
+        assert [node.poll() for node in nodes] == [None, None], logs[0].read_text()[-3000:]
+        time.sleep(0.2)
+    pid = nodes[1].pid
+    worker, = Path(f'/proc/{pid}/task/{pid}/children').read_text().split()
+    os.kill(int(worker), signal.SIGKILL)
+    began = time.monotonic()
+    status = [node.wait(120) for node in nodes]
+    return folder, [log.read_text() for log in logs], status, time.monotonic() - began, worker
+
+
+def test_two_nodes_train_until_a_process_is_killed(killed):
+    """The job ends within a minute, with a message, though the other process waits for it."""
+    folder, logs, status, seconds, worker = killed
+    print(f'{seconds:.1f} s from SIGKILL to the end')
+    assert 'The batch is 4 (2 x 2 processes)' in logs[0] and 'Iter(train) [   2/9999]' in logs[0]
+    assert status == [1, 1] and seconds < 60
+    assert f'Signal 9 (SIGKILL) received by PID {worker}' in logs[1]
+    assert 'train.py FAILED' in logs[0]
+
+
+def test_two_processes_test_as_one(killed):
+    """An odd number of images: the same metrics, to the last digit."""
+    folder, checkpoint = killed[0], 'work_dirs/two/iter_2.pth'
     test = start('dist_test.sh', 'two.py', checkpoint, '2', '--work-dir', 'double', cwd=folder,
                  log=folder / 'test.log', PORT=free_port(), OMP_NUM_THREADS='1')
     done = run_tool('test.py', 'two.py', checkpoint, '--work-dir', 'single', cwd=folder,
@@ -62,24 +85,6 @@ def test_two_nodes_train_and_two_processes_test(folder):
     assert test.wait(300) == 0, (folder / 'test.log').read_text()[-3000:]
     assert scalars(folder / 'double') == scalars(folder / 'single')
     assert scalars(folder / 'double')['mIoU'] > 0
-
-
-def test_a_killed_process_ends_the_job_with_a_message(folder):
-    """Within a minute, though the other waits for it."""
-    log = folder / 'killed.log'
-    job = start('dist_train.sh', 'long.py', '2', cwd=folder, log=log, PORT=free_port(),
-                OMP_NUM_THREADS='1')
-    while 'Iter(train)' not in log.read_text():
-        assert job.poll() is None, log.read_text()[-3000:]
-        time.sleep(0.2)
-    workers = Path(f'/proc/{job.pid}/task/{job.pid}/children').read_text().split()
-    assert len(workers) == 2
-    os.kill(int(workers[1]), signal.SIGKILL)
-    began = time.monotonic()
-    assert job.wait(60) == 1
-    print(f'{time.monotonic() - began:.1f} s from SIGKILL to the end')
-    assert f'Signal 9 (SIGKILL) received by PID {workers[1]}' in log.read_text()
-    assert not os.path.exists(f'/proc/{workers[0]}')
 
 
 @pytest.mark.parametrize('script, arguments, expected', [
