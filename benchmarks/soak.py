@@ -18,10 +18,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
-from typing import Callable, Dict, List, NamedTuple
+from typing import Callable, Dict, List, NamedTuple, Optional, Set, Tuple
 
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
@@ -57,10 +58,10 @@ _SIGNS = dict(step='Checkpoints will be saved', validation='Saving checkpoint',
 
 
 class Kill(NamedTuple):
-    """One kill: where, what the log's last iteration was, and what the resumption began with."""
+    """One kill: where, the last iteration until then, and that with which the run had begun."""
     place: str
     reached: int
-    resumed: int
+    resumed: Optional[int]
 
 
 def start(config: Path, work_dir: Path, log: Path) -> subprocess.Popen:
@@ -77,9 +78,16 @@ def wait_for(place: str, process: subprocess.Popen, log: Path, since: int, work_
     """Wait for a place in a run, and there for a random time. False if the run ended before."""
     def ended() -> bool:
         return process.poll() is not None
+    def parts() -> Set[Tuple[Path, int]]:
+        found = set()
+        for path in work_dir.glob('*.pth.part'):
+            with suppress(FileNotFoundError):  # it has its name now
+                found.add((path, path.stat().st_mtime_ns))
+        return found
     if place == 'saving':
+        left = parts()  # by a kill before
         while not ended():
-            if next(work_dir.glob('*.pth.part'), None) is not None:
+            if parts() - left:
                 return True
             time.sleep(0.0005)
         return False
@@ -173,18 +181,20 @@ def soak(folder: Path, kills: int, epochs: int, images: int, workers: int = 0, s
         resumed = [int(line.rsplit('iter: ', 1)[1]) for line in said.splitlines()
                    if 'resumed epoch:' in line]
         iterations = [point for point, _ in metrics(killed).get('loss', [])]
-        done.append(Kill(place, max(iterations, default=0), (resumed or [0])[-1]))
+        begun = resumed[-1] if resumed else 0 if 'starts at the beginning' in said else None
+        done.append(Kill(place, max(iterations, default=0), begun))
         say(f'{len(done)}/{len(order)} {place}: stopped after iteration {done[-1].reached}; it '
             f'had begun at {done[-1].resumed}')
     process = begin(config, killed, log)
     failed += process.wait() != 0
-    lost = [a.reached - b.resumed for a, b in zip(done, done[1:])]
-    lost_on_notice = [n for n, a in zip(lost, done) if a.place == 'notice']
+    begun = [kill for kill in done if kill.resumed is not None]  # the others were killed before
+    lost = [(a.place, a.reached - b.resumed) for a, b in zip(begun, begun[1:])]
+    lost_on_notice = [number for place, number in lost if place == 'notice']
     return dict(
         kills=sum(k.place != 'notice' for k in done),
         places={p: sum(k.place == p for k in done) for p in (*PLACES, 'notice')},
         failed_resumes=failed, notices_with_another_status=wrong,
-        most_iterations_lost=max(lost, default=0), interval=steps,
+        most_iterations_lost=max((number for _, number in lost), default=0), interval=steps,
         most_lost_on_notice=max(lost_on_notice, default=0),
         half_written=len(list(killed.glob('*.part'))), different=differences(plain, killed),
         tensors=len(state(killed)), iterations=steps * epochs, workers=workers,
