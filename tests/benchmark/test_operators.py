@@ -25,7 +25,8 @@ def test_the_program_counts_and_saves(tmp_path, monkeypatch, capsys):
     kept = json.loads((REPO / 'benchmarks' / 'operators.json').read_text())['rows']
     assert list(found) == ['fastervit-0']
     assert {mode: count['total'] for mode, count in found['fastervit-0'].items()} == {
-        mode: count['total'] for mode, count in kept['fastervit-0'].items()}
+        mode: count['total'] for mode, count in kept['fastervit-0'].items()
+        if 'compiled' not in mode}  # minutes
     assert str(found['fastervit-0']['backward']['total']) in capsys.readouterr().out
 
 
@@ -33,7 +34,7 @@ def test_the_page_shows_the_figures_that_are_kept():
     rows = json.loads((REPO / 'benchmarks' / 'operators.json').read_text())['rows']
     page = (REPO / 'docs' / 'performance.md').read_text()
     modes = ['evaluation, bf16', 'evaluation, autocast', 'deployed, bf16', 'deployed, autocast',
-             'training forward, autocast', 'backward']
+             'training forward, autocast', 'backward', 'compiled, bf16: generated']
     shown = {'FasterViT-0': 'fastervit-0', 'FasterViT-1': 'fastervit-1',
              'FasterViT-2': 'fastervit-2', 'authors\', FasterViT-2': 'authors-2',
              'Swin-T (timm, fused)': 'swin-t', 'ConvNeXt-T (timm)': 'convnext-t'}
