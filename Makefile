@@ -10,7 +10,7 @@ CONFIG := configs/mmdet/cascade_fvit_shapes.py
 SEG_DEMO := work_dirs/demo-seg
 SEG_CONFIG := configs/mmseg/upernet_fvit_shapes.py
 
-.PHONY: help env demo demo-seg bench docs test test-demos soak fuzz lint audit clean distclean
+.PHONY: help env demo demo-seg bench docs test test-demos soak fuzz matrix lint audit clean distclean
 
 help:
 	@echo 'make demo   train a small Cascade Mask R-CNN on generated shapes, evaluate, draw;'
@@ -22,6 +22,7 @@ help:
 	@echo 'make test-demos   the tests of both demos with their whole training; make test shortens it'
 	@echo 'make soak   kill a training 20 times, resume it, compare the end; about 10 minutes'
 	@echo 'make fuzz   damaged checkpoints, annotations and configs, 10 minutes each; MINUTES=1 for less'
+	@echo 'make matrix environments of other versions of torch and mmcv, and their tests; an hour or two'
 	@echo 'make lint   ruff'
 	@echo 'make audit  licences and known vulnerabilities of what .venv holds; asks pypi.org'
 	@echo 'make env    the environment alone, .venv; 6 to 11 minutes the first time'
@@ -65,6 +66,10 @@ soak: env
 MINUTES := 10
 fuzz: env
 	$(RUN) -m tests.fuzz.campaign --minutes $(MINUTES)
+
+# One row:  make matrix ROWS=torch-2.1.  Writes the table of README.md and docs/install.md.
+matrix:
+	@$(PYTHON) tools/make_matrix.py $(if $(ROWS),--rows $(ROWS))
 
 lint: env
 	$(RUN) -m ruff check .

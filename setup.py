@@ -52,7 +52,7 @@ class BuildWithMim(build_py):
                 except OSError:  # Windows, without the right to make links
                     pass
             if source.is_dir():
-                # make_env.py and make_model_zoo.py make files of a clone.
+                # make_env.py, make_model_zoo.py and the like make files of a clone.
                 shutil.copytree(source, target, ignore=shutil.ignore_patterns(
                     '__pycache__', '*.py[cod]', 'make_*.py'))
             else:
@@ -78,7 +78,7 @@ setup(
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
     cmdclass=dict(build_py=BuildWithMim),
     python_requires='>=3.10',
-    install_requires=['torch>=2.6', 'timm>=1.0', 'numpy', 'matplotlib', 'pycocotools',
+    install_requires=['torch>=2.1', 'timm>=1.0', 'numpy', 'matplotlib', 'pycocotools',
                       'rich', 'pillow'],
     extras_require=EXTRAS,
     classifiers=[

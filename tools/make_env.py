@@ -3,6 +3,7 @@
 
 Needs Python's standard library only. Run by `make`; running it again does only what is missing.
 """
+import argparse
 import hashlib
 import json
 import os
@@ -20,6 +21,8 @@ PYTHON = VENV / 'bin' / 'python'
 STAMP = VENV / 'made_by_make_env.json'
 BROWSER_TRIED = VENV / 'no_browser_was_found'
 CONSTRAINTS = ROOT / 'constraints.txt'
+# The extra of setup.py that brings mmdet and mmseg.
+STACK = 'openmmlab'
 CACHE = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
 CPU_INDEX = 'https://download.pytorch.org/whl/cpu'
 # Wheels of mmcv that were built here, a folder for each build of torch: compiled ops of one torch
@@ -37,7 +40,10 @@ Ready-made pairs of torch and mmcv that need no compiler, in an environment of y
     onedl-mmcv for the list):  pip install torch==<version> --index-url <its CUDA index>
     pip install onedl-mmcv --extra-index-url https://mmwheels.onedl.ai/simple/<cuda>-torch<version>/
     pip install 'fastervit_mm[onedl]'
-  * OpenMMLab's own wheels of mmcv end with torch 2.1, older than this package supports."""
+  * OpenMMLab's own wheels of mmcv, which end with torch 2.1 (and want numpy<2):
+    pip install torch==2.1.2 torchvision==0.16.2 'numpy<2'
+    pip install mmcv==2.1.0 -f https://download.openmmlab.com/mmcv/dist/<cuda>/torch2.1/index.html
+    pip install 'fastervit_mm[openmmlab]'"""
 
 CHECK_OPS = """
 import torch
@@ -58,8 +64,30 @@ class Missing(Exception):
     """Something this machine lacks; the message holds the remedy."""
 
 
-def main():
+def parse_args(arguments):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--folder', type=Path, default=VENV,
+                        help='the environment (default: .venv of this repository)')
+    parser.add_argument('--constraints', type=Path, default=CONSTRAINTS,
+                        help='its versions (default: constraints.txt)')
+    parser.add_argument('--stack', choices=('openmmlab', 'onedl'), default=STACK,
+                        help='OpenMMLab\'s packages or OneDL\'s forks (default: openmmlab)')
+    return parser.parse_args(arguments)
+
+
+def choose(args):
+    """Take another folder, other versions or other packages than those at the top."""
+    global VENV, PYTHON, STAMP, BROWSER_TRIED, CONSTRAINTS, STACK
+    here = VENV
+    VENV, CONSTRAINTS, STACK = args.folder.absolute(), args.constraints.absolute(), args.stack
+    PYTHON, STAMP, BROWSER_TRIED = (
+        VENV / path.relative_to(here) for path in (PYTHON, STAMP, BROWSER_TRIED))
+
+
+def main(arguments=()):
     started = time.time()
+    if arguments:
+        choose(parse_args(arguments))
     try:
         check_python()
         wanted = fingerprint()
@@ -83,10 +111,9 @@ def make_environment(wanted):
     make_venv()
     install_torch(gpu)
     install_mmcv(gpu)
-    say('Installing mmdet, mmsegmentation, mmpretrain, this package and its tests '
-        '(about a minute).')
-    pip('install', '-e', f'{ROOT}[openmmlab,test,dev]', '--no-build-isolation')
-    ask_python('import fastervit_mm, mmdet, mmseg, mmpretrain', 'The environment does not import.')
+    say('Installing mmdet, mmsegmentation, this package and its tests (about a minute).')
+    pip('install', '-e', f'{ROOT}[{STACK},test,dev]', '--no-build-isolation')
+    ask_python('import fastervit_mm, mmdet, mmseg', 'The environment does not import.')
     BROWSER_TRIED.unlink(missing_ok=True)
     STAMP.write_text(json.dumps(wanted))
 
@@ -103,6 +130,7 @@ def fingerprint():
     for file in (CONSTRAINTS, ROOT / 'setup.py'):
         digest.update(file.read_bytes())
     return dict(python=f'Python {platform.python_version()}', root=str(ROOT), gpu=has_gpu(),
+                stack=STACK,
                 requirements=digest.hexdigest())
 
 
@@ -146,28 +174,30 @@ def install_torch(gpu):
 
 
 def install_mmcv(gpu):
-    version = pinned('mmcv')
+    name = 'onedl-mmcv' if STACK == 'onedl' else 'mmcv'
+    version = pinned(name)
     build = ask_python('import torch; print(torch.__version__)', 'torch does not import.')
     wheels = WHEELS / f'torch{build}-{sysconfig.get_platform()}{"-cuda" if gpu else ""}'
     tag = f'cp{sys.version_info[0]}{sys.version_info[1]}'
-    kept = sorted(wheels.glob(f'mmcv-{version}-{tag}-*.whl'))
+    pattern = f'{name.replace("-", "_")}-{version}-{tag}-*.whl'
+    kept = sorted(wheels.glob(pattern))
     if kept:
-        say(f'Installing mmcv {version} that was built here before for torch {build}.')
+        say(f'Installing {name} {version} that was built here before for torch {build}.')
         pip('install', str(kept[-1]), '--force-reinstall', '--no-deps')
         pip('install', str(kept[-1]))
         if works(CHECK_OPS):
             return
         say('It does not work any more; building it anew.')
     check_compiler(gpu)
-    say(f'Building mmcv {version} with its compiled ops for torch {build}, once: the longest step. '
-        '(A wheel of mmcv that pip kept is not used: it may be of another torch.)')
+    say(f'Building {name} {version} with its compiled ops for torch {build}, once: the longest '
+        'step. (A wheel of mmcv that pip kept is not used: it may be of another torch.)')
     wheels.mkdir(parents=True, exist_ok=True)
-    environment = dict(MMCV_WITH_OPS='1', MAX_JOBS=str(os.cpu_count()))
+    environment = dict(MMCV_WITH_OPS='1', MAX_JOBS=os.environ.get('MAX_JOBS', str(os.cpu_count())))
     if gpu:
         environment['FORCE_CUDA'] = '1'
-    pip('wheel', f'mmcv=={version}', '--no-build-isolation', '--no-deps', '--no-cache-dir',
+    pip('wheel', f'{name}=={version}', '--no-build-isolation', '--no-deps', '--no-cache-dir',
         '--wheel-dir', str(wheels), env=environment)
-    kept = sorted(wheels.glob(f'mmcv-{version}-{tag}-*.whl'))
+    kept = sorted(wheels.glob(pattern))
     pip('install', str(kept[-1]), '--force-reinstall', '--no-deps')
     pip('install', str(kept[-1]))
     ask_python(CHECK_OPS, 'mmcv was built, but its ops do not work.')
@@ -304,4 +334,4 @@ def say(text):
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
