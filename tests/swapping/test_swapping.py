@@ -47,7 +47,6 @@ CASES = [
     Case('mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', ALL, ONE),
     Case('mmdet::faster_rcnn/faster-rcnn_r50-caffe-dc5_1x_coco.py', (2,), ONE),
     Case('mmdet::cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py', ALL, {**RPN, **fcs(3)}),
-    Case('mmdet::hrnet/mask-rcnn_hrnetv2p-w18-1x_coco.py', ALL, ONE),
     Case('mmdet::sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco.py', ALL, PROPOSALS),
     Case('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', UPPER),
     Case('mmdet::swin/retinanet_swin-t-p4-w7_fpn_1x_coco.py', UPPER),
@@ -74,14 +73,11 @@ CASES = [
          {'model.panoptic_head.num_queries': 10, 'model.train_cfg.num_points': 200,
           'model.data_preprocessor.batch_augments': None}),  # they pad to 1024 x 1024
     Case('mmseg::fcn/fcn_r50-d8_4xb4-80k_ade20k-512x512.py', (2, 3)),
-    Case('mmseg::deeplabv3/deeplabv3_r50-d8_4xb4-80k_ade20k-512x512.py', (2, 3)),
     Case('mmseg::deeplabv3plus/deeplabv3plus_r50-d8_4xb4-80k_ade20k-512x512.py', (0, 2, 3)),
     Case('mmseg::encnet/encnet_r50-d8_4xb4-80k_ade20k-512x512.py', (2, 3)),
     Case('mmseg::ocrnet/ocrnet_r101-d8_4xb2-40k_cityscapes-512x1024.py', (3,)),
-    Case('mmseg::sem_fpn/fpn_r50_4xb4-160k_ade20k-512x512.py', ALL),
     Case('mmseg::point_rend/pointrend_r50_4xb4-160k_ade20k-512x512.py', ALL),
     Case('mmseg::upernet/upernet_r50_4xb4-80k_ade20k-512x512.py', ALL, NARROW),
-    Case('mmseg::vit/vit_vit-b16_mln_upernet_8xb2-80k_ade20k-512x512.py', ALL, NARROW),
     Case('mmseg::segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py', ALL),
     Case('mmseg::mask2former/mask2former_r50_8xb2-160k_ade20k-512x512.py', ALL,
          {'model.decode_head.num_queries': 10, 'model.decode_head.train_cfg.num_points': 200}),
@@ -234,6 +230,9 @@ def test_a_transformers_optimizer_is_kept(tmp_path):
      dict(in_channels=[96, 192, 384, 768])),
     ('mmseg::deeplabv3/deeplabv3_r50-d8_4xb4-80k_ade20k-512x512.py', 'model.decode_head',
      dict(in_channels=768, in_index=1, dilations=(1, 3, 6, 9))),
+    ('mmseg::vit/vit_deit-s16_mln_upernet_8xb2-160k_ade20k-512x512.py', 'model', dict(neck=None)),
+    ('mmdet::hrnet/mask-rcnn_hrnetv2p-w18-1x_coco.py', 'model.neck',
+     dict(in_channels=[96, 192, 384, 768])),
     ('mmseg::convnext/convnext-tiny_upernet_8xb2-amp-160k_ade20k-512x512.py', 'optim_wrapper',
      dict(type='AmpOptimWrapper', constructor='MergedOptimWrapperConstructor')),
     ('mmseg::fastfcn/fastfcn_r50-d32_jpu_aspp_4xb2-80k_cityscapes-512x1024.py',
@@ -276,7 +275,7 @@ def test_large_variants_train_in_bfloat16(tmp_path):
      'HourglassNet is a design of its own'),
     ('mmdet::rtmdet/rtmdet_x_p6_4xb8-300e_coco.py',
      'map 0 is 320 wide and of stride 4, not 320 and 8'),
-    ('mmseg::setr/setr_vit-l_naive_8xb1-80k_cityscapes-768x768.py', '4 maps all have stride 16'),
+    ('mmseg::vit/vit_deit-s16_upernet_8xb2-80k_ade20k-512x512.py', '4 maps all have stride 16'),
     ('mmseg::san/san-vit-b16_coco-stuff164k-640x640.py', 'no model.backbone to replace')])
 def test_what_does_not_fit_is_one_line(config, message):
     with pytest.raises((OSError, ValueError), match=message) as raised:
