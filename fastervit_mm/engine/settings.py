@@ -60,7 +60,7 @@ def wrong_settings(cfg: Config, loaders: List[str], training: bool) -> Iterator[
     for place, settings, registry in _named(cfg, loaders, training):
         kind = settings.get('type')
         try:
-            known = kind is not None and class_of(settings, cfg, registry) is not None
+            known = kind is None or class_of(settings, cfg, registry) is not None
         except Exception:  # noqa: BLE001  a scope that is not installed; building says so
             continue
         if not known:
@@ -99,8 +99,8 @@ def _named(cfg: Config, loaders: List[str], training: bool) -> Iterator[Named]:
             found += [(place, dataset, DATASETS),
                       (f'{place}.pipeline', dataset.get('pipeline'), TRANSFORMS)]
         evaluator = loader.replace('dataloader', 'evaluator')
-        if evaluator != 'train_evaluator':
-            found.append((evaluator, cfg.get(evaluator), METRICS))
+        if evaluator != 'train_evaluator' and 'metrics' not in (cfg.get(evaluator) or ()):
+            found.append((evaluator, cfg.get(evaluator), METRICS))  # else an evaluator of one's own
     if training:
         found += [('optim_wrapper', dict({'type': 'OptimWrapper'}, **cfg.optim_wrapper),
                    OPTIM_WRAPPERS),
