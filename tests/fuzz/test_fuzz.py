@@ -9,7 +9,7 @@ from tests.fuzz.campaign import run
 
 @pytest.mark.parametrize('name', targets.NAMES)
 def test_nothing_but_documented_errors(name):
-    done = run(name, seconds=3, first=20_000)
+    done = run(name, seconds=2, first=20_000)
     assert done['inputs'] > 20 and done['bytes'] > 1000
 
 
