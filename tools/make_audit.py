@@ -43,7 +43,7 @@ def main():
         problems.append(f'vulnerabilities: {reason or ""}' + (
             f'{len(skipped)} of {len(answers)} versions could not be looked up, such as '
             f'{skipped[0]["name"]} ({skipped[0]["skip_reason"]})' if skipped else '')
-            + '. Run it where https://pypi.org/pypi/NAME/VERSION/json or https://api.osv.dev answers')
+            + '. Run it where https://pypi.org/pypi/NAME/VERSION/json or api.osv.dev answers')
     if vulnerable:
         problems.append(f'vulnerabilities: {len(vulnerable)} distributions have known ones')
     if unexpected:

@@ -23,7 +23,7 @@ from fastervit_mm.models import build_model
 from fastervit_mm.swapping import NORMALISATION
 from tests.conftest import TINY, stir
 
-WIDTHS = ('0', '1', '2', '3', '4', '5', '4-21k-384')
+WIDTHS = ('0', '1', '2', '3', '4', '5', '4-21k-224')
 # The largest distance from float32, over the length of that: of a map, and of all gradients.
 BOUNDS = {torch.bfloat16: (0.02, 0.1), torch.float16: (0.003, 0.02)}
 
