@@ -26,9 +26,11 @@ def read_run(run: Union[str, Path]) -> Dict[str, Curve]:
         of an iteration in training, ``val/time`` and ``val/data_time`` in validation. Empty if
         nothing was logged.
     """
-    read = [curves for curves in map(_read_file, _files(Path(run))) if curves]
+    read = [(curves, of_training) for curves, of_training in map(_read_file, _files(Path(run)))
+            if curves]
     # An evaluation alone has no iterations; it counts only if nothing was trained.
-    trained = [curves for curves in read if 'loss' in curves] or read[-1:]
+    trained = [curves for curves, of_training in read if of_training] or [
+        curves for curves, _ in read[-1:]]
     curves: Dict[str, Curve] = {}
     for later in trained:
         first = min(curve[0][0] for curve in ([later['loss']] if 'loss' in later
@@ -48,11 +50,13 @@ def _files(run: Path) -> List[Path]:
     return [own] if own.is_file() else sorted(run.glob('*/vis_data/scalars.json'))
 
 
-def _read_file(file: Path) -> Dict[str, Curve]:
+def _read_file(file: Path) -> Tuple[Dict[str, Curve], bool]:
+    """The curves of a file, and whether it is of a training, if only of a validation in one."""
     curves: Dict[str, Curve] = {}
-    iteration, epoch = 0, None
+    iteration, epoch, of_training = 0, None, False
     for scalars in _lines(file):
         training = 'loss' in scalars
+        of_training |= training or 'iter' in scalars
         step = scalars.get('step', 0)
         if training:
             iteration = place = scalars.get('iter', step)
@@ -70,7 +74,7 @@ def _read_file(file: Path) -> Dict[str, Curve]:
             curve = curves.setdefault(name, [])
             if not (name == 'epoch' and curve and curve[-1][0] == place):  # loss and metric at once
                 curve.append((place, value))
-    return curves
+    return curves, of_training
 
 
 def _lines(file: Path) -> Iterator[dict]:

@@ -35,6 +35,16 @@ def test_a_resumed_run_is_one_curve(resumed):
     assert len(found['time']) == 6 and len(found['val/time']) == 3
 
 
+def test_a_validation_made_up_for_counts_where_the_run_was_killed_then(by_epoch, tmp_path):
+    shutil.copytree(by_epoch.work_dir, tmp_path / 'run')
+    folder = tmp_path / 'run/99991231_235959/vis_data'
+    folder.mkdir(parents=True)
+    (folder / 'scalars.json').write_text('{"coco/bbox_mAP": 0.5, "iter": 12, "epoch": 3}\n')
+    found = curves.read_run(tmp_path / 'run')
+    assert found['coco/bbox_mAP'][-1] == (12, 0.5) and len(found['coco/bbox_mAP']) == 3
+    assert [i for i, _ in found['loss']] == [3, 7, 11]
+
+
 def test_the_picture_at_the_end_shows_all_of_it(resumed, monkeypatch, tmp_path):
     drawn = []
     save = Figure.savefig
