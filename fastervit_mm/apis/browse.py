@@ -154,5 +154,6 @@ def _check_data(cfg: Config, split: str, out_dir: Union[str, Path, None]) -> Non
     check_config(Config(dict(
         default_scope=cfg.default_scope, model=dict(),
         work_dir=None if out_dir is None else str(out_dir),
-        **{f'{split}_dataloader': cfg[f'{split}_dataloader']}), filename=cfg.filename),
+        **{f'{split}_dataloader': cfg[f'{split}_dataloader'], f'{split}_evaluator': dict(),
+           f'{split}_cfg': dict()}), filename=cfg.filename),
         training=False, split=split)

@@ -37,11 +37,8 @@ def check_parts(cfg: Config, training: bool, split: str = 'test') -> None:
     Raises:
         ConfigError: That names what is missing, or is no dict.
     """
-    needed = ['model', f'{split}_dataloader', f'{split}_evaluator', f'{split}_cfg']
-    if training:
-        needed = ['model', 'train_dataloader', 'train_cfg', 'optim_wrapper']
-    elif split == 'train':  # its images are looked at
-        needed = needed[:2]
+    needed = ['model', *(('train_dataloader', 'train_cfg', 'optim_wrapper') if training else
+                         (f'{split}_dataloader', f'{split}_evaluator', f'{split}_cfg'))]
     name = f'{cfg.filename}: ' if cfg.filename else ''
     absent = [part for part in needed if cfg.get(part) is None]
     if absent:
