@@ -56,8 +56,8 @@ def test_tensorboard_has_metrics_at_their_iteration(by_epoch):
         events = EventAccumulator(str(folder)).Reload()
         for name, steps in found.items():
             steps.append([event.step for event in events.Scalars(name)])
-    assert found == {'loss': [[3, 7], [7, 11]], 'coco/bbox_mAP': [[4, 8], [8, 12]],
-                     'epoch': [[3, 4, 7, 8], [7, 8, 11, 12]]}
+    assert found == {'loss': [[3, 7], [7, 11]], 'coco/bbox_mAP': [[4, 8], [4, 8, 12]],
+                     'epoch': [[3, 4, 7, 8], [4, 7, 8, 11, 12]]}
 
 
 @pytest.mark.parametrize('name, iterations', [('resumed', 4), ('by_epoch', 2)])
@@ -78,10 +78,10 @@ def test_the_console_says_the_metric_that_matters_and_the_best_so_far(resumed):
     assert list(curve) == [4, 8, 12]
     first, second = ([line.split(' - ')[-1] for line in output.splitlines()
                       if 'Validation at' in line] for output in (resumed.first, resumed.second))
-    assert len(first) == len(second) == 2
-    # The evaluation at 4 is of the first run; it counts for the resumed one.
+    # The last validation that ended was at 8, so the resumed run began with the one at 4.
+    assert len(first) == 2 and len(second) == 3
     best = max(curve, key=lambda iteration: (curve[iteration], -iteration))
-    assert second[1] == (f'INFO - Validation at iteration 12: mIoU {curve[12]:.4g} (best '
+    assert second[2] == (f'INFO - Validation at iteration 12: mIoU {curve[12]:.4g} (best '
                          f'{curve[best]:.4g}, at iteration {best})'.removeprefix('INFO - '))
 
 
@@ -89,13 +89,13 @@ def test_a_detector_has_two_metrics_that_matter_and_epochs(by_epoch):
     first, second = ([line.split(' - ')[-1] for line in output.splitlines()
                       if 'Validation at' in line] for output in (by_epoch.first, by_epoch.second))
     assert [line.split(': ')[0] for line in first + second] == [
-        f'Validation at epoch {epoch} (iteration {4 * epoch})' for epoch in (1, 2, 2, 3)]
+        f'Validation at epoch {epoch} (iteration {4 * epoch})' for epoch in (1, 2, 1, 2, 3)]
     said = 'Validation at epoch 3 (iteration 12): '
     for name in ('coco/bbox_mAP', 'coco/segm_mAP'):
         curve = dict(read_run(by_epoch.work_dir)[name])
         best = max(curve, key=lambda iteration: (curve[iteration], -iteration))
         said += f'{name} {curve[12]:.4g} (best {curve[best]:.4g}, at epoch {best // 4}), '
-    assert second[1] == said.removesuffix(', ')
+    assert second[2] == said.removesuffix(', ')
 
 
 # What mmengine, mmdet and mmseg say in every run; by warnings what is not in their log.
