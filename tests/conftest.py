@@ -89,12 +89,16 @@ def session_folder(tmp_path_factory) -> Path:
     return folder.parent if 'PYTEST_XDIST_WORKER' in os.environ else folder
 
 
-def load_make_env() -> ModuleType:
-    """tools/make_env.py as a module of its own."""
-    spec = importlib.util.spec_from_file_location('make_env', REPO / 'tools' / 'make_env.py')
+def load_program(path: str) -> ModuleType:
+    """A program of this repository as a module of its own; ``path`` from its root."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, REPO / path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def load_make_env() -> ModuleType:
+    return load_program('tools/make_env.py')
 
 
 TINY = dict(embed_dim=16, stem_channels=8, depths=(1, 2, 2, 1), num_heads=(1, 1, 2, 4),

@@ -1,6 +1,8 @@
 """Stopping a run: on a scheduler's notice, or because its loss is no number any more."""
+import math
 import os
 import signal
+import threading
 from typing import Any, Optional, Sequence
 
 import torch
@@ -36,6 +38,8 @@ class NoticeHook(Hook):
         self.before: dict = {}
 
     def before_train(self, runner: Runner) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return  # Python hands signals to the main thread alone
         for number in SIGNALS:
             self.before[number] = signal.signal(number, self._note)
 
@@ -119,13 +123,16 @@ class FiniteLossHook(Hook):
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
                          outputs: Optional[dict] = None) -> None:
-        bad = {name: float(value) for name, value in (outputs or {}).items()
-               if 'loss' in name and not torch.isfinite(torch.as_tensor(value)).all()}
-        self.in_a_row = self.in_a_row + 1 if bad else 0
-        scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
-        scaled = scaler is not None and scaler.is_enabled()
-        if self.in_a_row < (self.patience if scaled else 1):
+        loss = (outputs or {}).get('loss')  # the sum of all: one look at the device
+        if loss is None or math.isfinite(loss):
+            self.in_a_row = 0
             return
+        self.in_a_row += 1
+        scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
+        if self.in_a_row < (self.patience if scaler is not None and scaler.is_enabled() else 1):
+            return
+        bad = {name: float(value) for name, value in outputs.items()
+               if 'loss' in name and not torch.as_tensor(value).isfinite().all()}
         samples = data_batch.get('data_samples', ()) if isinstance(data_batch, dict) else ()
         files = [str(getattr(sample, 'img_path', 'a file without a name')) for sample in samples]
         values = ', '.join(f'{name}={value}' for name, value in sorted(bad.items()))

@@ -1,19 +1,15 @@
 """The program that counts operators, and the table that its figures are shown in."""
-import importlib.util
 import json
 import sys
 
 from fastervit_mm import FasterViT
 from fastervit_mm.backbone.variants import resolve_variant
-from tests.conftest import REPO, TINY
+from tests.conftest import REPO, TINY, load_program
 
 
 def test_the_program_counts_and_saves(tmp_path, monkeypatch, capsys):
-    path = REPO / 'benchmarks' / 'operators.py'
-    spec = importlib.util.spec_from_file_location('operators_program', path)
-    program = importlib.util.module_from_spec(spec)
     monkeypatch.setattr(sys, 'path', list(sys.path))
-    spec.loader.exec_module(program)
+    program = load_program('benchmarks/operators.py')
     # FasterViT-0 but for its widths, on which no count depends.
     variant = resolve_variant('0')
     monkeypatch.setattr(program, 'build', lambda name: FasterViT(dict(

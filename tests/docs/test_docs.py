@@ -4,7 +4,6 @@ Blocks of the pages for one's own data are run by test_own_data.py, test_finetun
 test_finetune_seg.py.
 """
 import ast
-import importlib.util
 import os
 import re
 import runpy
@@ -15,7 +14,7 @@ import sys
 import pytest
 import torch
 
-from tests.conftest import REPO
+from tests.conftest import REPO, load_program
 from tests.docs.pages import PAGES, fences, tool_call, words
 
 BASH = list(fences('bash'))
@@ -114,10 +113,7 @@ def parsers():
 
     def parser(script):
         if script not in loaded:
-            spec = importlib.util.spec_from_file_location(script[:-3].replace('/', '_'),
-                                                          REPO / script)
-            loaded[script] = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(loaded[script])
+            loaded[script] = load_program(script)
         return loaded[script].parse_args
 
     return parser

@@ -1,6 +1,5 @@
 """A training that is stopped, in whatever way, goes on as if it had not been."""
 import copy
-import importlib.util
 import os
 import pickle
 import random
@@ -21,16 +20,13 @@ from fastervit_mm.engine.checkpoints import INTERRUPTED, newest_checkpoint, save
 from fastervit_mm.engine.notices import REQUEUE
 from fastervit_mm.engine.resuming import reproducible
 from fastervit_mm.weights import CheckpointError
-from tests.conftest import REPO
+from tests.conftest import REPO, load_program
 from tests.running import Started, run_tool
 
 
 @pytest.fixture(scope='module')
 def campaign():
-    spec = importlib.util.spec_from_file_location('soak', REPO / 'benchmarks/soak.py')
-    program = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(program)
-    return program
+    return load_program('benchmarks/soak.py')
 
 
 def start(config, work_dir, log):

@@ -27,7 +27,7 @@ from fastervit_mm.export.onnx_graph import (
 from fastervit_mm.export.quantize import calibration_images
 from fastervit_mm.export.swaps import AxisPooling, prepared
 from fastervit_mm.models import load_model
-from tests.conftest import CLASSIFIER, REPO, TINY, stir
+from tests.conftest import CLASSIFIER, REPO, TINY, load_program, stir
 from tests.export.networks import DETECTOR, SEGMENTOR, config, network, options, saved
 from tests.running import run_tool
 
@@ -340,10 +340,7 @@ def test_metrics_are_those_of_the_file(tool, onnx_file, folder, cfg):
 def main(monkeypatch, *arguments):
     """The exit status and message of the tool, in this process."""
     monkeypatch.syspath_prepend(str(REPO / 'tools'))
-    import importlib.util
-    spec = importlib.util.spec_from_file_location('export_tool', REPO / 'tools/export.py')
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+    tool = load_program('tools/export.py')
     monkeypatch.setattr(sys, 'argv', ['export.py', *map(str, arguments)])
     with pytest.raises(SystemExit) as ended:
         tool.main()

@@ -1,18 +1,14 @@
 """The table of versions: what it says comes from runs, and a row that was not run says so."""
-import importlib.util
 import json
 
 import pytest
 
-from tests.conftest import REPO, load_make_env
+from tests.conftest import REPO, load_make_env, load_program
 
 
 @pytest.fixture
 def matrix():
-    spec = importlib.util.spec_from_file_location('make_matrix', REPO / 'tools/make_matrix.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_program('tools/make_matrix.py')
 
 
 REPORT = """<testsuites><testsuite>

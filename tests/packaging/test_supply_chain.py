@@ -1,13 +1,12 @@
 """No network, no programs and no code from data; licences; what `make audit` says."""
 import ast
-import importlib.util
 import os
 import subprocess
 import sys
 
 import pytest
 
-from tests.conftest import REPO, TINY
+from tests.conftest import REPO, TINY, load_program
 
 # In a fresh Python. An audit hook sees every socket and every process that Python code starts.
 WATCHED = f"""
@@ -95,10 +94,7 @@ def test_no_call_runs_what_a_file_holds():
 
 @pytest.fixture
 def audit():
-    spec = importlib.util.spec_from_file_location('make_audit', REPO / 'tools/make_audit.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_program('tools/make_audit.py')
 
 
 def test_every_licence_that_is_not_for_every_use_was_looked_at(audit, capsys):
