@@ -18,7 +18,7 @@ help:
 	@echo 'make demo-seg   the same with a small UperNet, for semantic segmentation'
 	@echo 'make bench  speed beside other backbones, in two minutes'
 	@echo 'make docs   the documentation as a site, in work_dirs/site'
-	@echo 'make test   the whole test suite, about 20 minutes on two idle cores'
+	@echo 'make test   the whole test suite, 20 minutes or somewhat more on two idle cores'
 	@echo 'make test-demos   the tests of both demos with their whole training; make test shortens it'
 	@echo 'make soak   kill a training 20 times, resume it, compare the end; about 10 minutes'
 	@echo 'make fuzz   damaged checkpoints, annotations and configs, 10 minutes each; MINUTES=1 for less'

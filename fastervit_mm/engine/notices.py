@@ -1,5 +1,4 @@
 """Stopping a run: on a scheduler's notice, or because its loss is no number any more."""
-import math
 import os
 import signal
 import threading
@@ -124,7 +123,7 @@ class FiniteLossHook(Hook):
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
                          outputs: Optional[dict] = None) -> None:
         loss = (outputs or {}).get('loss')  # the sum of all: one look at the device
-        if loss is None or math.isfinite(loss):
+        if loss is None or torch.as_tensor(loss).isfinite().all():
             self.in_a_row = 0
             return
         self.in_a_row += 1

@@ -25,7 +25,10 @@ SHORT = f"""
 _base_ = '{CONFIG}'
 train_dataloader = dict(dataset=dict(indices=300))  # of 1200
 train_cfg = dict(val_interval=6)
+val_dataloader = dict(dataset=dict(indices=60))  # of 120
+test_dataloader = val_dataloader
 """
+PICTURES = 120 if FULL else 60
 
 
 @pytest.fixture(scope='module')
@@ -72,7 +75,7 @@ def test_it_leaves_pictures_and_says_where(demo):
         picture = matplotlib.image.imread(folder / 'work_dirs/demo' / name)
         assert picture.std() > 0.05  # something is on it
         assert f'work_dirs/demo/{name}' in output
-    assert len(list((folder / 'work_dirs/demo/predictions').iterdir())) == 120
+    assert len(list((folder / 'work_dirs/demo/predictions').iterdir())) == PICTURES
     assert 'What to try next' in output and 'mAP_50' in output
     assert 'paramwise_options' not in output  # pages of settings stay in the log file
 
