@@ -33,11 +33,11 @@ def read_run(run: Union[str, Path]) -> Dict[str, Curve]:
         curves for curves, _ in read[-1:]]
     curves: Dict[str, Curve] = {}
     for later in trained:
-        first = min(curve[0][0] for curve in ([later['loss']] if 'loss' in later
-                                              else later.values()))
+        # A validation alone, made up for by a run that was killed then, replaces nothing else.
+        first = later['loss'][0][0] if 'loss' in later else float('inf')
         for name in (*curves, *(name for name in later if name not in curves)):
             kept = [point for point in curves.get(name, []) if point[0] < first]
-            # A validation that a stop cut short is made up for before the first iteration.
+            # One that is made up for comes before the first iteration.
             curves[name] = sorted(dict(kept + later.get(name, [])).items())
     return {name: curve for name, curve in curves.items() if curve}
 

@@ -39,10 +39,10 @@ def test_a_validation_made_up_for_counts_where_the_run_was_killed_then(by_epoch,
     shutil.copytree(by_epoch.work_dir, tmp_path / 'run')
     folder = tmp_path / 'run/99991231_235959/vis_data'
     folder.mkdir(parents=True)
-    (folder / 'scalars.json').write_text('{"coco/bbox_mAP": 0.5, "iter": 12, "epoch": 3}\n')
+    (folder / 'scalars.json').write_text('{"coco/bbox_mAP": 0.5, "iter": 8, "epoch": 2}\n')
     found = curves.read_run(tmp_path / 'run')
-    assert found['coco/bbox_mAP'][-1] == (12, 0.5) and len(found['coco/bbox_mAP']) == 3
-    assert [i for i, _ in found['loss']] == [3, 7, 11]
+    assert found['coco/bbox_mAP'][1] == (8, 0.5) and len(found['coco/bbox_mAP']) == 3
+    assert [i for i, _ in found['loss']] == [3, 7, 11]  # nothing else is replaced
 
 
 def test_the_picture_at_the_end_shows_all_of_it(resumed, monkeypatch, tmp_path):
