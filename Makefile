@@ -60,7 +60,7 @@ test-demos: env
 
 # Each kill at random: in a step, in a validation, while a checkpoint is written.
 soak: env
-	$(RUN) benchmarks/soak.py --kills 20 --out work_dirs/soak.json
+	$(RUN) benchmarks/soak.py --kills 20 --epochs 16 --out work_dirs/soak.json
 
 # What it found is a row of docs/bad-input.md each; what it tried is in docs/reliability.md.
 MINUTES := 10
