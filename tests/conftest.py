@@ -89,6 +89,12 @@ def session_folder(tmp_path_factory) -> Path:
     return folder.parent if 'PYTEST_XDIST_WORKER' in os.environ else folder
 
 
+def needs_torch(major: int, minor: int, what: str) -> pytest.MarkDecorator:
+    """Skip a test in older environments (``make matrix``) than that of ``make test``."""
+    found = tuple(int(number) for number in torch.__version__.split('.')[:2])
+    return pytest.mark.skipif(found < (major, minor), reason=f'{what}: torch {major}.{minor}')
+
+
 def load_program(path: str) -> ModuleType:
     """A program of this repository as a module of its own; ``path`` from its root."""
     spec = importlib.util.spec_from_file_location(Path(path).stem, REPO / path)

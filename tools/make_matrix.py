@@ -112,7 +112,9 @@ def run_row(name, args):
     report, started = folder.parent / f'{name}.xml', time.time()
     report.unlink(missing_ok=True)
     subprocess.run([python, '-W', 'ignore', '-m', 'pytest', '-q', '-p', 'no:cacheprovider',
-                    f'--junitxml={report}', *args.tests], cwd=ROOT, env=environment)
+                    '-n', 'auto', '--maxprocesses', '4', '--dist', 'loadfile',
+                    '--no-loadscope-reorder', f'--junitxml={report}', *args.tests],
+                   cwd=ROOT, env=environment)
     if not report.is_file():
         return dict(about, error='pytest did not start')
     return dict(about, tests=args.tests, seconds=round(time.time() - started),

@@ -148,12 +148,11 @@ class FasterViT(BaseModule):
         if x.shape[2] < 32 or x.shape[3] < 32:
             raise ValueError(f'input of {x.shape[2]} x {x.shape[3]} pixels: FasterViT divides the '
                              'image by 32, so height and width must be at least 32')
-        if self.deployed and not is_compiling() and autocast_dtype(x):
-            # Autocast would cast every weight at every call: it keeps casts of trained ones only.
-            dtype = autocast_dtype(x)
-            network = self.kept_cast(dtype, x.device, lambda: self._cast(dtype))
+        network = self._network_for_autocast(x)
+        if network is not None:
+            x = x.to(autocast_dtype(x))
             with torch.autocast(x.device.type, enabled=False):
-                return network(x.to(dtype))
+                return network(x)
         outs = []
         x = self.stem(x)
         for i, stage in enumerate(self.stages):
@@ -167,6 +166,23 @@ class FasterViT(BaseModule):
                 outs.append(norm(x) if isinstance(norm, ChannelAffine) else norm(x).clone(
                     memory_format=torch.contiguous_format))
         return tuple(outs)
+
+    def __call__(self, x: Tensor, *args, **kwargs) -> Tuple[Tensor, ...]:
+        if not is_compiling():
+            self._network_for_autocast(x)  # a graph of ``compile()`` finds it and cannot make it
+        return super().__call__(x, *args, **kwargs)
+
+    def _network_for_autocast(self, x: Tensor) -> Optional['FasterViT']:
+        """A deployed network with its weights in autocast's type, made once; None without need.
+
+        Autocast itself would cast every weight at every call: it keeps casts of trained ones only.
+        """
+        dtype = autocast_dtype(x) if self.deployed else None
+        if dtype is None:
+            return None
+        if is_compiling():
+            return self.kept_cast.found(dtype)
+        return self.kept_cast(dtype, x.device, lambda: self._cast(dtype))
 
     @property
     def deployed(self) -> bool:

@@ -43,6 +43,10 @@ class Kept(nn.Module):
             self._captured.append(value)
         return value
 
+    def found(self, key: Hashable) -> Optional[Value]:
+        """The value if it is there for a key, else None: nothing is computed, as a compiler needs."""
+        return self._kept[1] if self._kept is not None and self._kept[0] == key else None
+
     def _apply(self, fn, recurse=True):
         self._forget()
         return super()._apply(fn, recurse)

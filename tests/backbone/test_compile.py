@@ -2,6 +2,8 @@
 
 The compiler's own code runs in tests/end_to_end/test_ade20k_tiny.py.
 """
+import copy
+
 import pytest
 import torch
 from functorch.compile import make_boxed_func
@@ -112,3 +114,27 @@ def test_gradients_go_through_a_graph(tiny_arch):
     assert len(got) == len(expected) > 50
     scale = max(e.abs().max() for e in expected)
     assert all((g - e).abs().max() < 1e-4 * scale for g, e in zip(got, expected, strict=True))
+
+
+def test_weights_are_cast_once_when_deployed(tiny_arch):
+    """Under autocast, with Module.compile: a graph that holds no cast of a weight."""
+    graphs = []
+
+    def keep(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    model = FasterViT(tiny_arch)
+    stir(model)
+    model.eval().switch_to_deploy()
+    image = torch.randn(2, 3, 96, 160)
+    with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
+        expected = model(image)
+        fresh = copy.deepcopy(model)  # copies start with nothing kept
+        fresh.compile(backend=keep, fullgraph=True)
+        assert_same(fresh(image), expected, 1e-2)
+    (graph, ) = graphs
+    weights = [node.meta['example_value'] for node in graph.graph.nodes
+               if node.op == 'placeholder'][1:]
+    # Position terms are computed in float32 (512 hidden units), also without autocast.
+    assert {w.dtype for w in weights if w.ndim > 1 and 512 not in w.shape} == {torch.bfloat16}

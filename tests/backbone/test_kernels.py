@@ -3,12 +3,11 @@ from collections import Counter
 
 import pytest
 import torch
-from torch.nn.attention import SDPBackend
 
 from fastervit_mm import FasterViT
 from fastervit_mm.backbone import kernels
 from fastervit_mm.benchmark.operators import operators
-from tests.conftest import TINY, stir
+from tests.conftest import TINY, needs_torch, stir
 
 IMAGE = torch.rand(2, 3, 224, 224)
 # FasterViT-2 has as many blocks of each kind; the count does not depend on widths.
@@ -147,6 +146,7 @@ class OnAGpu:
     device = torch.device('cuda')
 
 
+@needs_torch(2, 5, 'before, there is no kernel of cuDNN to avoid')
 @pytest.mark.parametrize('enabled', [True, False])
 def test_cudnn_is_off_for_our_attention_alone(monkeypatch, enabled):
     seen = []
@@ -161,7 +161,9 @@ def test_cudnn_is_off_for_our_attention_alone(monkeypatch, enabled):
         torch.backends.cuda.enable_cudnn_sdp(before)
 
 
+@needs_torch(2, 5, 'before, there is no kernel of cuDNN to avoid')
 def test_a_compiled_graph_is_traced_without_cudnn(monkeypatch):
+    from torch.nn.attention import SDPBackend
     chosen = []
 
     def attend(*args, **kwargs):

@@ -1,6 +1,8 @@
 """What test_distributed.py runs in several processes: ``distributed_jobs.py JOB ARGUMENTS``."""
+import copy
 import itertools
 import sys
+from typing import Dict
 
 import torch
 from mmengine.hooks import Hook
@@ -10,7 +12,7 @@ from fastervit_mm import FasterViT
 from fastervit_mm.command_line import errors_in_one_line
 from fastervit_mm.engine import launch
 from fastervit_mm.engine.distributed import gloo_left_at_once
-from tests.conftest import TINY
+from tests.conftest import TINY, stir
 
 
 @HOOKS.register_module()
@@ -60,6 +62,32 @@ def _two_steps(backbone: FasterViT) -> None:
         optimizer.step()
 
 
+def gradients() -> None:
+    """Gradients of DDP, and of a single process that has all images; TINY with BatchNorm fixed."""
+    torch.distributed.init_process_group('gloo')
+    rank = torch.distributed.get_rank()
+    torch.manual_seed(0)
+    images = torch.rand(4, 3, 96, 64)
+    for with_cp, compiled in itertools.product((False, True), (False, True)):
+        backbone = FasterViT(TINY, norm_eval=True, with_cp=with_cp)
+        stir(backbone)
+        expected = _gradients(copy.deepcopy(backbone).train(), images)
+        if compiled:  # as tools/train.py --compile does, but for the code that Inductor writes
+            backbone.compile(dynamic=True, backend='aot_eager')
+        model = torch.nn.parallel.DistributedDataParallel(backbone.train())
+        got = _gradients(model, images[2 * rank:2 * rank + 2])
+        for name, gradient in expected.items():
+            torch.testing.assert_close(got[f'module.{name}'], gradient, rtol=1e-4, atol=1e-6,
+                                       msg=lambda text: f'{name}: {text}')  # noqa: B023
+        print(f'with_cp={with_cp}, compiled={compiled}: {len(expected)} gradients are equal, '
+              f'{torch._dynamo.utils.counters["stats"]["unique_graphs"]} graphs')
+
+
+def _gradients(model: torch.nn.Module, images: torch.Tensor) -> Dict[str, torch.Tensor]:
+    sum(o.square().mean() for o in model(images)).backward()
+    return {name: p.grad for name, p in model.named_parameters()}
+
+
 if __name__ == '__main__':
     with gloo_left_at_once(), errors_in_one_line('job'):
-        dict(train=train, unused=unused)[sys.argv[1]](*sys.argv[2:])
+        dict(train=train, unused=unused, gradients=gradients)[sys.argv[1]](*sys.argv[2:])

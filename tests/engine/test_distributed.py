@@ -153,6 +153,21 @@ def test_a_gathered_checkpoint_is_tested_by_one_process(folder, sharded):
     assert scalars(folder / 'single')['mIoU'] == sharded[0]['metrics'] > 0
 
 
+def test_training_goes_on_in_one_process_from_a_gathered_checkpoint(folder, sharded):
+    """With ``--all``: optimizer, schedule and iteration too."""
+    done = run_tool('gather_checkpoint.py', folder / 'work_dirs/sharded/iter_4.pth', 'all.pth',
+                    '--all', cwd=folder)
+    assert done.returncode == 0, done.output
+    done = run_tool(JOBS, 'train', 'one.py', 'none', 'rest.pt', 'all.pth', cwd=folder)
+    assert done.returncode == 0, done.output[-3000:]
+    rest = torch.load(folder / 'rest.pt')
+    mean = (torch.tensor(sharded[0]['losses']) + torch.tensor(sharded[1]['losses'])) / 2
+    torch.testing.assert_close(torch.tensor(rest['losses']), mean[2:], rtol=1e-5, atol=1e-5)
+    for name, weight in rest['weights'].items():
+        torch.testing.assert_close(sharded[0]['weights'][name], weight, rtol=1e-4, atol=1e-5,
+                                   msg=name)
+
+
 def test_the_newest_sharded_checkpoint_has_all_its_parts(folder, sharded, tmp_path):
     run = tmp_path / 'run'
     shutil.copytree(folder / 'work_dirs/sharded', run)
@@ -197,6 +212,15 @@ def test_ddp_finds_no_unused_parameters(tmp_path):
     """For any out_indices, with and without with_cp."""
     outputs = run_both(JOBS, 'unused', cwd=tmp_path)
     assert all('30 networks without unused parameters' in text for text in outputs)
+
+
+def test_gradients_of_two_processes_are_those_of_one(tmp_path):
+    """With and without with_cp and compiling."""
+    for text in run_both(JOBS, 'gradients', cwd=tmp_path):
+        lines = [line for line in text.splitlines() if 'gradients are equal' in line]
+        graphs = [int(line.split()[-2]) for line in lines]
+        # One graph for each network that is compiled: it was, and in one piece.
+        assert len(lines) == 4 and graphs == [0, 1, 1, 2], text
 
 
 RETINANET = f"""

@@ -10,6 +10,7 @@ from fastervit_mm import FasterViT
 from fastervit_mm.engine import onednn
 from fastervit_mm.engine.launch import build_runner
 from fastervit_mm.engine.onednn import OneDnnLinear, undo_onednn, use_onednn
+from tests.conftest import needs_torch
 from tests.export.networks import DETECTOR, config
 
 SHAPES = [(5, 12), (2, 7, 12), (2, 3, 7, 12), (1, 12), (40, 12), (2, 3, 17, 12)]
@@ -107,6 +108,7 @@ def test_types_that_do_not_match_are_refused_as_torch_refuses_them():
         layer_of(12, 20)(torch.randn(40, 12, dtype=torch.double))
 
 
+@needs_torch(2, 7, 'before, compiled layers are as they are')
 @pytest.mark.parametrize('shape', SHAPES, ids=str)
 def test_the_operator_for_compilers(shape):
     """Its fake twin gives the same shape, strides and type; it neither aliases nor changes."""
