@@ -52,6 +52,10 @@ class FasterViT(BaseModule):
         norm_eval: Keep every BatchNorm on its running statistics in training. Default False.
         with_cp: Recompute each block in the backward pass (non-reentrant checkpointing): less
             memory, more time, the same numbers. Default False.
+        pad_conv_stages: Run the blocks of stages 1 and 2 on maps that zeros at the bottom and
+            right extend to multiples of this, in cells, and crop the results. The authors'
+            detection code does so with 7, their classifier does not; 7 is for detectors that were
+            trained with it (``docs/dino.md``). Default 1, no padding.
         init_cfg: mmengine's. ``dict(type='Pretrained', checkpoint=...)`` takes a path, a URL or
             ``'fastervit://2-224-1k'`` (see :mod:`fastervit_mm.weights`), and checks that the
             whole backbone was filled; ``allow_partial=True`` in it allows less, ``prefix=...``
@@ -83,6 +87,7 @@ class FasterViT(BaseModule):
                  frozen_stages: int = -1,
                  norm_eval: bool = False,
                  with_cp: bool = False,
+                 pad_conv_stages: int = 1,
                  init_cfg: Union[dict, Sequence[dict], None] = None):
         variant = resolve_variant(arch, window_size=window_size, ct_size=ct_size,
                                   drop_path_rate=drop_path_rate)
@@ -96,6 +101,9 @@ class FasterViT(BaseModule):
             raise ValueError(
                 f'frozen_stages={frozen_stages}: give -1 (nothing), 0 (the stem) or up to '
                 f'{num_stages}, the number of stages built for out_indices={out_indices}')
+        if not isinstance(pad_conv_stages, int) or pad_conv_stages < 1:
+            raise ValueError(f'pad_conv_stages={pad_conv_stages!r}: give a number of cells, 1 for '
+                             'no padding')
         super().__init__(_checked_init_cfg(init_cfg))
 
         self.arch = arch
@@ -119,7 +127,7 @@ class FasterViT(BaseModule):
             first = sum(variant.depths[:stage])
             drop_paths = rates[first:first + variant.depths[stage]]
             if stage < 2:
-                self.stages.append(ConvStage(dim, drop_paths, with_cp))
+                self.stages.append(ConvStage(dim, drop_paths, with_cp, pad_conv_stages))
             else:
                 carriers = stage == 2 and variant.hierarchical
                 self.stages.append(TransformerStage(

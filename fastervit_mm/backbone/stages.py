@@ -89,18 +89,27 @@ class ConvStage(nn.Module):
         dim: Channels.
         drop_paths: Rate of stochastic depth of each block.
         with_cp: Whether to recompute each block in the backward pass to save memory.
+        pad_to: Run the blocks on a map that zeros at the bottom and right extend to multiples of
+            this, in cells. Default 1.
     """
 
-    def __init__(self, dim: int, drop_paths: Sequence[float], with_cp: bool = False):
+    def __init__(self, dim: int, drop_paths: Sequence[float], with_cp: bool = False,
+                 pad_to: int = 1):
         super().__init__()
         self.with_cp = with_cp
+        self.pad_to = pad_to
         self.blocks = nn.ModuleList(ConvBlock(dim) for _ in drop_paths)
         self.stochastic_depth = StochasticDepth(drop_paths, branches=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
+        map_size, symbolic = x.shape[2:], is_compiling()
+        if self.pad_to > 1:
+            x = windows.pad(x, self.pad_to, symbolic)
         for block, keep in zip(self.blocks, self.stochastic_depth(x)):
             x = run(block, self.with_cp, x, keep)
+        if self.pad_to > 1:
+            x = windows.crop(x.permute(0, 2, 3, 1), self.pad_to, map_size, symbolic)
         return x
 
 

@@ -63,10 +63,24 @@ def unpartition(x: Tensor, windows: Grid, size: int, map_size: Grid,
         (B, C, H, W), channels last in memory.
     """
     rows, columns = windows
-    H, W = map_size
     B, C = x.shape[0], x.shape[-1]
     x = _contiguous(x.view(B, rows, columns, size, size, C).transpose(2, 3), symbolic)
-    x = x.view(B, rows * size, columns * size, C)
+    return crop(x.view(B, rows * size, columns * size, C), size, map_size, symbolic)
+
+
+def crop(x: Tensor, size: int, map_size: Grid, symbolic: bool = False) -> Tensor:
+    """Crop what :func:`pad` added.
+
+    Args:
+        x: (B, H', W', C).
+        size: As in :func:`pad`.
+        map_size: H and W of the feature map.
+        symbolic: As in :func:`pad`. Default False.
+
+    Returns:
+        (B, C, H, W), channels last in memory.
+    """
+    H, W = map_size
     if symbolic:
         x = _dense(F.pad(x, (0, 0, 0, size, 0, size)), H, W)
     else:

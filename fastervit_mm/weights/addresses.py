@@ -13,6 +13,13 @@ PUBLISHED = {
     '4-21k-512': f'{_ROOT}fastervit_4_21k_512_w32.pth.tar',
     '4-21k-768': f'{_ROOT}fastervit_4_21k_768_w48.pth.tar',
 }
+"""ImageNet networks."""
+
+
+DETECTORS = {
+    'dino-4scale-4-21k-224-coco': f'{_ROOT}DINO_4scale_faster_vit_4_21k_224_ms_coco.pth',
+}
+"""Whole detectors, converted when they are read (:mod:`fastervit_mm.weights.dino`)."""
 
 
 def resolve(checkpoint: str) -> str:
@@ -24,7 +31,8 @@ def resolve(checkpoint: str) -> str:
     if not checkpoint.startswith(SCHEME):
         return checkpoint
     name = checkpoint[len(SCHEME):]
-    if name not in PUBLISHED:
+    files = {**PUBLISHED, **DETECTORS}
+    if name not in files:
         raise ValueError(f'checkpoint={checkpoint!r}: no published checkpoint has this name; give '
-                         f'one of {[SCHEME + n for n in PUBLISHED]}')
-    return PUBLISHED[name]
+                         f'one of {[SCHEME + n for n in files]}')
+    return files[name]
