@@ -195,6 +195,8 @@ def install_mmcv(gpu):
     environment = dict(MMCV_WITH_OPS='1', MAX_JOBS=os.environ.get('MAX_JOBS', str(os.cpu_count())))
     if gpu:
         environment['FORCE_CUDA'] = '1'
+    if tuple(map(int, build.split('+')[0].split('.')[:2])) >= (2, 15):
+        environment['CXX'] = str(cpp20_compiler())
     pip('wheel', f'{name}=={version}', '--no-build-isolation', '--no-deps', '--no-cache-dir',
         '--wheel-dir', str(wheels), env=environment)
     kept = sorted(wheels.glob(pattern))
@@ -203,9 +205,22 @@ def install_mmcv(gpu):
     ask_python(CHECK_OPS, 'mmcv was built, but its ops do not work.')
 
 
-def check_compiler(gpu):
-    compiler = os.environ.get('CXX') or next(
+def cpp20_compiler():
+    """A C++ compiler for mmcv, which asks for C++17; torch's headers need C++20 from 2.15 on."""
+    path = VENV / 'bin' / 'c++20'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f'#!/bin/sh\nexec {find_compiler()} "$@" -std=c++20\n')  # the last one counts
+    path.chmod(0o755)
+    return path
+
+
+def find_compiler():
+    return os.environ.get('CXX') or next(
         (c for c in ('c++', 'g++', 'clang++') if shutil.which(c)), None)
+
+
+def check_compiler(gpu):
+    compiler = find_compiler()
     if compiler is None or shutil.which(compiler.split()[0]) is None:
         raise Missing('mmcv\'s ops must be compiled and there is no C++ compiler.\nOn Debian and '
                       f'Ubuntu:  sudo apt install g++\n{READY_MADE}')

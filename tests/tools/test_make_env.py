@@ -3,6 +3,7 @@
 That it makes a working environment is seen by every run of this suite: `make test` uses it.
 """
 import json
+import subprocess
 import sys
 
 import pytest
@@ -61,10 +62,11 @@ def test_a_gpu_is_one_that_the_driver_lists(make_env, monkeypatch, tmp_path, bod
 @pytest.fixture
 def mmcv_steps(make_env, monkeypatch, tmp_path):
     """install_mmcv with pip written down, and torch of a given build."""
-    steps = []
+    steps, environments = [], []
 
     def pip(*arguments, **kwargs):
         steps.append(arguments)
+        environments.append(kwargs.get('env') or {})
         if arguments[0] == 'wheel':
             folder = arguments[arguments.index('--wheel-dir') + 1]
             tag = f'cp{sys.version_info[0]}{sys.version_info[1]}'
@@ -81,6 +83,7 @@ def mmcv_steps(make_env, monkeypatch, tmp_path):
         make_env.install_mmcv(gpu=False)
         return [step for step in steps if step[0] == 'wheel']
 
+    run.environments = environments
     return run
 
 
@@ -90,6 +93,18 @@ def test_a_wheel_of_another_torch_is_not_used(mmcv_steps):
     assert mmcv_steps('2.12.0+cpu') == []  # built before for this torch
     assert len(mmcv_steps('2.13.0+cpu')) == 1
     assert len(mmcv_steps('2.13.0+cpu', ops_work=False)) == 1  # there, but broken
+
+
+@pytest.mark.parametrize('torch_build, standard', [('2.14.1+cpu', 201703), ('2.15.0', 202002)])
+def test_mmcv_is_built_by_the_standard_that_torch_needs(mmcv_steps, torch_build, standard, make_env,
+                                                        monkeypatch, tmp_path):
+    """mmcv 2.1 asks for C++17, with which headers of torch 2.15 do not compile."""
+    monkeypatch.setattr(make_env, 'VENV', tmp_path / 'environment')
+    mmcv_steps(torch_build)
+    compiler = next(e for e in mmcv_steps.environments if 'MMCV_WITH_OPS' in e).get('CXX', 'c++')
+    seen = subprocess.run([compiler, '-std=c++17', '-x', 'c++', '-E', '-'], input='__cplusplus',
+                          capture_output=True, text=True, check=True).stdout
+    assert seen.splitlines()[-1] == f'{standard}L'
 
 
 @pytest.fixture
