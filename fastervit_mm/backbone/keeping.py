@@ -44,7 +44,7 @@ class Kept(nn.Module):
         return value
 
     def found(self, key: Hashable) -> Optional[Value]:
-        """The value if it is there for a key, else None. It computes nothing, so it can be compiled."""
+        """The value if it is there for a key, else None; it is never computed here."""
         return self._kept[1] if self._kept is not None and self._kept[0] == key else None
 
     def _apply(self, fn, recurse=True):
