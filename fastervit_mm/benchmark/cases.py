@@ -74,6 +74,8 @@ def modes_of(model: str, device: str, step: str, precision: str) -> List[str]:
     else:
         products = 'onednn+' if step == 'forward' and precision == 'fp32' else ''
         modes = ['eager', 'onednn', 'onednn+channels_last', f'{products}channels_last+compiled']
+        if model.startswith(('caformer', 'convformer')):  # hardly a linear layer, none with a bias
+            modes = ['eager', 'onednn', 'channels_last', 'channels_last+compiled']
     if 'fastervit' in model and step == 'forward':
         modes += [f'{mode}+deployed' for mode in modes if mode != 'eager']
     return modes
