@@ -24,7 +24,7 @@ model = dict(
 # Exactly the official images: Pillow's pixels, the shorter side 800, no padding in a batch of one.
 test_pipeline = [
     dict(type='LoadImageFromFile', imdecode_backend='pillow'),
-    dict(type='OfficialDINOResize'),
+    dict(type='OfficialDINOResize', short=800, longest=1333),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(
         type='PackDetInputs',

@@ -3,7 +3,7 @@
 ``docs/dino.md`` says what was checked.
 """
 import re
-from typing import Dict, List, Mapping, Tuple
+from typing import Dict, Iterable, List, Mapping, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -70,9 +70,14 @@ def convert_dino(tensors: Mapping[str, Tensor], checkpoint: str,
     names = _names(tensors)
     converted = {names[key]: tensors[key] for key in names if key in tensors}
     backbone, unknown = _backbone(tensors)
-    built = _built(backbone)
+    built, widths = _built(backbone)
     converted.update((f'backbone.{name}', value) for name, value in backbone.items())
     classes = [key for key in converted if key.startswith('bbox_head.cls_branches.')]
+    shapes = {f'backbone.{key}': value.shape for key, value in built.items()}
+    shapes.update((f'neck.convs.{i}.conv.weight', (256, width, 1, 1))
+                  for i, width in enumerate(widths))
+    shapes.update((key, (*converted[classes[0]].shape[:1], *converted[key].shape[1:]))
+                  for key in classes)
 
     problems = [(text, found) for text, found in (
         ('missing', [key for key in names if key not in tensors] + [
@@ -81,10 +86,8 @@ def convert_dino(tensors: Mapping[str, Tensor], checkpoint: str,
                                      and not key.startswith(_BACKBONE)] + [
             f'backbone.{key}' for key in backbone if key not in built]),
         ('of another shape', [
-            f'backbone.{key} {tuple(value.shape)}' for key, value in backbone.items()
-            if key in built and value.shape != built[key].shape] + [
-            f'{key} {tuple(converted[key].shape)}' for key in classes
-            if converted[key].shape[0] != converted[classes[0]].shape[0]])) if found]
+            f'{key} {tuple(converted[key].shape)}' for key, shape in shapes.items()
+            if key in converted and converted[key].shape != shape])) if found]
     if problems:
         raise CheckpointError(
             f'checkpoint={checkpoint!r}: not a whole DINO detector with FasterViT: ' + '; '.join(
@@ -96,9 +99,10 @@ def convert_dino(tensors: Mapping[str, Tensor], checkpoint: str,
     rows = torch.tensor([i for i in range(num_rows) if i not in _UNUSED_IDS]
                         if (num_rows, num_classes) == (91, 80) else range(num_rows))
     for key in (*classes, _LABELS):  # the denoising's labels have one more, which is never used
-        if len(converted[key]) < num_rows:
-            raise CheckpointError(f'checkpoint={checkpoint!r}: {len(converted[key])} rows in '
-                                  f'{key}, but {num_rows} classes')
+        if not converted[key].dim() or len(converted[key]) < num_rows:
+            raise CheckpointError(
+                f'checkpoint={checkpoint!r}: {key} of shape {tuple(converted[key].shape)} has no '
+                f'row for each of {num_rows} classes. Take the file from its original source')
         converted[key] = converted[key][rows]
     return converted
 
@@ -108,12 +112,8 @@ def _names(tensors: Mapping[str, Tensor]) -> Dict[str, str]:
 
     The file says how many layers and maps there are.
     """
-    def count(pattern: str) -> int:
-        return 1 + max((int(m[1]) for m in map(re.compile(pattern).match, tensors) if m),
-                       default=-1)
-
-    layers = dict(encoder=count(r'transformer\.encoder\.layers\.(\d+)\.'),
-                  decoder=count(r'(?:transformer\.decoder\.layers|class_embed)\.(\d+)\.'))
+    layers = {part: _count(rf'transformer\.{part}\.layers\.(\d+)\.', tensors)
+              for part in ('encoder', 'decoder')}
     last = layers['decoder']
     maps = sum(f'{_BACKBONE}norm{stage}.weight' in tensors for stage in range(4))
     modules = {
@@ -129,7 +129,7 @@ def _names(tensors: Mapping[str, Tensor]) -> Dict[str, str]:
     for i, head in enumerate(heads):
         for part in range(3):  # in mmdet with a ReLU after each
             modules[f'{head}.layers.{part}'] = f'bbox_head.reg_branches.{i}.{2 * part}'
-    for i in range(count(r'input_proj\.(\d+)\.')):
+    for i in range(_count(r'input_proj\.(\d+)\.', tensors)):
         neck = f'neck.convs.{i}' if i < maps else f'neck.extra_convs.{i - maps}'
         modules.update({f'input_proj.{i}.0': f'{neck}.conv', f'input_proj.{i}.1': f'{neck}.gn'})
     names = {'transformer.level_embed': 'level_embed',
@@ -153,6 +153,11 @@ def _names(tensors: Mapping[str, Tensor]) -> Dict[str, str]:
     return names
 
 
+def _count(pattern: str, names: Iterable[str]) -> int:
+    """How many numbers stand in names; a hole among them shows as a name that is missing."""
+    return len({found[1] for found in map(re.compile(pattern).match, names) if found})
+
+
 def _backbone(tensors: Mapping[str, Tensor]) -> Tuple[Dict[str, Tensor], List[str]]:
     """The backbone's tensors under its own names, and names in the file that have none."""
     backbone, unknown = {}, []
@@ -170,10 +175,15 @@ def _backbone(tensors: Mapping[str, Tensor]) -> Tuple[Dict[str, Tensor], List[st
     return backbone, unknown
 
 
-def _built(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Names and shapes of the whole backbone that tensors are of; of those with holes, a guess."""
+def _built(tensors: Mapping[str, Tensor]) -> Tuple[Mapping[str, Tensor], Tuple[int, ...]]:
+    """Names and shapes of the whole backbone that tensors are of, and the widths of its maps.
+
+    Of tensors with holes, a guess, in which something is missing.
+    """
     def shape(name: str) -> Tuple[int, ...]:
-        return tuple(tensors[name].shape) if name in tensors else (1, 1)
+        found = tensors.get(name)
+        return (1, 1) if found is None or found.dim() < 2 or not found.numel() else (
+            tuple(found.shape))
 
     def heads(stage: int) -> int:
         return shape(f'stages.{stage}.blocks.0.attn.position_bias.mlp.fc2.weight')[0]
@@ -182,17 +192,17 @@ def _built(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         return heads(stage) if shape(narrow)[0] * 2**stage % heads(stage) == 0 else 1
 
     narrow, mlp = 'stem.conv2.weight', 'stages.2.blocks.0.mlp.fc1.weight'
-    blocks = [{int(m[1]) for m in map(re.compile(rf'stages\.{s}\.blocks\.(\d+)\.').match, tensors)
-               if m} for s in range(4)]
-    out_indices = sorted({int(k.split('.')[1]) for k in tensors if k.startswith('out_norms.')})
+    depths = [max(_count(rf'stages\.{stage}\.blocks\.(\d+)\.', tensors), 1)
+              for stage in range(4)]
+    out_indices = [stage for stage in range(4) if f'out_norms.{stage}.weight' in tensors]
     with torch.device('meta'):
-        return FasterViT(
+        whole = FasterViT(
             dict(embed_dim=shape(narrow)[0], stem_channels=shape('stem.conv1.weight')[0],
-                 depths=[1 + max(found, default=0) for found in blocks],
-                 num_heads=(1, 1, fits(2), fits(3)), hierarchical=False,
+                 depths=depths, num_heads=(1, 1, fits(2), fits(3)), hierarchical=False,
                  mlp_ratio=shape(mlp)[0] / shape(mlp)[1],
                  layer_scale=1. if any('layer_scale' in key for key in tensors) else None),
-            out_indices=[i for i in out_indices if i < 4] or [3]).state_dict()
+            out_indices=out_indices or [3])
+    return whole.state_dict(), whole.out_channels
 
 
 def _fold_positions(converted: Dict[str, Tensor], tensors: Mapping[str, Tensor],

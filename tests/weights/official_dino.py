@@ -25,7 +25,7 @@ def config_text(base: Path, more: str = '') -> str:
 _base_ = {str(base)!r}
 model = dict(
     num_queries={SMALL['queries']},
-    backbone=dict(arch={ARCH!r}, init_cfg=None),
+    backbone=dict(arch=dict(_delete_=True, **{ARCH!r}), init_cfg=None),
     neck=dict(in_channels=[16, 32, 64]),
     encoder=dict(num_layers=2, layer_cfg=dict(ffn_cfg=dict(feedforward_channels=64))),
     decoder=dict(num_layers=2, layer_cfg=dict(ffn_cfg=dict(feedforward_channels=64))))
