@@ -1,9 +1,12 @@
 """Published checkpoints: their addresses, reading them safely, loading them completely."""
-from .addresses import PUBLISHED, resolve
+from .addresses import DETECTORS, PUBLISHED, resolve
 from .converting import convert
+from .dino import convert_dino, is_official_dino
+from .errors import CheckpointError, check_finite
 from .keys import translate
 from .loading import PretrainedBackbone, load_backbone
-from .reading import CheckpointError, check_finite, read_checkpoint, tensors_of
+from .reading import read_checkpoint, tensors_of
 
-__all__ = ['PUBLISHED', 'CheckpointError', 'PretrainedBackbone', 'check_finite', 'convert',
-           'load_backbone', 'read_checkpoint', 'resolve', 'tensors_of', 'translate']
+__all__ = ['DETECTORS', 'PUBLISHED', 'CheckpointError', 'PretrainedBackbone', 'check_finite',
+           'convert', 'convert_dino', 'is_official_dino', 'load_backbone', 'read_checkpoint',
+           'resolve', 'tensors_of', 'translate']

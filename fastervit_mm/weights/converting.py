@@ -1,15 +1,19 @@
-"""Extracting the backbone's tensors from a training checkpoint."""
+"""Extracting the tensors of a backbone, or of a DINO detector, from a training checkpoint."""
 import os
 
 import torch
 
+from .dino import convert_dino, is_official_dino
+from .errors import CheckpointError
 from .keys import translate
 from .loading import NO_FASTERVIT, describe
-from .reading import CheckpointError, fetch, read_checkpoint, tensors_of
+from .reading import fetch, read_checkpoint, tensors_of
 
 
 def convert(source: str, target: str) -> str:
     """Write the backbone's tensors of ``source``, under this package's names, to ``target``.
+
+    Of a detector of the official DINO code, all tensors under mmdet's names.
 
     Args:
         source: Path, URL or ``fastervit://`` name.
@@ -20,12 +24,19 @@ def convert(source: str, target: str) -> str:
 
     Raises:
         FileExistsError: If ``target`` exists; it is not changed.
-        CheckpointError: For a source that contains no FasterViT.
+        CheckpointError: For a source that contains no FasterViT, or a DINO detector that cannot
+            be converted.
     """
     if os.path.exists(target):
         raise FileExistsError(f'OUT={target!r}: exists already; give a new name or remove it')
-    tensors = translate(tensors_of(read_checkpoint(source, mapped=True), source))
-    looks_like = describe(tensors)
+    tensors = tensors_of(read_checkpoint(source, mapped=True), source)
+    kind = ''
+    if is_official_dino(tensors):
+        tensors, kind = convert_dino(tensors, source), 'DINO with '
+        looks_like = describe(translate(tensors))
+    else:
+        tensors = translate(tensors)
+        looks_like = describe(tensors)
     if looks_like == NO_FASTERVIT:
         raise CheckpointError(f'IN={source!r}: looks like {looks_like}; its first names are '
                               f'{list(tensors)[:4]}')
@@ -40,5 +51,5 @@ def convert(source: str, target: str) -> str:
         if os.path.exists(partial):
             os.remove(partial)
     before, after = (os.path.getsize(path) / 2**20 for path in (fetch(source), target))
-    return (f'{target}: {len(state_dict)} tensors of {looks_like}, {after:.1f} MiB of '
+    return (f'{target}: {len(state_dict)} tensors of {kind}{looks_like}, {after:.1f} MiB of '
             f'{before:.1f} MiB')

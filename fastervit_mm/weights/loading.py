@@ -9,8 +9,9 @@ from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 
 from ..backbone import VARIANTS
+from .errors import CheckpointError, check_finite, some
 from .keys import translate
-from .reading import CheckpointError, check_finite, read_checkpoint, tensors_of
+from .reading import read_checkpoint, tensors_of
 
 NO_FASTERVIT = 'no FasterViT'
 _OUT_NORMS = 'out_norms.'
@@ -51,7 +52,7 @@ def load_backbone(backbone: nn.Module, checkpoint: str, prefix: Optional[str] = 
             values that are not finite. The backbone is then unchanged.
     """
     content = read_checkpoint(checkpoint, map_location, mapped=True)
-    tensors = translate(tensors_of(content, checkpoint), prefix)
+    tensors = translate(tensors_of(content, checkpoint), prefix, checkpoint)
     own = backbone.state_dict()
     fitting = {k: v for k, v in tensors.items() if k in own and v.shape == own[k].shape}
     mismatched = {k: f'{tuple(v.shape)} in the file, {tuple(own[k].shape)} in the backbone'
@@ -69,12 +70,12 @@ def load_backbone(backbone: nn.Module, checkpoint: str, prefix: Optional[str] = 
             + ('' if prefix is None else f' below prefix={prefix!r}'))
     if (unfilled or surplus) and not allow_partial:
         problems = [f'{len(unfilled)} tensors of the backbone would stay random '
-                    f'({_some(unfilled)})'] if unfilled else []
+                    f'({some(unfilled)})'] if unfilled else []
         if mismatched:
             name, shapes = next(iter(mismatched.items()))
             problems.append(f'{len(mismatched)} have another shape ({name}: {shapes})')
         if surplus:
-            problems.append(f'{len(surplus)} tensors of the file have no place ({_some(surplus)})')
+            problems.append(f'{len(surplus)} tensors of the file have no place ({some(surplus)})')
         raise CheckpointError(
             f'checkpoint={checkpoint!r}: does not fit this backbone (arch='
             f'{getattr(backbone, "arch", "?")!r}): {"; ".join(problems)}. '
@@ -158,10 +159,6 @@ def _one_line(checkpoint: str, own: Mapping[str, Tensor], report: LoadReport) ->
     norms = [k for k in report.fresh if k.startswith(_OUT_NORMS)]
     others = [k for k in report.fresh if not k.startswith(_OUT_NORMS)]
     started = ([f'the {len(norms)} of the output norms'] if norms else []) + (
-        [f'{len(others)} others ({_some(others)})'] if others else [])
+        [f'{len(others)} others ({some(others)})'] if others else [])
     line += f'; started fresh: {" and ".join(started)}' if started else '; none started fresh'
     return line + (f'; {len(report.unused)} of the file were not needed' if report.unused else '')
-
-
-def _some(names: List[str]) -> str:
-    return ', '.join(names[:3]) + (f' and {len(names) - 3} more' if len(names) > 3 else '')

@@ -12,12 +12,10 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
 from ..compat import refuse_other_formats
-from .addresses import SCHEME, resolve
+from .addresses import DETECTORS, SCHEME, resolve
+from .dino import convert_dino, is_official_dino
+from .errors import CheckpointError
 from .keys import translate
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint file that cannot be used; the message says why and what to do."""
 
 
 def fetch(checkpoint: str) -> str:
@@ -127,24 +125,6 @@ def tensors_of(content: Any, checkpoint: str) -> Dict[str, Tensor]:
                           'Expected a state dict, or a dict with one under "state_dict"')
 
 
-def check_finite(tensors: Mapping[str, Tensor], checkpoint: str) -> None:
-    """Raise an error for tensors with values that are not finite: training had diverged.
-
-    Args:
-        tensors: By name. A buffer that is infinite by design is to be left out.
-        checkpoint: The file's name, for the message.
-
-    Raises:
-        CheckpointError: For NaN or infinity in any.
-    """
-    wrong = [k for k, v in tensors.items() if v.is_floating_point() and not v.isfinite().all()]
-    if wrong:
-        raise CheckpointError(
-            f'checkpoint={checkpoint!r}: NaN or infinity in {len(wrong)} of {len(tensors)} tensors '
-            f'({", ".join(wrong[:3])}). The training that wrote it had diverged, or the file is '
-            'damaged; take an earlier checkpoint')
-
-
 def _check_stored(path: str, checkpoint: str) -> None:
     """Raise an error for an archive whose contents are larger than it: torch packs nothing."""
     with zipfile.ZipFile(path) as archive:
@@ -184,7 +164,12 @@ def _check_held(tensors: Mapping[str, Tensor], checkpoint: str) -> None:
 
 @CheckpointLoader.register_scheme(prefixes=SCHEME, force=True)
 def load_from_fastervit(filename: str, map_location: Any = None) -> dict:
-    """mmengine's loader for ``fastervit://`` names: the backbone's tensors under its own names."""
+    """mmengine's loader for ``fastervit://`` names: the backbone's tensors under its own names.
+
+    Of a detector, the whole detector's.
+    """
+    if filename[len(SCHEME):] in DETECTORS:
+        return _load_dino(read_checkpoint(filename, mapped=True), filename, map_location)
     content = read_checkpoint(filename, map_location or 'cpu')
     return dict(state_dict=translate(tensors_of(content, filename)))
 
@@ -194,8 +179,19 @@ def load_from_file(filename: str, map_location: Any = None) -> Any:
     """mmengine's loader for paths and URLs, with ``weights_only=True`` on every torch.
 
     mmengine 0.10.7 uses torch's default for paths, and ``weights_only=False`` for downloads.
+    A detector of the official DINO code becomes mmdet's (:func:`~.dino.convert_dino`).
     """
+    content = read_checkpoint(filename, mapped=True)
+    if isinstance(content, Mapping) and isinstance(content.get('model'), Mapping) and (
+            is_official_dino(content['model'])):
+        return _load_dino(content, filename, map_location)
     return read_checkpoint(filename, map_location)
+
+
+def _load_dino(content: Any, filename: str, map_location: Any) -> dict:
+    """mmdet's tensors, in memory; of a mapped file the optimizer's state is never read."""
+    device = map_location if isinstance(map_location, (str, torch.device)) else 'cpu'
+    return dict(state_dict=_copied(convert_dino(tensors_of(content, filename), filename), device))
 
 
 def _reason(error: BaseException) -> str:

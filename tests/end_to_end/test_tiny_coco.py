@@ -36,6 +36,9 @@ SIZES = {
     'test_dataloader.dataset.indices': 12,
 }
 
+# Settings of resizes and crops, in pixels.
+SIDES = ('scale', 'scales', 'crop_size', 'short', 'longest')
+
 
 def tool(name, *arguments, cwd):
     """A tool's exit status and output; SIZES are added to the options, which come last."""
@@ -70,7 +73,7 @@ def config(folder, tiny_coco):
 def smaller(node):
     """A pipeline with every scale and crop divided by four."""
     if isinstance(node, dict):
-        return {k: quarter(v) if k in ('scale', 'scales', 'crop_size') else smaller(v)
+        return {k: quarter(v) if k in SIDES else smaller(v)
                 for k, v in node.items()}
     return [smaller(v) for v in node] if isinstance(node, list) else node
 

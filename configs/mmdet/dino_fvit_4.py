@@ -1,0 +1,6 @@
+_base_ = '../_base_/dino_coco.py'
+
+checkpoint_file = 'fastervit://4-224-1k'
+model = dict(
+    backbone=dict(arch='4', init_cfg=dict(checkpoint=checkpoint_file)),
+    neck=dict(in_channels=[392, 784, 1568]))

@@ -1,0 +1,6 @@
+_base_ = '../_base_/dino_coco.py'
+
+checkpoint_file = 'fastervit://6-224-1k'
+model = dict(
+    backbone=dict(arch='6', init_cfg=dict(checkpoint=checkpoint_file)),
+    neck=dict(in_channels=[640, 1280, 2560]))

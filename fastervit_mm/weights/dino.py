@@ -1,0 +1,252 @@
+"""Detectors of the official DINO code with FasterViT, as mmdet's DINO with this backbone.
+
+``docs/dino.md`` says what was checked.
+"""
+import re
+from typing import Dict, Iterable, List, Mapping, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..backbone import FasterViT
+from ..backbone.names import rename_authors
+from .errors import CheckpointError, check_finite, some
+
+_BACKBONE = 'backbone.0.'
+_UNUSED_IDS = {0, 12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
+"""Numbers below 91 that are no category of COCO; the official classes are COCO's category ids."""
+_LABELS = 'dn_query_generator.label_embedding.weight'
+
+# The decoder's heads are in a file twice, under these names too.
+_TWICE = re.compile(r'transformer\.decoder\.(class|bbox)_embed\.')
+# Values that the backbone keeps from its last step.
+_CACHED = ('.relative_bias', '.relative_coords_table', '.relative_position_index')
+_DEFORMABLE = ('sampling_offsets', 'attention_weights', 'value_proj', 'output_proj')
+# In the order in which they are used, which is mmdet's: self-attention, cross-attention, MLP.
+_NORMS = dict(encoder=('norm1', 'norm2'), decoder=('norm2', 'norm1', 'norm3'))
+
+
+def is_official_dino(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether tensors have the names of the official DINO code, with its FasterViT."""
+    return (any(re.match(r'(module\.)?transformer\.decoder\.layers\.', key) for key in tensors)
+            and any(re.match(r'(module\.)?backbone\.0\.(patch_embed|levels)\.', key)
+                    for key in tensors))
+
+
+def convert_dino(tensors: Mapping[str, Tensor], checkpoint: str,
+                 num_classes: int = 80) -> Dict[str, Tensor]:
+    """Tensors of an official DINO detector under the names of mmdet's: all of them, or an error.
+
+    The detector is that of ``configs/mmdet/dino_fvit_4_21k_224.py``: mmdet's ``DINO`` with biases
+    in the neck, a FasterViT with ``pad_conv_stages=7`` and
+    :class:`~fastervit_mm.dino.OfficialDINOHead`; its outputs are the official code's.
+
+    Args:
+        tensors: The official detector's, by name.
+        checkpoint: The file's name, for messages.
+        num_classes: Of a file with 91 classes, COCO's category ids: 80 keeps those of categories,
+            in mmdet's order; 91 keeps all, for the official queries even where a class that is no
+            category would win. Files with other classes stay as they are. Default 80.
+
+    Returns:
+        By mmdet's names. The decoder's layers share their heads in the file and have copies here.
+
+    Raises:
+        CheckpointError: For tensors that are missing, have no place in such a detector, have
+            another shape or are not finite; for carrier tokens, which the detectors' code orders
+            otherwise, so that none of this backbone's weights are equal; and for position terms
+            that neither of the authors' formulas explains.
+    """
+    tensors = {key.removeprefix('module.'): value for key, value in tensors.items()}
+    tensors = {key: value for key, value in tensors.items() if not _TWICE.match(key)}
+    if any(key.startswith(_BACKBONE) and ('.hat_' in key or '.global_tokenizer.' in key)
+           for key in tensors):
+        raise CheckpointError(
+            f'checkpoint={checkpoint!r}: a DINO detector whose FasterViT has carrier tokens (0 to '
+            '6). The official detectors arrange them so that no weights of this backbone compute '
+            'the same; those without carriers (4-21k) can be converted')
+    check_finite(tensors, checkpoint)
+    names = _names(tensors)
+    converted = {names[key]: tensors[key] for key in names if key in tensors}
+    backbone, unknown = _backbone(tensors)
+    built, widths = _built(backbone)
+    converted.update((f'backbone.{name}', value) for name, value in backbone.items())
+    classes = [key for key in converted if key.startswith('bbox_head.cls_branches.')]
+    shapes = {f'backbone.{key}': value.shape for key, value in built.items()}
+    shapes.update((f'neck.convs.{i}.conv.weight', (256, width, 1, 1))
+                  for i, width in enumerate(widths))
+    shapes.update((key, (*converted[classes[0]].shape[:1], *converted[key].shape[1:]))
+                  for key in classes)
+
+    problems = [(text, found) for text, found in (
+        ('missing', [key for key in names if key not in tensors] + [
+            f'backbone.{key}' for key in built if key not in backbone]),
+        ('without a place', unknown + [key for key in tensors if key not in names
+                                     and not key.startswith(_BACKBONE)] + [
+            f'backbone.{key}' for key in backbone if key not in built]),
+        ('of another shape', [
+            f'{key} {tuple(converted[key].shape)}' for key, shape in shapes.items()
+            if key in converted and converted[key].shape != shape])) if found]
+    if problems:
+        raise CheckpointError(
+            f'checkpoint={checkpoint!r}: not a whole DINO detector with FasterViT: ' + '; '.join(
+                f'tensors {text}: {len(found)} ({some(found)})' for text, found in problems)
+            + '. Take the file from its original source')
+    _fold_positions(converted, tensors, checkpoint)
+
+    num_rows = converted[classes[0]].shape[0]
+    rows = torch.tensor([i for i in range(num_rows) if i not in _UNUSED_IDS]
+                        if (num_rows, num_classes) == (91, 80) else range(num_rows))
+    for key in (*classes, _LABELS):  # the denoising's labels have one more, which is never used
+        if not converted[key].dim() or len(converted[key]) < num_rows:
+            raise CheckpointError(
+                f'checkpoint={checkpoint!r}: {key} of shape {tuple(converted[key].shape)} has no '
+                f'row for each of {num_rows} classes. Take the file from its original source')
+        converted[key] = converted[key][rows]
+    return converted
+
+
+def _names(tensors: Mapping[str, Tensor]) -> Dict[str, str]:
+    """Official names of all that is not in the backbone, and mmdet's.
+
+    The file says how many layers and maps there are.
+    """
+    layers = {part: _count(rf'transformer\.{part}\.layers\.(\d+)\.', tensors)
+              for part in ('encoder', 'decoder')}
+    last = layers['decoder']
+    maps = sum(f'{_BACKBONE}norm{stage}.weight' in tensors for stage in range(4))
+    modules = {
+        'transformer.enc_output': 'memory_trans_fc',
+        'transformer.enc_output_norm': 'memory_trans_norm',
+        'transformer.enc_out_class_embed': f'bbox_head.cls_branches.{last}',
+        'transformer.decoder.norm': 'decoder.norm',
+        **{f'transformer.decoder.ref_point_head.layers.{i}': f'decoder.ref_point_head.layers.{i}'
+           for i in range(2)},
+        **{f'class_embed.{i}': f'bbox_head.cls_branches.{i}' for i in range(last)},
+    }
+    heads = [f'bbox_embed.{i}' for i in range(last)] + ['transformer.enc_out_bbox_embed']
+    for i, head in enumerate(heads):
+        for part in range(3):  # in mmdet with a ReLU after each
+            modules[f'{head}.layers.{part}'] = f'bbox_head.reg_branches.{i}.{2 * part}'
+    for i in range(_count(r'input_proj\.(\d+)\.', tensors)):
+        neck = f'neck.convs.{i}' if i < maps else f'neck.extra_convs.{i - maps}'
+        modules.update({f'input_proj.{i}.0': f'{neck}.conv', f'input_proj.{i}.1': f'{neck}.gn'})
+    names = {'transformer.level_embed': 'level_embed',
+             'transformer.tgt_embed.weight': 'query_embedding.weight', 'label_enc.weight': _LABELS}
+    for part, number in layers.items():
+        deformable = dict(encoder='self_attn', decoder='cross_attn')[part]
+        for i in range(number):
+            before, after = f'transformer.{part}.layers.{i}', f'{part}.layers.{i}'
+            for name in _DEFORMABLE:
+                modules[f'{before}.{deformable}.{name}'] = f'{after}.{deformable}.{name}'
+            for place, norm in enumerate(_NORMS[part]):
+                modules[f'{before}.{norm}'] = f'{after}.norms.{place}'
+            modules[f'{before}.linear1'] = f'{after}.ffn.layers.0.0'
+            modules[f'{before}.linear2'] = f'{after}.ffn.layers.1'
+            if part == 'decoder':
+                modules[f'{before}.self_attn.out_proj'] = f'{after}.self_attn.attn.out_proj'
+                for name in ('in_proj_weight', 'in_proj_bias'):
+                    names[f'{before}.self_attn.{name}'] = f'{after}.self_attn.attn.{name}'
+    names.update((f'{before}.{name}', f'{after}.{name}') for before, after in modules.items()
+                 for name in ('weight', 'bias'))
+    return names
+
+
+def _count(pattern: str, names: Iterable[str]) -> int:
+    """How many numbers stand in names; a hole among them shows as a name that is missing."""
+    return len({found[1] for found in map(re.compile(pattern).match, names) if found})
+
+
+def _backbone(tensors: Mapping[str, Tensor]) -> Tuple[Dict[str, Tensor], List[str]]:
+    """The backbone's tensors under its own names, and names in the file that have none."""
+    backbone, unknown = {}, []
+    for key in tensors:
+        if not key.startswith(_BACKBONE) or key.endswith(_CACHED):
+            continue
+        name = key[len(_BACKBONE):]
+        if found := re.match(r'norm(\d)\.', name):
+            one = {f'out_norms.{found[1]}.{name[found.end():]}': tensors[key]}
+        else:
+            one = {name: tensors[key]}
+            rename_authors(one)
+        backbone.update(one)
+        unknown += [] if one else [key]
+    return backbone, unknown
+
+
+def _built(tensors: Mapping[str, Tensor]) -> Tuple[Mapping[str, Tensor], Tuple[int, ...]]:
+    """Names and shapes of the whole backbone that tensors are of, and the widths of its maps.
+
+    Of tensors with holes, a guess, in which something is missing.
+    """
+    def shape(name: str) -> Tuple[int, ...]:
+        found = tensors.get(name)
+        return (1, 1) if found is None or found.dim() < 2 or not found.numel() else (
+            tuple(found.shape))
+
+    def heads(stage: int) -> int:
+        return shape(f'stages.{stage}.blocks.0.attn.position_bias.mlp.fc2.weight')[0]
+
+    def fits(stage: int) -> int:
+        return heads(stage) if shape(narrow)[0] * 2**stage % heads(stage) == 0 else 1
+
+    narrow, mlp = 'stem.conv2.weight', 'stages.2.blocks.0.mlp.fc1.weight'
+    depths = [max(_count(rf'stages\.{stage}\.blocks\.(\d+)\.', tensors), 1)
+              for stage in range(4)]
+    out_indices = [stage for stage in range(4) if f'out_norms.{stage}.weight' in tensors]
+    with torch.device('meta'):
+        whole = FasterViT(
+            dict(embed_dim=shape(narrow)[0], stem_channels=shape('stem.conv1.weight')[0],
+                 depths=depths, num_heads=(1, 1, fits(2), fits(3)), hierarchical=False,
+                 mlp_ratio=shape(mlp)[0] / shape(mlp)[1],
+                 layer_scale=1. if any('layer_scale' in key for key in tensors) else None),
+            out_indices=out_indices or [3])
+    return whole.state_dict(), whole.out_channels
+
+
+def _fold_positions(converted: Dict[str, Tensor], tensors: Mapping[str, Tensor],
+                    checkpoint: str) -> None:
+    """Let the window positions of the detectors' code be computed by the classifier's formula.
+
+    Along an axis of n cells, the detectors' code has (i - n^2 // 2) / (n^2 // 2) where the
+    classifier, and this backbone, have (i - n // 2) / (n // 2): the one is a straight line of the
+    other, which goes into the first layer. The file tells which of them it was trained with: it
+    keeps the term of the last training step.
+    """
+    for key in [key for key in converted if key.endswith('.position.mlp.fc1.weight')]:
+        root = key[:-len('fc1.weight')]
+        stage, block = re.findall(r'\d+', root)
+        place = f'{_BACKBONE}levels.{stage}.blocks.{block}.pos_embed.relative_bias'
+        weight, bias, last = (converted[f'{root}{name}'].float() for name in (
+            'fc1.weight', 'fc1.bias', 'fc2.weight'))
+        kept = tensors.get(place)
+        n = 0 if kept is None or kept.dim() != 3 else round(kept.shape[1]**0.5)
+        if n < 2 or kept.shape != (1, n * n, last.shape[0]):
+            raise CheckpointError(
+                f'checkpoint={checkpoint!r}: '
+                + (f'{place} is missing' if kept is None else
+                   f'{place} of shape {tuple(kept.shape)} is of no window')
+                + ', which tells how its positions were computed. The official code saves it; take '
+                'the file as that code wrote it')
+        scale = (n // 2) / (n * n // 2)
+        shift = (n // 2 - n * n // 2) / (n * n // 2)
+        folded = scale * weight, bias + shift * weight.sum(1)
+        axis = (torch.arange(n) - n // 2) / (n // 2)
+        cells = torch.cartesian_prod(axis, axis)
+
+        def off(first_weight: Tensor, first_bias: Tensor) -> float:
+            term = F.linear(F.relu(F.linear(cells, first_weight, first_bias)), last)
+            largest = kept.float().abs().max().clamp(min=1e-12)
+            return ((term - kept[0].float()).abs().max() / largest).item()
+        # Kept one step before the weights were last changed.
+        as_classifier, as_detector = off(weight, bias), off(*folded)
+        if min(as_classifier, as_detector) > 0.05:
+            raise CheckpointError(
+                f'checkpoint={checkpoint!r}: {place} fits neither of the authors\' formulas of '
+                f'positions: off by {as_detector:.2f} of its largest value by that of their '
+                f'detectors, by {as_classifier:.2f} by that of their classifiers. Take the file as '
+                'the official code wrote it')
+        if as_detector < as_classifier:
+            dtype = converted[key].dtype
+            converted[key], converted[f'{root}fc1.bias'] = (t.to(dtype) for t in folded)

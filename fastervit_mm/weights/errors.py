@@ -1,0 +1,31 @@
+"""What reading and converting checkpoints raise."""
+from typing import List, Mapping
+
+from torch import Tensor
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint file that cannot be used; the message says why and what to do."""
+
+
+def check_finite(tensors: Mapping[str, Tensor], checkpoint: str) -> None:
+    """Raise an error for tensors with values that are not finite: training had diverged.
+
+    Args:
+        tensors: By name. A buffer that is infinite by design is to be left out.
+        checkpoint: The file's name, for the message.
+
+    Raises:
+        CheckpointError: For NaN or infinity in any.
+    """
+    wrong = [k for k, v in tensors.items() if v.is_floating_point() and not v.isfinite().all()]
+    if wrong:
+        raise CheckpointError(
+            f'checkpoint={checkpoint!r}: NaN or infinity in {len(wrong)} of {len(tensors)} tensors '
+            f'({", ".join(wrong[:3])}). The training that wrote it had diverged, or the file is '
+            'damaged; take an earlier checkpoint')
+
+
+def some(names: List[str]) -> str:
+    """The first names of a list, for a message."""
+    return ', '.join(names[:3]) + (f' and {len(names) - 3} more' if len(names) > 3 else '')
