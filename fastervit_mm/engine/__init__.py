@@ -7,6 +7,8 @@ from .hooks import (
     CurvesHook,
     DeployHook,
     OverlaysHook,
+    PublishedFiguresHook,
+    PublishedNamesHook,
     RegroupHook,
 )
 from .logs import MemoryLogProcessor, OptionalTensorboardVisBackend
@@ -19,5 +21,5 @@ from .sharding import ShardedRunner
 __all__ = ['BoxesHook', 'CompleteCheckpointHook', 'CurvesHook', 'DeployHook', 'EstimateHook',
            'FiniteLossHook', 'MESAHook', 'MemoryLogProcessor', 'MergedOptimWrapperConstructor',
            'MissedValidationHook', 'NoticeHook', 'OptionalTensorboardVisBackend', 'OverlaysHook',
-           'RegroupHook', 'ResumableEpochLoop', 'ResumableIterLoop', 'ShardedRunner',
-           'WholeCheckpointHook']
+           'PublishedFiguresHook', 'PublishedNamesHook', 'RegroupHook', 'ResumableEpochLoop',
+           'ResumableIterLoop', 'ShardedRunner', 'WholeCheckpointHook']
