@@ -1,13 +1,13 @@
-# How the authors train FasterViT-2 on ImageNet-1K: 32 GPUs, 128 images each, 310 epochs. What differs
-# for other variants is in configs/mmpretrain/fastervit-*_in1k_train.py.
+# How the authors train FasterViT-2 on ImageNet-1K: 32 GPUs, 128 images each, 310 epochs. What
+# differs for other variants is in configs/mmpretrain/fastervit-*_in1k_train.py.
 #
 # The authors have two sources, and they disagree about weight decay and the weight of MESA (the
-# figures of both are in docs/pretrain.md). Used here are the recipe files: each names all settings of
-# the run of one network, while TRAINING.md lists a few for each. The paper names LAMB for all
+# figures of both are in docs/pretrain.md). Used here are the recipe files: each names all settings
+# of the run of one network, while TRAINING.md lists a few for each. The paper names LAMB for all
 # variants; the recipe files have AdamW for 0 to 3.
-# Not stated by any, and chosen by this project: no weight decay on norms, biases, position MLPs and
-# layer scales, as in the other configs; the settings of LAMB beside rate and decay, timm's defaults,
-# which are mmpretrain's too (it also clips the norm of the gradient, at 1).
+# Not stated by any, and chosen by this project: no weight decay on norms, biases, position MLPs
+# and layer scales, as in the other configs; the settings of LAMB beside rate and decay, timm's
+# defaults, which are mmpretrain's too (it also clips the norm of the gradient, at 1).
 _base_ = './imagenet.py'
 
 model = dict(
@@ -58,8 +58,8 @@ optim_wrapper = dict(
 
 # timm's curve, by epochs: linear from 1e-6 over the warm-up; a cosine that counts from epoch 0, so
 # that it is a little below lr where the warm-up ends, down to 5e-6 in epoch 300; 10 epochs of that.
-# Both schedulers act together in the warm-up, which is up to 1.1 per cent (3.3 for FasterViT-3) below
-# timm's. An `end` is one epoch after the last value.
+# Both schedulers act together in the warm-up, which is up to 1.1 per cent (3.3 for FasterViT-3)
+# below timm's. An `end` is one epoch after the last value.
 warmup_epochs = 20
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6 / lr, by_epoch=True, begin=0, end=warmup_epochs + 1),
@@ -69,8 +69,8 @@ train_cfg = dict(by_epoch=True, max_epochs=310, val_interval=1)
 auto_scale_lr = dict(base_batch_size=4096)
 randomness = dict(seed=31)
 
-# Decay 0.9998. timm averages running statistics too. The averages are evaluated, and are the network's
-# weights in checkpoints.
+# Decay 0.9998. timm averages running statistics too. The averages are evaluated, and are the
+# network's weights in checkpoints.
 ema = dict(type='EMAHook', momentum=0.0002, update_buffers=True)
 mesa_weight = 1.0
 mesa = dict(type='MESAHook', weight=mesa_weight)

@@ -1,4 +1,5 @@
-# As fastervit-4-21k_224_in1k_train.py, at 768 x 768; evaluated on images resized to 768 / 0.93, both sides, and cropped.
+# As fastervit-4-21k_224_in1k_train.py, at 768 x 768; evaluated on images resized to
+# 768 / 0.93, both sides, and cropped.
 _base_ = './fastervit-4-21k_224_in1k_train.py'
 
 size = 768

@@ -11,7 +11,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, PARAM_SCHEDULERS, init_default_scope
 from torch.nn import functional as F
 
-from fastervit_mm.backbone import VARIANTS, resolve_variant
+from fastervit_mm.backbone import VARIANTS
 from tests.conftest import REPO, TINY
 from tests.running import run_tool
 
@@ -45,7 +45,7 @@ def test_each_variant_has_the_settings_of_its_recipe_file(arch):
     assert optimizer.get('eps') == (1e-8 if kind == 'AdamW' else None)
     assert cfg.optim_wrapper.clip_grad == dict(max_norm=5.0)
     assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
-    assert resolve_variant(arch).drop_path_rate == drop_path  # the config leaves it as it is
+    assert VARIANTS[arch].drop_path_rate == drop_path  # the config leaves it as it is
     assert 'drop_path_rate' not in cfg.model.backbone
     assert [hook.weight for hook in hooks(cfg, 'MESAHook')] == [mesa] * bool(mesa)
     average, = hooks(cfg, 'EMAHook')
@@ -83,8 +83,8 @@ def _timms_curve(cfg, lr, warmup):
         scheduler.step(epoch)
         theirs.append(optimizer.param_groups[0]['lr'])
     ours, theirs = curve(cfg), np.array(theirs)
-    np.testing.assert_allclose(ours[warmup:], theirs[warmup:], rtol=2e-5)
-    np.testing.assert_allclose(ours[300:], 5e-6, rtol=2e-5)  # cool-down
+    np.testing.assert_allclose(ours[warmup:], theirs[warmup:], rtol=5e-5)
+    np.testing.assert_allclose(ours[300:], 5e-6, rtol=5e-5)  # cool-down
     assert ours[0] == pytest.approx(1e-6) and ours.argmax() == warmup
     return (abs(ours - theirs) / theirs)[2:].max()
 
@@ -167,10 +167,14 @@ model = dict(
 data_preprocessor = dict(num_classes=3)
 train_dataloader = dict(
     batch_size=4, num_workers=0, persistent_workers=False,
-    dataset=dict(type='CustomDataset', data_root='data', data_prefix='train'))
+    dataset=dict(
+        _delete_=True, type='CustomDataset', data_root='data', data_prefix='train',
+        pipeline=_base_.train_pipeline))
 val_dataloader = dict(
     batch_size=4, num_workers=0, persistent_workers=False,
-    dataset=dict(type='CustomDataset', data_root='data', data_prefix='val'))
+    dataset=dict(
+        _delete_=True, type='CustomDataset', data_root='data', data_prefix='val',
+        pipeline=_base_.test_pipeline))
 test_dataloader = val_dataloader
 val_evaluator = dict(topk=(1, 2))
 test_evaluator = val_evaluator
@@ -180,7 +184,7 @@ default_hooks = dict(logger=dict(interval=1))
 
 
 @pytest.mark.parametrize('arch, mesa', [('0', None), ('4', 4)])
-def test_a_recipe_trains_at_a_reduced_width_and_its_average_is_what_is_kept(tmp_path, arch, mesa):
+def test_a_recipe_trains_reduced_and_its_average_is_what_is_kept(tmp_path, arch, mesa):
     """Through tools/train.py and tools/test.py, with the recipe's own data pipeline."""
     random = np.random.RandomState(0)
     for split, count in (('train', 4), ('val', 2)):
@@ -190,8 +194,8 @@ def test_a_recipe_trains_at_a_reduced_width_and_its_average_is_what_is_kept(tmp_
                 assert cv2.imwrite(str(tmp_path / 'data' / split / name / f'{i}.jpg'),
                                    random.randint(0, 256, (60, 80, 3), np.uint8))
     config = tmp_path / 'reduced.py'
-    text = REDUCED.format(recipe=FOLDER / f'fastervit-{arch}_in1k_train.py', tiny=TINY)
-    config.write_text(text)
+    config.write_text(REDUCED.format(
+        recipe=FOLDER / f'fastervit-{arch}_in1k_train.py', tiny=TINY))
     done = run_tool('train.py', config, '--work-dir', 'run', cwd=tmp_path)
     assert done.returncode == 0, done.output[-4000:]
     scalars = [json.loads(line) for line in next(
