@@ -9,17 +9,21 @@ DEMO := work_dirs/demo
 CONFIG := configs/mmdet/cascade_fvit_shapes.py
 SEG_DEMO := work_dirs/demo-seg
 SEG_CONFIG := configs/mmseg/upernet_fvit_shapes.py
+CLS_DEMO := work_dirs/demo-cls
+# Photographs where there are some (docs/pretrain.md), else generated shapes.
+CLS_CONFIG := configs/mmpretrain/fastervit_$(if $(wildcard data/imagenette/train),imagenette,shapes).py
 
-.PHONY: help env demo demo-seg bench docs test test-demos soak fuzz matrix lint audit clean distclean
+.PHONY: help env demo demo-seg demo-cls bench docs test test-demos soak fuzz matrix lint audit clean distclean
 
 help:
 	@echo 'make demo   train a small Cascade Mask R-CNN on generated shapes, evaluate, draw;'
 	@echo '            5 to 11 minutes of training on two cores'
 	@echo 'make demo-seg   the same with a small UperNet, for semantic segmentation'
+	@echo 'make demo-cls   a small classifier: of photographs in data/imagenette, else of shapes'
 	@echo 'make bench  speed beside other backbones, in two minutes'
 	@echo 'make docs   the documentation as a site, in work_dirs/site'
 	@echo 'make test   the whole test suite, 20 minutes or somewhat more on two idle cores'
-	@echo 'make test-demos   the tests of both demos with their whole training; make test shortens it'
+	@echo 'make test-demos   the tests of the demos with their whole training; make test shortens it'
 	@echo 'make soak   kill a training 20 times, resume it, compare the end; about 10 minutes'
 	@echo 'make fuzz   damaged checkpoints, annotations and configs, 10 minutes each; MINUTES=1 for less'
 	@echo 'make matrix environments of other versions of torch and mmcv, and their tests; an hour or two'
@@ -40,6 +44,9 @@ demo: env
 demo-seg: env
 	@$(RUN) tools/demo.py $(SEG_CONFIG) --work-dir $(SEG_DEMO)
 
+demo-cls: env
+	@$(RUN) tools/demo.py $(CLS_CONFIG) --work-dir $(CLS_DEMO)
+
 # Longer ones, and what they gave: docs/performance.md.
 bench: env
 	@$(RUN) tools/benchmark.py --models authors-2:eager fastervit-2:onednn \
@@ -56,7 +63,7 @@ test: env
 
 test-demos: env
 	FASTERVIT_MM_FULL_DEMOS=1 $(RUN) -m pytest -n 2 --dist loadfile \
-	tests/end_to_end/test_demo.py tests/end_to_end/test_demo_seg.py
+	tests/end_to_end/test_demo.py tests/end_to_end/test_demo_seg.py tests/end_to_end/test_demo_cls.py
 
 # Each kill at random: in a step, in a validation, while a checkpoint is written.
 soak: env

@@ -4,6 +4,7 @@ A config is one of mmdet, mmseg or mmpretrain. None of these is imported before 
 """
 import copy
 import os
+from collections import OrderedDict
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
@@ -12,11 +13,19 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.model import BaseTTAModel, is_model_wrapper, revert_sync_batchnorm
 from mmengine.registry import MODELS, Registry, init_default_scope
-from mmengine.runner.checkpoint import load_checkpoint
+from mmengine.runner.checkpoint import load_state_dict
 from torch import Tensor, nn
 
 from .backbone import FasterViT
-from .weights import CheckpointError, check_finite, read_checkpoint, tensors_of
+from .weights import (
+    CheckpointError,
+    check_finite,
+    read_checkpoint,
+    tensors_of,
+    translate,
+    translate_whole,
+)
+from .weights.loading import NO_FASTERVIT, describe
 
 Image = Union[str, os.PathLike, np.ndarray]
 
@@ -53,12 +62,33 @@ def load_model(cfg: Config, checkpoint: str, device: str = 'cpu') -> nn.Module:
         FileNotFoundError: For a path that does not exist.
         CheckpointError: For a checkpoint that cannot be read safely or does not fill the model.
     """
-    tensors_of(read_checkpoint(checkpoint, mapped=True), checkpoint)  # before seconds of building
+    content = read_checkpoint(checkpoint, mapped=True)
+    tensors_of(content, checkpoint)  # before seconds of building
     model = build_model(cfg)
-    content = load_checkpoint(model, checkpoint, map_location='cpu', logger='silent')
+    content = rename_published(content)
     check_complete(model, content, checkpoint)
+    found = content.get('state_dict', content)
+    state_dict = OrderedDict((key.removeprefix('module.'), value) for key, value in found.items())
+    state_dict._metadata = getattr(found, '_metadata', OrderedDict())  # versions of layers
+    load_state_dict(model, state_dict, logger='silent')
     model.dataset_meta = dict(content.get('meta', {}).get('dataset_meta') or {})
     return model.to(device).eval()
+
+
+def rename_published(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What was read from a file, with the authors' tensors under a whole model's names.
+
+    So a classifier (``configs/mmpretrain``) loads them whole, head included.
+
+    Args:
+        content: What :func:`~fastervit_mm.weights.read_checkpoint` returned.
+
+    Returns:
+        A new dict; of any other file, ``content`` itself.
+    """
+    found = content.get('state_dict', content)
+    tensors = translate_whole(found)
+    return content if list(tensors) == list(found) else {**content, 'state_dict': tensors}
 
 
 def check_complete(model: nn.Module, content: Mapping[str, Any], checkpoint: str) -> None:
@@ -81,16 +111,20 @@ def check_complete(model: nn.Module, content: Mapping[str, Any], checkpoint: str
     tensors = {key.removeprefix('module.'): value for key, value in found.items()
                if isinstance(value, Tensor)}
     missing = [k for k in own if k not in tensors and not k.endswith('num_batches_tracked')]
+    # Of FasterViT-6, which is FasterViT-5 with more blocks, all of 5 would be filled.
+    blocks = [k for k in tensors if k not in own and k.startswith('backbone.stages.')]
     mismatched = [f'{k} ({tuple(tensors[k].shape)} in the file, {tuple(own[k].shape)} in the '
                   'model)' for k in own if k in tensors and tensors[k].shape != own[k].shape]
     unexpected = [k for k in tensors if k not in own]
-    if missing or mismatched:
+    if missing or mismatched or blocks:
+        looks_like = describe(translate(tensors)) if tensors else NO_FASTERVIT
         raise CheckpointError(
             f'checkpoint={checkpoint!r}: does not fit the model of this config: '
             f'{len(missing)} of {len(own)} tensors are missing {missing[:3]}, '
             f'{len(mismatched)} have another shape {mismatched[:3]}, {len(unexpected)} of the '
             f'file have no place {unexpected[:3]}. Give the config that the checkpoint was '
-            'trained with; it is in the same work directory')
+            'trained with; it is in the same work directory' + (
+                '' if looks_like == NO_FASTERVIT else f'. The file looks like {looks_like}'))
     # Other buffers may be infinite by design.
     learned = dict(unwrapped(model).named_parameters())
     check_finite({k: tensors[k] for k in own if k in learned or '.running_' in k}, checkpoint)

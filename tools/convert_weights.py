@@ -20,14 +20,18 @@ def parse_args():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('source', metavar='IN', help='path, URL or a name such as '
                         'fastervit://2-224-1k')
-    parser.add_argument('target', metavar='OUT', help='file to write; it must not exist yet')
+    parser.add_argument('target', metavar='OUT', nargs='?',
+                        help='file to write, .safetensors or .pth; it must not exist yet (default: '
+                        'IN\'s name with .safetensors, in this folder)')
+    parser.add_argument('--classifier', action='store_true',
+                        help='keep the classifier too, under the names of mmpretrain\'s')
     return parser.parse_args()
 
 
 def main():
     args = parse_args()
     with errors_in_one_line('convert_weights'):
-        print(convert(args.source, args.target))
+        print(convert(args.source, args.target, args.classifier))
 
 
 if __name__ == '__main__':

@@ -15,12 +15,13 @@ from fastervit_mm.engine.distributed import gloo_left_at_once  # noqa: E402
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('checkpoint', help='checkpoint file, or a name such as '
+                        'fastervit://2-224-1k')
     parser.add_argument('--work-dir', help='folder for logs and metrics '
                         '(default: work_dirs/ and the name of the config)')
-    parser.add_argument('--split', choices=['test', 'val'], default='test',
-                        help='evaluate on the config\'s test_dataloader or its val_dataloader '
-                        '(default: test)')
+    parser.add_argument('--split', default='test', metavar='test|val|...',
+                        help='evaluate on the config\'s test_dataloader, its val_dataloader or '
+                        'another of its dataloaders, such as imagenet_a (default: test)')
     parser.add_argument('--out', help='where to save predictions: a .pkl file (detectors) or a '
                         'folder of label maps (segmentors)')
     parser.add_argument('--show', action='store_true', help='show predictions in a window')

@@ -16,13 +16,15 @@ from rich.table import Table
 from ..engine import launch
 from .contact_sheet import contact_sheet
 
+_SOME = 12  # a classifier's validation images that are drawn, of thousands
+
 
 def run_demo(config: str, work_dir: str) -> Dict[str, float]:
     """Train as a config says, evaluate the result, and write a table and figures to ``work_dir``.
 
     Args:
-        config: A config whose dataset creates itself, such as ``cascade_fvit_shapes.py`` or
-            ``upernet_fvit_shapes.py``.
+        config: A config of mmdet, mmseg or mmpretrain that trains in minutes and whose dataset is
+            there or creates itself, such as ``cascade_fvit_shapes.py``.
         work_dir: Folder for the results; those of an earlier demo are replaced.
 
     Returns:
@@ -36,7 +38,10 @@ def run_demo(config: str, work_dir: str) -> Dict[str, float]:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'demo.json').write_text('{}')
 
-    console.rule(f'1/3  Training {Path(config).stem} from scratch: 5 to 11 minutes on two cores')
+    segments, classifies = (cfg.default_scope == name for name in ('mmseg', 'mmpretrain'))
+    minutes = 'about 5' if classifies else '5 to 11'
+    console.rule(
+        f'1/3  Training {Path(config).stem} from scratch: {minutes} minutes on two cores')
     started = time.perf_counter()
     runner = launch.train(cfg)
     training = time.perf_counter() - started
@@ -44,15 +49,21 @@ def run_demo(config: str, work_dir: str) -> Dict[str, float]:
 
     console.rule('2/3  Evaluating on images it has not seen')
     cfg = launch.load_config(config, work_dir=str(folder / 'evaluation'))
-    segments = cfg.default_scope == 'mmseg'
     drawn, maps = folder / 'predictions', folder / 'label_maps'
+    if classifies:
+        _draw_some(cfg, drawn)
     metrics = launch.test(cfg, str(checkpoint), out=str(maps) if segments else None,
-                          show_dir=str(drawn))
+                          show_dir=None if classifies else str(drawn))
 
     console.rule('3/3  Figures')
-    contact_sheet(sorted(drawn.glob('*.*'))[:8], folder / 'predictions.png',
-                  'ground truth (left) and prediction (right), four at a time')
-    table = _iou_table(metrics, cfg, maps) if segments else _coco_table(metrics)
+    if classifies:
+        contact_sheet(sorted(drawn.glob('*.*'))[:_SOME], folder / 'predictions.png',
+                      'ground truth and prediction', columns=4)
+        table = _accuracy_table(metrics)
+    else:
+        contact_sheet(sorted(drawn.glob('*.*'))[:8], folder / 'predictions.png',
+                      'ground truth (left) and prediction (right), four at a time')
+        table = _iou_table(metrics, cfg, maps) if segments else _coco_table(metrics)
     console.print(table)
     with (folder / 'table.txt').open('w') as file:
         Console(file=file, width=80).print(table)
@@ -63,15 +74,32 @@ def run_demo(config: str, work_dir: str) -> Dict[str, float]:
     console.print(f'Trained {runner.iter} iterations in {training / 60:.1f} minutes.\n')
     for name, what in (('predictions.png', 'predictions beside ground truth'),
                        ('curves.png', 'loss and metrics over training'),
-                       ('predictions', 'every validation image'),
+                       ('predictions', f'{"some" if classifies else "every"} validation image'
+                        + 's' * classifies),
                        *([('label_maps', 'its prediction as label maps')] if segments else []),
                        (checkpoint.name, 'the trained network'),
                        ('table.txt', 'the table above'),
                        ('demo.json', 'the figures')):
         console.print(f'  {folder / name}  [dim]{what}[/dim]', highlight=False, soft_wrap=True)
-    console.print('\n'.join(_next_steps(config, os.path.relpath(checkpoint), segments)),
+    console.print('\n'.join(_next_steps(config, os.path.relpath(checkpoint), cfg.default_scope)),
                   highlight=False, soft_wrap=True)
     return metrics
+
+
+def _draw_some(cfg: Config, folder: Path) -> None:
+    """Let mmpretrain's hook draw images from all over the test dataset."""
+    from mmpretrain.registry import DATASETS
+    count = len(DATASETS.build(cfg.test_dataloader.dataset))
+    cfg.default_hooks.visualization.update(
+        enable=True, interval=-(-count // _SOME), out_dir=str(folder), resize=320)
+
+
+def _accuracy_table(metrics: Dict[str, float]) -> Table:
+    table = Table(title='Accuracy on the validation images, per cent')
+    for name in metrics:
+        table.add_column(name.removeprefix('accuracy/'), justify='right')
+    table.add_row(*(f'{value:.2f}' for value in metrics.values()))
+    return table
 
 
 def _coco_table(metrics: Dict[str, float]) -> Table:
@@ -107,8 +135,17 @@ def _iou_table(metrics: Dict[str, float], cfg: Config, maps: Path) -> Table:
     return table
 
 
-def _next_steps(config: str, checkpoint: str, segments: bool) -> List[str]:
-    other, data = (('mmseg/upernet_fvit.py', 'ADE20K in data/ade') if segments
+def _next_steps(config: str, checkpoint: str, scope: str) -> List[str]:
+    if scope == 'mmpretrain':
+        return [
+            '', 'What to try next:',
+            '  .venv/bin/python tools/train.py configs/mmseg/upernet_fvit_shapes.py --work-dir '
+            'work_dirs/pretrained \\\n    --cfg-options model.backbone.init_cfg.type=Pretrained '
+            f'model.backbone.init_cfg.checkpoint={checkpoint}   # it starts a segmentor',
+            '  .venv/bin/python tools/test.py configs/mmpretrain/fastervit-2_in1k.py '
+            'fastervit://2-224-1k   # the real thing: ImageNet in data/imagenet',
+        ]
+    other, data = (('mmseg/upernet_fvit.py', 'ADE20K in data/ade') if scope == 'mmseg'
                    else ('mmdet/cascade_fvit.py', 'COCO in data/coco'))
     return [
         '', 'What to try next:',

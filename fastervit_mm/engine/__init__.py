@@ -7,16 +7,19 @@ from .hooks import (
     CurvesHook,
     DeployHook,
     OverlaysHook,
+    PublishedFiguresHook,
+    PublishedNamesHook,
     RegroupHook,
 )
 from .logs import MemoryLogProcessor, OptionalTensorboardVisBackend
+from .mesa import MESAHook
 from .notices import FiniteLossHook, NoticeHook
 from .optimizers import MergedOptimWrapperConstructor
 from .resuming import MissedValidationHook, ResumableEpochLoop, ResumableIterLoop
 from .sharding import ShardedRunner
 
 __all__ = ['BoxesHook', 'CompleteCheckpointHook', 'CurvesHook', 'DeployHook', 'EstimateHook',
-           'FiniteLossHook', 'MemoryLogProcessor', 'MergedOptimWrapperConstructor',
+           'FiniteLossHook', 'MESAHook', 'MemoryLogProcessor', 'MergedOptimWrapperConstructor',
            'MissedValidationHook', 'NoticeHook', 'OptionalTensorboardVisBackend', 'OverlaysHook',
-           'RegroupHook', 'ResumableEpochLoop', 'ResumableIterLoop', 'ShardedRunner',
-           'WholeCheckpointHook']
+           'PublishedFiguresHook', 'PublishedNamesHook', 'RegroupHook', 'ResumableEpochLoop',
+           'ResumableIterLoop', 'ShardedRunner', 'WholeCheckpointHook']

@@ -7,7 +7,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 
-from ..models import check_complete, switch_to_deploy
+from ..models import check_complete, rename_published, switch_to_deploy
 from .curves import headlines, plot_run, read_run
 from .precision import keep_boxes_exact
 
@@ -82,6 +82,41 @@ class DeployHook(Hook):
 
     def before_test(self, runner: Runner) -> None:
         switch_to_deploy(runner.model)
+
+
+@HOOKS.register_module()
+class PublishedNamesHook(Hook):
+    """Let a whole model load the authors' files (:func:`~fastervit_mm.models.rename_published`)."""
+    priority = 'HIGH'  # before the names are looked at
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        checkpoint.update(rename_published(checkpoint))
+
+
+@HOOKS.register_module()
+class PublishedFiguresHook(Hook):
+    """Log what a test measured beside the figure that is published, and the difference.
+
+    Args:
+        figures: By the split that is tested (``'test'``, or another of the config's, as
+            ``tools/test.py --split`` names it), metrics and their published values, in the
+            metrics' own unit.
+        source: Whose figures they are.
+    """
+    priority = 'VERY_LOW'  # after LoggerHook, which writes the metrics
+
+    def __init__(self, figures: Dict[str, Dict[str, float]], source: str = 'the authors'):
+        self.figures = figures
+        self.source = source
+
+    @master_only
+    def after_test_epoch(self, runner: Runner, metrics: Optional[Dict[str, float]] = None) -> None:
+        split = runner.cfg.get('tested_split', 'test')
+        for name, published in self.figures.get(split, {}).items():
+            if name in (metrics or {}):
+                measured = float(metrics[name])
+                runner.logger.info(f'{name}: {measured:.2f}, published by {self.source}: '
+                                   f'{published:.2f}, difference {measured - published:+.2f}')
 
 
 @HOOKS.register_module()

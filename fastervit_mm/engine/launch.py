@@ -215,7 +215,7 @@ def test(cfg: Config, checkpoint: str, out: Optional[str] = None, show: bool = F
 
     Args:
         cfg: From :func:`load_config`.
-        checkpoint: Path or URL. It must fill the whole model.
+        checkpoint: Path, URL or ``fastervit://`` name. It must fill the whole model.
         out: Where predictions go: for detectors a ``.pkl`` file, for segmentors a folder of label
             maps (PNG; numbered as the dataset's own, so ADE20K's from 1).
         show: Show each prediction in a window. Default False.
@@ -226,7 +226,8 @@ def test(cfg: Config, checkpoint: str, out: Optional[str] = None, show: bool = F
             Default False.
         compiled: Compile backbone and neck (:func:`compile_features`). Default False.
         split: ``'val'`` for the config's ``val_dataloader``, ``val_evaluator`` and ``val_cfg``
-            instead of those for testing. Default ``'test'``.
+            instead of those for testing; any other name, such as ``'imagenet_a'``, alike. Default
+            ``'test'``.
         amp: Mixed precision: True, ``'bf16'`` or ``'fp16'``
             (:func:`~fastervit_mm.engine.precision.choose_for_testing`). Default False, float32.
 
@@ -242,11 +243,12 @@ def test(cfg: Config, checkpoint: str, out: Optional[str] = None, show: bool = F
         keep_freed_memory()
     dtype = choose_for_testing(cfg, amp)
     cfg.load_from = checkpoint
-    _add_hooks(cfg, 'CompleteCheckpointHook', 'BoxesHook', *['DeployHook'] * deploy)
+    _add_hooks(cfg, 'PublishedNamesHook', 'CompleteCheckpointHook', 'BoxesHook',
+               *['DeployHook'] * deploy)
     _check_split(cfg, split)
     check_config(cfg, training=False, split=split)
-    if split == 'val':
-        _test_on_val(cfg)
+    if split != 'test':
+        _test_on(cfg, split)
     segments = cfg.get('default_scope') == 'mmseg'
     if show or show_dir:
         _draw(cfg, show, show_dir, wait_time, segments)
@@ -275,8 +277,8 @@ def _add_hooks(cfg: Config, *names: str) -> None:
 
 def add_for_training(cfg: Config) -> None:
     """Add to a config what training has here: hooks, whole checkpoints, loops that resume."""
-    _add_hooks(cfg, 'RegroupHook', 'BoxesHook', 'FiniteLossHook', 'MissedValidationHook',
-               'NoticeHook')
+    _add_hooks(cfg, 'PublishedNamesHook', 'RegroupHook', 'BoxesHook', 'FiniteLossHook',
+               'MissedValidationHook', 'NoticeHook')
     make_resumable(cfg)
     hooks = cfg.setdefault('default_hooks', ConfigDict())
     hook = hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook', interval=1))
@@ -285,20 +287,23 @@ def add_for_training(cfg: Config) -> None:
 
 
 def _check_split(cfg: Config, split: str) -> None:
-    if split not in ('test', 'val'):
-        raise ValueError(f'split={split!r}: give one of test, val')
+    splits = [name.removesuffix('_evaluator') for name in cfg if name.endswith('_evaluator')]
+    known = list(dict.fromkeys(['test', 'val', *splits]))
+    if split not in known:
+        raise ValueError(f'split={split!r}: give one of {", ".join(known)}')
     absent = [name for name in (f'{split}_dataloader', f'{split}_evaluator', f'{split}_cfg')
               if cfg.get(name) is None]
     if absent:
         raise ValueError(f'split={split!r}: the config has no {", ".join(absent)}')
 
 
-def _test_on_val(cfg: Config) -> None:
-    """Put what a config validates on where the runner looks for what it tests on."""
+def _test_on(cfg: Config, split: str) -> None:
+    """Put a config's other split where the runner looks for what it tests on."""
     for name in ('dataloader', 'evaluator'):
-        cfg[f'test_{name}'] = deepcopy(cfg[f'val_{name}'])
+        cfg[f'test_{name}'] = deepcopy(cfg[f'{split}_{name}'])
     loop = (cfg.get('test_cfg') or {}).get('type', 'TestLoop')
-    cfg.test_cfg = dict(deepcopy(cfg.val_cfg), type=loop)  # a ValLoop runs other hooks
+    cfg.test_cfg = dict(deepcopy(cfg[f'{split}_cfg']), type=loop)  # a ValLoop runs other hooks
+    cfg.tested_split = split
 
 
 def _draw(cfg: Config, show: bool, show_dir: Optional[str], wait_time: float,
@@ -308,6 +313,11 @@ def _draw(cfg: Config, show: bool, show_dir: Optional[str], wait_time: float,
                          'default_hooks=dict(visualization=dict(type='
                          f'{"SegVisualizationHook" if segments else "DetVisualizationHook"!r}))')
     hook = cfg.default_hooks.visualization
+    if cfg.get('default_scope') == 'mmpretrain':
+        if show_dir:
+            _check_writable('show_dir', show_dir)
+        hook.update(enable=True, interval=1, show=show, wait_time=wait_time, out_dir=show_dir)
+        return
     hook.draw = True
     if show:
         hook.show, hook.wait_time, hook.interval = True, wait_time, 1
@@ -342,6 +352,8 @@ def _augment(cfg: Config, segments: bool) -> None:
         raise ValueError('tta=True: the config has no tta_model and tta_pipeline; take '
                          'those of mmseg\'s installed bases')
     if 'tta_model' not in cfg:
+        if cfg.get('default_scope') != 'mmdet':
+            raise ValueError('tta=True: the config has no tta_model')
         _leave_masks_out(cfg)
         cfg.tta_model = dict(type='DetTTAModel', tta_cfg=dict(
             nms=dict(type='nms', iou_threshold=0.5), max_per_img=100))

@@ -9,13 +9,15 @@ from urllib.parse import urlparse
 import torch
 from mmengine.dist import barrier, get_local_rank, get_world_size
 from mmengine.runner.checkpoint import CheckpointLoader
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ..compat import refuse_other_formats
 from .addresses import DETECTORS, SCHEME, resolve
 from .dino import convert_dino, is_official_dino
 from .errors import CheckpointError
-from .keys import translate
+
+SAFETENSORS = '.safetensors'
 
 
 def fetch(checkpoint: str) -> str:
@@ -55,7 +57,10 @@ def fetch(checkpoint: str) -> str:
 
 
 def read_checkpoint(checkpoint: str, map_location: Any = 'cpu', mapped: bool = False) -> Any:
-    """The content of a checkpoint file, read with ``weights_only=True``.
+    """The content of a checkpoint file; no code in it is run.
+
+    A file of torch's is read with ``weights_only=True``; a safetensors file, which is one by its
+    content or its name, gives its tensors.
 
     Args:
         checkpoint: Path, URL or ``fastervit://`` name.
@@ -66,11 +71,13 @@ def read_checkpoint(checkpoint: str, map_location: Any = 'cpu', mapped: bool = F
 
     Raises:
         FileNotFoundError: For a path without a file.
-        CheckpointError: For a file that is truncated, is not a PyTorch file, or contains code.
+        CheckpointError: For a file that is truncated, is of neither kind, or contains code.
     """
     path = fetch(checkpoint)
     with open(path, 'rb') as file:
         first = file.read(20)
+    if path.endswith(SAFETENSORS) or first[8:9] == b'{':  # after the length of its header
+        return _read_safetensors(path, checkpoint, map_location, mapped)
     try:
         archive = first.startswith(b'PK') and zipfile.is_zipfile(path)
         if archive:
@@ -137,6 +144,28 @@ def _check_stored(path: str, checkpoint: str) -> None:
             'source')
 
 
+def _read_safetensors(path: str, checkpoint: str, map_location: Any, mapped: bool
+                      ) -> Dict[str, Tensor]:
+    try:
+        tensors = load_file(path)  # it maps the file
+    except OSError:
+        raise
+    except Exception as error:  # noqa: BLE001  safetensors' own, and torch's for odd types
+        reason = str(error).removeprefix('Error while deserializing header: ').split('\n')[0]
+        raise CheckpointError(
+            f'checkpoint={checkpoint!r}: truncated or not a safetensors file '
+            f'({os.path.getsize(path)} bytes at {path}; {reason}). Delete it and download or copy '
+            'it again') from error
+    if mapped and str(map_location) == 'cpu':
+        return tensors
+    return _copied(tensors, _device(map_location))
+
+
+def _device(map_location: Any) -> Union[str, torch.device]:
+    """Where tensors go; the CPU where torch.load would ask a function for each."""
+    return map_location if isinstance(map_location, (str, torch.device)) else 'cpu'
+
+
 def _copied(node: Any, device: Union[str, torch.device]) -> Any:
     """Tensors in nested containers, which are mapped, in memory of their own."""
     if isinstance(node, Tensor):
@@ -164,14 +193,17 @@ def _check_held(tensors: Mapping[str, Tensor], checkpoint: str) -> None:
 
 @CheckpointLoader.register_scheme(prefixes=SCHEME, force=True)
 def load_from_fastervit(filename: str, map_location: Any = None) -> dict:
-    """mmengine's loader for ``fastervit://`` names: the backbone's tensors under its own names.
+    """mmengine's loader for ``fastervit://`` names: all tensors of the file under its own names.
 
-    Of a detector, the whole detector's.
+    The backbone gives them its names when it loads them, and
+    :func:`~fastervit_mm.models.rename_published` those of a whole model. Of a detector, mmdet's.
     """
+    # Only the tensors: the optimizer's state in the file is three times as large.
+    content = read_checkpoint(filename, 'cpu', mapped=True)
     if filename[len(SCHEME):] in DETECTORS:
-        return _load_dino(read_checkpoint(filename, mapped=True), filename, map_location)
-    content = read_checkpoint(filename, map_location or 'cpu')
-    return dict(state_dict=translate(tensors_of(content, filename)))
+        return _load_dino(content, filename, map_location)
+    tensors = tensors_of(content, filename)
+    return dict(state_dict=_copied(tensors, _device(map_location)))
 
 
 @CheckpointLoader.register_scheme(prefixes=('', 'http://', 'https://'), force=True)
@@ -190,8 +222,8 @@ def load_from_file(filename: str, map_location: Any = None) -> Any:
 
 def _load_dino(content: Any, filename: str, map_location: Any) -> dict:
     """mmdet's tensors, in memory; of a mapped file the optimizer's state is never read."""
-    device = map_location if isinstance(map_location, (str, torch.device)) else 'cpu'
-    return dict(state_dict=_copied(convert_dino(tensors_of(content, filename), filename), device))
+    tensors = convert_dino(tensors_of(content, filename), filename)
+    return dict(state_dict=_copied(tensors, _device(map_location)))
 
 
 def _reason(error: BaseException) -> str:

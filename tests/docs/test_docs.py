@@ -24,6 +24,7 @@ SITE = REPO / 'mkdocs.yml'
 # Commands that this suite runs elsewhere, by their first words: where.
 ELSEWHERE = {
     'make demo': 'tests/end_to_end/test_demo.py::test_it_learns_for_real',
+    'make demo-cls': 'tests/end_to_end/test_demo_cls.py::test_it_learns_for_real',
     # This suite is what `make test` runs, in the environment that `make env` makes.
     'make test': 'tests/docs/test_docs.py::test_make_does_what_is_run_elsewhere',
     'make env': 'tests/docs/test_docs.py::test_make_does_what_is_run_elsewhere',
@@ -98,6 +99,7 @@ def test_make_does_what_is_run_elsewhere():
     make = (REPO / 'Makefile').read_text()
     assert re.search(r'^demo: env\n\t@\$\(RUN\) tools/demo\.py \$\(CONFIG\)', make, re.M)
     assert re.search(r'^demo-seg: env\n\t@\$\(RUN\) tools/demo\.py \$\(SEG_CONFIG\)', make, re.M)
+    assert re.search(r'^demo-cls: env\n\t@\$\(RUN\) tools/demo\.py \$\(CLS_CONFIG\)', make, re.M)
     assert re.search(r'^test: env\n\t\$\(RUN\) -m pytest', make, re.M)
     assert re.search(r'^env:\n(?:\t.*\n)*?\t@\$\(PYTHON\) tools/make_env\.py$', make, re.M)
     assert re.search(r'^lint: env\n\t\$\(RUN\) -m ruff', make, re.M)

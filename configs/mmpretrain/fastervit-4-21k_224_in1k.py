@@ -1,0 +1,27 @@
+# FasterViT-4, pretrained on ImageNet-21K, on ImageNet-1K, for the authors' file
+# fastervit://4-21k-224: 224 x 224, crop fraction 0.95, the aspect not kept ("squash"). The figures
+# are the authors' (docs/imagenet.md).
+_base_ = '../_base_/imagenet.py'
+
+model = dict(backbone=dict(arch='4-21k-224'), head=dict(in_channels=1568))
+
+test_pipeline = [
+    {{_base_.load_image}},
+    dict(
+        type='Resize',
+        scale=(235, 235),
+        keep_ratio=False,
+        backend='pillow',
+        interpolation='bicubic'),
+    dict(type='CenterCrop', crop_size=224),
+    dict(type='PackInputs'),
+]
+val_dataloader = dict(batch_size=64, dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+
+custom_hooks = [
+    *_base_.custom_hooks,
+    dict(
+        type='PublishedFiguresHook',
+        figures=dict(test={'accuracy/top1': 86.6, 'accuracy/top5': 97.8})),
+]
