@@ -15,9 +15,10 @@ HEAD = """\
 Figures marked *paper* are those of [FasterViT](https://arxiv.org/abs/2306.06189), quoted second
 hand and **not re-trained here**. No checkpoint of a detector or segmentor is published with this
 package: networks start from the authors' ImageNet weights, which are **not for commercial use**
-([licence](faq.md#licence)). *Throughput in the paper* is its column of images per second on one
-A100; what was timed is not stated, and it is not the speed of a whole detector or segmentor. A dash
-means that no figure was published.
+([licence](faq.md#licence)). One detector is *published by the authors*: it stands apart, with the
+command that evaluates it ([DINO](dino.md)). *Throughput in the paper* is its column of images per
+second on one A100; what was timed is not stated, and it is not the speed of a whole detector or
+segmentor. A dash means that no figure was published.
 """
 SPEED = 'Paper Throughput (im/s, one A100)'
 
@@ -59,6 +60,10 @@ def table(models):
         cells += [meta.get(name, '–') for name in settings]
         cells += [found.get(name, '–') for name in metrics]
         rows.append([*cells, source(model)])
+        if 'Published Detector' in meta:
+            notes.append(f'`{model["Name"]}`: published by the authors, checked by evaluation: not '
+                         'here, no data; the command is\n`python tools/test.py '
+                         f'{model["Config"]} {meta["Published Detector"]}`.')
         if 'Results Note' in meta:
             notes.append(f'`{model["Name"]}`: {meta["Results Note"]}.')
     lines = [head, ['---'] * len(head), *rows]
@@ -82,10 +87,12 @@ def source(model):
     if not figures(model):
         return 'none'
     said = model['Metadata']['Results Source']
-    if said.startswith('paper'):
-        if 'not re-trained here' not in said:
-            raise KeyError(f'{model["Name"]}: Results Source: say "not re-trained here"')
-        return 'paper, not re-trained here'
+    for origin, caveat in (('paper', 'not re-trained here'),
+                           ('published by the authors', 'not evaluated here')):
+        if said.startswith(origin):
+            if caveat not in said:
+                raise KeyError(f'{model["Name"]}: Results Source: say "{caveat}"')
+            return f'{origin}, {caveat}'
     return said
 
 

@@ -235,12 +235,11 @@ def _fold_positions(converted: Dict[str, Tensor], tensors: Mapping[str, Tensor],
         axis = (torch.arange(n) - n // 2) / (n // 2)
         cells = torch.cartesian_prod(axis, axis)
 
-        def off(first_weight: Tensor, first_bias: Tensor) -> float:
-            term = F.linear(F.relu(F.linear(cells, first_weight, first_bias)), last)
-            largest = kept.float().abs().max().clamp(min=1e-12)
-            return ((term - kept[0].float()).abs().max() / largest).item()
         # Kept one step before the weights were last changed.
-        as_classifier, as_detector = off(weight, bias), off(*folded)
+        as_classifier, as_detector = (
+            ((F.linear(F.linear(cells, *first).relu(), last) - kept[0].float()).abs().max()
+             / kept.float().abs().max().clamp(min=1e-12)).item()
+            for first in ((weight, bias), folded))
         if min(as_classifier, as_detector) > 0.05:
             raise CheckpointError(
                 f'checkpoint={checkpoint!r}: {place} fits neither of the authors\' formulas of '

@@ -5,11 +5,12 @@ checkpoints, ``data/`` with four training images, ``photo.jpg`` and what the row
 """
 import pickle
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Union
+from typing import Any, Callable, Dict, List, NamedTuple, Union
 
 import torch
 
 from tests.bad_input import workshop as w
+from tests.weights import official_dino
 
 CHECK = 'prepare_data.py check --images data/train --ann bad.json'
 SEGMENT = 'infer.py segmentor.py segmentor.pth {} --out out --device cpu'
@@ -74,6 +75,15 @@ def _both(*makers: w.Make) -> w.Make:
     def make(folder: Path) -> None:
         for one in makers:
             one(folder)
+    return make
+
+
+def _dino(change: Callable[[dict], Any]) -> w.Make:
+    """A checkpoint of the official DINO code that is changed."""
+    def make(folder: Path) -> None:
+        tensors = official_dino.small_tensors()
+        change(tensors)
+        official_dino.save(folder / 'dino.pth', tensors)
     return make
 
 
@@ -364,6 +374,24 @@ CHECKPOINTS = [
          "test: checkpoint='packed.pth': a compressed archive (… bytes, … uncompressed), which "
          'torch.save does not write. Take the file from its original source',
          make=w.rezips('packed.pth', packed=True)),
+    Case('a detector of the official DINO code without one tensor',
+         'convert_weights.py dino.pth out.pth',
+         "convert_weights: checkpoint='dino.pth': not a whole DINO detector with FasterViT: "
+         'tensors missing: 1 (label_enc.weight). Take the file from its original source',
+         make=_dino(lambda tensors: tensors.pop('label_enc.weight'))),
+    Case('one of a later DINO',
+         'convert_weights.py dino.pth out.pth',
+         "convert_weights: checkpoint='dino.pth': not a whole DINO detector with FasterViT: "
+         'tensors without a place: 1 (refpoint_embed.weight). Take the file from its original '
+         'source',
+         make=_dino(lambda tensors: tensors.update({'refpoint_embed.weight': torch.ones(30, 4)}))),
+    Case('one of a variant with carrier tokens',
+         'convert_weights.py dino.pth out.pth',
+         "convert_weights: checkpoint='dino.pth': a DINO detector whose FasterViT has carrier "
+         'tokens (0 to 6). The official detectors arrange them so that no weights of this backbone '
+         'compute the same; those without carriers (4-21k) can be converted',
+         make=_dino(lambda tensors: tensors.update(
+             {'backbone.0.levels.2.blocks.0.hat_norm1.weight': torch.ones(32)}))),
     Case('a tensor of 4 TB that is one number',
          'convert_weights.py wide.pth out.pth',
          "convert_weights: checkpoint='wide.pth': its tensors would take 3725.3 GiB, but the "

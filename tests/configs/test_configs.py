@@ -6,11 +6,14 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 
 from fastervit_mm.backbone import VARIANTS
+from fastervit_mm.engine.checks import check_config
+from fastervit_mm.engine.launch import load_config
 from fastervit_mm.weights import resolve
 from tests.conftest import REPO
 
 CONFIGS = sorted((REPO / 'configs' / 'mmdet').glob('*.py'))
 FROM_SCRATCH = ('cascade_fvit_shapes', 'cascade_fvit_small')
+DINO = [path for path in CONFIGS if path.stem.startswith('dino')]
 
 
 def build(cfg):
@@ -35,6 +38,11 @@ def test_every_variant_has_a_config():
     archs = {Config.fromfile(str(p)).model.backbone.arch for p in CONFIGS
              if p.stem not in FROM_SCRATCH}
     assert archs == set(VARIANTS)
+
+
+def test_every_variant_has_a_dino():
+    archs = [Config.fromfile(str(p)).model.backbone.arch for p in DINO if 'scale' not in p.stem]
+    assert sorted(archs) == sorted(VARIANTS)
 
 
 def test_variants_say_only_what_differs():
@@ -64,6 +72,37 @@ def test_the_recipe():
         assert head.norm_cfg.type == 'SyncBN'
     swin = Config.fromfile(_installed('swin/mask-rcnn_swin-t-p4-w7_fpn_amp-ms-crop-3x_coco.py'))
     assert _unscoped(cfg.train_pipeline) == _unscoped(swin.train_pipeline)
+
+
+@pytest.mark.parametrize('path', DINO, ids=lambda p: p.stem)
+def test_the_authors_recipe_of_dino(path, tiny_coco, tmp_path, monkeypatch):
+    """And the checks that come before a run."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'data').mkdir()
+    (tmp_path / 'data/coco').symlink_to(tiny_coco)
+    cfg = load_config(str(path))
+    check_config(cfg, training=True)
+    if '224' in path.stem:  # one of each number of scales
+        check_config(cfg, training=False)
+    wrapper, (steps,) = cfg.optim_wrapper, cfg.param_scheduler
+    assert wrapper.type == 'OptimWrapper' and wrapper.clip_grad == dict(max_norm=0.1, norm_type=2)
+    assert wrapper.optimizer == dict(type='AdamW', lr=1e-4, weight_decay=1e-4)
+    assert wrapper.paramwise_cfg == dict(custom_keys=dict(backbone=dict(lr_mult=0.1)))
+    assert (steps.milestones, steps.gamma, cfg.train_cfg.max_epochs) == ([11], 0.1, 12)
+    assert cfg.train_dataloader.batch_size == 2 and cfg.auto_scale_lr.base_batch_size == 16
+    model = cfg.model
+    assert model.backbone.drop_path_rate == 0.1 and model.backbone.pad_conv_stages == 7
+    assert model.neck.bias and model.bbox_head.type == 'OfficialDINOHead'
+    assert (model.dn_cfg.box_noise_scale, model.dn_cfg.label_noise_scale) == (0.4, 0.5)
+    assert (model.num_queries, model.test_cfg.max_per_img) == (900, 300)
+    levels = 5 if '5scale' in path.stem else 4
+    assert model.neck.num_outs == model.get('num_feature_levels', 4) == levels
+    assert model.backbone.out_indices == ((1, 2, 3), (0, 1, 2, 3))[levels == 5]
+    assert 'custom_hooks' in cfg and 'fastervit_mm.dino' in cfg.custom_imports.imports
+    assert cfg.test_dataloader.batch_size == 1
+    kinds = [(t.type, t.get('imdecode_backend')) for t in cfg.test_dataloader.dataset.pipeline]
+    assert kinds[:2] == [('LoadImageFromFile', 'pillow'), ('OfficialDINOResize', None)]
+    assert cfg.test_evaluator.metric == 'bbox'
 
 
 def _unscoped(node):

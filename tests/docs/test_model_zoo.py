@@ -6,6 +6,7 @@ import pytest
 import yaml
 from mmengine.config import Config
 
+from fastervit_mm.weights import resolve
 from tests.conftest import REPO
 
 TOOL = REPO / 'tools/make_model_zoo.py'
@@ -41,6 +42,22 @@ def test_every_config_is_in_it_with_its_figures():
             assert 'not re-trained here' in row
 
 
+def test_a_published_detector_stands_apart_with_its_command():
+    """In the README too, and on a page of its own."""
+    (model, name), = ((m, m['Metadata']['Published Detector']) for _, m in MODELS
+                      if 'Published Detector' in m['Metadata'])
+    assert resolve(name).startswith('https://')
+    zoo, readme, page = ((REPO / path).read_text() for path in (
+        'docs/model_zoo.md', 'README.md', 'docs/dino.md'))
+    section = zoo.split('## FasterViT DINO, published by the authors, COCO')[1].split('\n## ')[0]
+    assert '55.16 | published by the authors, not evaluated here |' in section
+    for text in (section, readme):
+        assert 'published by the authors, checked by evaluation: not here, no data' in text.replace(
+            '\n', ' ')
+    for text in (section, readme, page):
+        assert f'python tools/test.py {model["Config"]} {name}' in text
+
+
 @pytest.mark.parametrize('model', [m for _, m in MODELS], ids=lambda m: m['Name'])
 def test_what_the_page_says_of_a_config_is_so(model):
     cfg, meta = Config.fromfile(str(REPO / model['Config'])), model['Metadata']
@@ -54,13 +71,14 @@ def test_what_the_page_says_of_a_config_is_so(model):
         assert meta['Backbone'] == f'FasterViT-{cfg.model.backbone.arch}'
 
 
-def test_a_figure_of_unknown_origin_is_refused(tmp_path):
+@pytest.mark.parametrize('caveat', ['not re-trained here', 'not evaluated here'])
+def test_a_figure_of_unknown_origin_is_refused(caveat, tmp_path):
     index = yaml.safe_load(INDEX.read_text())
     for name in index['Import']:
         (tmp_path / name).parent.mkdir(parents=True)
         text = (REPO / name).read_text()
-        (tmp_path / name).write_text(text.replace('; not re-trained here', ''))
+        (tmp_path / name).write_text(text.replace(f'; {caveat}', ''))
     (tmp_path / 'model-index.yml').write_text(yaml.safe_dump(index))
     done = make('--index', tmp_path / 'model-index.yml', '--out', tmp_path / 'page.md')
-    assert done.returncode == 1 and 'say "not re-trained here"' in done.stderr
+    assert done.returncode == 1 and f'say "{caveat}"' in done.stderr
     assert 'Traceback' not in done.stderr and not (tmp_path / 'page.md').exists()

@@ -90,16 +90,11 @@ def test_the_published_name_is_evaluated_in_one_line(config, folder):
 
 
 @pytest.mark.parametrize('what, message', [
-    ('another variant', 'has carrier tokens'), ('a layer less', 'does not fit the model of this'),
-    ('a tensor less', 'not a whole DINO detector'), ('NaN', 'NaN or infinity in 1 of')])
+    ('another variant', 'has carrier tokens'), ('a layer less', 'does not fit the model of this')])
 def test_a_file_that_is_not_whole_is_not_evaluated(what, message, config, tmp_path):
     tensors = official_dino.small_tensors(**(dict(layers=1) if what == 'a layer less' else {}))
     if what == 'another variant':
         tensors['backbone.0.levels.2.blocks.0.hat_norm1.weight'] = torch.ones(32)
-    elif what == 'a tensor less':
-        del tensors['label_enc.weight']
-    elif what == 'NaN':
-        tensors['transformer.level_embed'][0, 0] = float('nan')
     official_dino.save(tmp_path / 'bad.pth', tensors)
     done = run_tool('test.py', config, 'bad.pth', cwd=tmp_path)
     assert done.returncode == 1 and 'Traceback' not in done.output

@@ -297,7 +297,8 @@ BROKEN = {
         r'of another shape: 1 \(backbone.stages.2.blocks.0.attn.qkv.weight \(48, 16\)'),
     'heads of two numbers of classes': (
         _with(class_embed__1__bias=torch.ones(80)), r'cls_branches.1.bias \(80,\)'),
-    'too few labels': (_with(label_enc__weight=torch.ones(20, 256)), r'\(20, 256\) has no row for each of 91 classes'),
+    'too few labels': (_with(label_enc__weight=torch.ones(20, 256)),
+                       r'\(20, 256\) has no row for each of 91 classes'),
     'carrier tokens': (
         _with(backbone__0__levels__2__blocks__0__hat_norm1__weight=torch.ones(32)),
         'has carrier tokens'),
