@@ -64,7 +64,8 @@ def test_what_the_page_says_of_published_weights_is_so(model):
                                    not in m['Metadata']], ids=lambda m: m['Name'])
 def test_what_the_page_says_of_a_config_is_so(model):
     cfg, meta = Config.fromfile(str(REPO / model['Config'])), model['Metadata']
-    assert meta.get('Pretrained Backbone') == (cfg.model.backbone.init_cfg or {}).get('checkpoint')
+    start = cfg.model.backbone.get('init_cfg') or {}
+    assert meta.get('Pretrained Backbone') == start.get('checkpoint')
     assert meta.get('Epochs', cfg.train_cfg.get('max_epochs')) == cfg.train_cfg.get('max_epochs')
     assert meta.get('Iterations') == cfg.train_cfg.get('max_iters')
     assert meta['Batch Size'] == cfg.auto_scale_lr.base_batch_size
