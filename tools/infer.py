@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Predict on images, folders and videos: overlays, COCO results, label maps."""
+"""Predict on images, folders and videos: overlays, COCO results, label maps, classes."""
 import argparse
 import sys
 import warnings
@@ -17,11 +17,13 @@ def parse_args():
     parser = argparse.ArgumentParser(
         description=__doc__, epilog='A detector writes OUT/predictions.json (COCO results: boxes, '
         'RLE masks) and OUT/images.json (the images and categories of its ids), a segmentor '
-        'OUT/pred/*.png; overlays go to OUT/vis/. Inputs that cannot be read are listed at the '
+        'OUT/pred/*.png, a classifier OUT/predictions.json (the five likeliest classes of each '
+        'image); overlays go to OUT/vis/. Inputs that cannot be read are listed at the '
         'end; the exit status is then 1.')
     parser.add_argument('config', help='config file, or the name of one of this package\'s such as '
                         'mmdet/cascade_fvit')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('checkpoint', help='checkpoint file, or for a classifier a name such as '
+                        'fastervit://2-224-1k')
     parser.add_argument('inputs', nargs='+', metavar='INPUT',
                         help='image, video, folder, or pattern in quotes such as "a/**/*.jpg"')
     parser.add_argument('--out', required=True, metavar='DIR', help='folder for results')
@@ -45,8 +47,12 @@ def main():
         inferencer = Inferencer(args.config, args.checkpoint, args.device, args.deploy)
         results = inferencer(args.inputs, args.out, args.batch_size, args.score_thr,
                              show_progress=True)
-    found = '' if inferencer.segments else (
-        f', {sum(len(p.instances) for p in results.predictions)} instances')
+    instances = [len(p.instances) for p in results.predictions if p.instances is not None]
+    found = f', {sum(instances)} instances' if inferencer.categories else ''
+    for one in results.predictions if inferencer.classifies else ():
+        place = one.source if one.frame is None else f'{one.source}, frame {one.frame}'
+        named = ', '.join(f'{best["name"]} {best["score"]:.2f}' for best in one.top)
+        console.print(f'{place}: {named}', markup=False)
     console.print(f'{len(results.predictions)} images{found}', markup=False)
     for path in [*results.files, *sorted({str(Path(f).parent) for p in results.predictions
                                           for f in p.files.values()})]:

@@ -41,7 +41,9 @@ def page(index):
             models = [m for m in metafile['Models'] if m['In Collection'] == collection['Name']]
             for data in dict.fromkeys(m['Metadata']['Training Data'] for m in models):
                 chosen = [m for m in models if m['Metadata']['Training Data'] == data]
-                parts.append(f'## {collection["Name"]}, {data}\n\n{table(chosen)}')
+                published = all('Published Weights' in m['Metadata'] for m in chosen)
+                parts.append(f'## {collection["Name"]}, {data}\n\n'
+                             f'{published_table(chosen) if published else table(chosen)}')
     return '\n'.join(parts)
 
 
@@ -73,6 +75,26 @@ def table(models):
         ('Epochs', 'epochs'), ('Iterations', 'iterations')) if name in meta)
     recipe = f'{schedule}, batch {meta["Batch Size"]}, {", ".join(meta["Training Techniques"])}.'
     return '\n\n'.join([recipe, text, *notes]) + '\n'
+
+
+def published_table(models):
+    """A table of whole networks whose weights and figures are the authors'."""
+    metrics = list(dict.fromkeys(name for m in models for name in figures(m)))
+    rows = [['config', 'backbone', 'published weights', 'image', 'crop', *metrics, 'figures']]
+    rows.append(['---'] * len(rows[0]))
+    for model in models:
+        meta, found = model['Metadata'], figures(model)
+        if 'not evaluated here' not in meta['Results Source']:
+            raise KeyError(f'{model["Name"]}: Results Source: say "not evaluated here"')
+        rows.append([f'`{model["Config"]}`', meta['Backbone'], f'`{meta["Published Weights"]}`',
+                     meta['Image Size'], meta['Crop'], *(found.get(name, '–') for name in metrics),
+                     'authors, not evaluated here'])
+    first = models[0]
+    return (
+        'Published by the authors, checked by evaluation: not here, no data. The command is '
+        '`python tools/test.py CONFIG WEIGHTS`,\nsuch as '
+        f'`python tools/test.py {first["Config"]} {first["Metadata"]["Published Weights"]}`.\n\n'
+        + '\n'.join('| ' + ' | '.join(map(str, row)) + ' |' for row in rows) + '\n')
 
 
 def figures(model):

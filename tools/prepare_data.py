@@ -21,8 +21,9 @@ def parse_args():
     parser.add_argument('name', choices=[*DATA_SETS, 'check'],
                         help='dataset, or check for your own data')
     parser.add_argument('--root', metavar='DIR',
-                        help='its folder, a config\'s data_root, such as data/coco or '
-                        'data/ade/ADEChallengeData2016; put downloads in it or beside it')
+                        help='its folder, a config\'s data_root, such as data/coco, '
+                        'data/ade/ADEChallengeData2016 or data/imagenet; put downloads in it '
+                        'or beside it')
     parser.add_argument('--check', action='store_true',
                         help='read every image, annotation and label map')
     own = parser.add_argument_group(

@@ -25,7 +25,7 @@ test_pipeline = [
     dict(type='Resize', scale=size),
     dict(type='PackInputs'),
 ]
-train_dataloader = dict(dataset=dict(
+train_dataloader = dict(batch_size=32, dataset=dict(
     _delete_=True, type=dataset_type, data_root=data_root, data_prefix='train',
     ann_file='annotations/instances_train.json', pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(
@@ -35,9 +35,4 @@ test_dataloader = val_dataloader
 val_evaluator = dict(topk=(1,))
 test_evaluator = val_evaluator
 
-max_epochs = 8
-train_cfg = dict(max_epochs=max_epochs, val_interval=4)
-param_scheduler = [
-    _base_.param_scheduler[0],
-    dict(_base_.param_scheduler[1], end=max_epochs),
-]
+auto_scale_lr = dict(base_batch_size=32)

@@ -1,4 +1,4 @@
-"""Predictions of detectors and segmentors on images and videos, with overlays and files."""
+"""Predictions of detectors, segmentors and classifiers on images and videos, and their files."""
 import copy
 import os
 import warnings
@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.registry import init_default_scope
+from mmengine.device import get_device
+from mmengine.registry import VISUALIZERS, init_default_scope
 from PIL import Image
 from rich.progress import (
     BarColumn,
@@ -28,10 +29,17 @@ from ..engine.checks import unwritable
 from ..engine.console import quiet_libraries
 from ..engine.enlarging import readable
 from ..engine.onednn import use_onednn
-from ..models import check_complete, dataset_config, switch_to_deploy
+from ..models import (
+    check_complete,
+    dataset_config,
+    image_batch,
+    load_model,
+    rename_published,
+    switch_to_deploy,
+)
 from . import categories
 from .inputs import Failure, Input, Source, collect, images
-from .outputs import CocoFiles, Videos, write_label_map
+from .outputs import CocoFiles, Videos, write_classes, write_label_map
 
 # What reading and preparing a broken or too small image raises.
 _BAD_IMAGE = (OSError, ValueError, AssertionError, cv2.error)
@@ -47,13 +55,16 @@ class Prediction:
         size: (height, width) in pixels.
         instances: A detector's objects, as entries of a COCO results file: ``category_id``,
             ``bbox`` as (x, y, width, height) in pixels, ``score`` and, for a detector with masks,
-            ``segmentation`` as compressed RLE. None for a segmentor.
+            ``segmentation`` as compressed RLE. None for another network.
+        top: A classifier's five likeliest classes, the likeliest first: ``label``, ``name`` and
+            ``score``. None for another network.
         files: Paths of the files written: ``'overlay'`` and, for a segmentor, ``'label_map'``.
     """
     source: str
     frame: Optional[int]
     size: Tuple[int, int]
     instances: Optional[List[Dict]] = None
+    top: Optional[List[Dict]] = None
     files: Dict[str, str] = field(default_factory=dict)
     _labels: Optional[np.ndarray] = None
     _label_offset: int = 0
@@ -86,13 +97,14 @@ class Results(NamedTuple):
 
 
 class Inferencer:
-    """A trained detector or segmentor, ready for images, folders, patterns and videos.
+    """A trained detector, segmentor or classifier, ready for images, folders, patterns and videos.
 
-    mmdet's ``DetInferencer`` or mmseg's ``MMSegInferencer`` does the work.
+    mmdet's ``DetInferencer`` or mmseg's ``MMSegInferencer`` does the work; a classifier of
+    mmpretrain gets images as a test run prepares them.
 
     Args:
         config: Path of a config, a name that :func:`fastervit_mm.get_config` knows, or a config.
-        checkpoint: Path or URL. It must fill the whole model.
+        checkpoint: Path, URL or ``fastervit://`` name. It must fill the whole model.
         device: Such as ``'cpu'`` or ``'cuda:0'``. Default the GPU if there is one.
         deploy: Fold the backbone (:meth:`fastervit_mm.FasterViT.switch_to_deploy`): the same
             predictions, faster. Default False.
@@ -115,11 +127,11 @@ class Inferencer:
         if not isinstance(config, Config):
             config = read_config(config)
         scope = config.get('default_scope')
-        if scope not in ('mmdet', 'mmseg'):
+        if scope not in ('mmdet', 'mmseg', 'mmpretrain'):
             raise ValueError(f'config: default_scope={scope!r}; give a config of a detector '
-                             '(mmdet) or a segmentor (mmseg)')
+                             '(mmdet), a segmentor (mmseg) or a classifier (mmpretrain)')
         _check_device(device)
-        self.segments = scope == 'mmseg'
+        self.segments, self.classifies = scope == 'mmseg', scope == 'mmpretrain'
         init_default_scope(scope)
         # mmdet and mmseg look for the pipeline outside of wrappers, and change it.
         config = copy.deepcopy(config)
@@ -136,7 +148,7 @@ class Inferencer:
             switch_to_deploy(self.model)
         self._describe(meta)
         self.categories = None
-        if not self.segments:
+        if scope == 'mmdet':
             self.categories = categories.find_categories(config, self.classes)
         # As datasets with reduce_zero_label number their classes in label maps: from 1.
         self._label_offset = int(bool(
@@ -153,7 +165,8 @@ class Inferencer:
         ``predictions.json``, a COCO results file of all images, and ``images.json``, which says
         what its image and category ids mean (``COCO('images.json').loadRes('predictions.json')``
         reads both); for segmentors ``pred/`` with label maps (PNG, a folder of them for a video;
-        numbered as in the dataset's own label maps, so ADE20K's from 1). Image ids are those of
+        numbered as in the dataset's own label maps, so ADE20K's from 1); for classifiers
+        ``predictions.json``, each image's likeliest classes. Image ids are those of
         the config's annotation file for images that it lists.
 
         Args:
@@ -178,7 +191,7 @@ class Inferencer:
         out = None if out_dir is None else Path(out_dir)
         sources, failures = collect(inputs)
         predictions: List[Prediction] = []
-        coco = CocoFiles(self.classes, self.categories) if out and not self.segments else None
+        coco = CocoFiles(self.classes, self.categories) if out and self.categories else None
         videos = Videos()
         total = sum(1 if source.frames is None else source.frames for source in sources)
         columns = (TextColumn('Inference'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
@@ -198,6 +211,8 @@ class Inferencer:
                 files = videos.close()
                 if coco:
                     files += coco.write(out)
+                if out and self.classifies:
+                    files.append(write_classes(out / 'predictions.json', predictions))
         return Results(predictions, failures, self.classes, files)
 
     def _predict(self, sources: Iterable[Source], batch_size: int, failures: List[Failure]
@@ -243,8 +258,12 @@ class Inferencer:
         source, frame, image = item
         size = tuple(int(n) for n in sample.ori_shape[:2])
         sample = sample.cpu()
-        files, instances, labels = {}, None, None
-        if self.segments:
+        files, instances, labels, top = {}, None, None, None
+        if self.classifies:
+            best = sample.pred_score.topk(min(5, len(self.classes)))
+            top = [dict(label=label, name=self.classes[label], score=score)
+                   for score, label in zip(best.values.tolist(), best.indices.tolist())]
+        elif self.segments:
             labels = sample.pred_sem_seg.data[0].numpy()
             labels = labels.astype(np.min_scalar_type(len(self.classes)))
         else:
@@ -263,7 +282,7 @@ class Inferencer:
                 mmcv.imwrite(drawn, str(path))
             else:
                 videos.add(path, drawn, source.fps)
-        return Prediction(source.given, frame, size, instances, files,
+        return Prediction(source.given, frame, size, instances, top, files,
                           labels if out is None else None, self._label_offset)
 
     def _instances(self, sample: Any) -> List[Dict]:
@@ -283,6 +302,9 @@ class Inferencer:
         if isinstance(image, str):
             image = mmcv.imread(image)
         drawer = self.base.visualizer
+        if self.classifies:
+            return drawer.visualize_cls(image[..., ::-1], sample, self.classes, draw_gt=False,
+                                        name=name)[..., ::-1]
         options = {} if self.segments else dict(pred_score_thr=-1.)  # already filtered by score
         drawer.add_datasample(name, image[..., ::-1], sample, draw_gt=False, **options)
         return drawer.get_image()[..., ::-1]
@@ -292,18 +314,22 @@ class Inferencer:
         known = self.model.dataset_meta
         if not self.base.has_meta and meta.get('classes'):
             known = meta
+        if self.classifies and not known.get('classes'):  # such as of ImageNet-21K
+            known = dict(known, classes=tuple(map(str, range(self.model.head.num_classes))))
         palette = known.get('palette') or meta.get('palette')
         self.model.dataset_meta = categories.drawable({**known, 'palette': palette})
         self.classes = self.model.dataset_meta['classes']
         drawer = self.base.visualizer
         if drawer is None:
-            raise ValueError('config: it has no visualizer; add that of mmdet\'s or mmseg\'s '
-                             'default_runtime bases')
+            raise ValueError('config: it has no visualizer; add that of the default_runtime base '
+                             'of mmdet, mmseg or mmpretrain')
         drawer.dataset_meta = self.model.dataset_meta
 
 
 def _build(scope: str, config: Config, checkpoint: str, device: Optional[str], meta: dict) -> Any:
     """mmdet's or mmseg's inferencer, which refuses a checkpoint that leaves tensors random."""
+    if scope == 'mmpretrain':
+        return _Classifier(config, checkpoint, device)
     if scope == 'mmdet':
         from mmdet.apis import DetInferencer as Base
 
@@ -318,6 +344,7 @@ def _build(scope: str, config: Config, checkpoint: str, device: Optional[str], m
         has_meta = False
 
         def _load_weights_to_model(self, model, loaded, cfg):
+            loaded = rename_published(loaded)
             check_complete(model, loaded, checkpoint)
             self.has_meta = 'dataset_meta' in loaded.get('meta', {})
             super()._load_weights_to_model(model, loaded, cfg)
@@ -328,6 +355,29 @@ def _build(scope: str, config: Config, checkpoint: str, device: Optional[str], m
                 pseudo_collate)
 
     return Complete(model=config, weights=checkpoint, device=device, **options)
+
+
+class _Classifier:
+    """A classifier of mmpretrain with what is used here of mmengine's inferencers.
+
+    mmpretrain's own reads every image with OpenCV, whatever the config's pipeline does.
+    """
+
+    def __init__(self, config: Config, checkpoint: str, device: Optional[str]):
+        self.model = load_model(config, checkpoint, device or get_device())
+        self.has_meta = bool(self.model.dataset_meta)
+        self.forward = self.model.test_step
+        self.collate_fn = pseudo_collate
+        self.visualizer = None
+        if config.get('visualizer'):
+            self.visualizer = VISUALIZERS.build({
+                **config.visualizer, 'vis_backends': None, 'save_dir': None,
+                'name': f'classifier{id(self)}'})
+        self._config = config
+
+    def pipeline(self, image: Union[str, np.ndarray]) -> Dict:
+        """An image, by its path or as (H, W, 3) BGR, as a test run prepares it."""
+        return {name: value[0] for name, value in image_batch(self._config, image).items()}
 
 
 def _check_device(device: Optional[str]) -> None:

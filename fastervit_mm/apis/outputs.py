@@ -22,6 +22,14 @@ def write_label_map(path: Path, labels: np.ndarray, offset: int) -> str:
     return str(path)
 
 
+def write_classes(path: Path, predictions: Sequence['Prediction']) -> str:
+    """Write a classifier's likeliest classes of each image as JSON; returns the path."""
+    path.write_text(json.dumps([
+        {'file_name': p.source, **({} if p.frame is None else {'frame': p.frame}), 'top': p.top}
+        for p in predictions]))
+    return str(path)
+
+
 class CocoFiles:
     """A COCO results file, and the list of images and categories that its ids refer to.
 

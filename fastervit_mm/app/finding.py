@@ -2,17 +2,20 @@
 from pathlib import Path
 from typing import List, NamedTuple, Optional, Sequence, Union
 
+from ..weights.addresses import SCHEME
+
 
 class Trained(NamedTuple):
     """A checkpoint and the config that it was trained with.
 
     Attributes:
         name: Name that a user picks it by.
-        config, checkpoint: Paths.
+        config: Path.
+        checkpoint: Path, or a ``fastervit://`` name.
     """
     name: str
     config: Path
-    checkpoint: Path
+    checkpoint: Union[Path, str]
 
 
 def pairs(files: Sequence[Union[str, Path]]) -> List[Trained]:
@@ -26,11 +29,15 @@ def pairs(files: Sequence[Union[str, Path]]) -> List[Trained]:
         raise ValueError(f'files={list(map(str, files))}: give a checkpoint for every config, as '
                          'CONFIG CHECKPOINT CONFIG CHECKPOINT')
     for file in files:
-        if not Path(file).is_file():
+        if not _published(file) and not Path(file).is_file():
             raise FileNotFoundError(f'files: {str(file)!r}: no such file ({Path(file).absolute()})')
     return [Trained(f'{Path(config).stem} ({Path(checkpoint).name})', Path(config),
-                    Path(checkpoint))
+                    str(checkpoint) if _published(checkpoint) else Path(checkpoint))
             for config, checkpoint in zip(files[::2], files[1::2])]
+
+
+def _published(file: Union[str, Path]) -> bool:
+    return str(file).startswith(SCHEME)
 
 
 def find_trained(folder: Union[str, Path]) -> List[Trained]:
@@ -55,12 +62,13 @@ def find_trained(folder: Union[str, Path]) -> List[Trained]:
             found.append(Trained(f'{name} ({checkpoint.name})', config, checkpoint))
     if not found:
         raise FileNotFoundError(f'folder={str(folder)!r}: no run below it has both its config '
-                                '(*.py) and a checkpoint (*.pth) beside it')
+                                '(*.py) and a checkpoint (*.pth, *.safetensors) beside it')
     return found
 
 
 def _checkpoint_of(run: Path) -> Optional[Path]:
-    by_age = sorted(run.glob('*.pth'), key=lambda path: path.stat().st_mtime)
+    by_age = sorted([*run.glob('*.pth'), *run.glob('*.safetensors')],
+                    key=lambda path: path.stat().st_mtime)
     best = [path for path in by_age if path.name.startswith('best_')]
     # The path in last_checkpoint may be another machine's.
     noted = run / 'last_checkpoint'

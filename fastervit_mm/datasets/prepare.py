@@ -1,9 +1,13 @@
-"""Prepare COCO, ADE20K or the shapes, and check all their files before a long run."""
+"""Prepare COCO, ADE20K, ImageNet or the shapes, and check all their files before a long run."""
 import json
+import posixpath
 import shutil
+import tarfile
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Callable, List, Optional, Sequence, Tuple
 
 from rich.console import Console
@@ -12,6 +16,8 @@ from rich.table import Table
 
 from .checking import (
     Problem,
+    check_class_folders,
+    check_class_list,
     check_coco,
     check_label_map,
     image_size,
@@ -34,11 +40,15 @@ class Archive:
         size: Size of the download, as published.
         parts: Files and folders in it, relative to the dataset's folder.
         prefix: Folder in the archive that is the dataset's folder.
+        into: Of a tar file: folder of the dataset that its files belong in.
+        unless: Folder that makes it needless where it has folders, of classes.
     """
     address: str
     size: str
     parts: Tuple[str, ...]
     prefix: str = ''
+    into: str = ''
+    unless: Optional[str] = None
 
     @property
     def name(self) -> str:
@@ -54,6 +64,8 @@ class Split:
     ann_file: Optional[str] = None
     num_annotations: Optional[int] = None
     label_maps: Optional[str] = None
+    labels: Optional[str] = None
+    per_class: Optional[int] = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +97,15 @@ DATA_SETS = dict(
         (Split('training', 'images/training', 20210, label_maps='annotations/training'),
          Split('validation', 'images/validation', 2000, label_maps='annotations/validation')),
         150),
+    imagenet=DataSet(
+        'ImageNet-1K, the images for validation',
+        (Archive('https://image-net.org/data/ILSVRC/2012/ILSVRC2012_img_val.tar', '6.3 GB',
+                 ('val',), into='val'),
+         # The classes numbered as networks number them; ImageNet's own kit has another order.
+         Archive('http://dl.caffe.berkeleyvision.org/caffe_ilsvrc12.tar.gz', '17 MB',
+                 ('meta/val.txt',), into='meta', unless='val')),
+        (Split('val', 'val', 50000, labels='meta/val.txt', per_class=50),),
+        1000),
     shapes=DataSet(
         'The shapes dataset', (),
         tuple(Split(name, name, count, f'annotations/instances_{name}.json', None,
@@ -95,8 +116,8 @@ DATA_SETS = dict(
 def prepare(name: str, root: str, check: bool = False, console: Optional[Console] = None) -> bool:
     """Say what is missing of a dataset, unpack what was downloaded, and check it.
 
-    The shapes are generated. COCO and ADE20K are not downloaded, because their terms have to be
-    accepted by the user.
+    The shapes are generated. COCO, ADE20K and ImageNet are not downloaded, because their terms have
+    to be accepted by the user.
 
     Args:
         name: A key of :data:`DATA_SETS`.
@@ -124,6 +145,8 @@ def prepare(name: str, root: str, check: bool = False, console: Optional[Console
 def _there(archive: Archive, folder: Path) -> bool:
     def filled(path: Path) -> bool:
         return path.is_file() or (path.is_dir() and any(path.iterdir()))
+    if archive.unless and any(p.is_dir() for p in (folder / archive.unless).glob('*')):
+        return True
     return all(filled(folder / part) for part in archive.parts)
 
 
@@ -140,7 +163,8 @@ def _unpack(archive: Archive, path: Path, folder: Path, console: Console) -> boo
               or ((folder / p).is_dir() and not any((folder / p).iterdir()))]
     building = folder / _UNPACKING
     try:
-        with zipfile.ZipFile(path) as content:
+        with (_Tar(path, archive.into) if tarfile.is_tarfile(path) else
+              zipfile.ZipFile(path)) as content:
             members = [m for m in content.infolist() if any(
                 m.filename == archive.prefix + p or m.filename.startswith(f'{archive.prefix}{p}/')
                 for p in wanted)]
@@ -166,7 +190,7 @@ def _unpack(archive: Archive, path: Path, folder: Path, console: Console) -> boo
             if target.is_dir():
                 target.rmdir()
             (building / (archive.prefix + part)).rename(target)
-    except (zipfile.BadZipFile, EOFError) as error:
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
         console.print(
             f'[red]{path} is truncated or damaged[/red] ({path.stat().st_size / 1e6:.0f} MB here, '
             f'{archive.size} published; {error}). "curl -C - -o {path} {archive.address}" '
@@ -176,6 +200,31 @@ def _unpack(archive: Archive, path: Path, folder: Path, console: Console) -> boo
         shutil.rmtree(building, ignore_errors=True)
     console.print(f'Unpacked {", ".join(wanted)} from {path}, which can be deleted.')
     return True
+
+
+class _Tar:
+    """A tar file, with what is used here of ``zipfile.ZipFile``: its files, each below ``into``."""
+
+    def __init__(self, path: Path, into: str):
+        self._file = tarfile.open(path)
+        self._into = into
+
+    def __enter__(self) -> '_Tar':
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._file.close()
+
+    def infolist(self) -> List[SimpleNamespace]:
+        named = [(posixpath.normpath(m.name), m) for m in self._file if m.isreg()]
+        return [SimpleNamespace(filename=f'{self._into}/{name}', file_size=m.size, member=m)
+                for name, m in named if not name.startswith(('..', '/'))]
+
+    def extract(self, info: SimpleNamespace, folder: Path) -> None:
+        target = folder / info.filename
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with self._file.extractfile(info.member) as source, target.open('wb') as file:
+            shutil.copyfileobj(source, file)
 
 
 def _say_how(data: DataSet, missing: Sequence[Archive], folder: Path, console: Console) -> None:
@@ -194,8 +243,8 @@ def _say_how(data: DataSet, missing: Sequence[Archive], folder: Path, console: C
     for split in data.splits:
         console.print(f'  {folder}/{split.images}/  [dim]{split.num_images} images[/dim]',
                       highlight=False, soft_wrap=True)
-        console.print(f'  {folder}/{split.ann_file or split.label_maps}', highlight=False,
-                      soft_wrap=True)
+        console.print(f'  {folder}/{split.ann_file or split.label_maps or split.labels}',
+                      highlight=False, soft_wrap=True)
 
 
 def _check(data: DataSet, folder: Path, console: Console) -> bool:
@@ -219,12 +268,13 @@ def _check(data: DataSet, folder: Path, console: Console) -> bool:
 def _check_split(data: DataSet, split: Split, folder: Path, run: Callable
                  ) -> Tuple[int, Optional[int], List[Problem]]:
     """Images, annotations and problems of a split."""
-    files = sorted(p for p in (folder / split.images).iterdir() if p.is_file())
+    root = folder / split.images
+    files = sorted(p for p in (root.rglob('*') if split.labels else root.iterdir()) if p.is_file())
     problems: List[Problem] = []
     if len(files) != split.num_images:
         problems.append(('number of images differs from the published', f'{split.images}: '
                          f'{len(files)}, published {split.num_images}'))
-    sizes = dict(zip((f.name for f in files),
+    sizes = dict(zip((f.relative_to(root).as_posix() for f in files),
                      run(image_size, [(str(f),) for f in files], f'{split.name}: images')))
     problems += [('unreadable image', f'{split.images}/{name}: {size}')
                  for name, size in sizes.items() if isinstance(size, str)]
@@ -250,6 +300,11 @@ def _check_split(data: DataSet, split: Split, folder: Path, run: Callable
         maps = {p.stem for p in (folder / split.label_maps).glob('*.png')}
         problems += [('label map without an image', f'{split.label_maps}/{stem}.png')
                      for stem in sorted(maps - {Path(n).stem for n in sizes})]
+    if split.labels:
+        listed = (folder / split.labels).is_file()
+        problems += check_class_list(folder / split.labels, list(sizes), data.num_classes,
+                                     split.per_class) if listed else (
+            check_class_folders(list(sizes), split.per_class))
     return len(files), annotations, problems
 
 

@@ -19,7 +19,8 @@ from .settings import check_parts, wrong_settings
 # Number of processes by launcher, which is known before the process group exists.
 _WORLD_SIZE = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
 # The datasets that tools/prepare_data.py knows.
-_PREPARED = dict(CocoDataset='coco', ADE20KDataset='ade20k')
+_PREPARED = dict(CocoDataset='coco', ADE20KDataset='ade20k', ImageNet='imagenet',
+                 ImageNetFolders=None)
 
 
 def check_config(cfg: Config, training: bool, split: str = 'test') -> List[str]:
@@ -161,9 +162,9 @@ def _paths(dataset: Dict) -> Dict[str, str]:
 
 def _missing_files(place: str, dataset: Dict, kind: Optional[type]) -> Iterator[str]:
     root = dataset.get('data_root')
-    known = [_PREPARED[c.__name__] for c in getattr(kind, '__mro__', ())
-             if c.__name__ in _PREPARED]
-    remedy = (f'"python tools/prepare_data.py {known[0]} --root {root}" says what to download and '
+    known = next((_PREPARED[c.__name__] for c in getattr(kind, '__mro__', ())
+                  if c.__name__ in _PREPARED), None)
+    remedy = (f'"python tools/prepare_data.py {known} --root {root}" says what to download and '
               'where it goes; ' if known and root else '') + (
         f'if the data are elsewhere, set {place}.data_root')
     if root and not os.path.isdir(root):

@@ -310,9 +310,9 @@ def test_a_checkpoint_that_leaves_tensors_random_is_an_error(task, request, tmp_
 
 
 def test_another_task_is_named(tmp_path):
-    config = tmp_path / 'classifier.py'
-    config.write_text("default_scope = 'mmpretrain'\n")
-    with pytest.raises(ValueError, match="default_scope='mmpretrain'"):
+    config = tmp_path / 'tracker.py'
+    config.write_text("default_scope = 'mmtrack'\n")
+    with pytest.raises(ValueError, match="default_scope='mmtrack'"):
         Inferencer(config, 'absent.pth')
 
 

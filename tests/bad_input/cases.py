@@ -279,6 +279,53 @@ CHECKPOINTS = [
          "test: checkpoint='photos.pth': truncated or not a PyTorch checkpoint (…; …). Delete it "
          'and download or copy it again',
          make=lambda folder: w.zips(folder / 'photos.pth', 'photo.jpg')),
+    Case('safetensors, cut to a half',
+         _test('cut.safetensors'),
+         "test: checkpoint='cut.safetensors': truncated or not a safetensors file (… bytes at "
+         'cut.safetensors; incomplete metadata, file not fully covered). Delete it and download or '
+         'copy it again',
+         make=w.safe('cut.safetensors', damage=lambda b: b[:len(b) // 2])),
+    Case('safetensors, empty',
+         _test('empty.safetensors'),
+         "test: checkpoint='empty.safetensors': truncated or not a safetensors file (0 bytes at "
+         'empty.safetensors; header too small). Delete it and download or copy it again',
+         make=w.writes('empty.safetensors', '')),
+    Case('safetensors, whose header is said to have an exabyte',
+         _test('huge.safetensors'),
+         "test: checkpoint='huge.safetensors': truncated or not a safetensors file (… bytes at "
+         'huge.safetensors; header too large). Delete it and download or copy it again',
+         make=w.safe('huge.safetensors', damage=lambda b: (2**60).to_bytes(8, 'little') + b[8:])),
+    Case('safetensors, whose header gives a tensor another shape',
+         _test('lie.safetensors'),
+         "test: checkpoint='lie.safetensors': truncated or not a safetensors file (… bytes at "
+         'lie.safetensors; invalid shape, data type, or offset for tensor). Delete it and download '
+         'or copy it again',
+         make=w.safe('lie.safetensors', damage=lambda b: b.replace(
+             b'"shape":[16,', b'"shape":[96,', 1))),
+    Case('safetensors, NaN in a weight',
+         _test('nan.safetensors'),
+         "test: checkpoint='nan.safetensors': NaN or infinity in 1 of … tensors (…). The training "
+         'that wrote it had diverged, or the file is damaged; take an earlier checkpoint',
+         make=w.safe('nan.safetensors', lambda t: {
+             k: v * float('nan') if k == 'backbone.stem.conv1.weight' else v
+             for k, v in t.items()})),
+    Case('safetensors, of half of the tensors',
+         _test('half.safetensors'),
+         "test: checkpoint='half.safetensors': does not fit the model of this config: … tensors "
+         'are missing …',
+         make=w.safe('half.safetensors', lambda t: {k: t[k] for k in list(t)[::2]})),
+    Case("safetensors, to start from, of another variant",
+         'train.py mine.py',
+         "train: checkpoint='other.safetensors': does not fit this backbone (arch=…): … tensors of "
+         'the backbone would stay random …',
+         make=_both(_starts('other.safetensors', 'depths=(1, 3, 2, 1)'),
+                    w.safe('other.safetensors'))),
+    Case('a PyTorch file named as safetensors',
+         _test('torch.safetensors'),
+         "test: checkpoint='torch.safetensors': truncated or not a safetensors file (… bytes at "
+         'torch.safetensors; header too large). Delete it and download or copy it again',
+         make=lambda folder: (folder / 'torch.safetensors').write_bytes(
+             (folder / 'detector.pth').read_bytes())),
     Case('with code, as torch saves it',
          _test('evil.pth'),
          "test: checkpoint='evil.pth': refused, and no code in it was run. The file contains "

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from PIL import Image
+from safetensors.torch import save
 
 from fastervit_mm.datasets.scenes import CLASSES, draw_scene
 from fastervit_mm.datasets.shapes import coco_annotation, label_map
@@ -118,6 +119,16 @@ def saves(name: str, change: Callable[[dict], Any], old: bool = False,
     def make(folder: Path) -> None:
         content = change(torch.load(folder / source, weights_only=True))
         torch.save(content, folder / name, _use_new_zipfile_serialization=not old)
+    return make
+
+
+def safe(name: str, change: Callable[[dict], dict] = dict,
+         damage: Callable[[bytes], bytes] = bytes) -> Make:
+    """Saves the detector's tensors, changed, as a safetensors file, and damages its bytes."""
+    def make(folder: Path) -> None:
+        content = torch.load(folder / 'detector.pth', weights_only=True)['state_dict']
+        tensors = {k: v.contiguous() for k, v in content.items()}
+        (folder / name).write_bytes(damage(save(change(tensors))))
     return make
 
 

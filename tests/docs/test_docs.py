@@ -25,6 +25,9 @@ SITE = REPO / 'mkdocs.yml'
 ELSEWHERE = {
     'make demo': 'tests/end_to_end/test_demo.py::test_it_learns_for_real',
     'make demo-cls': 'tests/end_to_end/test_demo_cls.py::test_it_learns_for_real',
+    **{f'python tools/{command}': 'tests/end_to_end/test_demo_cls.py::'
+       'test_its_checkpoint_starts_a_segmentor_as_the_page_says'
+       for command in ('convert_weights.py', 'train.py configs/mmseg/upernet_fvit_shapes.py')},
     # This suite is what `make test` runs, in the environment that `make env` makes.
     'make test': 'tests/docs/test_docs.py::test_make_does_what_is_run_elsewhere',
     'make env': 'tests/docs/test_docs.py::test_make_does_what_is_run_elsewhere',

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from mmengine.config import Config
 
-from fastervit_mm.weights import resolve
+from fastervit_mm.weights import PUBLISHED, resolve
 from tests.conftest import REPO
 
 TOOL = REPO / 'tools/make_model_zoo.py'
@@ -30,7 +30,7 @@ def test_the_committed_page_is_what_the_metafiles_give(tmp_path):
 def test_every_config_is_in_it_with_its_figures():
     page = (REPO / 'docs/model_zoo.md').read_text()
     rows = {line.split('`')[1]: line for line in page.splitlines() if line.startswith('| `')}
-    configs = {str(p.relative_to(REPO)) for kind in ('mmdet', 'mmseg')
+    configs = {str(p.relative_to(REPO)) for kind in ('mmdet', 'mmseg', 'mmpretrain')
                for p in (REPO / 'configs' / kind).glob('*.py')}
     assert set(rows) == configs
     for _, model in MODELS:
@@ -58,10 +58,30 @@ def test_a_published_detector_stands_apart_with_its_command():
         assert f'python tools/test.py {model["Config"]} {name}' in text
 
 
-@pytest.mark.parametrize('model', [m for _, m in MODELS], ids=lambda m: m['Name'])
+@pytest.mark.parametrize('model', [m for _, m in MODELS if 'Published Weights' in m['Metadata']],
+                         ids=lambda m: m['Name'])
+def test_what_the_page_says_of_published_weights_is_so(model):
+    """Also that the config compares with the figures of the page."""
+    cfg, meta = Config.fromfile(str(REPO / model['Config'])), model['Metadata']
+    assert meta['Backbone'] == f'FasterViT-{cfg.model.backbone.arch}'
+    assert resolve(meta['Published Weights']) in PUBLISHED.values()
+    pipeline = cfg.test_dataloader.dataset.pipeline
+    assert meta['Image Size'] == pipeline[2].crop_size
+    fraction, mode = meta['Crop'].split()
+    resized = int(meta['Image Size'] / float(fraction))
+    assert pipeline[1].scale == (resized if mode == 'center' else (resized, resized))
+    hook = cfg.custom_hooks[-1]
+    assert hook.type == 'PublishedFiguresHook' and hook.figures.test == {
+        f'accuracy/{name.replace("-", "")}': value
+        for name, value in model['Results'][0]['Metrics'].items()}
+
+
+@pytest.mark.parametrize('model', [m for _, m in MODELS if 'Published Weights'
+                                   not in m['Metadata']], ids=lambda m: m['Name'])
 def test_what_the_page_says_of_a_config_is_so(model):
     cfg, meta = Config.fromfile(str(REPO / model['Config'])), model['Metadata']
-    assert meta.get('Pretrained Backbone') == (cfg.model.backbone.init_cfg or {}).get('checkpoint')
+    start = cfg.model.backbone.get('init_cfg') or {}
+    assert meta.get('Pretrained Backbone') == start.get('checkpoint')
     assert meta.get('Epochs', cfg.train_cfg.get('max_epochs')) == cfg.train_cfg.get('max_epochs')
     assert meta.get('Iterations') == cfg.train_cfg.get('max_iters')
     assert meta['Batch Size'] == cfg.auto_scale_lr.base_batch_size

@@ -1,6 +1,6 @@
 """`make demo-cls`: from nothing to a classifier, whose checkpoint then starts a segmentor.
 
-The shapes that a lone clone has; a third of the training, unless FASTERVIT_MM_FULL_DEMOS is set. The
+The shapes that a lone clone has; 100 small steps, unless FASTERVIT_MM_FULL_DEMOS is set. The
 configuration for photographs is trained for a few steps, on files laid out as Imagenette's.
 """
 import json
@@ -24,8 +24,8 @@ FULL = bool(os.environ.get('FASTERVIT_MM_FULL_DEMOS'))
 SHORT = f"""
 _base_ = '{CONFIG}'
 train_dataloader = dict(dataset=dict(indices=1600))
-train_cfg = dict(max_epochs=4, val_interval=4)
-param_scheduler = [_base_.param_scheduler[0], dict(_base_.param_scheduler[1], end=4)]
+train_cfg = dict(max_epochs=2, val_interval=2)
+param_scheduler = [_base_.param_scheduler[0], dict(_base_.param_scheduler[1], end=2)]
 """
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer, MMLogger
 from mmengine.runner import save_checkpoint
-from mmengine.runner.checkpoint import CheckpointLoader
+from mmengine.runner.checkpoint import CheckpointLoader, load_checkpoint
+from safetensors.torch import load_file
 
 from fastervit_mm import FasterViT
 from fastervit_mm.weights import PUBLISHED, CheckpointError, load_backbone, resolve
@@ -194,8 +195,9 @@ def test_a_published_name_is_read_from_the_download_folder(authors_file, tmp_pat
     model = build(init_cfg=dict(type='Pretrained', checkpoint='fastervit://0-224-1k'))
     expected = authors_file[1].state_dict()['patch_embed.conv_down.0.weight']
     assert torch.equal(model.stem.conv1.weight, expected)
-    through_mmengine = CheckpointLoader.load_checkpoint('fastervit://0-224-1k')
-    assert torch.equal(through_mmengine['state_dict']['stem.conv1.weight'], expected)
+    through_mmengine = FasterViT('0')
+    load_checkpoint(through_mmengine, 'fastervit://0-224-1k')
+    assert torch.equal(through_mmengine.stem.conv1.weight, expected)
 
 
 def test_a_url_is_downloaded_once_and_read_safely(authors_file, tmp_path, monkeypatch):
@@ -228,6 +230,24 @@ def test_convert_weights_keeps_the_backbone_alone(authors_file, tmp_path):
     assert "arch='0'" in done.stdout
     again = run_tool('convert_weights.py', authors_file[0], out, cwd=tmp_path)
     assert again.returncode != 0 and 'exists' in again.stderr  # loses nothing
+
+
+def test_convert_weights_writes_safetensors_by_default(authors_file, tmp_path):
+    done = run_tool('convert_weights.py', authors_file[0], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / 'fastervit_0_224_1k.safetensors'
+    assert [p.name for p in tmp_path.iterdir()] == [out.name]
+    report = load_backbone(model := FasterViT('0', out_norm=None), str(out))
+    assert report.fresh == [] and torch.equal(
+        model.stem.conv1.weight, authors_file[1].state_dict()['patch_embed.conv_down.0.weight'])
+    back = tmp_path / 'back.pth'  # and it is read where a .pth is
+    assert run_tool('convert_weights.py', out, back, cwd=tmp_path).returncode == 0
+    tensors = load_file(out)
+    assert {k: v.tolist() for k, v in tensors.items() if 'norm' in k} == {
+        k: v.tolist() for k, v in torch.load(back, weights_only=True)['state_dict'].items()
+        if 'norm' in k}
+    without = run_tool('convert_weights.py', out, 'x.safetensors', '--classifier', cwd=tmp_path)
+    assert without.returncode == 1 and 'holds no classifier' in without.stderr
 
 
 def test_convert_weights_refuses_a_foreign_file(tmp_path):

@@ -1,0 +1,71 @@
+"""Checks of a classifier's images: folders of classes, or a list of images and their classes."""
+from collections import Counter
+from pathlib import Path
+from typing import Iterator, List, Sequence
+
+from .problems import Problem
+
+
+def check_class_folders(images: Sequence[str], each: int) -> List[Problem]:
+    """Problems of images in folders of ImageNet-1K's classes.
+
+    Args:
+        images: Paths from the split's folder, such as ``n01440764/name.JPEG``.
+        each: Images that a class has, as published.
+    """
+    from timm.data import ImageNetInfo
+    known = ImageNetInfo().label_names()
+    counts = Counter(Path(name).parent.as_posix() for name in images)
+    problems = [('folder that is no class of ImageNet-1K', name) for name in sorted(counts)
+                if name not in set(known)]
+    problems += [('class without a folder of images', name) for name in known
+                 if name not in counts]
+    return problems + [
+        ('number of images of a class differs from the published',
+         f'{name}: {counts[name]}, published {each}')
+        for name in known if counts[name] not in (0, each)]
+
+
+def check_class_list(path: Path, images: Sequence[str], num_classes: int, each: int
+                     ) -> List[Problem]:
+    """Problems of a list of images and the numbers of their classes, as ``meta/val.txt``.
+
+    Args:
+        path: The list: in each line an image's path from the split's folder, and a number.
+        images: Paths of the images that are there.
+        num_classes: Classes are numbered from 0.
+        each: Images that a class has, as published.
+    """
+    listed: Counter = Counter()
+    counts: Counter = Counter()
+    problems: List[Problem] = []
+    try:
+        lines = path.read_text(encoding='utf-8').splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        return [('unreadable list of classes', f'{path.name}: {error}')]
+    for number, line in enumerate(lines, 1):
+        name, _, label = line.strip().rpartition(' ')
+        place = f'{path.name}: line {number}: {line.strip()[:60]!r}'
+        if not name or not (label.isascii() and label.isdigit()):
+            problems.append(('line that is no image and class', place))
+            continue
+        listed[name] += 1
+        if int(label) >= num_classes:
+            problems.append(('class out of range', f'{place}; classes are 0 to {num_classes - 1}'))
+        else:
+            counts[int(label)] += 1
+    problems += list(_differences(listed, set(images), path.name))
+    return problems + [
+        ('number of images of a class differs from the published',
+         f'{path.name}: class {label}: {counts[label]}, published {each}')
+        for label in range(num_classes) if counts[label] != each]
+
+
+def _differences(listed: Counter, there: set, name: str) -> Iterator[Problem]:
+    for image, times in sorted(listed.items()):
+        if image not in there:
+            yield 'listed image that is missing', f'{name}: {image}'
+        if times > 1:
+            yield 'image listed more than once', f'{name}: {image}'
+    for image in sorted(there - set(listed)):
+        yield 'image that is not listed', f'{name}: {image}'

@@ -1,0 +1,217 @@
+"""FasterViT in timm's registry: ``timm.create_model('fastervit_2')``, with the authors' weights.
+
+Importing ``fastervit_mm`` registers eleven names, ``fastervit_0`` to ``fastervit_6`` and
+``fastervit_4_21k_224``, ``_384``, ``_512``, ``_768``. The authors' package registers others
+(``faster_vit_2_224``), and none that timm has is replaced.
+"""
+from typing import Dict, List, Optional, Sequence, Set, Tuple, Union
+
+import torch
+from mmengine.model import initialize
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.layers import ClassifierHead
+from timm.models import (
+    adapt_input_conv,
+    build_model_with_cfg,
+    generate_default_cfgs,
+    is_model,
+    register_model,
+)
+from timm.models._features import feature_take_indices
+from torch import Tensor, nn
+
+from .backbone import FasterViT
+from .models import check_complete
+from .weights import PUBLISHED, read_checkpoint, tensors_of, translate_whole
+
+__all__: List[str] = []  # timm adds its entry points
+
+_FIRST_CONV = 'backbone.stem.conv1'
+
+
+class FasterViTClassifier(nn.Module):
+    """FasterViT with the published classifier and timm's interface.
+
+    Names and shapes of its tensors are those of the classifiers in ``configs/mmpretrain``, so that
+    a file of one loads into the other. Any image of at least 32 x 32 goes through it.
+
+    Args:
+        arch: As of :class:`~fastervit_mm.FasterViT`.
+        num_classes: Classes; 0 for none, the pooled features. Default 1000.
+        in_chans: Channels of the image. Default 3.
+        global_pool: timm's name of the pooling, ``''`` for none. Default ``'avg'``.
+        drop_rate: Dropout before the linear layer. Default 0.
+        drop_path_rate: Stochastic depth of the last block. Default the variant's.
+        window_size, ct_size: As of :class:`~fastervit_mm.FasterViT`.
+    """
+
+    def __init__(self, arch: Union[str, dict], num_classes: int = 1000, in_chans: int = 3,
+                 global_pool: str = 'avg', drop_rate: float = 0.,
+                 drop_path_rate: Optional[float] = None,
+                 window_size: Union[int, Sequence[int], None] = None,
+                 ct_size: Optional[int] = None):
+        super().__init__()
+        self.num_classes = num_classes
+        self.in_chans = in_chans
+        self.backbone = FasterViT(arch, in_chans, out_indices=(3, ), drop_path_rate=drop_path_rate,
+                                  window_size=window_size, ct_size=ct_size)
+        initialize(self.backbone, self.backbone.init_cfg)  # init_weights() logs every tensor
+        self.num_features = self.head_hidden_size = self.backbone.out_channels[-1]
+        variant = self.backbone.variant
+        self.feature_info = [dict(num_chs=variant.stage_dim(i), reduction=4 * 2**i,
+                                  module=f'backbone.stages.{i}') for i in range(4)]
+        self.head = ClassifierHead(self.num_features, num_classes, pool_type=global_pool,
+                                   drop_rate=drop_rate)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(B, in_chans, H, W) -> the last map after its BatchNorm, (B, 8C, H / 32, W / 32)."""
+        return self.backbone(x)[-1]
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """(B, 8C, h, w) -> (B, num_classes), or the pooled (B, 8C) for ``pre_logits``."""
+        return self.head(x, pre_logits=pre_logits)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_chans, H, W) -> logits, (B, num_classes)."""
+        return self.forward_head(self.forward_features(x))
+
+    def forward_intermediates(self, x: Tensor, indices: Union[int, List[int], None] = None,
+                              norm: bool = False, stop_early: bool = False,
+                              output_fmt: str = 'NCHW', intermediates_only: bool = False
+                              ) -> Union[List[Tensor], Tuple[Tensor, List[Tensor]]]:
+        """The maps of the stages, each before the downsampling after it; timm's contract.
+
+        Args:
+            x: (B, in_chans, H, W).
+            indices: Stages from 0, or how many of the last. Default all.
+            norm: Give the last map after its BatchNorm. Default False.
+            stop_early: Compute no stage after the last that is asked for. Default False.
+            output_fmt: ``'NCHW'``, alone.
+            intermediates_only: Leave the final map out. Default False.
+        """
+        if output_fmt != 'NCHW':
+            raise ValueError(f'output_fmt={output_fmt!r}: give NCHW')
+        backbone = self.backbone
+        last = len(backbone.stages) - 1
+        wanted, deepest = feature_take_indices(len(self.feature_info), indices)
+        maps = []
+        x = backbone.stem(x)
+        for i, stage in enumerate(backbone.stages):
+            if stop_early and i > deepest:
+                break
+            if i > 0:
+                x = backbone.downsamples[i - 1](x)
+            x = stage(x)
+            if i in wanted:
+                maps.append(backbone.out_norms['3'](x) if norm and i == 3 else x)
+        if intermediates_only:
+            return maps
+        return backbone.out_norms['3'](x) if last == 3 and not stop_early else x, maps
+
+    def prune_intermediate_layers(self, indices: Union[int, List[int]] = 1,
+                                  prune_norm: bool = False, prune_head: bool = True) -> List[int]:
+        """Remove what is after the last stage that is asked for; returns the stages asked for."""
+        wanted, deepest = feature_take_indices(len(self.feature_info), indices)
+        self.backbone.stages = self.backbone.stages[:deepest + 1]
+        self.backbone.downsamples = self.backbone.downsamples[:deepest]
+        if prune_norm or deepest < 3:
+            self.backbone.out_norms['3'] = nn.Identity()
+        if prune_head:
+            self.reset_classifier(0, '')
+        return wanted
+
+    def get_classifier(self) -> nn.Module:
+        """The linear layer."""
+        return self.head.fc
+
+    def reset_classifier(self, num_classes: int, global_pool: Optional[str] = None) -> None:
+        """A new linear layer for ``num_classes`` classes."""
+        self.num_classes = num_classes
+        self.head.reset(num_classes, global_pool)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute each block in the backward pass, as ``with_cp`` does."""
+        for stage in self.backbone.stages:
+            stage.with_cp = enable
+
+    @torch.jit.ignore
+    def group_matcher(self, coarse: bool = False) -> Dict:
+        """Patterns of parameters' names by depth, for timm's layer decay."""
+        blocks = r'^backbone\.stages\.(\d+)' if coarse else [
+            (r'^backbone\.stages\.(\d+)\.blocks\.(\d+)', None),
+            (r'^backbone\.stages\.(\d+)\.carrier_init', (0, )),
+            (r'^backbone\.downsamples\.(\d+)', (99998, )),
+            (r'^backbone\.out_norms', (99999, ))]
+        return dict(stem=r'^backbone\.stem', blocks=blocks)
+
+    @torch.jit.ignore
+    def no_weight_decay(self) -> Set[str]:
+        """Position MLPs: decay would pull positions towards nothing."""
+        return {name for name, _ in self.named_parameters() if 'position' in name}
+
+    def load_pretrained(self, checkpoint: str) -> None:
+        """Load a file whole, or raise an error and change nothing; timm's ``pretrained=True``.
+
+        The linear layer is left out where its number of classes is another, and the first
+        convolution adapted to ``in_chans``, as timm does.
+
+        Args:
+            checkpoint: Path, URL or ``fastervit://`` name: the authors' file, one of this model or
+                of a classifier of ``configs/mmpretrain``.
+
+        Raises:
+            FileNotFoundError: For a path without a file.
+            CheckpointError: For a file that cannot be read safely, is of another variant, or has
+                values that are not finite.
+        """
+        tensors = translate_whole(tensors_of(read_checkpoint(checkpoint, mapped=True), checkpoint))
+        weight = tensors.get(f'{_FIRST_CONV}.weight')
+        if weight is not None and weight.shape[1] == 3 != self.in_chans:
+            tensors[f'{_FIRST_CONV}.weight'] = adapt_input_conv(self.in_chans, weight.clone())
+        head = {f'head.{name}': value for name, value in self.head.state_dict().items()}
+        if 'head.fc.weight' in tensors and (
+                len(tensors['head.fc.weight']) != self.num_classes):
+            tensors = {name: value for name, value in tensors.items()
+                       if not name.startswith('head.')} | head
+        check_complete(self, tensors, checkpoint)
+        own = self.state_dict()
+        self.load_state_dict({name: tensors.get(name, own[name]) for name in own})
+
+
+def _cfg(name: str, size: int, crop_pct: float, crop_mode: str) -> Dict:
+    return dict(
+        url=PUBLISHED[name], custom_load=True, num_classes=1000, input_size=(3, size, size),
+        min_input_size=(3, 32, 32), pool_size=(size // 32, size // 32), crop_pct=crop_pct,
+        crop_mode=crop_mode, interpolation='bicubic', mean=IMAGENET_DEFAULT_MEAN,
+        std=IMAGENET_DEFAULT_STD, first_conv=_FIRST_CONV, classifier='head.fc', license='other',
+        paper_ids='arXiv:2306.06189', paper_name='FasterViT: Fast Vision Transformers with '
+        'Hierarchical Attention', origin_url='https://github.com/NVlabs/FasterViT')
+
+
+# The preprocessing with which each file was evaluated, as the authors publish it.
+_FILES = {
+    'fastervit_0.in1k': ('0', _cfg('0-224-1k', 224, 0.875, 'center')),
+    **{f'fastervit_{n}.in1k': (str(n), _cfg(f'{n}-224-1k', 224, 1.0, 'center'))
+       for n in range(1, 7)},
+    **{f'fastervit_4_21k_{size}.in21k_ft_in1k': (
+        f'4-21k-{size}', _cfg(f'4-21k-{size}', size, fraction, 'squash'))
+       for size, fraction in ((224, 0.95), (384, 1.0), (512, 1.0), (768, 0.93))},
+}
+default_cfgs = generate_default_cfgs({tag: cfg for tag, (_, cfg) in _FILES.items()})
+
+
+def _register(name: str, arch: str) -> None:
+    def create(pretrained: bool = False, **kwargs) -> nn.Module:
+        return build_model_with_cfg(
+            FasterViTClassifier, name, pretrained,
+            feature_cfg=dict(out_indices=(0, 1, 2, 3), feature_cls='getter'),
+            **{'arch': arch, **kwargs})
+
+    create.__name__ = create.__qualname__ = name
+    create.__doc__ = f'FasterViT-{arch}, with timm\'s arguments.'
+    if not is_model(name):
+        register_model(create)
+
+
+for _tag, (_arch, _) in _FILES.items():
+    _register(_tag.partition('.')[0], _arch)
