@@ -51,7 +51,7 @@ def main():
     found = f', {sum(instances)} instances' if inferencer.categories else ''
     for one in results.predictions if inferencer.classifies else ():
         place = one.source if one.frame is None else f'{one.source}, frame {one.frame}'
-        named = ', '.join(f'{best["name"]} {best["score"]:.2f}' for best in one.top)
+        named = '; '.join(f'{best["name"]} {best["score"]:.2f}' for best in one.top)
         console.print(f'{place}: {named}', markup=False)
     console.print(f'{len(results.predictions)} images{found}', markup=False)
     for path in [*results.files, *sorted({str(Path(f).parent) for p in results.predictions

@@ -108,7 +108,7 @@ def test_infer_names_the_classes(data, published):
                     'cpu', cwd=root, environment=dict(TORCH_HOME=str(published[0])))
     assert done.returncode == 0, done.stderr
     best = scores[0].softmax(0).topk(5)
-    named = ', '.join(f'{IMAGENET_CATEGORIES[i]} {score:.2f}' for score, i in zip(
+    named = '; '.join(f'{IMAGENET_CATEGORIES[i]} {score:.2f}' for score, i in zip(
         best.values.tolist(), best.indices.tolist()))
     assert named in done.stdout.replace('\n', ' ')
     found, = json.loads((root / 'out/predictions.json').read_text())
