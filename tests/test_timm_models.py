@@ -6,6 +6,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from timm.optim import param_groups_layer_decay
 
 from fastervit_mm import FasterViT
 from fastervit_mm.backbone import VARIANTS
@@ -95,7 +96,8 @@ def test_another_variant_is_refused_and_nothing_changes(shallow_file):
 def test_a_deeper_network_of_the_same_width_is_refused(tmp_path):
     """As FasterViT-6 is FasterViT-5 with more blocks."""
     deeper = FasterViTClassifier(dict(TINY, depths=(1, 2, 3, 1)))
-    save_file(deeper.state_dict(), tmp_path / 'deeper.safetensors')
+    save_file({k: v.contiguous() for k, v in deeper.state_dict().items()},
+              tmp_path / 'deeper.safetensors')
     with pytest.raises(CheckpointError, match='of the file have no place'):
         FasterViTClassifier(TINY).load_pretrained(str(tmp_path / 'deeper.safetensors'))
 
@@ -111,7 +113,7 @@ def test_timms_training_options_work():
     model.set_grad_checkpointing()
     model.train()(torch.rand(2, 3, 64, 64)).sum().backward()
     assert all(p.grad is not None for name, p in model.named_parameters()), 'a part was not used'
-    groups = timm.optim.param_groups_layer_decay(model, layer_decay=0.9)
+    groups = param_groups_layer_decay(model, layer_decay=0.9)
     assert sum(len(g['params']) for g in groups) == len(list(model.parameters()))
 
 
