@@ -23,7 +23,9 @@ test_pipeline = [
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
-optim_wrapper = dict(optimizer=dict(lr=7e-5))
+optim_wrapper = dict(
+    dtype='bfloat16',  # float16 may overflow in a network of this size
+    optimizer=dict(lr=7e-5))
 max_epochs = 60
 param_scheduler = [
     dict(type='CosineAnnealingLR', eta_min=7e-8, by_epoch=True, begin=0, end=max_epochs),

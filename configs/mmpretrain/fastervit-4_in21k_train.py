@@ -16,7 +16,9 @@ val_dataloader = val_evaluator = val_cfg = None
 test_dataloader = test_evaluator = test_cfg = None
 
 lr = 4e-3
-optim_wrapper = dict(optimizer=dict(lr=lr))
+optim_wrapper = dict(
+    dtype='bfloat16',  # float16 may overflow in a network of this size
+    optimizer=dict(lr=lr))
 max_epochs = 90
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6 / lr, by_epoch=True, begin=0, end=5 + 1),

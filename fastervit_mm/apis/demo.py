@@ -140,7 +140,8 @@ def _next_steps(config: str, checkpoint: str, scope: str) -> List[str]:
         return [
             '', 'What to try next:',
             '  .venv/bin/python tools/train.py configs/mmseg/upernet_fvit_shapes.py --work-dir '
-            'work_dirs/pretrained \\\n    --cfg-options model.backbone.init_cfg.type=Pretrained '
+            'work_dirs/pretrained \\\n    --cfg-options model.backbone.init_cfg._delete_=True '
+            'model.backbone.init_cfg.type=Pretrained '
             f'model.backbone.init_cfg.checkpoint={checkpoint}   # it starts a segmentor',
             '  .venv/bin/python tools/test.py configs/mmpretrain/fastervit-2_in1k.py '
             'fastervit://2-224-1k   # the real thing: ImageNet in data/imagenet',

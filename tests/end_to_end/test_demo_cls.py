@@ -45,7 +45,7 @@ def demo(tmp_path_factory):
 def test_it_learns_for_real(demo):
     folder = demo[0] / 'work_dirs/demo-cls'
     metrics = json.loads((folder / 'demo.json').read_text())['metrics']
-    assert metrics['accuracy/top1'] >= (LEARNED_FULL if FULL else LEARNED)  # chance is 25
+    assert metrics['accuracy/top1'] >= (90 if FULL else 30)  # chance is 25
     # Nothing is lost on the way through the file.
     last = read_run(next(folder.glob('*/vis_data')).parent)['accuracy/top1'][-1][1]
     assert last == pytest.approx(metrics['accuracy/top1'])
@@ -74,6 +74,7 @@ def test_its_checkpoint_starts_a_segmentor_as_the_page_says(demo):
                     '--cfg-options', 'train_cfg.max_iters=1', 'train_cfg.val_interval=2',
                     'param_scheduler=None', 'optim_wrapper.optimizer.lr=0',
                     'default_hooks.checkpoint.interval=1',
+                    'model.backbone.init_cfg._delete_=True',
                     'model.backbone.init_cfg.type=Pretrained',
                     'model.backbone.init_cfg.checkpoint=small.pth', cwd=folder)
     assert done.returncode == 0, done.output[-4000:]

@@ -18,7 +18,9 @@ from fastervit_mm.weights import CheckpointError
 from tests.conftest import REPO, TINY
 from tests.engine.conftest import SEGMENTOR
 
-CONFIGS = sorted(REPO.glob('configs/mm*/*.py'))
+# Those that train; an evaluation of ImageNet has no optimizer.
+CONFIGS = [path for path in sorted(REPO.glob('configs/mm*/*.py'))
+           if not path.stem.endswith('_in1k')]
 PARAMWISE = Config.fromfile(str(REPO / 'configs/_base_/fastervit.py')).fastervit_paramwise_cfg
 ADAMW = dict(type='AdamW', lr=1e-2, weight_decay=0.05)
 
@@ -39,6 +41,7 @@ def settings_by_name(model, wrapper):
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
 def test_every_config_has_at_most_two_groups_and_mmengines_settings(path):
     import mmdet.models  # noqa: F401  (not on the meta device)
+    import mmpretrain.models  # noqa: F401
     import mmseg.models  # noqa: F401
     cfg = Config.fromfile(str(path))
     init_default_scope(cfg.default_scope)
