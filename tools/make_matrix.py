@@ -140,9 +140,12 @@ def counted(report):
 
 
 def find_python(version):
-    """A Python of a version: on the PATH, else pyenv's."""
+    """A Python of a version that runs: on the PATH, else pyenv's."""
     pyenv = sorted(Path.home().glob(f'.pyenv/versions/{version}.*/bin/python{version}'))
-    return shutil.which(f'python{version}') or (str(pyenv[-1]) if pyenv else None)
+    found = [shutil.which(f'python{version}'), *map(str, pyenv[::-1])]
+    # On the PATH may be pyenv's, which is there for versions that are not chosen too.
+    return next((path for path in found if path and not subprocess.run(
+        [path, '-c', ''], capture_output=True).returncode), None)
 
 
 def passed(figures):

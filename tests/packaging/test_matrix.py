@@ -74,6 +74,21 @@ def test_a_row_is_made_with_its_python_and_versions(matrix, tmp_path, monkeypatc
     assert page.read_text().startswith('a\n') and page.read_text().endswith('b\n')
 
 
+def test_a_python_that_does_not_run_is_passed_over(matrix, tmp_path, monkeypatch):
+    """As pyenv's of a version that is installed and not chosen, which comes first on the PATH."""
+    for name, body in (('first/python3.10', 'exit 127'),
+                       ('home/.pyenv/versions/3.10.1/bin/python3.10', 'exit 0')):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True)
+        path.write_text(f'#!/bin/sh\n{body}\n')
+        path.chmod(0o755)
+    monkeypatch.setenv('PATH', f'{tmp_path}/first:/bin:/usr/bin')
+    monkeypatch.setenv('HOME', str(tmp_path / 'home'))
+    assert matrix.find_python('3.10') == str(path)
+    path.unlink()
+    assert matrix.find_python('3.10') is None
+
+
 def test_make_env_takes_a_folder_versions_and_a_stack(tmp_path, monkeypatch):
     make_env = load_make_env()
     assert make_env.parse_args([]).folder == REPO / '.venv'
