@@ -38,7 +38,8 @@ def test_references_at_the_border_are_bounded_as_in_the_official_code():
     from fastervit_mm.dino import OfficialDINOHead
     init_default_scope('mmdet')
     head = OfficialDINOHead(num_classes=3, embed_dims=8, num_pred_layer=2, as_two_stage=True,
-                            share_pred_layer=False, num_reg_fcs=2)
+                            share_pred_layer=False, num_reg_fcs=2,
+                            loss_cls=dict(type='FocalLoss', use_sigmoid=True))
     head.init_weights()  # the last layer of each box head is zero: the references themselves
     references = [torch.tensor([[[0.5, 0.5, 1., 0.]]]), torch.tensor([[[0.2, 0.3, 0.4, 0.5]]])]
     _, boxes = head(torch.rand(2, 1, 1, 8), references)
