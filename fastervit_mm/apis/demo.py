@@ -95,7 +95,7 @@ def _draw_some(cfg: Config, folder: Path) -> None:
 
 
 def _accuracy_table(metrics: Dict[str, float]) -> Table:
-    table = Table(title='Accuracy on the validation images, per cent')
+    table = Table(title='Accuracy on the validation images, per cent', min_width=50)
     for name in metrics:
         table.add_column(name.removeprefix('accuracy/'), justify='right')
     table.add_row(*(f'{value:.2f}' for value in metrics.values()))
