@@ -202,6 +202,10 @@ default_cfgs = generate_default_cfgs({tag: cfg for tag, (_, cfg) in _FILES.items
 
 def _register(name: str, arch: str) -> None:
     def create(pretrained: bool = False, **kwargs) -> nn.Module:
+        overlay = dict(kwargs.pop('pretrained_cfg_overlay', None) or {})
+        if overlay.get('file') or overlay.get('url'):  # timm would read another source itself
+            overlay.setdefault('custom_load', True)
+        kwargs['pretrained_cfg_overlay'] = overlay
         return build_model_with_cfg(
             FasterViTClassifier, name, pretrained,
             feature_cfg=dict(out_indices=(0, 1, 2, 3), feature_cls='getter'),
