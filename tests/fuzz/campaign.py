@@ -43,7 +43,7 @@ def run(name: str, seconds: float, first: int = 0, round_: int = ROUND) -> dict:
 
             def check(value):
                 nonlocal before
-                if time.monotonic() - start > seconds:
+                if tried['inputs'] and time.monotonic() - start > seconds:
                     return
                 tried['inputs'] += 1
                 tried['bytes'] += one.size(value)
@@ -51,7 +51,7 @@ def run(name: str, seconds: float, first: int = 0, round_: int = ROUND) -> dict:
                 before = before or resident()
                 assert resident() - before < MEMORY, 'memory has grown'
 
-            while time.monotonic() - start < seconds:
+            while not tried['inputs'] or time.monotonic() - start < seconds:
                 chosen = settings(max_examples=round_, deadline=None, database=None,
                                   suppress_health_check=list(HealthCheck), print_blob=True,
                                   phases=(Phase.generate, Phase.shrink))
