@@ -350,7 +350,8 @@ CHECKPOINTS = [
          _test('segmentor.pth'),
          "test: checkpoint='segmentor.pth': does not fit the model of this config: 84 of 259 "
          'tensors are missing […], 0 have another shape [], 82 of the file have no place […]. '
-         'Give the config that the checkpoint was trained with; it is in the same work directory'),
+         'Give the config that the checkpoint was trained with; it is in the same work directory. '
+         'The file looks like …'),
     Case('of another library',
          _test('resnet.pth'),
          "test: checkpoint='resnet.pth': does not fit the model of this config: … 1 of the file "
@@ -412,7 +413,8 @@ CHECKPOINTS = [
     Case('of another network, to predict with',
          'infer.py segmentor.py detector.pth photo.jpg --out out',
          "infer: checkpoint='detector.pth': does not fit the model of this config: …. Give the "
-         'config that the checkpoint was trained with; it is in the same work directory'),
+         'config that the checkpoint was trained with; it is in the same work directory. The file '
+         'looks like …'),
     Case('that is not there, to predict with',
          'infer.py segmentor.py gone.pth photo.jpg --out out',
          "infer: checkpoint='gone.pth': no such file (…)"),

@@ -189,4 +189,5 @@ def test_flags_and_exit_status(tmp_path):
     code, output = tool('--help', cwd=tmp_path)
     assert code == 0 and '--root' in output and '--check' in output
     assert tool('coco', '--root', 'nowhere', cwd=tmp_path)[0] == 1
-    assert tool('imagenet', '--root', 'nowhere', cwd=tmp_path)[0] == 2
+    assert tool('imagenet', '--root', 'nowhere', cwd=tmp_path)[0] == 1
+    assert tool('cityscapes', '--root', 'nowhere', cwd=tmp_path)[0] == 2
