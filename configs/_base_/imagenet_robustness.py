@@ -12,33 +12,24 @@ robustness_pipeline = [
     dict(type='PackInputs'),
 ]
 imagenet_a_dataloader = dict(
-    batch_size=64,
-    num_workers=4,
-    persistent_workers=True,
+    _base_.val_dataloader,
     dataset=dict(
-        type='ImageNetFolders', data_root='data/imagenet-a', pipeline=robustness_pipeline),
-    sampler=dict(type='DefaultSampler', shuffle=False))
+        type='ImageNetFolders', data_root='data/imagenet-a', pipeline=robustness_pipeline))
 imagenet_a_evaluator = dict(type='SubsetAccuracy', topk=(1, 5))
 imagenet_a_cfg = dict()
 
 imagenet_r_dataloader = dict(
-    batch_size=64,
-    num_workers=4,
-    persistent_workers=True,
+    _base_.val_dataloader,
     dataset=dict(
-        type='ImageNetFolders', data_root='data/imagenet-r', pipeline=robustness_pipeline),
-    sampler=dict(type='DefaultSampler', shuffle=False))
+        type='ImageNetFolders', data_root='data/imagenet-r', pipeline=robustness_pipeline))
 imagenet_r_evaluator = dict(type='SubsetAccuracy', topk=(1, 5))
 imagenet_r_cfg = dict()
 
 imagenet_v2_dataloader = dict(
-    batch_size=64,
-    num_workers=4,
-    persistent_workers=True,
+    _base_.val_dataloader,
     dataset=dict(
         type='ImageNetFolders',
         data_root='data/imagenetv2-matched-frequency-format-val',
-        pipeline=robustness_pipeline),
-    sampler=dict(type='DefaultSampler', shuffle=False))
+        pipeline=robustness_pipeline))
 imagenet_v2_evaluator = dict(type='Accuracy', topk=(1, 5))
 imagenet_v2_cfg = dict()

@@ -176,7 +176,7 @@ class FasterViT(BaseModule):
         return tuple(outs)
 
     def __call__(self, x: Tensor, *args, **kwargs) -> Tuple[Tensor, ...]:
-        if not is_compiling():
+        if getattr(self, '_compiled_call_impl', None) is not None and not is_compiling():
             self._network_for_autocast(x)  # a graph of ``compile()`` finds it and cannot make it
         return super().__call__(x, *args, **kwargs)
 

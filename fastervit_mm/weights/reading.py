@@ -217,6 +217,8 @@ def load_from_file(filename: str, map_location: Any = None) -> Any:
     if isinstance(content, Mapping) and isinstance(content.get('model'), Mapping) and (
             is_official_dino(content['model'])):
         return _load_dino(content, filename, map_location)
+    if isinstance(map_location, (str, torch.device)):
+        return _copied(content, map_location)
     return read_checkpoint(filename, map_location)
 
 

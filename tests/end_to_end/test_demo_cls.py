@@ -81,8 +81,8 @@ def test_its_checkpoint_starts_a_segmentor_as_the_page_says(demo):
     line, = re.findall(r"FasterViT: (\d+) of the backbone's (\d+) tensors came from small.pth.*",
                        done.output)
     assert int(line[1]) - int(line[0]) == 15  # the output norms of the three other maps
-    before = torch.load(checkpoint, weights_only=False)['state_dict']
-    after = torch.load(folder / 'seg/iter_1.pth', weights_only=False)['state_dict']
+    before = torch.load(checkpoint, weights_only=True)['state_dict']
+    after = torch.load(folder / 'seg/iter_1.pth', weights_only=True)['state_dict']
     learned = [k for k in before if k.startswith('backbone.') and '.running_' not in k
                and not k.endswith('num_batches_tracked')]
     assert len(learned) > 100
@@ -104,5 +104,5 @@ def test_photographs_as_imagenette_lays_them_out_train(tmp_path):
     assert done.returncode == 0, done.output[-4000:]
     assert re.search(r'accuracy/top1: \d', done.output)
     content = torch.load(tmp_path / 'work_dirs/fastervit_imagenette/epoch_1.pth',
-                         weights_only=False)
+                         weights_only=True)
     assert content['meta']['dataset_meta']['classes'] == cfg.classes
