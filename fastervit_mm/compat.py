@@ -4,6 +4,7 @@ Importing the package applies them.
 """
 import argparse
 import importlib.util
+import inspect
 import pickle
 import tarfile
 import warnings
@@ -144,6 +145,8 @@ class CheckpointUnpickler(pickle._Unpickler):
     def _build(self) -> None:
         state, value = self.stack.pop(), self.stack[-1]
         if type(value) in (OrderedDict, HistoryBuffer, argparse.Namespace):
+            if type(value) is HistoryBuffer:  # what its __setstate__ does, without the file's part
+                HistoryBuffer._set_default_statistics(value)
             value.__dict__.update(state)
         elif isinstance(value, np.dtype) or type(value) in (
                 np.ndarray, torch.Tensor, torch.nn.Parameter):
@@ -223,6 +226,19 @@ def get_autocast_dtype(kind: str) -> torch.dtype:
     if TORCH >= (2, 4):
         return torch.get_autocast_dtype(kind)
     return torch.get_autocast_cpu_dtype() if kind == 'cpu' else torch.get_autocast_gpu_dtype()
+
+
+def start_of_event(event: Any) -> int:
+    """When an event of torch's profiler began, in its clock's units; torch 2.1 has microseconds."""
+    return event.start_ns() if hasattr(event, 'start_ns') else event.start_us()
+
+
+def has_fused_kernels(kind: type, on_cuda: bool) -> bool:
+    """Whether an optimizer of torch takes ``fused=True`` for parameters on CUDA or on a CPU.
+
+    SGD has it from torch 2.3 on; CPUs have it from 2.4 on.
+    """
+    return 'fused' in inspect.signature(kind).parameters and (on_cuda or TORCH >= (2, 4))
 
 
 def ignore_pkg_resources() -> None:

@@ -12,7 +12,7 @@ from fastervit_mm import FasterViT, complexity
 from fastervit_mm.backbone import attention, positions
 from fastervit_mm.engine import onednn
 from fastervit_mm.models import build_model
-from tests.conftest import REPO, TINY
+from tests.conftest import REPO, TINY, needs_torch
 
 DET = str(REPO / 'configs/mmdet/cascade_fvit_shapes.py')
 SEG = str(REPO / 'configs/mmseg/upernet_fvit_shapes.py')
@@ -81,6 +81,7 @@ def counted(size=SIZE, prepare=lambda model: model, **settings):
                              None, None)
 
 
+@needs_torch(2, 2, 'before, attention on a CPU writes its logits')
 def test_stage_3_is_the_hand_count():
     """2 x 4 windows of 7 x 7 cells and 2 x 2 carriers, so 4 x 8 carriers; two blocks."""
     windows, cells, carriers = 8, 14 * 28, 4 * 8

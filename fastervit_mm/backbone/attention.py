@@ -65,9 +65,9 @@ class BandedAttention(Attention):
 
     def attend(self, qkv: Tensor, places: Places) -> Tensor:
         """(batch, N, 3, heads, width) in window order -> (batch, N, heads, width)."""
-        if places.is_dense:
+        if places.is_dense():
             return super().attend(qkv, places)
-        (rows, columns), size, (h, w) = places.windows, places.size, places.grid
+        (rows, columns), size, (h, w) = places.windows, places.size, places.grid()
         # With keys in reversed raster order, the biases of a query are a rectangle of the table.
         # Copying rectangles takes a fraction of the time of looking up every pair.
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
@@ -135,7 +135,7 @@ class WindowBlock(nn.Module):
         weight = self.mlp.fc1.weight
         cells = cells.filled(weight.device)
         self.position = Constant(self.position(cells, weight.dtype))
-        if cells.is_dense:
+        if cells.is_dense():
             self.attn.position_bias = Constant(self.attn.position_bias(cells, weight.dtype))
         self.layer_scale1 = fold_layer_scale(self.attn.proj, self.layer_scale1)
         self.layer_scale2 = fold_layer_scale(self.mlp.fc2, self.layer_scale2)
@@ -185,7 +185,7 @@ class HierarchicalBlock(WindowBlock):
         carriers, x = x.split([carriers.shape[2], x.shape[2] - carriers.shape[2]], dim=2)
         if self.propagate:
             x = x + self.carrier_layer_scale1(_nearest(
-                carriers, cells.grid[0], places.size))
+                carriers, cells.grid()[0], places.size))
         return x, carriers
 
     def mix_carriers(self, carriers: Tensor, places: Places,
@@ -217,8 +217,10 @@ def _nearest(carriers: Tensor, window_size: int, ct_size: int) -> Tensor:
 
     Copies, not an index, whose gradient would be added up by atomics in 16 bits.
     """
-    cells = [[cell * ct_size // window_size for cell in range(window_size)].count(carrier)
-             for carrier in range(ct_size)]  # along one side, whose nearest a carrier is
+    # Along one side, a cell's nearest carrier is cell * ct_size // window_size: this is the first
+    # cell of each, and the number of them.
+    first = [-(-carrier * window_size // ct_size) for carrier in range(ct_size + 1)]
+    cells = [b - a for a, b in zip(first, first[1:])]
     x = carriers.unflatten(2, (ct_size, ct_size))
     x = torch.cat([row.expand(-1, -1, n, -1, -1) for row, n in zip(x.split(1, 2), cells)], 2)
     x = torch.cat([row.expand(-1, -1, -1, n, -1) for row, n in zip(x.split(1, 3), cells)], 3)

@@ -50,12 +50,10 @@ class Places(NamedTuple):
     table: Optional[Tensor] = None
     bias: Optional[Tensor] = None
 
-    @property
     def grid(self) -> Grid:
         """Height and width of the grid, in tokens."""
         return self.windows[0] * self.size, self.windows[1] * self.size
 
-    @property
     def is_dense(self) -> bool:
         """Whether the bias of all pairs of tokens is made at once.
 
@@ -63,29 +61,40 @@ class Places(NamedTuple):
         cannot hold a loop over tokens.
         """
         return (self.symbolic or self.num_prefix > 0
-                or self.grid[0] * self.grid[1] <= _DENSE_TOKENS)
+                or self.grid()[0] * self.grid()[1] <= _DENSE_TOKENS)
 
-    @property
     def is_small(self) -> bool:
         """Whether the biases of all blocks of a stage are made at once."""
-        return not self.symbolic and self.grid[0] * self.grid[1] <= _SMALL_TOKENS
+        return not self.symbolic and self.grid()[0] * self.grid()[1] <= _SMALL_TOKENS
 
     def filled(self, device: torch.device) -> 'Places':
         """The same places with their tensors."""
-        h, w = self.grid
+        h, w = self.grid()
         row, column = (torch.arange(n, device=device) for n in (h, w))
         coordinates = self._in_window_order(
             (row - h // 2) / max(h // 2, 1), (column - w // 2) / max(w // 2, 1))
         offsets = torch.stack(torch.meshgrid(
             _log_offsets(h, device), _log_offsets(w, device), indexing='ij'), -1).view(-1, 2)
         pairs = None
-        if self.is_dense:
+        if self.is_dense():
             pairs = self.pairs_of(slice(None), device)
             if self.num_prefix:
                 before = self.num_prefix
                 aligned = -(before + h * w) % _ALIGNMENT
                 pairs = F.pad(pairs, (before, aligned, before, 0), value=(2 * h - 1) * (2 * w - 1))
-        return Places(*self[:4], coordinates, offsets, pairs)
+        return Places(self.windows, self.size, self.num_prefix, self.symbolic, coordinates, offsets,
+                      pairs)
+
+    def of_block(self, embedding: Optional[Tensor] = None, table: Optional[Tensor] = None,
+                 bias: Optional[Tensor] = None) -> 'Places':
+        """The same places with some of one block's position terms."""
+        # Neither _replace() nor a slice, which the compiler of torch 2.6 cannot follow; nor can it
+        # properties of a named tuple.
+        return Places(self.windows, self.size, self.num_prefix, self.symbolic, self.coordinates,
+                      self.offsets, self.pairs,
+                      self.embedding if embedding is None else embedding,
+                      self.table if table is None else table,
+                      self.bias if bias is None else bias)
 
     def pairs_of(self, queries: Union[slice, Tensor], device: torch.device) -> Tensor:
         """(Q, N): the index in ``offsets`` of some queries, each with every key that has a place.
@@ -94,7 +103,7 @@ class Places(NamedTuple):
             queries: Indices of the queries, counted without ``num_prefix``.
             device: Where to compute.
         """
-        h, w = self.grid
+        h, w = self.grid()
         row, column = self._in_window_order(
             *(torch.arange(n, device=device) for n in (h, w))).unbind(-1)
         return ((row[queries, None] - row + (h - 1)) * (2 * w - 1)
@@ -187,13 +196,13 @@ def with_terms(places: Places, positions: Sequence[AbsolutePosition],
     found = [places] * max(len(positions), len(biases))
     if positions:
         embeddings = _features(positions, places.coordinates).to(dtype)
-        found = [p._replace(embedding=e) for p, e in zip(found, embeddings.unbind(0))]
-    if biases and places.is_dense:
+        found = [p.of_block(embedding=e) for p, e in zip(found, embeddings.unbind(0))]
+    if biases and places.is_dense():
         tables = _tables(biases, places)
-        found = [p._replace(table=t) for p, t in zip(found, tables.unbind(0))]
-        if places.is_small or to_keep:
+        found = [p.of_block(table=t) for p, t in zip(found, tables.unbind(0))]
+        if places.is_small() or to_keep:
             together = _looked_up(tables, places, logits_dtype)
-            found = [p._replace(bias=b) for p, b in zip(found, together.unbind(0))]
+            found = [p.of_block(bias=b) for p, b in zip(found, together.unbind(0))]
     return found
 
 

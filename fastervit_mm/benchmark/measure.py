@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..compat import start_of_event
+
 Step = Callable[[], object]
 
 LAP_SECONDS = 0.05
@@ -204,12 +206,9 @@ def peak_memory(step: Step, device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device) - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         step()
-    changes = sorted((event.start_ns(), event.nbytes())
-                     for event in record.profiler.kineto_results.events()
-                     if event.name() == '[memory]')
     level = peak = 0
-    for _, change in changes:
-        level += change
+    for event in sorted(record.profiler.kineto_results.events(), key=start_of_event):
+        level += event.nbytes() if event.name() == '[memory]' else 0
         peak = max(peak, level)
     return peak
 

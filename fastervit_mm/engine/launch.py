@@ -4,6 +4,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Dict, List, Optional, Union
 
+import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.logging import MMLogger, print_log
@@ -12,6 +13,7 @@ from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 from torch import nn
 
+from ..compat import TORCH
 from ..config_files import ConfigError, read_config
 from ..models import dataset_configs, unwrapped
 from ..weights import CheckpointError
@@ -144,11 +146,21 @@ def compile_features(model: nn.Module) -> None:
 
     Args:
         model: A detector, segmentor or classifier.
+
+    Raises:
+        ValueError: With torch before 2.6, whose compiler cannot follow this backbone.
     """
+    _check_compiler()
     model = unwrapped(model)
     for part in ('backbone', 'neck'):
         if getattr(model, part, None) is not None:
             getattr(model, part).compile(dynamic=True)
+
+
+def _check_compiler() -> None:
+    if TORCH < (2, 6):
+        raise ValueError('--compile (compiled=True) needs torch 2.6 or newer for images of any '
+                         f'size; this is torch {torch.__version__}. Leave it out')
 
 
 def train(cfg: Config, amp: Union[bool, str] = False, auto_scale_lr: bool = False,
@@ -177,6 +189,8 @@ def train(cfg: Config, amp: Union[bool, str] = False, auto_scale_lr: bool = Fals
         SystemExit: With status 75 after SIGTERM or SIGUSR1, once a checkpoint is saved.
         ValueError: For an argument that the config or the machine does not support.
     """
+    if compiled:
+        _check_compiler()
     check_parts(cfg, training=True)
     choose_for_training(cfg, amp)
     if auto_scale_lr:
@@ -239,6 +253,8 @@ def test(cfg: Config, checkpoint: str, out: Optional[str] = None, show: bool = F
         ConfigError: For a config that cannot be tested as it is, before anything is built.
         ValueError: For an argument that the config does not support.
     """
+    if compiled:
+        _check_compiler()
     if not has_amp_device():
         keep_freed_memory()
     dtype = choose_for_testing(cfg, amp)

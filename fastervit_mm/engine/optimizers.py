@@ -9,6 +9,7 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIMIZERS
 from torch import nn
 
 from ..backbone import FasterViT
+from ..compat import has_fused_kernels
 from ..config_files import ConfigError
 from ..weights import CheckpointError
 
@@ -35,7 +36,8 @@ class MergedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     Adam, AdamW and SGD of PyTorch are ``fused`` where all parameters are on a CUDA device, unless
     the optimizer's settings have ``fused``, ``foreach`` or ``differentiable``; mixed precision with
-    a loss scale goes through the fused kernel too.
+    a loss scale goes through the fused kernel too. ``fused=True`` is left out, and the log says so,
+    where torch has no such kernel: on CPUs before 2.4, for SGD before 2.3.
 
     Args:
         optim_wrapper_cfg: As for mmengine's constructor.
@@ -131,10 +133,17 @@ class MergedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         if isinstance(kind, str):
             with OPTIMIZERS.switch_scope_and_registry(None) as registry:
                 kind = registry.get(kind)
-        if kind in _FUSED and _on_cuda(model) and not any(
-                self.optimizer_cfg.get(k) is not None for k in ('fused', 'foreach',
-                                                                'differentiable')):
-            self.optimizer_cfg = dict(self.optimizer_cfg, fused=True)
+        if kind not in _FUSED:
+            return
+        on_cuda, settings = _on_cuda(model), self.optimizer_cfg
+        if not has_fused_kernels(kind, on_cuda):
+            if settings.get('fused'):
+                print_log(f'Optimizer: fused=True is left out: torch {torch.__version__} has no '
+                          f'fused {kind.__name__} for these parameters', logger='current')
+            self.optimizer_cfg = {k: v for k, v in settings.items() if k != 'fused'}
+        elif on_cuda and not any(
+                settings.get(k) is not None for k in ('fused', 'foreach', 'differentiable')):
+            self.optimizer_cfg = dict(settings, fused=True)
 
 
 def layer_of(name: str, depths: Sequence[int]) -> int:

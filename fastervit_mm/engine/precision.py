@@ -161,4 +161,6 @@ def _check_name(amp: Union[bool, str]) -> None:
 
 
 def _has_bfloat16() -> bool:
-    return not is_cuda_available() or torch.cuda.is_bf16_supported(including_emulation=False)
+    # is_bf16_supported() has no argument to leave out emulation in torch 2.1.
+    return (not is_cuda_available() or torch.version.hip is not None
+            or torch.cuda.get_device_capability() >= (8, 0))

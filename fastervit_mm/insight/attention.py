@@ -148,7 +148,7 @@ def probabilities(attention: Attention, x: Tensor, places: Places,
     q, k = (qkv[..., i, :, :].transpose(-3, -2) for i in (0, 1))  # (..., heads, N, width)
     q = q[..., queries, :]
     bias = attention.position_bias
-    if places.is_dense:
+    if places.is_dense():
         rows = bias(places, q.dtype)[:, queries, :N]
     else:
         rows = bias.table(places)[:, places.pairs_of(queries, x.device)].to(q.dtype)

@@ -14,8 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fastervit_mm import FasterViT
 from fastervit_mm.backbone import VARIANTS
-from fastervit_mm.compat import TORCH
-from tests.conftest import REPO, TINY, stir
+from tests.conftest import REPO, TINY, needs_torch, stir
 
 
 def test_found_from_every_child_registry():
@@ -208,7 +207,7 @@ def test_the_meta_device_runs(tiny_arch):
         assert model.switch_to_deploy()(torch.rand(2, 3, 64, 64))[3].shape == (2, 128, 2, 2)
 
 
-@pytest.mark.skipif(TORCH < (2, 6), reason='FSDP of this kind needs torch 2.6')
+@needs_torch(2, 7, 'FSDP of this kind is new in 2.6, and on a CPU it needs')
 @pytest.mark.parametrize('propagate', [True, False])
 def test_blocks_may_be_sharded_by_fsdp(tmp_path, tiny_arch, propagate):
     """A block's weights are used in its own forward alone: there they are whole."""

@@ -76,6 +76,13 @@ def test_asking_for_amp_without_a_gpu_is_an_error(monkeypatch):
         launch.train(launch.load_config(COCO_CONFIG), amp=True)
 
 
+def test_compiling_needs_a_torch_that_can(monkeypatch):
+    monkeypatch.setattr(launch, 'TORCH', (2, 1))
+    for run in (launch.train, lambda cfg, **kwargs: launch.test(cfg, 'x.pth', **kwargs)):
+        with pytest.raises(ValueError, match='--compile .* needs torch 2.6 or newer'):
+            run(launch.load_config(COCO_CONFIG), compiled=True)
+
+
 def test_resume_finds_or_names_the_checkpoint(built):
     cfg = built(launch.train, launch.load_config(COCO_CONFIG), resume='auto')
     assert cfg.resume and cfg.load_from is None

@@ -9,13 +9,14 @@ from mmengine.config import Config
 from mmengine.optim import AmpOptimWrapper, DefaultOptimWrapperConstructor, build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 
-from fastervit_mm import FasterViT
+from fastervit_mm import FasterViT, compat
 from fastervit_mm.benchmark.operators import operators
+from fastervit_mm.compat import TORCH
 from fastervit_mm.config_files import ConfigError
 from fastervit_mm.engine import launch, optimizers
 from fastervit_mm.engine.optimizers import MergedOptimWrapperConstructor, layer_of
 from fastervit_mm.weights import CheckpointError
-from tests.conftest import REPO, TINY
+from tests.conftest import REPO, TINY, needs_torch
 from tests.engine.conftest import SEGMENTOR
 
 # Those that train; an evaluation of ImageNet has no optimizer.
@@ -55,6 +56,8 @@ def test_every_config_has_at_most_two_groups_and_mmengines_settings(path):
     few = 2 if cfg.optim_wrapper.get('paramwise_cfg') else 1
     assert len(ours.optimizer.param_groups) == few
     cfg.optim_wrapper.pop('constructor')
+    if TORCH < (2, 4):  # no fused kernels but CUDA's, and mmengine asks for them all the same
+        cfg.optim_wrapper.optimizer.pop('fused', None)
     mmengines = build_optim_wrapper(model, cfg.optim_wrapper)
     assert len(mmengines.optimizer.param_groups) > 100 or few == 1
     assert settings_by_name(model, ours) == settings_by_name(model, mmengines)
@@ -95,11 +98,16 @@ def operators_of_a_step(merged, **optimizer):
 def test_a_step_is_few_operators():
     merged = operators_of_a_step(merged=True, foreach=True)
     assert merged <= 20 and operators_of_a_step(merged=False, foreach=True) > 100 * merged
-    assert operators_of_a_step(merged=True, fused=True) <= 6
+    if TORCH >= (2, 4):
+        assert operators_of_a_step(merged=True, fused=True) <= 6
 
 
 # Fused
 
+fused_on_cpu = needs_torch(2, 4, 'before, no fused kernels on a CPU')
+
+
+@fused_on_cpu
 @pytest.mark.parametrize('settings, fused', [
     (dict(), True), (dict(type='SGD', momentum=0.9), True), (dict(type='Adam'), True),
     (dict(type='RMSprop'), None), (dict(foreach=True), None), (dict(fused=False), False)])
@@ -111,6 +119,16 @@ def test_fused_where_all_parameters_are_on_a_gpu(monkeypatch, settings, fused):
     assert not built(FasterViT(TINY)).optimizer.param_groups[0]['fused']
 
 
+def test_without_a_fused_kernel_fused_is_left_out(monkeypatch):
+    said = []
+    monkeypatch.setattr(compat, 'TORCH', (2, 1))
+    monkeypatch.setattr(optimizers, 'print_log', lambda text, **kwargs: said.append(text))
+    groups = built(FasterViT(TINY), fused=True).optimizer.param_groups
+    assert not any(group.get('fused') for group in groups)
+    assert said[0].startswith('Optimizer: fused=True is left out: torch')
+
+
+@needs_torch(2, 6, 'before, a build for CUDA asks for its driver here')
 def test_where_parameters_are():
     from torch._subclasses import FakeTensorMode
 
@@ -122,6 +140,7 @@ def test_where_parameters_are():
     assert on_cuda('cuda', 'cuda') and not on_cuda('cuda', 'cpu') and not on_cuda('cpu')
 
 
+@fused_on_cpu
 @pytest.mark.parametrize('clip', [None, dict(max_norm=0.1)])
 def test_fused_goes_with_a_loss_scale(monkeypatch, clip):
     """mmengine's wrapper with a scaler, on a CPU: a step is as without, one with inf is none."""
@@ -235,7 +254,7 @@ def test_a_run_of_mmengines_groups_goes_on_in_merged_ones(runs):
     for part in ('state_dict', 'ema_state_dict'):
         assert whole[part].keys() == again[part].keys()
         for name, tensor in whole[part].items():
-            torch.testing.assert_close(again[part][name], tensor, rtol=1e-6, atol=1e-7, msg=name)
+            torch.testing.assert_close(again[part][name], tensor, rtol=1e-6, atol=3e-7, msg=name)
 
 
 def test_its_schedules_go_on_too(runs):
@@ -313,6 +332,7 @@ def test_state_takes_the_layout_of_its_parameter():
     assert any(a.stride() != b.stride() for a, b in zip(old.parameters(), new.parameters()))
 
 
+@fused_on_cpu
 def test_how_kernels_start_is_not_taken_from_a_checkpoint(monkeypatch):
     state, model = saved_and_fresh(merged=True)
     monkeypatch.setattr(optimizers, '_on_cuda', lambda model: True)

@@ -27,12 +27,14 @@ from fastervit_mm.export.onnx_graph import (
 from fastervit_mm.export.quantize import calibration_images
 from fastervit_mm.export.swaps import AxisPooling, prepared
 from fastervit_mm.models import load_model
-from tests.conftest import CLASSIFIER, REPO, TINY, load_program, stir
+from tests.conftest import CLASSIFIER, REPO, TINY, load_program, needs_torch, stir
 from tests.export.networks import DETECTOR, SEGMENTOR, config, network, options, saved
 from tests.running import run_tool
 
 # One image and two; square and not; multiples of 32 and not; one window, and several.
 SIZES = [(1, 160, 160), (2, 224, 320), (1, 97, 150), (2, 131, 333), (1, 32, 32), (2, 64, 448)]
+# What writes a file: on older torch the tool says what it needs.
+writes = needs_torch(2, 8, 'export for all sizes')
 
 
 @pytest.fixture(scope='module')
@@ -89,6 +91,7 @@ def int8_file(tool, folder):
     return str(folder / 'seg.int8.onnx')
 
 
+@writes
 def test_one_file_takes_images_of_every_number_and_size(onnx_file, segmentor):
     checks = export.check(segmentor, onnx_file, SIZES)
     assert [c.size for c in checks] == SIZES
@@ -97,6 +100,7 @@ def test_one_file_takes_images_of_every_number_and_size(onnx_file, segmentor):
     assert max(c.error for c in checks) < 1e-5 and all(c.holds for c in checks)
 
 
+@writes
 def test_the_file_says_that_sizes_are_free(onnx_file):
     image, = onnx.load(onnx_file).graph.input
     batch, channels, height, width = image.type.tensor_type.shape.dim
@@ -104,6 +108,7 @@ def test_the_file_says_that_sizes_are_free(onnx_file):
     assert all(d.dim_param and not d.dim_value for d in (batch, height, width))
 
 
+@writes
 def test_the_file_says_how_pictures_are_normalised(onnx_file, cfg):
     facts = export.ExportedFile(onnx_file).facts
     assert json.loads(facts['mean']) == pytest.approx(cfg.model.data_preprocessor.mean)
@@ -111,6 +116,7 @@ def test_the_file_says_how_pictures_are_normalised(onnx_file, cfg):
     assert (facts['channel_order'], facts['part']) == ('RGB', 'whole')
 
 
+@writes
 def test_other_weights_do_not_pass(onnx_file, segmentor):
     """In the last block of the last stage and in the head."""
     for find in (lambda m: m.backbone.stages[3].blocks[-1].mlp.fc2.weight,
@@ -122,6 +128,7 @@ def test_other_weights_do_not_pass(onnx_file, segmentor):
         assert not any(c.holds for c in checks)
 
 
+@writes
 def test_not_a_number_does_not_pass(onnx_file, segmentor):
     other = copy.deepcopy(segmentor)
     with torch.no_grad():
@@ -129,6 +136,7 @@ def test_not_a_number_does_not_pass(onnx_file, segmentor):
     assert not any(c.holds for c in export.check(other, onnx_file, SIZES[:1]))
 
 
+@writes
 def test_the_graph_keeps_to_what_tensorrt_takes(onnx_file):
     kinds = operators(onnx_file)
     assert 'Conv' in kinds and 'MatMul' in kinds
@@ -144,6 +152,7 @@ def test_the_graph_keeps_to_what_tensorrt_takes(onnx_file):
                if n.op_type == 'Clip')
 
 
+@writes
 def test_shapes_follow_from_the_size_alone(onnx_file):
     kinds = [n.op_type for n in onnx.load(onnx_file).graph.node]
     assert kinds.count('Shape') > 3 and kinds.count('Reshape') > 10  # sizes are computed with
@@ -182,6 +191,7 @@ class _CutsByContent(nn.Module):
         return x[:, :, :1 + int((x[0, 0, 0] > 0).sum())]
 
 
+@writes
 @pytest.mark.parametrize('planted, says', [
     (_AddsMeanPlace, 'NonZero'), (_CutsByContent, 'cannot capture this network.*data-dependent')])
 def test_a_network_whose_shapes_follow_from_pixels_is_refused(planted, says, tmp_path):
@@ -231,6 +241,7 @@ def test_the_network_itself_is_left_as_it_was(segmentor):
 
 # int8
 
+@writes
 def test_int8_quantizes_convolutions_and_linear_layers(onnx_file, int8_file, segmentor):
     nodes = onnx.load(int8_file).graph.node
     weights = {w.name: onnx.numpy_helper.to_array(w)
@@ -255,6 +266,7 @@ def test_int8_quantizes_convolutions_and_linear_layers(onnx_file, int8_file, seg
     assert os.path.getsize(int8_file) < 0.7 * os.path.getsize(onnx_file)
 
 
+@writes
 def test_int8_stays_near_and_is_not_the_same(int8_file, folder, cfg, segmentor):
     file = export.ExportedFile(int8_file)
     assert 'minmax' in file.facts['int8'] and file.facts['part'] == 'whole'
@@ -285,6 +297,7 @@ def test_calibration_sees_pictures_as_the_network_does(cfg, segmentor, tmp_path)
         calibration_images(cfg, segmentor, str(tmp_path / 'empty'))
 
 
+@writes
 def test_a_classifier_carries_the_normalisation_beside_its_model(tmp_path, monkeypatch, capsys):
     """mmpretrain's configs have ``data_preprocessor`` at the top."""
     config, path = tmp_path / 'classifier.py', str(tmp_path / 'classifier.pt2')
@@ -319,6 +332,7 @@ def metrics(output):
     return {name: tuple(map(float, values)) for name, *values in found}
 
 
+@writes
 def test_the_tool_says_what_holds_and_what_int8_costs(tool):
     for size in ('1 x 97 x 150', '2 x 64 x 128'):
         assert re.search(rf'{size} │ logits +│ +\S+e-0[67] │ +1e-03 │ holds', tool), tool
@@ -329,6 +343,7 @@ def test_the_tool_says_what_holds_and_what_int8_costs(tool):
         assert exported == pytest.approx(pytorch, abs=0.02) and abs(int8 - pytorch) < 20
 
 
+@writes
 def test_metrics_are_those_of_the_file(tool, onnx_file, folder, cfg):
     """Another network is tested with the file in its place: the file's metrics come out."""
     other = saved(network(cfg, seed=1), folder / 'other.pth')
@@ -376,6 +391,7 @@ def test_a_checkpoint_that_does_not_fill_the_network_is_refused(folder, segmento
 
 # torch.export
 
+@writes
 def test_torch_export_of_labels(cfg, tmp_path):
     """Of another head of mmseg's, on two of the maps."""
     cfg = copy.deepcopy(cfg)
@@ -398,6 +414,7 @@ def test_torch_export_of_labels(cfg, tmp_path):
     assert labels.shape == (1, 97, 150) and len(labels.unique()) == 5
 
 
+@writes
 def test_torch_export_of_a_detector_up_to_its_neck(tmp_path, monkeypatch, capsys):
     """The tool's exit status is 1 where it does not hold, here 1e-12 in float32."""
     detector = network(config(DETECTOR, tmp_path))
@@ -433,6 +450,7 @@ def test_torch_export_of_a_detector_up_to_its_neck(tmp_path, monkeypatch, capsys
         file(torch.zeros(1, 3, 31, 64))
 
 
+@writes
 @pytest.mark.parametrize('settings', [
     dict(ct_size=1), dict(window_size=(8, 4), out_norm='LN', out_indices=(1, 3)),
     dict(arch=dict(hierarchical=False))], ids=['one carrier', 'other windows', 'no carriers'])

@@ -62,7 +62,7 @@ def test_some_queries_are_the_rows_of_all(windows, monkeypatch):
     layer = BandedAttention(16, 2)
     torch.nn.init.normal_(layer.qkv.weight, std=0.5)
     places = Places(windows, 2).filled(torch.device('cpu'))
-    assert places.is_dense == (windows == (2, 3))
+    assert places.is_dense() == (windows == (2, 3))
     x = torch.randn(1, len(places.coordinates), 16)
     queries = [len(x[0]) - 1, 3, 17]
     found = probabilities(layer, x, places, queries)

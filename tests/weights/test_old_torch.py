@@ -59,6 +59,15 @@ def test_what_checkpoints_hold_is_read(tmp_path, old, zipped):
     assert again['message_hub']['loss'].mean() == 1.5
 
 
+def test_a_history_that_is_read_first_knows_its_statistics(monkeypatch):
+    """As when a run is resumed: nothing has made another in this process."""
+    file = io.BytesIO()
+    pickle.dump(HistoryBuffer([1.0, 2.0], [1, 1]), file, protocol=2)
+    file.seek(0)
+    monkeypatch.setattr(HistoryBuffer, '_statistics_methods', {})
+    assert compat.CheckpointPickle.load(file).statistics('mean') == 1.5
+
+
 class Call:
     """Is pickled as a call."""
 
