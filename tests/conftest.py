@@ -1,4 +1,5 @@
 """What several tests share."""
+import functools
 import importlib.util
 import os
 import warnings
@@ -14,8 +15,14 @@ if (workers := int(os.environ.get('PYTEST_XDIST_WORKER_COUNT', 1))) > 1:
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from mmengine.config import config, utils  # noqa: E402
 
 from tests import samples  # noqa: E402
+
+# For each base in mmdet or mmseg, mmengine reads all of their metafiles, and what is installed:
+# most of the second that a config of UperNet takes, and tests read hundreds.
+for module, name in ((utils, 'load'), (config, 'is_installed')):
+    setattr(module, name, functools.cache(getattr(module, name)))
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -39,15 +46,18 @@ def _seeded():
 
 @pytest.fixture(scope='session')
 def authors():
-    """The authors' package, as an oracle: ``authors('2')`` is their ImageNet model."""
+    """The authors' package, as an oracle: ``authors('2')`` is their ImageNet model.
+
+    Other settings as their functions take them.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         import fastervit
 
-    def create(arch: str):
+    def create(arch: str, **settings):
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
-            model = fastervit.create_model(f'faster_vit_{arch}_224', pretrained=False)
+            model = fastervit.create_model(f'faster_vit_{arch}_224', pretrained=False, **settings)
         stir(model)
         return model.eval()
 

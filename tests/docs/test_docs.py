@@ -14,6 +14,7 @@ import sys
 import pytest
 import torch
 
+from tests import samples
 from tests.conftest import REPO, load_program
 from tests.docs.pages import PAGES, fences, tool_call, words
 
@@ -205,13 +206,12 @@ def test_commands_that_need_nothing_do_their_work(copy):
         run(command, copy)
 
 
-def test_a_demo_is_evaluated_as_the_page_says(copy):
+def test_a_demo_is_evaluated_as_the_page_says(copy, session_folder):
     """On the twenty first pictures, with a detector that is not trained."""
-    from fastervit_mm.datasets.shapes import make_shapes
     from fastervit_mm.engine import launch
     config = 'configs/mmdet/cascade_fvit_shapes.py'
     cfg = launch.load_config(str(copy / config))
-    make_shapes(str(copy / 'data/shapes'))
+    samples.link_shapes(copy, session_folder)
     from mmengine.registry import MODELS, init_default_scope
     init_default_scope(cfg.default_scope)
     demo = copy / 'work_dirs/demo'
