@@ -434,8 +434,10 @@ def test_torch_export_of_a_detector_up_to_its_neck(tmp_path, monkeypatch, capsys
 
 
 @pytest.mark.parametrize('settings', [
-    dict(ct_size=1), dict(window_size=(8, 4), out_norm='LN', out_indices=(1, 3)),
-    dict(arch=dict(hierarchical=False))], ids=['one carrier', 'other windows', 'no carriers'])
+    dict(ct_size=1, out_indices=(2,)),
+    dict(window_size=(8, 4), out_norm='LN', out_indices=(1, 3)),
+    dict(arch=dict(hierarchical=False), out_indices=(2,))],
+    ids=['one carrier', 'other windows', 'no carriers'])
 def test_backbones_of_other_shapes(settings, tmp_path):
     settings = dict(settings)
     arch = {**ARCH, **settings.pop('arch', {})}
