@@ -1,5 +1,7 @@
 """What several tests share."""
+import ast
 import functools
+import gc
 import importlib.util
 import os
 import warnings
@@ -24,6 +26,15 @@ from tests import samples  # noqa: E402
 for module, name in ((utils, 'load'), (config, 'is_installed')):
     setattr(module, name, functools.cache(getattr(module, name)))
 
+
+def _unformatted(text: str, **_):
+    """Instead of yapf's layout, half a second each of some seven times in a run."""
+    ast.parse(text)  # yapf too finds what is no Python
+    return text, False
+
+
+config.FormatCode = _unformatted
+
 REPO = Path(__file__).resolve().parents[1]
 
 os.environ.setdefault('MPLBACKEND', 'Agg')
@@ -37,6 +48,12 @@ def pytest_collection_modifyitems(items):
     """Files with slow tests first, so that no worker begins one when the others are done."""
     slow = {item.path for item in items if item.get_closest_marker('slow')}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish():
+    """Datasets collect garbage, which takes half a second in all that tests have imported."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
