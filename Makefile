@@ -23,7 +23,8 @@ help:
 	@echo 'make bench  speed beside other backbones, in two minutes'
 	@echo 'make docs   the documentation as a site, in work_dirs/site'
 	@echo 'make test   the whole test suite, 20 minutes or somewhat more on two idle cores'
-	@echo 'make test-demos   the tests of the demos with their whole training; make test shortens it'
+	@echo 'make test-demos   the demos with their whole training, and gradients of every width in 16 bits;'
+	@echo '            make test shortens both'
 	@echo 'make soak   kill a training 20 times, resume it, compare the end; about 10 minutes'
 	@echo 'make fuzz   damaged checkpoints, annotations and configs, 10 minutes each; MINUTES=1 for less'
 	@echo 'make matrix environments of other versions of torch and mmcv, and their tests; an hour or two'
@@ -63,7 +64,8 @@ test: env
 
 test-demos: env
 	FASTERVIT_MM_FULL_DEMOS=1 $(RUN) -m pytest -n 2 --dist loadfile \
-	tests/end_to_end/test_demo.py tests/end_to_end/test_demo_seg.py tests/end_to_end/test_demo_cls.py
+	tests/end_to_end/test_demo.py tests/end_to_end/test_demo_seg.py tests/end_to_end/test_demo_cls.py \
+	tests/backbone/test_numbers.py
 
 # Each kill at random: in a step, in a validation, while a checkpoint is written.
 soak: env

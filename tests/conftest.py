@@ -1,4 +1,7 @@
 """What several tests share."""
+import ast
+import functools
+import gc
 import importlib.util
 import os
 import warnings
@@ -14,8 +17,23 @@ if (workers := int(os.environ.get('PYTEST_XDIST_WORKER_COUNT', 1))) > 1:
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from mmengine.config import config, utils  # noqa: E402
 
 from tests import samples  # noqa: E402
+
+# For each base in mmdet or mmseg, mmengine reads all of their metafiles, and what is installed:
+# most of the second that a config of UperNet takes, and tests read hundreds.
+for module, name in ((utils, 'load'), (config, 'is_installed')):
+    setattr(module, name, functools.cache(getattr(module, name)))
+
+
+def _unformatted(text: str, **_):
+    """Instead of yapf's layout, half a second each of some seven times in a run."""
+    ast.parse(text)  # yapf too finds what is no Python
+    return text, False
+
+
+config.FormatCode = _unformatted
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -32,6 +50,12 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path not in slow)
 
 
+def pytest_collection_finish():
+    """Datasets collect garbage, which takes half a second in all that tests have imported."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
@@ -39,15 +63,18 @@ def _seeded():
 
 @pytest.fixture(scope='session')
 def authors():
-    """The authors' package, as an oracle: ``authors('2')`` is their ImageNet model."""
+    """The authors' package, as an oracle: ``authors('2')`` is their ImageNet model.
+
+    Other settings as their functions take them.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         import fastervit
 
-    def create(arch: str):
+    def create(arch: str, **settings):
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
-            model = fastervit.create_model(f'faster_vit_{arch}_224', pretrained=False)
+            model = fastervit.create_model(f'faster_vit_{arch}_224', pretrained=False, **settings)
         stir(model)
         return model.eval()
 

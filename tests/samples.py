@@ -12,13 +12,14 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import List, Optional, Tuple
+from typing import Callable, List, Optional, Tuple
 
 import cv2
 import numpy as np
 import pytest
 from filelock import FileLock
 
+from fastervit_mm.datasets import shapes
 from fastervit_mm.datasets.scenes import CLASSES, Instance, Scene, draw_scene
 from fastervit_mm.datasets.shapes import coco_annotation
 
@@ -73,16 +74,46 @@ def get(name: str, folder: Path) -> Path:
     found = find(name)
     if found is not None:
         return found
-    root = folder / name
-    with FileLock(folder / f'{name}.lock'):
+    return _once(folder / name, STAND_INS[name])
+
+
+def _once(root: Path, draw: Callable[[Path], None]) -> Path:
+    with FileLock(root.with_name(f'{root.name}.lock')):
         if not root.is_dir():
-            building = Path(tempfile.mkdtemp(prefix=f'.{name}-', dir=folder))
+            building = Path(tempfile.mkdtemp(prefix=f'.{root.name}-', dir=root.parent))
             try:
-                STAND_INS[name](building)
+                draw(building)
                 building.rename(root)  # complete or not at all
             finally:
                 shutil.rmtree(building, ignore_errors=True)
     return root
+
+
+def link_shapes(folder: Path, session_folder: Path) -> None:
+    """Lay ``data/shapes`` into a folder: 300 scenes to train on and 60 others.
+
+    Args:
+        folder: Where a tool will run, which then generates nothing.
+        session_folder: Where they are drawn once, for every process that asks with this folder.
+    """
+    (folder / 'data').mkdir()
+    (folder / 'data/shapes').symlink_to(_once(session_folder / 'shapes', draw_shapes))
+
+
+def draw_shapes(root: Path, train: int = 300, val: int = 60) -> None:
+    """Generate the shapes dataset with fewer scenes, said to be all: all 1320 take half a minute.
+
+    Args:
+        root: Folder, which is empty or not there.
+        train, val: Numbers of scenes.
+    """
+    whole = shapes.SPLITS
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shapes, 'SPLITS', {
+            split: (whole[split][0], count) for split, count in (('train', train), ('val', val))})
+        shapes.make_shapes(str(root))
+    stamp = json.loads((root / 'made_by.json').read_text())
+    (root / 'made_by.json').write_text(json.dumps({**stamp, 'splits': whole}))
 
 
 def draw_coco(root: Path, num_images: int = 50) -> None:

@@ -6,6 +6,7 @@ in their windows alone. Weights are random, norms and scales stirred: no publish
 within reach.
 """
 import copy
+import os
 from dataclasses import asdict
 
 import numpy as np
@@ -25,14 +26,15 @@ from fastervit_mm.swapping import NORMALISATION
 from tests.conftest import TINY, needs_torch, stir
 
 WIDTHS = ('0', '1', '2', '3', '4', '5', '4-21k-224')
+FULL = bool(os.environ.get('FASTERVIT_MM_FULL_DEMOS'))
 # The largest distance from float32, over the length of that: of a map, and of all gradients.
 BOUNDS = {torch.bfloat16: (0.02, 0.1), torch.float16: (0.003, 0.02)}
 if TORCH < (2, 3):  # whose autocast on a CPU knows bfloat16 alone
     del BOUNDS[torch.float16]
 
 
-def network(name):
-    fields = dict(asdict(VARIANTS[name]), depths=(1, 1, 1, 1), drop_path_rate=0.)
+def network(name, **settings):
+    fields = {**asdict(VARIANTS[name]), 'depths': (1, 1, 1, 1), 'drop_path_rate': 0., **settings}
     model = FasterViT(fields, norm_eval=True)
     with torch.no_grad():
         for module in model.modules():
@@ -91,9 +93,15 @@ def gradients(model, dtype):
     return found
 
 
-def test_gradients_are_finite_and_near_float32s(model):
-    """In bfloat16 for every width. A CPU takes seconds to minutes for float16's."""
-    check_gradients(model, torch.bfloat16)
+@pytest.mark.parametrize('name', WIDTHS if FULL else ('0', '2'))
+def test_gradients_are_finite_and_near_float32s(name):
+    """In bfloat16, for every width in `make test-demos`. A CPU takes minutes for the widest."""
+    check_gradients(network(name), torch.bfloat16)
+
+
+def test_gradients_of_padded_heads():
+    """FasterViT-4's of 49 channels, and fewer of them."""
+    check_gradients(network('4', embed_dim=49, num_heads=(1, 1, 4, 8)), torch.bfloat16)
 
 
 @needs_torch(2, 3, 'before, a CPU has no float16 in autocast')

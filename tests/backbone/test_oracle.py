@@ -4,6 +4,7 @@ import torch
 
 from fastervit_mm import FasterViT
 from fastervit_mm.weights import translate
+from tests.imagenet.conftest import their_model
 
 
 def relative_error(ours, theirs):
@@ -27,15 +28,19 @@ def with_weights_of(theirs, arch):
     with torch.device('meta'):
         ours = FasterViT(arch, out_norm=None)
     for stage, level in zip(ours.stages, theirs.levels):
-        del stage.blocks[len(level.blocks):]
+        del stage.blocks[:len(stage.blocks) - len(level.blocks)]  # the last one is not as others
     ours.load_state_dict(translate(theirs.state_dict()), strict=True, assign=True)
     return ours.eval()
 
 
+WHOLE = ('0', '1', '2')
+
+
 @pytest.mark.parametrize('arch', ['0', '1', '2', '3', '4', '5', '6'])
 def test_maps_and_input_gradient_equal_the_authors(arch, authors):
-    theirs = authors(arch).requires_grad_(False)
-    ours = with_weights_of(theirs, arch).requires_grad_(False)
+    """0, 1 and 2 as they are; the others at their width, with fewer blocks, which are alike."""
+    theirs = authors(arch, **({} if arch in WHOLE else dict(depths=[1, 1, 2, 1])))
+    ours = with_weights_of(theirs.requires_grad_(False), arch).requires_grad_(False)
     image = torch.randn(1, 3, 224, 224, requires_grad=True)
     same_image = image.detach().clone().requires_grad_()
 
@@ -49,6 +54,20 @@ def test_maps_and_input_gradient_equal_the_authors(arch, authors):
     torch.autograd.backward(expected, directions)
     torch.autograd.backward(got, directions)
     assert relative_error(same_image.grad, image.grad) < 1e-5
+
+
+@pytest.mark.parametrize('arch', ['3', '4', '5', '6', '4-21k-224'])
+def test_every_tensor_has_the_authors_shape(arch, monkeypatch):
+    """At full depth: names and shapes alone, in memory that nothing is written to."""
+    import fastervit.models.faster_vit as module
+    for place, name in ((module, 'trunc_normal_'), (torch.nn.init, 'kaiming_uniform_'),
+                        (torch.nn.init, 'uniform_')):
+        monkeypatch.setattr(place, name, lambda tensor, *args, **kwargs: tensor)
+    theirs = their_model(arch)
+    with torch.device('meta'):
+        ours = FasterViT(arch, out_norm=None)
+    assert {k: v.shape for k, v in ours.state_dict().items()} == {
+        k: v.shape for k, v in translate(theirs.state_dict()).items()}
 
 
 def test_training_mode_equals_the_authors_without_drop_path(authors):

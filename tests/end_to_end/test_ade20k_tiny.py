@@ -1,10 +1,10 @@
 """upernet_fvit.py on a sample of ADE20K: train, be killed, resume, evaluate in three modes."""
 import functools
 import json
+import os
 import re
 import signal
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,8 @@ import torch
 from mmseg.datasets import ADE20KDataset
 from PIL import Image
 
-from tests.conftest import REPO, stir
-from tests.running import run_tool
+from tests.conftest import REPO, TINY, stir
+from tests.running import Started, run_tool
 
 CONFIG = """
 _base_ = '{repo}/configs/mmseg/upernet_fvit.py'
@@ -23,31 +23,24 @@ train_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(da
 val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(data_root=data_root))
 test_dataloader = val_dataloader
 model = dict(
-    backbone=dict(arch='0', init_cfg=None),  # the weights cannot be downloaded here
-    decode_head=dict(in_channels=[64, 128, 256, 512], channels=32),
-    auxiliary_head=dict(in_channels=256, channels=32),
+    # The weights cannot be downloaded here.
+    backbone=dict(arch=dict(_delete_=True, **{tiny}), init_cfg=None),
+    decode_head=dict(in_channels=[16, 32, 64, 128], channels=16),
+    auxiliary_head=dict(in_channels=64, channels=16),
     data_preprocessor=dict(size=(128, 128)),
     test_cfg=dict(crop_size=(128, 128), stride=(85, 85)))
 """
 # Sizes: a quarter of every side, a short run, a few of the pictures evaluated.
 SIZES = {
-    'train_cfg.max_iters': 12, 'train_cfg.val_interval': 12, 'param_scheduler.0.end': 4,
-    'default_hooks.checkpoint.interval': 4, 'default_hooks.logger.interval': 2,
+    'train_cfg.max_iters': 24, 'train_cfg.val_interval': 24, 'param_scheduler.0.end': 4,
+    'default_hooks.checkpoint.interval': 12, 'default_hooks.logger.interval': 3,
     'test_dataloader.dataset.indices': 6, 'val_dataloader.dataset.indices': 6,
 }
-
-
-def started(name, *arguments, cwd):
-    """A process of its own, to be killed."""
-    return subprocess.Popen(
-        [sys.executable, '-W', 'ignore', str(REPO / 'tools' / name), *map(str, arguments),
-         '--cfg-options', *(f'{k}={v}' for k, v in SIZES.items())],
-        cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+QUICK = ['--cfg-options', *(f'{k}={v}' for k, v in SIZES.items())]
 
 
 def finished(name, *arguments, cwd, options=()):
-    done = run_tool(name, *arguments, '--cfg-options', *(f'{k}={v}' for k, v in SIZES.items()),
-                    *options, cwd=cwd)
+    done = run_tool(name, *arguments, *QUICK, *options, cwd=cwd)
     assert done.returncode == 0, done.output[-3000:]
     return done.output
 
@@ -60,7 +53,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope='module')
 def config(folder, tiny_ade20k):
     path = folder / 'upernet_tiny_ade20k.py'
-    path.write_text(CONFIG.format(repo=REPO, data_root=tiny_ade20k))
+    path.write_text(CONFIG.format(repo=REPO, data_root=tiny_ade20k, tiny=TINY))
     from mmengine.config import Config
     cfg = Config.fromfile(str(path))
     train, test, tta = map(quartered, (cfg.train_pipeline, cfg.test_pipeline, cfg.tta_pipeline))
@@ -83,18 +76,19 @@ def quartered(node):
 def trained(config, folder):
     """A run that was killed behind its first checkpoint, and resumed to its end."""
     work_dir = folder / 'run'
-    process = started('train.py', config, '--work-dir', work_dir, cwd=folder)
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if 'Iter(train) [ 6/12]' in line:
-            process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, ''.join(lines)[-3000:]
-    assert not (work_dir / 'iter_12.pth').exists()
-    before = torch.load(work_dir / 'iter_4.pth', weights_only=True)
-    assert before['meta']['iter'] == 4
+    log = folder / 'run.log'
+    run = Started(log, 'train.py', config, '--work-dir', work_dir, *QUICK, cwd=folder)
+    while 'Iter(train) [15/24]' not in log.read_text() and run.poll() is None:
+        time.sleep(0.01)
+    if run.poll() is None:
+        os.kill(run.pid, signal.SIGKILL)
+    first = log.read_text()
+    assert run.wait() == -signal.SIGKILL, first[-3000:]
+    assert not (work_dir / 'iter_24.pth').exists()
+    before = torch.load(work_dir / 'iter_12.pth', weights_only=True)
+    assert before['meta']['iter'] == 12
     output = finished('train.py', config, '--work-dir', work_dir, '--resume', cwd=folder)
-    return work_dir, ''.join(lines), output
+    return work_dir, first, output
 
 
 def scalars(work_dir):
@@ -102,21 +96,19 @@ def scalars(work_dir):
             for line in file.read_text().splitlines()]
 
 
-@pytest.mark.slow
 def test_a_killed_run_goes_on_from_its_last_checkpoint(trained):
     work_dir, first, second = trained
-    assert 'resumed epoch: 0, iter: 4' in second
+    assert 'resumed epoch: 0, iter: 12' in second
     # What was lost is done again and nothing else.
-    assert re.findall(r'Iter\(train\) \[ *(\d+)/12\]', first) == ['2', '4', '6']
-    assert re.findall(r'Iter\(train\) \[ *(\d+)/12\]', second) == ['6', '8', '10', '12']
-    last = torch.load(work_dir / 'iter_12.pth', weights_only=True)
-    assert last['meta']['iter'] == 12 and last['optimizer']['state'][0]['step'] == 12
+    before, after = (re.findall(r'Iter\(train\) \[ *(\d+)/24\]', log) for log in (first, second))
+    assert before[:5] == ['3', '6', '9', '12', '15'] and after == ['15', '18', '21', '24']
+    last = torch.load(work_dir / 'iter_24.pth', weights_only=True)
+    assert last['meta']['iter'] == 24 and last['optimizer']['state'][0]['step'] == 24
     losses = [s['loss'] for s in scalars(work_dir) if 'loss' in s]
     assert len(losses) >= 4 and np.isfinite(losses).all()
     assert (work_dir / 'curves.png').is_file()
 
 
-@pytest.mark.slow
 def test_what_the_log_says_at_the_end(trained):
     _, first, second = trained
     assert 'training is in float32' in first  # the config's AMP, on a machine without a GPU
@@ -133,12 +125,11 @@ MODES = dict(
     tta=(['--tta'], ['test_dataloader.dataset.indices=3']))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('mode', MODES)
 def test_evaluates(mode, trained, config, folder, tiny_ade20k):
     flags, options = MODES[mode]
     output = finished(
-        'test.py', config, trained[0] / 'iter_12.pth', '--work-dir', folder / mode, '--out',
+        'test.py', config, trained[0] / 'iter_24.pth', '--work-dir', folder / mode, '--out',
         folder / mode / 'maps', '--show-dir', folder / mode / 'shown', *flags, cwd=folder,
         options=['visualizer.alpha=1', *options])
     assert re.search(r'aAcc: \S+ +mIoU: \S+ +mAcc: \S+', output)
@@ -171,11 +162,8 @@ def small(config, folder):
     """Three stages, a block in each: what a compiler takes, it takes for every block."""
     path = folder / 'small.py'
     path.write_text(f"_base_ = '{config}'\n" + """model = dict(
-    backbone=dict(out_indices=(0, 1, 2), arch=dict(
-        _delete_=True, embed_dim=32, stem_channels=32, depths=(1, 1, 1, 1),
-        num_heads=(2, 4, 8, 16), drop_path_rate=0.)),
-    decode_head=dict(in_index=[0, 1, 2], in_channels=[32, 64, 128]),
-    auxiliary_head=dict(in_channels=128))""")
+    backbone=dict(out_indices=(0, 1, 2), arch=dict(depths=(1, 1, 1, 1))),
+    decode_head=dict(in_index=[0, 1, 2], in_channels=[16, 32, 64]))""")
     from mmengine.registry import MODELS, init_default_scope
 
     from fastervit_mm.engine import launch
@@ -187,7 +175,6 @@ def small(config, folder):
     return path
 
 
-@pytest.mark.slow
 def test_deployed_and_compiled_it_predicts_the_same(small, folder):
     """Two images of different sizes, so that a compiled graph meets one it was not made for."""
     maps = []
@@ -196,7 +183,7 @@ def test_deployed_and_compiled_it_predicts_the_same(small, folder):
         finished('test.py', small, folder / 'small.pth', '--work-dir', out / 'run',
                  '--out', out / 'maps', *given, cwd=folder, options=[
                      'test_dataloader.dataset.indices=2',
-                     'test_dataloader.dataset.pipeline.1.scale=(1024,256)'])
+                     'test_dataloader.dataset.pipeline.1.scale=(512,128)'])
         maps.append([np.asarray(Image.open(p)) for p in sorted((out / 'maps').iterdir())])
     assert len(maps[0]) == 2 and maps[0][0].shape != maps[0][1].shape
     for plain, compiled in zip(*maps, strict=True):
@@ -204,7 +191,6 @@ def test_deployed_and_compiled_it_predicts_the_same(small, folder):
         assert (plain == compiled).mean() > 0.999  # a tie of two classes may fall the other way
 
 
-@pytest.mark.slow
 def test_compiled_training_is_the_same_training(small, folder, monkeypatch):
     """The compiler's own code is left out here (it takes minutes); tracing and gradients are in."""
     from fastervit_mm.engine import launch

@@ -1,6 +1,7 @@
 """`make demo`: from nothing to a detector that works, on held-out pictures.
 
-A quarter of its training, unless FASTERVIT_MM_FULL_DEMOS is set (`make test-demos`).
+A quarter of its training, on a quarter of the scenes, unless FASTERVIT_MM_FULL_DEMOS is set (`make
+test-demos`).
 """
 import json
 import os
@@ -14,6 +15,7 @@ import matplotlib.image
 import pytest
 
 from fastervit_mm.engine.curves import read_run
+from tests import samples
 from tests.app import browsing
 from tests.conftest import REPO
 from tests.docs.pages import fences, tool_call
@@ -23,19 +25,19 @@ CONFIG = REPO / 'configs/mmdet/cascade_fvit_shapes.py'
 FULL = bool(os.environ.get('FASTERVIT_MM_FULL_DEMOS'))
 SHORT = f"""
 _base_ = '{CONFIG}'
-train_dataloader = dict(dataset=dict(indices=300))  # of 1200
 train_cfg = dict(val_interval=6)
-val_dataloader = dict(dataset=dict(indices=60))  # of 120
+val_dataloader = dict(num_workers=0, persistent_workers=False)
 test_dataloader = val_dataloader
 """
 PICTURES = 120 if FULL else 60
 
 
 @pytest.fixture(scope='module')
-def demo(tmp_path_factory):
+def demo(tmp_path_factory, session_folder):
     folder = tmp_path_factory.mktemp('demo')
     config = CONFIG
     if not FULL:
+        samples.link_shapes(folder, session_folder)
         config = folder / CONFIG.name
         config.write_text(SHORT)
     done = run_tool('demo.py', config, '--work-dir', 'work_dirs/demo', cwd=folder)
@@ -112,4 +114,4 @@ def test_what_the_pages_say_to_do_then(demo):
         left = sum(len(list((folder / 'work_dirs' / out).rglob('*.*')))
                    for out in ('seen', 'inside', 'fed'))
         assert left >= 3, command
-    assert len(list((folder / 'work_dirs/seen/vis').iterdir())) == 120
+    assert len(list((folder / 'work_dirs/seen/vis').iterdir())) == PICTURES

@@ -1,4 +1,7 @@
-"""cascade_fvit.py on a sample of COCO: train, save, resume, evaluate, as a user does."""
+"""cascade_fvit_0.py on a sample of COCO: train, save, resume, evaluate, as a user does.
+
+Every part of the real detector, but narrow: the widths are tested in tests/docs/test_finetune.py.
+"""
 import json
 import pickle
 import re
@@ -6,19 +9,30 @@ import re
 import pytest
 import torch
 
-from tests.conftest import REPO
+from tests.conftest import REPO, TINY
 from tests.running import run_tool
 
-CONFIG = """
-_base_ = '{repo}/configs/mmdet/cascade_fvit_0.py'
-data_root = '{data_root}/'
+CONFIG = f"""
+_base_ = '{REPO}/configs/mmdet/cascade_fvit_0.py'
+data_root = 'ROOT/'
 train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False,
                         dataset=dict(data_root=data_root))
 val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(data_root=data_root))
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
 test_evaluator = val_evaluator
-model = dict(backbone=dict(init_cfg=None))  # the weights cannot be downloaded here
+width = 32
+model = dict(
+    # The weights cannot be downloaded here.
+    backbone=dict(arch=dict(_delete_=True, **{TINY!r}), init_cfg=None),
+    neck=dict(in_channels=[16, 32, 64, 128], out_channels=width),
+    rpn_head=dict(in_channels=width, feat_channels=width),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=width),
+        bbox_head=[dict(head, in_channels=width, conv_out_channels=width, fc_out_channels=64)
+                   for head in _base_.model.roi_head.bbox_head],
+        mask_roi_extractor=dict(out_channels=width),
+        mask_head=dict(in_channels=width, conv_out_channels=width)))
 """
 # The sizes of the heads' work: 8 RoIs an image instead of 512, 20 proposals instead of 1000. The
 # warm-up too is that of a short run, and no score is too low for a table.
@@ -58,7 +72,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope='module')
 def config(folder, tiny_coco):
     path = folder / 'cascade_tiny_coco.py'
-    path.write_text(CONFIG.format(repo=REPO, data_root=tiny_coco))
+    path.write_text(CONFIG.replace('ROOT', str(tiny_coco)))
     from mmengine.config import Config
     cfg = Config.fromfile(str(path))
     # Only the sizes: every resize of the real pipelines, divided by four.
@@ -99,7 +113,6 @@ def scalars(work_dir):
             for line in file.read_text().splitlines()]
 
 
-@pytest.mark.slow
 def test_trains_evaluates_and_leaves_curves(trained):
     work_dir, output = trained
     losses = [s['loss'] for s in scalars(work_dir) if 'loss' in s]
@@ -112,7 +125,6 @@ def test_trains_evaluates_and_leaves_curves(trained):
     assert output.count('Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all') == 2
 
 
-@pytest.mark.slow
 def test_resumes_where_it_stopped(trained, config, folder):
     work_dir, _ = trained
     code, output = tool('train.py', config, '--work-dir', work_dir, '--resume', '--cfg-options',
@@ -125,7 +137,6 @@ def test_resumes_where_it_stopped(trained, config, folder):
     assert second['optimizer']['state'][0]['step'] == second['meta']['iter']
 
 
-@pytest.mark.slow
 def test_evaluates_a_checkpoint_with_pictures_and_predictions(trained, config, folder):
     work_dir, _ = trained
     code, output = tool('test.py', config, work_dir / 'epoch_1.pth', '--work-dir',
@@ -140,7 +151,6 @@ def test_evaluates_a_checkpoint_with_pictures_and_predictions(trained, config, f
     assert len(predictions) == 12 and 'bboxes' in predictions[0]['pred_instances']
 
 
-@pytest.mark.slow
 def test_flip_tta_evaluates(trained, config, folder):
     code, output = tool('test.py', config, trained[0] / 'epoch_1.pth', '--tta', '--work-dir',
                         folder / 'tta', '--cfg-options', cwd=folder)
@@ -149,21 +159,20 @@ def test_flip_tta_evaluates(trained, config, folder):
     assert 'coco/segm_mAP' not in output
 
 
-@pytest.mark.slow
 def test_a_checkpoint_of_another_variant_is_refused_before_evaluation(trained, config, folder):
     code, output = tool('test.py', config, trained[0] / 'epoch_1.pth', '--work-dir',
-                        folder / 'refused', '--cfg-options', 'model.backbone.arch=1',
-                        'model.neck.in_channels=[80,160,320,640]', cwd=folder)
+                        folder / 'refused', '--cfg-options', 'model.backbone.arch.embed_dim=24',
+                        'model.neck.in_channels=[24,48,96,192]', cwd=folder)
     assert code != 0 and 'does not fit the model of this config' in output
     assert 'Epoch(test)' not in output
 
 
-@pytest.mark.slow
 def test_the_loss_falls_on_a_fixed_batch(config, folder, monkeypatch):
     from fastervit_mm.engine import launch
     monkeypatch.chdir(folder)
     cfg = launch.load_config(str(config), work_dir=str(folder / 'fixed'), cfg_options=SIZES)
     cfg.optim_wrapper.type = 'OptimWrapper'
+    cfg.optim_wrapper.optimizer.lr = 1e-3  # narrow networks take larger steps
     cfg.log_level = 'ERROR'
     runner = launch.build_runner(cfg)
     model = runner.model.train()

@@ -1,8 +1,10 @@
 """Runs that leave logs: samples of COCO and ADE20K, real runners, tiny networks."""
+import json
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from filelock import FileLock
 
 from tests.conftest import REPO, TINY
 from tests.running import run_tool
@@ -82,28 +84,34 @@ def train(config, *options, without=()):
     return done.output
 
 
+def once(folder: Path, text: str, name: str, resume: str, options: list, **kwargs) -> Run:
+    """A run and its resumption, made once for all workers of pytest-xdist, which only read it."""
+    said = folder / 'said.json'
+    with FileLock(folder.with_name(f'{folder.name}.lock')):
+        if not said.is_file():
+            folder.mkdir(exist_ok=True)
+            config = folder / f'{name}.py'
+            config.write_text(text)
+            work_dir = folder / 'work_dirs' / name
+            outputs = [train(config), train(config, '--resume', str(work_dir / resume),
+                                            '--cfg-options', *options, **kwargs)]
+            said.write_text(json.dumps(outputs))
+    return Run(folder / 'work_dirs' / name, *json.loads(said.read_text()))
+
+
 @pytest.fixture(scope='session')
-def resumed(tmp_path_factory, tiny_ade20k) -> Run:
+def resumed(session_folder, tiny_ade20k) -> Run:
     """A segmentor: 8 iterations, then from the 4th again to the 12th, without TensorBoard."""
-    config = tmp_path_factory.mktemp('resumed') / 'tiny_segmentor.py'
-    config.write_text(SEGMENTOR.replace('ROOT', str(tiny_ade20k)))
-    first = train(config)
-    work_dir = config.parent / 'work_dirs/tiny_segmentor'
-    second = train(config, '--resume', str(work_dir / 'iter_4.pth'), '--cfg-options',
-                   'train_cfg.max_iters=12', without=['tensorboard'])
-    return Run(work_dir, first, second)
+    return once(session_folder / 'resumed', SEGMENTOR.replace('ROOT', str(tiny_ade20k)),
+                'tiny_segmentor', 'iter_4.pth', ['train_cfg.max_iters=12'],
+                without=['tensorboard'])
 
 
 @pytest.fixture(scope='session')
-def by_epoch(tmp_path_factory, tiny_coco) -> Run:
+def by_epoch(session_folder, tiny_coco) -> Run:
     """A detector: 2 epochs of 4 iterations, then from the first again to the third.
 
     An evaluation follows each epoch.
     """
-    config = tmp_path_factory.mktemp('by_epoch') / 'tiny_detector.py'
-    config.write_text(DETECTOR.replace('ROOT', str(tiny_coco)))
-    first = train(config)
-    work_dir = config.parent / 'work_dirs/tiny_detector'
-    second = train(config, '--resume', str(work_dir / 'epoch_1.pth'), '--cfg-options',
-                   'train_cfg.max_epochs=3')
-    return Run(work_dir, first, second)
+    return once(session_folder / 'by_epoch', DETECTOR.replace('ROOT', str(tiny_coco)),
+                'tiny_detector', 'epoch_1.pth', ['train_cfg.max_epochs=3'])

@@ -26,7 +26,7 @@ def test_every_published_file_has_a_config():
 def test_logits_equal_the_authors(path, tmp_path):
     """0, 1 and 2 as they are; the others at their size, narrower and with fewer blocks.
 
-    tests/backbone/test_oracle.py has all of 0 to 6 at their width and depth, without classifier.
+    tests/backbone/test_oracle.py has all of 0 to 6 at their width, without classifier.
     """
     cfg = Config.fromfile(str(path))
     arch = cfg.model.backbone.arch
