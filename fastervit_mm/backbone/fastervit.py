@@ -15,7 +15,7 @@ from .keeping import Kept
 from .kernels import autocast_dtype
 from .names import is_authors, rename_authors
 from .positions import PositionTerm
-from .stages import ConvStage, Downsample, Stem, TransformerStage
+from .stages import ConvStage, Downsample, HierarchicalAttention, Stem
 from .variants import resolve_variant
 
 NUM_STAGES = 4
@@ -33,7 +33,8 @@ class FasterViT(BaseModule):
     Args:
         arch: ``'0'`` to ``'6'``, ``'4-21k-224'``, ``'4-21k-384'``, ``'4-21k-512'``,
             ``'4-21k-768'``, or a dict of :class:`~fastervit_mm.backbone.variants.Variant`'s
-            fields for a network of one's own. Default ``'2'``.
+            fields for a network of one's own; ``dict(base='2', ct_size=4)`` gives those that
+            differ from a variant. Default ``'2'``.
         in_channels: Channels of the image. Default 3.
         out_indices: Stages to return, ascending, out of 0 to 3. Their strides are 4, 8, 16, 32.
             Stages after the last one are not built. Default all four.
@@ -130,12 +131,14 @@ class FasterViT(BaseModule):
                 self.stages.append(ConvStage(dim, drop_paths, with_cp, pad_conv_stages))
             else:
                 carriers = stage == 2 and variant.hierarchical
-                self.stages.append(TransformerStage(
-                    dim, variant.num_heads[stage], variant.window_size[stage - 2], drop_paths,
+                self.stages.append(HierarchicalAttention(
+                    dim, len(drop_paths), variant.num_heads[stage], variant.window_size[stage - 2],
                     ct_size=variant.ct_size if carriers else None,
                     propagate_carriers=variant.propagate_carriers,
                     mlp_ratio=variant.mlp_ratio, layer_scale=variant.layer_scale,
-                    with_cp=with_cp))
+                    carrier_bias=variant.carrier_bias, drop_paths=drop_paths,
+                    absolute_position=variant.absolute_position,
+                    relative_position=variant.relative_position, with_cp=with_cp))
             if stage + 1 < num_stages:
                 self.downsamples.append(Downsample(dim))
         self.out_norms = nn.ModuleDict({
@@ -227,7 +230,7 @@ class FasterViT(BaseModule):
         """A copy of a deployed network in another type, its position terms' weights shared."""
         cast = deepcopy(self).to(dtype)
         for ours, theirs in zip(self.modules(), cast.modules()):
-            if isinstance(ours, PositionTerm):
+            if isinstance(ours, PositionTerm) and hasattr(ours, 'mlp'):
                 theirs.mlp = ours.mlp  # computed in float32, from weights that are not rounded
         return cast
 
