@@ -47,7 +47,8 @@ def declare_torchvision_ops() -> None:
     spec = importlib.util.find_spec('torchvision')
     if spec is None or spec.origin is None or hasattr(torch.ops.torchvision, 'nms'):
         return
-    for library in Path(spec.origin).parent.glob('_C.*'):
+    # _C, and _C_stable from torchvision 0.29 on, which must be the first to register.
+    for library in Path(spec.origin).parent.glob('_C*.*'):
         try:
             torch.ops.load_library(library)
             return
