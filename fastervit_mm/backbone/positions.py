@@ -291,8 +291,9 @@ def _tables(terms: Sequence[RelativePositionBias], places: Places) -> Tensor:
         return tables
     if terms[0].carrier_bias is None:
         return F.pad(tables, (0, 2))
-    to_carriers = torch.stack([term.carrier_bias for term in terms])[..., None].to(tables.dtype)
-    return torch.cat([tables, tables.new_zeros(to_carriers.shape), to_carriers], dim=-1)
+    # Not stacked, and padded after that: so one copy of a gradient serves all terms.
+    to_carriers = torch.cat([term.carrier_bias for term in terms]).view(len(terms), -1, 1)
+    return torch.cat([tables, F.pad(to_carriers, (1, 0))], dim=-1)
 
 
 def _looked_up(tables: Tensor, places: Places, dtype: torch.dtype) -> Tensor:
