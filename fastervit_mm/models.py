@@ -26,7 +26,7 @@ from .weights import (
     translate,
     translate_whole,
 )
-from .weights.loading import NO_FASTERVIT, describe
+from .weights.loading import NO_FASTERVIT, check_windows, describe
 
 Image = Union[str, os.PathLike, np.ndarray]
 
@@ -66,7 +66,7 @@ def load_model(cfg: Config, checkpoint: str, device: str = 'cpu') -> nn.Module:
     content = read_checkpoint(checkpoint, mapped=True)
     tensors_of(content, checkpoint)  # before seconds of building
     model = build_model(cfg)
-    content = rename_published(content)
+    content = rename_published(content, model, checkpoint)
     check_complete(model, content, checkpoint)
     found = content.get('state_dict', content)
     state_dict = OrderedDict((key.removeprefix('module.'), value) for key, value in found.items())
@@ -76,18 +76,27 @@ def load_model(cfg: Config, checkpoint: str, device: str = 'cpu') -> nn.Module:
     return model.to(device).eval()
 
 
-def rename_published(content: Mapping[str, Any]) -> Mapping[str, Any]:
+def rename_published(content: Mapping[str, Any], model: nn.Module, checkpoint: str
+                     ) -> Mapping[str, Any]:
     """What was read from a file, with the authors' tensors under a whole model's names.
 
     So a classifier (``configs/mmpretrain``) loads them whole, head included.
 
     Args:
         content: What :func:`~fastervit_mm.weights.read_checkpoint` returned.
+        model: The model that will load them, with or without wrappers.
+        checkpoint: The file's name, for the message.
 
     Returns:
         A new dict; of any other file, ``content`` itself.
+
+    Raises:
+        CheckpointError: For a file that was trained with other windows than the model has
+            (:meth:`~fastervit_mm.FasterViT.other_windows`); with the names, that trace is lost.
     """
     found = content.get('state_dict', content)
+    for backbone in (m for m in model.modules() if isinstance(m, FasterViT)):
+        check_windows(backbone, found, checkpoint)
     tensors = translate_whole(found)
     return content if list(tensors) == list(found) else {**content, 'state_dict': tensors}
 

@@ -24,6 +24,7 @@ from .backbone import FasterViT
 from .backbone.names import fit_carrier_bias
 from .models import check_complete
 from .weights import PUBLISHED, read_checkpoint, tensors_of, translate_whole
+from .weights.loading import check_windows
 
 __all__: List[str] = []  # timm adds its entry points
 
@@ -162,10 +163,12 @@ class FasterViTClassifier(nn.Module):
 
         Raises:
             FileNotFoundError: For a path without a file.
-            CheckpointError: For a file that cannot be read safely, is of another variant, or has
-                values that are not finite.
+            CheckpointError: For a file that cannot be read safely, is of another variant, was
+                trained with other windows, or has values that are not finite.
         """
-        tensors = translate_whole(tensors_of(read_checkpoint(checkpoint, mapped=True), checkpoint))
+        found = tensors_of(read_checkpoint(checkpoint, mapped=True), checkpoint)
+        check_windows(self.backbone, found, checkpoint)
+        tensors = translate_whole(found)
         weight = tensors.get(f'{_FIRST_CONV}.weight')
         if weight is not None and weight.shape[1] == 3 != self.in_chans:
             tensors[f'{_FIRST_CONV}.weight'] = adapt_input_conv(self.in_chans, weight.clone())

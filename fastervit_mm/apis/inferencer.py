@@ -344,7 +344,7 @@ def _build(scope: str, config: Config, checkpoint: str, device: Optional[str], m
         has_meta = False
 
         def _load_weights_to_model(self, model, loaded, cfg):
-            loaded = rename_published(loaded)
+            loaded = rename_published(loaded, model, checkpoint)
             check_complete(model, loaded, checkpoint)
             self.has_meta = 'dataset_meta' in loaded.get('meta', {})
             super()._load_weights_to_model(model, loaded, cfg)

@@ -1,6 +1,7 @@
 """FasterViT as a backbone of OpenMMLab (arXiv 2306.06189, ICLR 2024)."""
 from copy import deepcopy
-from typing import Optional, Sequence, Tuple, Union
+from dataclasses import replace
+from typing import Mapping, Optional, Sequence, Tuple, Union
 
 import torch
 from mmengine.model import BaseModule, PretrainedInit
@@ -13,10 +14,10 @@ from ..compat import is_compiling
 from .folding import ChannelAffine
 from .keeping import Kept
 from .kernels import autocast_dtype
-from .names import is_authors, rename_authors
+from .names import is_authors, rename_authors, window_sizes
 from .positions import PositionTerm
 from .stages import ConvStage, Downsample, HierarchicalAttention, Stem
-from .variants import resolve_variant
+from .variants import VARIANTS, resolve_variant
 
 NUM_STAGES = 4
 OUT_NORMS = {'BN': nn.BatchNorm2d, 'LN': LayerNorm2d}
@@ -42,7 +43,8 @@ class FasterViT(BaseModule):
             default, as in the authors' detection code: LN erases contrast per pixel, and a
             Cascade R-CNN trained from scratch with it stayed at the background rate.
         window_size: Side of an attention window in cells, one for both transformer stages or one
-            for each. Default the variant's.
+            for each. Default the variant's. If it is given, the authors' weights load whatever
+            windows they were trained with; else only those of the variant's.
         ct_size: Carrier tokens along one side of a window. Default the variant's (2).
         drop_path_rate: Stochastic depth of the last block, growing linearly from 0 over the
             blocks of all stages. Default the variant's ImageNet rate.
@@ -109,6 +111,8 @@ class FasterViT(BaseModule):
 
         self.arch = arch
         self.variant = variant
+        self._any_windows = window_size is not None or (
+            isinstance(arch, Mapping) and 'window_size' in arch)
         self.in_channels = in_channels
         self.out_indices = out_indices
         self.out_channels = tuple(variant.stage_dim(i) for i in out_indices)
@@ -234,11 +238,40 @@ class FasterViT(BaseModule):
                 theirs.mlp = ours.mlp  # computed in float32, from weights that are not rounded
         return cast
 
+    def other_windows(self, tensors: Mapping[str, Tensor]) -> Optional[str]:
+        """Why tensors that were trained with other windows are not for this network.
+
+        Position terms are computed from the place in a window, so they mean other places in other
+        windows, while names and shapes are the same, as of the four 4-21k files.
+
+        Args:
+            tensors: A state dict. Only the authors' files tell their windows.
+
+        Returns:
+            A text for an error; None for windows that are the same or not known, and where
+            ``window_size`` was given, which says that others are wanted.
+        """
+        sizes, own = window_sizes(tensors), self.variant.window_size
+        trained = tuple(sizes.get(stage, size) for stage, size in enumerate(own, 2))
+        built = max(len(self.stages) - 2, 0)
+        if self._any_windows or trained[:built] == own[:built]:
+            return None
+        names = [name for name, v in VARIANTS.items() if v == replace(
+            self.variant, window_size=trained, drop_path_rate=v.drop_path_rate)]
+        fitting = f'arch={names[0]!r}' if names else f'window_size={trained}'
+        return (f'trained with windows of {trained[0]} and {trained[1]} cells a side in stages 3 '
+                f'and 4, but arch={self.arch!r} has {own[0]} and {own[1]}, in which its '
+                f'position terms would stand for other places. Set {fitting}, as the file has, or '
+                f'window_size={own} to use its weights in other windows on purpose')
+
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         if self.deployed:
             raise RuntimeError('switch_to_deploy() has folded this backbone\'s weights, and a '
                                'checkpoint no longer fits: load it first, then deploy')
         if is_authors(state_dict, prefix):
+            below = {key: value for key, value in state_dict.items() if key.startswith(prefix)}
+            if (wrong := self.other_windows(below)) is not None:
+                args[-1].append(wrong)  # the errors that load_state_dict raises together
             rename_authors(state_dict, prefix)
             # No file of the authors holds the output norms; they stay as they are.
             for name, tensor in self.out_norms.state_dict(prefix=f'{prefix}out_norms.').items():

@@ -5,6 +5,10 @@ from typing import Dict, List, Mapping
 import torch
 from torch import Tensor
 
+# (1, 2n - 1, 2n - 1, 2) for windows of n cells a side; the only trace of n in a file.
+_OFFSETS = re.compile(r'(?:^|\.)levels\.([23])\.blocks\.0\.attn\.pos_emb_funct\.'
+                      r'relative_coords_table$')
+
 # Cached values that depend on the grid, and the classifier after the backbone.
 _DROPPED = re.compile(r'(.*\.(relative_bias|relative_coords_table|relative_position_index)'
                       r'|.*global_tokenizer\.to_global_feature\.pos\..*'  # the same tensors twice
@@ -43,6 +47,21 @@ def is_authors(tensors: Mapping[str, Tensor], prefix: str = '') -> bool:
     """Whether the names after a prefix are the authors'."""
     return any(key.startswith((f'{prefix}patch_embed.conv_down.', f'{prefix}levels.'))
                for key in tensors)
+
+
+def window_sizes(tensors: Mapping[str, Tensor]) -> Dict[int, int]:
+    """The side of the windows of stages 3 and 4, in cells, that tensors were trained with.
+
+    Args:
+        tensors: A state dict, whatever is before its names.
+
+    Returns:
+        By the stage, counted from 0. Only the authors' files tell; of others, nothing.
+    """
+    found = {int(name[1]): tuple(tensor.shape) for key, tensor in tensors.items()
+             if (name := _OFFSETS.search(key))}
+    return {stage: (shape[1] + 1) // 2 for stage, shape in found.items()
+            if len(shape) == 4 and shape[1] == shape[2] and shape[1] % 2}
 
 
 def rename_authors(tensors: Dict[str, Tensor], prefix: str = '') -> None:

@@ -90,7 +90,7 @@ class PublishedNamesHook(Hook):
     priority = 'HIGH'  # before the names are looked at
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        checkpoint.update(rename_published(checkpoint))
+        checkpoint.update(rename_published(checkpoint, runner.model, runner._load_from))
 
 
 @HOOKS.register_module()

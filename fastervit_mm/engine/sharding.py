@@ -14,12 +14,13 @@ from mmengine.model import convert_sync_batchnorm
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from mmengine.utils import apply_to
+from safetensors.torch import save_file
 from torch import nn
 
 from ..backbone.attention import WindowBlock
 from ..config_files import ConfigError
 from ..weights import CheckpointError
-from ..weights.reading import read_checkpoint
+from ..weights.reading import SAFETENSORS, read_checkpoint
 from .checkpoints import PART, files_of, remove, whole_file
 from .launch import QuietRunner
 
@@ -158,12 +159,17 @@ def gather_checkpoint(folder: str, out: str, everything: bool = False) -> None:
 
     Args:
         folder: Of :class:`ShardedRunner`.
-        out: The file.
+        out: The file; a safetensors file where its name ends in ``.safetensors``.
         everything: Optimizer and schedules too, to resume from. Default the weights alone.
 
     Raises:
         CheckpointError: For a folder with no such files, or not all of them.
+        ValueError: For everything in a safetensors file, which holds tensors alone.
     """
+    safe = out.endswith(SAFETENSORS)
+    if safe and everything:
+        raise ValueError(f'out={out!r}: a safetensors file holds weights alone; for optimizer and '
+                         'schedules too, give a name that ends in .pth')
     files = files_of(folder)
     if [path.name for path in files] != [f'rank{i}.pth' for i in range(len(files))] or not files:
         raise CheckpointError(f'checkpoint={folder!r}: not a folder with rank0.pth and so on, as '
@@ -171,8 +177,14 @@ def gather_checkpoint(folder: str, out: str, everything: bool = False) -> None:
     parts = [read_checkpoint(str(path), mapped=True) for path in files]
     if not everything:
         parts = [{k: part[k] for k in ('meta', 'state_dict')} for part in parts]
+    whole = _gathered(parts)
     with whole_file(Path(out)) as file:
-        torch.save(_gathered(parts), file)
+        if safe:
+            save_file({name: tensor.clone(memory_format=torch.contiguous_format)
+                       for name, tensor in whole['state_dict'].items()}, file,
+                      metadata=dict(format='pt'))
+        else:
+            torch.save(whole, file)
 
 
 def _gathered(parts: Sequence[Any]) -> Any:

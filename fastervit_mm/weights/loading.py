@@ -50,12 +50,13 @@ def load_backbone(backbone: nn.Module, checkpoint: str, prefix: Optional[str] = 
 
     Raises:
         FileNotFoundError: For a path without a file.
-        CheckpointError: For a file that is truncated, contains code, is of another network, or has
+        CheckpointError: For a file that is truncated, contains code, is of another network, was
+            trained with other windows (:meth:`~fastervit_mm.FasterViT.other_windows`), or has
             values that are not finite. The backbone is then unchanged.
     """
     content = read_checkpoint(checkpoint, map_location, mapped=True)
-    content = tensors_of(content, checkpoint)
-    tensors = translate(content, prefix, checkpoint)
+    found = tensors_of(content, checkpoint)
+    tensors = translate(found, prefix, checkpoint)
     own = backbone.state_dict()
     fit_carrier_bias(tensors, own)
     fitting = {k: v for k, v in tensors.items() if k in own and v.shape == own[k].shape}
@@ -85,9 +86,10 @@ def load_backbone(backbone: nn.Module, checkpoint: str, prefix: Optional[str] = 
             f'{getattr(backbone, "arch", "?")!r}): {"; ".join(problems)}. '
             f'{_remedy(describe(tensors))}allow_partial=True in init_cfg loads what fits')
 
+    check_windows(backbone, found, checkpoint, prefix)
     check_finite(fitting, checkpoint)
     backbone.load_state_dict(OrderedDict(fitting), strict=False)
-    zero = [k for k in fitting if is_carrier_bias(k) and not any(map(is_carrier_bias, content))]
+    zero = [k for k in fitting if is_carrier_bias(k) and not any(map(is_carrier_bias, found))]
     report = LoadReport([k for k in fitting if k not in zero], fresh, unused, mismatched)
     line = _one_line(checkpoint, own, report)
     if zero:
@@ -95,6 +97,28 @@ def load_backbone(backbone: nn.Module, checkpoint: str, prefix: Optional[str] = 
     print_log(line, logger='current',
               level=logging.WARNING if unfilled or surplus else logging.INFO)
     return report
+
+
+def check_windows(backbone: nn.Module, state_dict: Mapping[str, Tensor], checkpoint: str,
+                  prefix: Optional[str] = None) -> None:
+    """Raise an error for a file that fits a backbone, but was trained with other windows.
+
+    Args:
+        backbone: The :class:`~fastervit_mm.FasterViT`.
+        state_dict: The file's tensors under its own names.
+        checkpoint: The file's name, for the message.
+        prefix: Of the backbone's names in a larger model. Default: found.
+
+    Raises:
+        CheckpointError: Says which windows, and what to set.
+    """
+    wrong = backbone.other_windows(state_dict)
+    if wrong is None:
+        return
+    tensors = translate(state_dict, prefix, checkpoint)
+    if all(key in tensors and tensors[key].shape == value.shape
+           for key, value in backbone.state_dict().items() if _must_be_filled(key)):
+        raise CheckpointError(f'checkpoint={checkpoint!r}: {wrong}')
 
 
 def describe(tensors: Mapping[str, Tensor]) -> str:

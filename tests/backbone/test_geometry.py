@@ -15,8 +15,7 @@ from tests.conftest import TINY, stir
 
 def transposed(model: FasterViT) -> FasterViT:
     """The model that sees rows as columns: kernels transposed, coordinates swapped."""
-    twin = FasterViT(model.arch, out_norm=None).eval()
-    twin.load_state_dict(model.state_dict())
+    twin = deepcopy(model)
     with torch.no_grad():
         for module in twin.modules():
             if isinstance(module, torch.nn.Conv2d):

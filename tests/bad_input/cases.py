@@ -10,6 +10,8 @@ from typing import Any, Callable, Dict, List, NamedTuple, Union
 import torch
 
 from tests.bad_input import workshop as w
+from tests.conftest import TINY
+from tests.imagenet.conftest import save_as_published, their_model
 from tests.weights import official_dino
 
 CHECK = 'prepare_data.py check --images data/train --ann bad.json'
@@ -85,6 +87,19 @@ def _dino(change: Callable[[dict], Any]) -> w.Make:
         change(tensors)
         official_dino.save(folder / 'dino.pth', tensors)
     return make
+
+
+def _w24(folder: Path) -> None:
+    """The authors' network of 4-21k-384, narrow, as they publish it."""
+    model = their_model('4-21k-384', dim=16, in_dim=8, depths=list(TINY['depths']),
+                        num_heads=list(TINY['num_heads']))
+    save_as_published(model, folder / 'w24.pth')
+
+
+CLASSIFIER = f"""_base_ = 'fastervit_mm::mmpretrain/fastervit-4-21k_224_in1k.py'
+arch = dict(_delete_=True, hierarchical=False, layer_scale=1e-5, **{TINY!r})
+model = dict(backbone=dict(arch=arch), head=dict(in_channels=128))
+"""
 
 
 def _loop(folder: Path) -> None:
@@ -384,6 +399,13 @@ CHECKPOINTS = [
          'backbone would stay random (…). Stages are missing in the file. allow_partial=True in '
          'init_cfg loads what fits',
          make=_both(_starts('half.pth'), w.saves('half.pth', _half))),
+    Case('of the authors, of a network with other windows',
+         'infer.py classifier.py w24.pth photo.jpg --out out',
+         "infer: checkpoint='w24.pth': trained with windows of 24 and 12 cells a side in stages 3 "
+         'and 4, but arch={…} has 7 and 7, in which its position terms would stand for other '
+         'places. Set window_size=(24, 12), as the file has, or window_size=(7, 7) to use its '
+         'weights in other windows on purpose',
+         make=_both(w.writes('classifier.py', CLASSIFIER), _w24)),
     Case('without a tensor',
          _test('list.pth'),
          "test: checkpoint='list.pth': contains no named tensors, but a list. Expected a state "

@@ -31,14 +31,18 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp('dino_tiny_coco')
 
 
-@pytest.fixture(scope='module')
-def config(folder, tiny_coco):
+def on_tiny_coco(config, folder, tiny_coco, more=''):
     """The real recipe and pipelines, every size divided by four."""
-    cfg = Config.fromfile(str(CONFIG))
-    path = folder / 'dino_tiny_coco.py'
-    path.write_text(official_dino.config_text(CONFIG, DATA.format(
+    cfg = Config.fromfile(str(config))
+    path = folder / f'{config.stem}_tiny_coco.py'
+    path.write_text(official_dino.config_text(config, more + DATA.format(
         root=tiny_coco, train=smaller(cfg.train_pipeline), test=smaller(cfg.test_pipeline))))
     return path
+
+
+@pytest.fixture(scope='module')
+def config(folder, tiny_coco):
+    return on_tiny_coco(CONFIG, folder, tiny_coco)
 
 
 @pytest.fixture(scope='module')
@@ -67,6 +71,22 @@ def test_resumes_where_it_stopped(trained, config, folder):
     assert done.returncode == 0, done.output[-3000:]
     assert 'resumed epoch: 1' in done.output and 'Epoch(train) [1]' not in done.output
     assert torch.load(trained[0] / 'epoch_2.pth', weights_only=True)['meta']['epoch'] == 2
+
+
+def test_five_scales_train_and_are_evaluated(folder, tiny_coco):
+    config = on_tiny_coco(CONFIG.with_stem(f'{CONFIG.stem}_5scale'), folder, tiny_coco,
+                          'model["neck"]["in_channels"] = [8, 16, 32, 64]\n')
+    done = run_tool('train.py', config, '--work-dir', folder / 'five', '--cfg-options',
+                    'train_cfg.max_epochs=1', 'train_dataloader.dataset.indices=4',
+                    'val_dataloader.dataset.indices=2', cwd=folder)
+    assert done.returncode == 0, done.output[-3000:]
+    steps = [s for s in scalars(folder / 'five') if 'loss' in s]
+    assert len(steps) == 2 and torch.tensor([s['loss'] for s in steps]).isfinite().all()
+    assert any('coco/bbox_mAP' in s for s in scalars(folder / 'five'))
+    weights = torch.load(folder / 'five/epoch_1.pth', weights_only=True)['state_dict']
+    assert weights['level_embed'].shape == (5, 256)
+    assert weights['neck.convs.3.conv.weight'].shape == (256, 64, 1, 1)
+    assert weights['neck.extra_convs.0.conv.weight'].shape == (256, 64, 3, 3)
 
 
 def test_evaluates_its_checkpoint(trained, config, folder):

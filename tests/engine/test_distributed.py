@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from safetensors.torch import load_file
 
 from fastervit_mm.config_files import ConfigError
 from fastervit_mm.engine.checkpoints import newest_checkpoint
@@ -179,6 +180,18 @@ def test_the_newest_sharded_checkpoint_has_all_its_parts(folder, sharded, tmp_pa
     with pytest.raises(CheckpointError, match='some are missing'):
         gather_checkpoint(str(run / 'iter_4.pth'), str(tmp_path / 'whole.pth'))
     assert not (tmp_path / 'whole.pth').exists()
+
+
+def test_a_checkpoint_is_gathered_into_a_safetensors_file(folder, sharded):
+    checkpoint = folder / 'work_dirs/sharded/iter_6.pth'
+    done = run_tool('gather_checkpoint.py', checkpoint, 'whole.safetensors', cwd=folder)
+    assert done.returncode == 0, done.output
+    weights = load_file(folder / 'whole.safetensors')
+    assert sharded[0]['weights'] and all(
+        torch.equal(weights[name], tensor) for name, tensor in sharded[0]['weights'].items())
+    done = run_tool('gather_checkpoint.py', checkpoint, 'all.safetensors', '--all', cwd=folder)
+    assert done.returncode == 1 and 'holds weights alone' in done.stderr
+    assert not (folder / 'all.safetensors').exists()
 
 
 def test_a_sharded_checkpoint_is_not_tested_as_it_is(folder, sharded):

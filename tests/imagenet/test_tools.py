@@ -1,6 +1,7 @@
 """The authors' file and images of ImageNet's layout through the tools, by the published name."""
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from tests.running import run_tool
 
 CONFIG = REPO / 'configs/mmpretrain/fastervit-0_in1k.py'
 SERIAL = ['--cfg-options', *(f'{split}_dataloader.{setting}' for split in (
-    'test', 'imagenet_a', 'imagenet_v2') for setting in (
+    'test', 'imagenet_a', 'imagenet_r', 'imagenet_v2') for setting in (
         'num_workers=0', 'persistent_workers=False', 'batch_size=4'))]
 
 
@@ -79,6 +80,45 @@ def test_imagenet_a_is_scored_among_its_classes(data, published):
                     cwd=here, environment=dict(TORCH_HOME=str(published[0])))
     assert done.returncode == 0, done.output[-2000:]
     assert 'accuracy/top1: 87.50, published by the authors: 23.90, difference +63.60' in done.output
+
+
+@pytest.mark.parametrize('split, figure', [('imagenet_a', '23.90'), ('imagenet_r', '45.90')])
+def test_only_the_two_hundred_classes_of_a_set_are_ranked(split, figure, tmp_path):
+    """The sets' own 200 classes, and a network that gives every image the same scores.
+
+    Of all classes the best is one that is not in the set, as are three of the first eight.
+    """
+    names = timm.data.ImageNetInfo().label_names()
+    listed = Path(timm.data.__file__).parent / f'_info/{split}_synsets.txt'
+    present = listed.read_text().split()
+    assert len(present) == 200 and len(names) == 1000
+    first, second, third, fourth, fifth, sixth = (present[i] for i in (150, 3, 77, 10, 199, 42))
+    absent = [name for name in names if name not in present]
+    ranking = [absent[700], first, absent[0], second, third, absent[400], fourth, fifth, sixth]
+
+    theirs = their_model('0', depths=[1, 1, 1, 1], dim=16, in_dim=8)
+    with torch.no_grad():
+        theirs.head.weight.zero_()
+        theirs.head.bias.zero_()
+        for score, name in zip(range(9, 0, -1), ranking):
+            theirs.head.bias[names.index(name)] = score
+    save_as_published(theirs, tmp_path / 'narrow.pth.tar')
+    (tmp_path / 'narrow.py').write_text(
+        f"_base_ = {str(CONFIG)!r}\nmodel = dict(head=dict(in_channels=128), backbone=dict(arch="
+        'dict(_delete_=True, embed_dim=16, stem_channels=8, depths=(1, 1, 1, 1))))\n')
+
+    # One image is of the class that is first, five of the first five, two of others.
+    root = tmp_path / 'data' / split.replace('_', '-')
+    for name in present:
+        (root / name).mkdir(parents=True)
+    for i, name in enumerate((first, second, third, fourth, fifth, sixth, present[0], second)):
+        picture((260 + i, 240), seed=i).save(root / name / f'{i}.jpg')
+
+    done = run_tool('test.py', 'narrow.py', 'narrow.pth.tar', '--split', split, *SERIAL,
+                    cwd=tmp_path)
+    assert done.returncode == 0, done.output[-2000:]
+    assert f'accuracy/top1: 12.50, published by the authors: {figure}' in done.output
+    assert 'accuracy/top5: 75.00' in done.output  # among all 1000 it is 0.00 and 50.00
 
 
 def test_folders_of_imagenet_v2_are_numbers(data, published):
