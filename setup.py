@@ -18,7 +18,7 @@ EXTRAS = {
     'openmmlab': ['mmengine>=0.10.4', 'mmcv>=2.0.1,<2.2', 'mmdet>=3.3,<4',
                   'mmsegmentation>=1.2.2,<2', 'mmpretrain>=1.2,<2', 'ftfy', 'regex'],
     'onedl': ['onedl-mmengine>=0.10.12', 'onedl-mmcv>=2.3.6', 'onedl-mmdetection>=3.5.1',
-              'onedl-mmsegmentation>=1.4.2', 'ftfy', 'regex'],
+              'onedl-mmsegmentation>=1.4.2', 'onedl-mmpretrain>=1.3.6', 'ftfy', 'regex'],
     'export': ['onnx', 'onnxruntime', 'onnxscript'],
     'app': ['gradio>=6'],
     'tensorboard': ['tensorboard'],

@@ -11,6 +11,7 @@ import warnings
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Callable, Dict, NoReturn
 
@@ -23,6 +24,7 @@ except ImportError:  # torch 2.1
     from torch.utils.flop_counter import flop_mapping as flop_registry  # noqa: F401
 
 try:
+    from mmengine.config.utils import MODULE2PACKAGE
     from mmengine.logging import HistoryBuffer
 except ModuleNotFoundError as error:  # two distributions provide it, so neither is a requirement
     raise ImportError("fastervit_mm needs mmengine: pip install 'fastervit_mm[openmmlab]', or "
@@ -252,11 +254,27 @@ def ignore_pkg_resources() -> None:
     warnings.filterwarnings('ignore', message='pkg_resources is deprecated as an API')
 
 
+def find_forks_by_module() -> None:
+    """Let configs inherit ``mmseg::...`` from OneDL's forks.
+
+    mmengine, and OneDL's 0.10.12 too, asks for the distribution mmsegmentation, whose name there is
+    onedl-mmsegmentation. By the module's name it is found. Can go when OneDL's mmengine knows
+    OneDL's names.
+    """
+    for module, distribution in list(MODULE2PACKAGE.items()):
+        try:
+            metadata.distribution(distribution)
+        except metadata.PackageNotFoundError:
+            if importlib.util.find_spec(module) is not None:
+                MODULE2PACKAGE[module] = module
+
+
 # Not in torch 2.1 and 2.2, where dynamo knows another.
 is_compiling: Callable[[], bool] = (
     torch.compiler.is_compiling if hasattr(torch.compiler, 'is_compiling')
     else torch._utils.is_compiling)
 
 ignore_pkg_resources()
+find_forks_by_module()
 declare_torchvision_ops()
 allow_checkpoint_types()

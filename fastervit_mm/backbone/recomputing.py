@@ -28,7 +28,8 @@ def _moves_statistics_twice(block: nn.Module) -> bool:
     torch 2.6 compiles BatchNorm's update into the second pass too; 2.13 does not. What lies between
     was not tried.
     """
-    return is_compiling() and TORCH < (2, 13) and bool(_norms(block))
+    # The length: the compiler of torch 2.6 does not know whether a list is true.
+    return is_compiling() and TORCH < (2, 13) and len(_norms(block)) > 0
 
 
 def _norms(block: nn.Module) -> List[_BatchNorm]:

@@ -216,6 +216,10 @@ class _Forward:
             self.iterator._epoch = epoch
         return next(self.iterator)
 
+    def skip_iter(self, number: int) -> None:
+        """Leave out some at once, as OneDL's mmengine asks; OpenMMLab's takes one by one."""
+        self.left -= number
+
 
 @HOOKS.register_module()
 class MissedValidationHook(Hook):

@@ -106,7 +106,7 @@ def test_detectors_predictions_go_to_a_pickle(built):
 
 def mmseg_config():
     from mmengine.utils import get_installed_path
-    path = (f'{get_installed_path("mmsegmentation")}/.mim/configs/swin/'
+    path = (f'{get_installed_path("mmseg")}/.mim/configs/swin/'
             'swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py')
     return launch.load_config(path)
 
