@@ -1,11 +1,13 @@
 """The authors' 4-21k files have the same names and shapes: the windows they are for are told."""
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from fastervit_mm import FasterViT
 from fastervit_mm.backbone import VARIANTS
+from fastervit_mm.engine import PublishedNamesHook
 from fastervit_mm.timm_models import FasterViTClassifier
 from fastervit_mm.weights import CheckpointError, load_backbone, translate
 from tests.conftest import TINY
@@ -106,6 +108,20 @@ def test_timms_classifier_refuses_it_and_takes_it_with_windows_given(small_file)
     changed_nothing(model, lambda: model.load_pretrained(small_file[0]),
                     'windows of 24 and 12 cells')
     FasterViTClassifier(SMALL, window_size=(24, 12)).load_pretrained(small_file[0])
+
+
+def test_whole_models_of_the_runner_refuse_it(small_file):
+    """By the hook of training and testing, before anything is loaded."""
+    def load(model):
+        content = dict(state_dict=dict(small_file[1]))
+        PublishedNamesHook().after_load_checkpoint(
+            SimpleNamespace(model=model, _load_from='w24.pth'), content)
+        return content['state_dict']
+
+    with pytest.raises(CheckpointError, match="checkpoint='w24.pth': trained with windows of 24"):
+        load(torch.nn.ModuleDict(dict(backbone=FasterViT(SMALL))))
+    given = load(torch.nn.ModuleDict(dict(backbone=FasterViT(SMALL, window_size=(7, 7)))))
+    assert 'backbone.stem.conv1.weight' in given and 'head.fc.weight' in given
 
 
 def test_files_without_the_authors_caches_load_with_any_windows(tmp_path):
