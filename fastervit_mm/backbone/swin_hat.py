@@ -145,6 +145,10 @@ class SwinHAT(FasterViT):
             lambda width: LayerNorm2d(width, eps=_EPS), dims, in_channels, out_indices,
             frozen_stages, norm_eval=False, with_cp=with_cp)
 
+    def other_windows(self, tensors: Mapping[str, Tensor]) -> None:
+        """None: for other windows the tables of biases have other shapes, which loading checks."""
+        return None
+
 
 def _settings(arch: Union[str, Mapping[str, Any]]) -> Mapping[str, Any]:
     if isinstance(arch, str) and arch in ARCHS:

@@ -97,8 +97,7 @@ def load_backbone(backbone: nn.Module, checkpoint: str, prefix: Optional[str] = 
             f'{getattr(backbone, "arch", "?")!r}): {"; ".join(problems)}. '
             f'{_remedy(describe(tensors))}allow_partial=True in init_cfg loads what fits')
 
-    if not swin:  # whose tables of biases have other shapes for other windows
-        check_windows(backbone, found, checkpoint, prefix)
+    check_windows(backbone, found, checkpoint, prefix)
     check_finite(fitting, checkpoint)
     backbone.load_state_dict(OrderedDict(fitting), strict=False)
     zero = [k for k in fitting if is_carrier_bias(k) and not any(map(is_carrier_bias, found))]
