@@ -17,6 +17,7 @@ from mmengine.runner.checkpoint import load_state_dict
 from torch import Tensor, nn
 
 from .backbone import FasterViT
+from .backbone.names import fit_carrier_bias
 from .weights import (
     CheckpointError,
     check_finite,
@@ -110,6 +111,7 @@ def check_complete(model: nn.Module, content: Mapping[str, Any], checkpoint: str
     found = content.get('state_dict', content)
     tensors = {key.removeprefix('module.'): value for key, value in found.items()
                if isinstance(value, Tensor)}
+    fit_carrier_bias(tensors, own)
     missing = [k for k in own if k not in tensors and not k.endswith('num_batches_tracked')]
     # Of FasterViT-6, which is FasterViT-5 with more blocks, all of 5 would be filled.
     blocks = [k for k in tensors if k not in own and k.startswith('backbone.stages.')]

@@ -20,9 +20,10 @@ class Attention(nn.Module):
     Args:
         dim: Width of the tokens.
         num_heads: Attention heads.
+        carrier_bias: As of :class:`~.positions.RelativePositionBias`.
     """
 
-    def __init__(self, dim: int, num_heads: int):
+    def __init__(self, dim: int, num_heads: int, carrier_bias: Optional[float] = None):
         super().__init__()
         self.num_heads = num_heads
         self.scale = (dim // num_heads)**-0.5
@@ -31,7 +32,7 @@ class Attention(nn.Module):
         # change no product.
         self.padding = -(dim // num_heads) % 8
         self.qkv = nn.Linear(dim, 3 * dim)
-        self.position_bias = RelativePositionBias(num_heads)
+        self.position_bias = RelativePositionBias(num_heads, carrier_bias)
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, places: Places) -> Tensor:
@@ -93,16 +94,17 @@ class WindowBlock(nn.Module):
         num_heads: Attention heads.
         mlp_ratio: Hidden width of the MLP over ``dim``.
         layer_scale: Initial value of layer scale; None for none.
+        carrier_bias: As of :class:`~.positions.RelativePositionBias`; for a block with carriers.
     """
 
     branches = 2  # residual branches, for stochastic depth
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float = 4.0,
-                 layer_scale: Optional[float] = None):
+                 layer_scale: Optional[float] = None, carrier_bias: Optional[float] = None):
         super().__init__()
         self.position = AbsolutePosition(dim)
         self.norm1 = nn.LayerNorm(dim)
-        self.attn = BandedAttention(dim, num_heads)
+        self.attn = BandedAttention(dim, num_heads, carrier_bias)
         self.layer_scale1 = _layer_scale(dim, layer_scale)
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
@@ -156,8 +158,9 @@ class HierarchicalBlock(WindowBlock):
     branches = 4
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float = 4.0,
-                 layer_scale: Optional[float] = None, propagate: bool = False):
-        super().__init__(dim, num_heads, mlp_ratio, layer_scale)
+                 layer_scale: Optional[float] = None, carrier_bias: Optional[float] = None,
+                 propagate: bool = False):
+        super().__init__(dim, num_heads, mlp_ratio, layer_scale, carrier_bias)
         self.propagate = propagate
         self.carrier_position = AbsolutePosition(dim)
         self.carrier_norm1 = nn.LayerNorm(dim)

@@ -33,7 +33,8 @@ class FasterViT(BaseModule):
     Args:
         arch: ``'0'`` to ``'6'``, ``'4-21k-224'``, ``'4-21k-384'``, ``'4-21k-512'``,
             ``'4-21k-768'``, or a dict of :class:`~fastervit_mm.backbone.variants.Variant`'s
-            fields for a network of one's own. Default ``'2'``.
+            fields for a network of one's own; ``dict(base='2', ct_size=4)`` gives those that
+            differ from a variant. Default ``'2'``.
         in_channels: Channels of the image. Default 3.
         out_indices: Stages to return, ascending, out of 0 to 3. Their strides are 4, 8, 16, 32.
             Stages after the last one are not built. Default all four.
@@ -135,7 +136,7 @@ class FasterViT(BaseModule):
                     ct_size=variant.ct_size if carriers else None,
                     propagate_carriers=variant.propagate_carriers,
                     mlp_ratio=variant.mlp_ratio, layer_scale=variant.layer_scale,
-                    with_cp=with_cp))
+                    carrier_bias=variant.carrier_bias, with_cp=with_cp))
             if stage + 1 < num_stages:
                 self.downsamples.append(Downsample(dim))
         self.out_norms = nn.ModuleDict({

@@ -1,7 +1,8 @@
 """The names of tensors in the authors' files, and this backbone's."""
 import re
-from typing import Dict, Mapping
+from typing import Dict, List, Mapping
 
+import torch
 from torch import Tensor
 
 # Cached values that depend on the grid, and the classifier after the backbone.
@@ -32,6 +33,12 @@ _RENAMED = [(re.compile(pattern), replacement) for pattern, replacement in [
 ]]
 
 
+# The learned bias of cells towards carriers. The authors have none, nor has a file of this backbone
+# from before it.
+_CARRIER_BIAS = '.position_bias.carrier_bias'
+_OF_CARRIERS = '.carrier_attn.position_bias.mlp.fc2.weight'
+
+
 def is_authors(tensors: Mapping[str, Tensor], prefix: str = '') -> bool:
     """Whether the names after a prefix are the authors'."""
     return any(key.startswith((f'{prefix}patch_embed.conv_down.', f'{prefix}levels.'))
@@ -52,3 +59,32 @@ def rename_authors(tensors: Dict[str, Tensor], prefix: str = '') -> None:
         for pattern, replacement in _RENAMED:
             name = pattern.sub(replacement, name)
         tensors[prefix + name] = tensor
+        if name.endswith(_OF_CARRIERS):
+            bias = name.replace(_OF_CARRIERS, f'.attn{_CARRIER_BIAS}')
+            tensors[prefix + bias] = tensor.new_zeros(tensor.shape[:1])
+
+
+def fit_carrier_bias(tensors: Dict[str, Tensor], own: Mapping[str, Tensor]) -> List[str]:
+    """Give tensors the carrier biases of a network, 0 where a file has none, in place.
+
+    Those of 0 that the network does not have are taken away: it computes the same.
+
+    Args:
+        tensors: Of a file, by this backbone's names.
+        own: The network's.
+
+    Returns:
+        Names of those that were added.
+    """
+    added = [key for key in own if is_carrier_bias(key) and key not in tensors
+             and key.replace('carrier_bias', 'mlp.fc2.weight') in tensors]
+    tensors.update((key, torch.zeros_like(own[key])) for key in added)
+    for key in [key for key in tensors if is_carrier_bias(key) and key not in own]:
+        if not tensors[key].any():
+            del tensors[key]
+    return added
+
+
+def is_carrier_bias(name: str) -> bool:
+    """Whether a tensor's name is that of a carrier bias."""
+    return name.endswith(_CARRIER_BIAS)

@@ -34,8 +34,9 @@ class Places(NamedTuple):
         offsets: (M, 2), every offset between two tokens, rows before columns, M = (2h - 1)(2w - 1)
             on a grid of h x w: ``d`` along an axis of ``n`` becomes ``t = 8 d / (n - 1)``, then
             ``sign(t) log2(1 + |t|) / 3`` (Swin V2, eq. 4).
-        pairs: (P + N, at least P + N), the index in ``offsets`` of each query and key, or M if one
-            of them has no place. None if the places are not dense.
+        pairs: (P + N, at least P + N), the index in ``offsets`` of each query and key. If one of
+            them has no place, M for a query without a place, M + 1 for one with a place. None if
+            the places are not dense.
         embedding, table, bias: One block's position terms where its stage has computed them, as
             :class:`AbsolutePosition` and :class:`RelativePositionBias` return them.
     """
@@ -84,7 +85,8 @@ class Places(NamedTuple):
             if self.num_prefix:
                 before = self.num_prefix
                 aligned = -(before + h * w) % _ALIGNMENT
-                pairs = F.pad(pairs, (before, aligned, before, 0), value=(2 * h - 1) * (2 * w - 1))
+                pairs = F.pad(pairs, (before, aligned), value=len(offsets) + 1)
+                pairs = F.pad(pairs, (0, 0, before, 0), value=len(offsets))
         return Places(*self[:4], coordinates, offsets, pairs)
 
     def pairs_of(self, queries: Union[slice, Tensor], device: torch.device) -> Tensor:
@@ -147,24 +149,43 @@ class RelativePositionBias(PositionTerm):
 
     Args:
         num_heads: Attention heads; each has its own bias.
+        carrier_bias: Initial value of a learned bias, one for each head, of a window's cells
+            towards its carriers, which have no offset to them. Default None: none, as in the
+            paper.
     """
 
-    def __init__(self, num_heads: int):
+    def __init__(self, num_heads: int, carrier_bias: Optional[float] = None):
         super().__init__(num_heads)
+        self.carrier_bias = None if carrier_bias is None else nn.Parameter(
+            torch.full((num_heads,), float(carrier_bias)))
 
     def forward(self, places: Places, dtype: torch.dtype) -> Tensor:
         """N tokens -> (num_heads, N, N), those without a place included, rows aligned in memory.
 
-        Rows and columns of tokens without a place are 0: a window's carriers have no offset to its
-        cells.
+        Rows of tokens without a place, a window's carriers, are 0. Their columns are the carrier
+        bias, or 0.
         """
         if places.bias is None:
             return _looked_up(self.table(places), places, dtype)
         return places.bias.to(dtype)
 
     def table(self, places: Places) -> Tensor:
-        """N tokens on a grid of h x w -> (num_heads, (2h - 1)(2w - 1)), of every offset."""
+        """N tokens on a grid of h x w -> (num_heads, (2h - 1)(2w - 1)), of every offset.
+
+        With tokens without a place two more columns, as in ``Places.pairs``.
+        """
         return _tables([self], places)[0] if places.table is None else places.table
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        # Without a carrier bias, as the authors' files and those of before it, is with one of 0.
+        name, other = f'{prefix}carrier_bias', state_dict.get(f'{prefix}mlp.fc2.weight')
+        own = self.carrier_bias
+        if own is None:
+            if name in state_dict and not state_dict[name].any():
+                del state_dict[name]
+        elif name not in state_dict and other is not None:
+            state_dict[name] = other.new_zeros(own.shape) if own.is_meta else torch.zeros_like(own)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 def with_terms(places: Places, positions: Sequence[AbsolutePosition],
@@ -213,14 +234,18 @@ def _features(terms: Sequence[PositionTerm], pairs: Tensor) -> Tensor:
 
 
 def _tables(terms: Sequence[RelativePositionBias], places: Places) -> Tensor:
-    """(terms, num_heads, (2h - 1)(2w - 1))."""
-    return 16 * _features(terms, places.offsets).transpose(1, 2).sigmoid()
+    """(terms, num_heads, (2h - 1)(2w - 1)); with tokens without a place two more columns."""
+    tables = 16 * _features(terms, places.offsets).transpose(1, 2).sigmoid()
+    if not places.num_prefix:
+        return tables
+    if terms[0].carrier_bias is None:
+        return F.pad(tables, (0, 2))
+    to_carriers = torch.stack([term.carrier_bias for term in terms])[..., None].to(tables.dtype)
+    return torch.cat([tables, tables.new_zeros(to_carriers.shape), to_carriers], dim=-1)
 
 
 def _looked_up(tables: Tensor, places: Places, dtype: torch.dtype) -> Tensor:
-    """(..., (2h - 1)(2w - 1)) -> (..., N, N): the bias of each pair of tokens."""
-    if places.num_prefix:
-        tables = F.pad(tables, (0, 1))  # 0 for pairs without an offset
+    """(..., (2h - 1)(2w - 1) or two more) -> (..., N, N): the bias of each pair of tokens."""
     # On a CPU twice as fast as tables[..., pairs].
     bias = tables.index_select(-1, places.pairs.flatten())
     # The cast before the cut: of a part, it would make rows that are not aligned.

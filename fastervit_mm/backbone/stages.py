@@ -125,13 +125,15 @@ class TransformerStage(nn.Module):
         propagate_carriers: Whether the last carriers are added to the map.
         mlp_ratio: Hidden width of a block's MLP over ``dim``.
         layer_scale: Initial value of layer scale; None for none.
+        carrier_bias: Initial value of the learned bias of a window's cells towards its carriers,
+            one for each head and block; None for none.
         with_cp: Whether to recompute each block in the backward pass to save memory.
     """
 
     def __init__(self, dim: int, num_heads: int, window_size: int, drop_paths: Sequence[float],
                  ct_size: Optional[int] = None, propagate_carriers: bool = False,
                  mlp_ratio: float = 4.0, layer_scale: Optional[float] = None,
-                 with_cp: bool = False):
+                 carrier_bias: Optional[float] = 8.0, with_cp: bool = False):
         super().__init__()
         self.window_size = window_size
         self.ct_size = ct_size
@@ -145,7 +147,7 @@ class TransformerStage(nn.Module):
             self.carrier_init = CarrierInitialiser(dim, window_size, ct_size)
             last = len(drop_paths) - 1
             self.blocks = nn.ModuleList(
-                HierarchicalBlock(dim, num_heads, **common,
+                HierarchicalBlock(dim, num_heads, **common, carrier_bias=carrier_bias,
                                   propagate=propagate_carriers and number == last)
                 for number in range(len(drop_paths)))
         self.stochastic_depth = StochasticDepth(drop_paths, self.blocks[0].branches)

@@ -17,6 +17,11 @@ class Variant:
         ct_size: Carrier tokens along one side of a window.
         layer_scale: Initial value of layer scale in transformer blocks; None for no layer scale.
         propagate_carriers: Whether the last block of stage 3 adds its carrier tokens to the map.
+        carrier_bias: Initial value of the learned bias, one for each head and block, in the
+            attention of a window's cells towards its carrier tokens. At the default, 8, cells
+            attend to carriers as to cells at first, whose relative bias is 16 sigmoid(0); at 0, the
+            paper's, to a carrier with e^-8 of a cell's weight. None for no such bias. Weights
+            that were trained without it, the authors' among them, give 0.
         mlp_ratio: Hidden width of a block's MLP over its own width.
         drop_path_rate: Stochastic depth of the last block; it grows linearly from 0.
     """
@@ -29,6 +34,7 @@ class Variant:
     ct_size: int = 2
     layer_scale: Optional[float] = None
     propagate_carriers: bool = False
+    carrier_bias: Optional[float] = 8.0
     mlp_ratio: float = 4.0
     drop_path_rate: float = 0.2
 
@@ -37,9 +43,10 @@ class Variant:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f'{name}={value!r}: give a whole number of at least 1')
-        for name in ('mlp_ratio', 'drop_path_rate', 'layer_scale'):
+        for name in ('mlp_ratio', 'drop_path_rate', 'layer_scale', 'carrier_bias'):
             value = getattr(self, name)
-            if not (isinstance(value, (int, float)) or value is None and name == 'layer_scale'):
+            if not (isinstance(value, (int, float))
+                    or value is None and name in ('layer_scale', 'carrier_bias')):
                 raise ValueError(f'{name}={value!r}: give a number')
         for name in ('depths', 'num_heads'):
             value = getattr(self, name)
@@ -90,7 +97,8 @@ def resolve_variant(arch: Union[str, Mapping[str, Any]], **overrides) -> Variant
     """The variant that ``arch`` names or spells out, with the overrides that are not None.
 
     Args:
-        arch: A key of :data:`VARIANTS`, or a dict of :class:`Variant`'s fields.
+        arch: A key of :data:`VARIANTS`, or a dict of :class:`Variant`'s fields; with such a key as
+            ``base`` in it, of those that differ from that variant.
         **overrides: Fields that replace the variant's own. ``window_size`` may be one int for
             both stages.
 
@@ -100,6 +108,8 @@ def resolve_variant(arch: Union[str, Mapping[str, Any]], **overrides) -> Variant
     known = [f.name for f in fields(Variant)]
     if isinstance(arch, Mapping):
         settings = dict(arch)
+        if 'base' in settings:
+            settings = {**asdict(_named(settings.pop('base'), 'arch.base')), **settings}
         unknown = sorted(set(settings) - set(known))
         missing = [n for n in ('embed_dim', 'stem_channels', 'depths') if n not in settings]
         if unknown or missing:
@@ -108,11 +118,8 @@ def resolve_variant(arch: Union[str, Mapping[str, Any]], **overrides) -> Variant
                     ([f'unknown fields {unknown}'] if unknown else []) +
                     ([f'missing fields {missing}'] if missing else [])) +
                 f'. The fields are {known}')
-    elif isinstance(arch, (str, int)) and str(arch) in VARIANTS:
-        settings = asdict(VARIANTS[str(arch)])
     else:
-        raise ValueError(f'arch={arch!r}: give one of {list(VARIANTS)}, or a dict with the fields '
-                         f'{known}')
+        settings = asdict(_named(arch, 'arch', f', or a dict with the fields {known}'))
     settings.update({k: v for k, v in overrides.items() if v is not None})
     for name in ('depths', 'num_heads', 'window_size'):
         if name in settings:
@@ -123,3 +130,9 @@ def resolve_variant(arch: Union[str, Mapping[str, Any]], **overrides) -> Variant
                 raise ValueError(f'{name}={value!r}: give a sequence of numbers')
             settings[name] = tuple(value)
     return Variant(**settings)
+
+
+def _named(name: Any, argument: str, otherwise: str = '') -> Variant:
+    if not isinstance(name, (str, int)) or str(name) not in VARIANTS:
+        raise ValueError(f'{argument}={name!r}: give one of {list(VARIANTS)}{otherwise}')
+    return VARIANTS[str(name)]

@@ -1,5 +1,6 @@
 """Few parameter groups for an optimizer, layer-wise learning rates, fused kernels on GPUs."""
 from functools import partial
+from itertools import islice
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import torch
@@ -9,6 +10,7 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIMIZERS
 from torch import nn
 
 from ..backbone import FasterViT
+from ..backbone.names import is_carrier_bias
 from ..config_files import ConfigError
 from ..weights import CheckpointError
 
@@ -175,7 +177,8 @@ def _key(settings: Mapping[str, Any]) -> str:
 def _fit(names: Sequence[str], optimizer: torch.optim.Optimizer, state: dict) -> dict:
     """An optimizer's saved state in the groups of this optimizer.
 
-    The groups keep what they had when they were saved: learning rate, schedule and the rest.
+    The groups keep what they had when they were saved: learning rate, schedule and the rest. If
+    the checkpoint is from before there were carrier biases, these start without a state.
 
     Args:
         names: The parameters in the order in which mmengine's constructor adds them.
@@ -185,7 +188,7 @@ def _fit(names: Sequence[str], optimizer: torch.optim.Optimizer, state: dict) ->
     Raises:
         CheckpointError: For other parameters, and for groups that this config divides otherwise.
     """
-    groups, saved = optimizer.param_groups, state['param_groups']
+    groups, saved = optimizer.param_groups, _with_carrier_bias(names, state['param_groups'])
     if _layout(groups) != _layout(saved):
         saved = _regrouped(names, optimizer, saved)
     # How kernels are started is this machine's matter.
@@ -207,6 +210,30 @@ def _fit(names: Sequence[str], optimizer: torch.optim.Optimizer, state: dict) ->
     return dict(state, param_groups=saved, state=states)
 
 
+def _with_carrier_bias(names: Sequence[str], saved: Sequence[dict]) -> Sequence[dict]:
+    """Saved groups with the carrier biases, each where the position term is that it belongs to."""
+    ours = list(filter(is_carrier_bias, names))
+    named = all('param_names' in group for group in saved)
+    indices = [index for group in saved for index in group['params']]
+    if not ours or len(indices) + len(ours) != len(names):
+        return saved
+    if not named and any(len(group['params']) > 1 for group in saved[1:]):
+        return saved  # nothing says which is whose
+    before = iter([name for name in names if name not in ours])
+    saved = [dict(group, params=list(group['params']), param_names=list(
+        group['param_names'] if named else islice(before, len(group['params']))))
+        for group in saved]
+    for index, name in enumerate(ours, max(indices) + 1):
+        other = name.replace('carrier_bias', 'mlp.fc1.weight')
+        for group in saved:
+            if other in group['param_names']:
+                group['params'].append(index)
+                group['param_names'].append(name)
+    print_log('resume: the checkpoint is from before there were carrier biases; they start at 0',
+              logger='current')
+    return saved
+
+
 def _layout(groups: Sequence[Mapping]) -> List[Tuple]:
     """What has to agree for PyTorch to load groups as they are."""
     return [(len(group['params']), group.get('param_names')) for group in groups]
@@ -215,17 +242,18 @@ def _layout(groups: Sequence[Mapping]) -> List[Tuple]:
 def _regrouped(names: Sequence[str], optimizer: torch.optim.Optimizer, saved: Sequence[dict]
                ) -> List[dict]:
     indices = [index for group in saved for index in group['params']]
+    theirs = names
     if all('param_names' in group for group in saved):
-        names = [name for group in saved for name in group['param_names']]
+        theirs = [name for group in saved for name in group['param_names']]
     elif len(saved) > 1 and any(len(group['params']) > 1 for group in saved):
         raise _cannot_resume(f'{len(saved)} groups have no names to tell their parameters apart')
     own = [name for group in optimizer.param_groups for name in group.get('param_names', names)]
-    if len(indices) != len(own) or set(names) != set(own):
-        other = sorted(set(names) ^ set(own))
+    if len(indices) != len(own) or set(theirs) != set(own):
+        other = sorted(set(theirs) ^ set(own))
         raise _cannot_resume(f'{len(indices)} parameters, and this model trains {len(own)}'
                              + (f'; only one of them has {other[0]}' if other else ''))
-    index_of = dict(zip(names, indices))
-    settings_of = dict(zip(names, (_of_optimizer(group, optimizer) for group in saved
+    index_of = dict(zip(theirs, indices))
+    settings_of = dict(zip(theirs, (_of_optimizer(group, optimizer) for group in saved
                                    for _ in group['params'])))
     new: List[dict] = []
     for group in optimizer.param_groups:

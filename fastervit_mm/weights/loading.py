@@ -9,6 +9,7 @@ from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 
 from ..backbone import VARIANTS
+from ..backbone.names import fit_carrier_bias, is_carrier_bias
 from .errors import CheckpointError, check_finite, some
 from .keys import translate
 from .reading import read_checkpoint, tensors_of
@@ -36,7 +37,8 @@ def load_backbone(backbone: nn.Module, checkpoint: str, prefix: Optional[str] = 
                   allow_partial: bool = False, map_location='cpu') -> LoadReport:
     """Load a FasterViT from a checkpoint, and log in one line what was loaded.
 
-    The output norms may keep their initial values: no published file contains them.
+    The output norms may keep their initial values: no published file contains them. Of a file
+    without carrier biases, as the authors' are, these are 0.
 
     Args:
         backbone: The :class:`~fastervit_mm.FasterViT` to load into.
@@ -52,8 +54,10 @@ def load_backbone(backbone: nn.Module, checkpoint: str, prefix: Optional[str] = 
             values that are not finite. The backbone is then unchanged.
     """
     content = read_checkpoint(checkpoint, map_location, mapped=True)
-    tensors = translate(tensors_of(content, checkpoint), prefix, checkpoint)
+    content = tensors_of(content, checkpoint)
+    tensors = translate(content, prefix, checkpoint)
     own = backbone.state_dict()
+    fit_carrier_bias(tensors, own)
     fitting = {k: v for k, v in tensors.items() if k in own and v.shape == own[k].shape}
     mismatched = {k: f'{tuple(v.shape)} in the file, {tuple(own[k].shape)} in the backbone'
                   for k, v in tensors.items() if k in own and v.shape != own[k].shape}
@@ -83,8 +87,12 @@ def load_backbone(backbone: nn.Module, checkpoint: str, prefix: Optional[str] = 
 
     check_finite(fitting, checkpoint)
     backbone.load_state_dict(OrderedDict(fitting), strict=False)
-    report = LoadReport(list(fitting), fresh, unused, mismatched)
-    print_log(_one_line(checkpoint, own, report), logger='current',
+    zero = [k for k in fitting if is_carrier_bias(k) and not any(map(is_carrier_bias, content))]
+    report = LoadReport([k for k in fitting if k not in zero], fresh, unused, mismatched)
+    line = _one_line(checkpoint, own, report)
+    if zero:
+        line += f'; the file has none of {len(zero)} carrier biases, so they are 0'
+    print_log(line, logger='current',
               level=logging.WARNING if unfilled or surplus else logging.INFO)
     return report
 
