@@ -1,4 +1,4 @@
-# Which colour has the mark, elsewhere in the image? (docs/long_range.md) A small FasterViT from scratch,
+# Which colour has the bar at the other end? (docs/long_range.md) A small FasterViT from scratch,
 # read out after stage 3, the one with carriers, by a single 1 x 1 convolution. The dataset is
 # generated in data/long_range/ when it is first used.
 _base_ = ['mmseg::_base_/default_runtime.py', '../_base_/fastervit.py']

@@ -10,8 +10,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from ..datasets.long_range import CLASSES, EDGES, inside, read_discs, said_of
-from ..datasets.scenes import PALETTE
+from ..datasets.long_range import CLASSES, EDGES, PALETTE, inside, read_discs, said_of
 from ..engine import launch
 
 _SHOWN = 5  # images in the figure
@@ -65,7 +64,7 @@ def plot_accuracy(axis, curves: Mapping[str, Mapping[str, float]]) -> None:
 
     Args:
         axis: Of matplotlib.
-        curves: For each network, per cent by range of distances, such as ``'24-48'``.
+        curves: For each network, per cent by range of distances, such as ``'16-36'``.
     """
     for number, (name, by_distance) in enumerate(curves.items()):
         middles = [sum(map(float, key.split('-'))) / 2 for key in by_distance]
@@ -74,7 +73,7 @@ def plot_accuracy(axis, curves: Mapping[str, Mapping[str, float]]) -> None:
     axis.axhline(chance, color='gray', linestyle='--', linewidth=0.8)
     axis.annotate('chance', (EDGES[0], chance), xytext=(0, 3), textcoords='offset points',
                   fontsize=8, color='gray')
-    axis.set(xlabel='pixels from the square to the disc',
+    axis.set(xlabel='pixels from the bar to the disc',
              ylabel='discs of the right colour, per cent',
              ylim=(0, 104), xlim=(EDGES[0], EDGES[-1]), xticks=EDGES)
     axis.grid(alpha=0.3)
@@ -98,7 +97,7 @@ def _trained(name: str, config: str, folder: Path, console: Console) -> _Trained
 
 def _table(metrics: Mapping[str, Mapping[str, float]]) -> Table:
     table = Table(title='Discs of the right colour, per cent (chance is 25)')
-    table.add_column('pixels from the square')
+    table.add_column('pixels from the bar')
     for name in metrics:
         table.add_column(name, justify='right')
     for key in next(iter(metrics.values())):
@@ -112,7 +111,7 @@ def _draw(found: Mapping[str, _Trained], path: Path) -> None:
     one = next(iter(found.values()))
     figure = Figure(figsize=(12, 2.1 * (1 + len(found)) + 0.6), layout='constrained')
     curve, pictures = figure.subfigures(1, 2, width_ratios=(1, 1.5))
-    figure.suptitle('Which colour has the square? Each disc has to say it, however far away it is')
+    figure.suptitle('Which colour has the bar? Each disc has to say it, however far away it is')
     axis = curve.subplots()
     plot_accuracy(axis, {name: {key.split('/')[1]: value for key, value in trained.metrics.items()
                                 if '/' in key} for name, trained in found.items()})

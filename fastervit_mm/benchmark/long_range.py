@@ -27,8 +27,9 @@ class Network(NamedTuple):
 
 
 def _fastervit(**settings) -> dict:
-    arch = {k: settings.pop(k) for k in ('hierarchical', 'propagate_carriers') if k in settings}
-    return dict(settings, arch=arch)
+    of_arch = ('hierarchical', 'propagate_carriers', 'carrier_bias')
+    return dict({k: v for k, v in settings.items() if k not in of_arch},
+                arch={k: v for k, v in settings.items() if k in of_arch})
 
 
 _SWIN = dict(_delete_=True, embed_dims=16, depths=(2, 2, 4), num_heads=(1, 2, 4), window_size=2,
@@ -38,7 +39,7 @@ NETWORKS: Dict[str, Network] = {
     'carriers': Network('carriers', _fastervit()),
     'windows': Network('windows alone', _fastervit(hierarchical=False)),
     'global': Network('global attention', _fastervit(hierarchical=False, window_size=8)),
-    'offset-0': Network('carriers, offset 0', _fastervit(carrier_bias=0.)),
+    'bias-0': Network('carriers, carrier_bias 0', _fastervit(carrier_bias=0.)),
     'swin': Network('shifted windows (Swin)', dict(_SWIN, type='SwinTransformer')),
     'ct-2': Network('carriers, 2 x 2 a window', _fastervit(ct_size=2)),
     'propagated': Network('carriers, propagated', _fastervit(propagate_carriers=True)),

@@ -1,8 +1,8 @@
 """A task of pure distance: the class of every object is told by one mark elsewhere in the image.
 
-Discs and a coloured square, the mark, lie on noise. The class of a disc's pixels is the colour of
-the mark, and nothing else in the image depends on it, so a network that does not see the mark from
-a disc is right one time in four. How far each disc is from the mark is known.
+One side of the frame has a coloured bar, the mark, and discs lie on noise. The class of a disc's
+pixels is the colour of the bar, and nothing else in the image depends on it, so a network that does
+not see the bar from a disc is right one time in four. How far each disc is from the bar is known.
 """
 import json
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ import cv2
 import numpy as np
 from rich.progress import track
 
-from .scenes import PALETTE
 from .shapes import Recipe, generate
 
-CLASSES = ('red', 'blue', 'green', 'orange')  # of scenes.PALETTE
+CLASSES = ('red', 'blue', 'green', 'yellow')
+PALETTE = [(230, 25, 25), (25, 25, 230), (25, 200, 25), (230, 230, 25)]  # RGB
 SIZE = 128  # side of an image, in pixels
-EDGES = (24, 48, 72, 96, 120, 144)  # pixels: the ranges of distances that results are given by
+EDGES = (16, 36, 56, 76, 96, 116)  # pixels: the ranges of distances that results are given by
 RADIUS = 8  # of a disc, in pixels
 IGNORED = 255  # label of all that is no disc
 # Seeds do not overlap: no validation image is used in training.
 SPLITS = {'train': (0, 1600), 'val': (1_000_000, 200)}  # first seed, number of images
-_HALF = 8  # half the side of the mark
+_BAR = 8  # its width
 _DISCS = 6
 
 
@@ -35,8 +35,8 @@ class LongRangeScene:
         image: (size, size, 3) uint8, BGR as OpenCV has it.
         label: Index into :data:`CLASSES`, the colour of the mark.
         mark: (size, size) bool, its pixels.
-        discs: (6, 3): x and y of the centre of each, and its distance from that of the mark; in
-            pixels.
+        discs: (6, 3): x and y of the centre of each, and its distance from the middle of the bar;
+            in pixels.
     """
     image: np.ndarray
     label: int
@@ -47,8 +47,8 @@ class LongRangeScene:
 def draw_long_range(seed: int, size: int = SIZE) -> LongRangeScene:
     """Draw the scene of a seed.
 
-    The mark is at the frame. The distances of the discs are from 24 to 144 pixels in an image of
-    128 x 128, and up to size - 128 pixels more in a larger one; all else keeps its size.
+    Distances are from 16 to 115 pixels in an image of 128 x 128, and up to size - 13 in a larger
+    one; bar, discs and noise keep their size in pixels.
 
     Args:
         seed: Any integer from 0 to 2**32 - 1.
@@ -61,20 +61,20 @@ def draw_long_range(seed: int, size: int = SIZE) -> LongRangeScene:
         raise ValueError(f'size={size}: give at least {SIZE} pixels')
     random = np.random.RandomState(seed)  # its stream never changes
     label = random.randint(len(CLASSES))
-    low, high = _HALF + 1, size - _HALF - 1  # of the centres
-    place = np.array([random.choice([low, high]), random.uniform(low, high)])
-    if random.rand() < 0.5:
-        place = place[::-1]
+    side = random.randint(4)  # of the bar
     discs: List[np.ndarray] = []
     while len(discs) < _DISCS:
-        distance, angle = random.uniform(EDGES[0], EDGES[-1] + size - SIZE), random.uniform(0, 360)
-        x, y = place + distance * np.array([np.cos(np.radians(angle)), np.sin(np.radians(angle))])
-        apart = all(np.hypot(x - other[0], y - other[1]) > 2 * RADIUS + 2 for other in discs)
-        if low <= min(x, y) and max(x, y) <= high and apart:
+        distance, along = random.uniform(
+            (EDGES[0], RADIUS + 1), (size - RADIUS - 1 - _BAR / 2, size - RADIUS - 1))
+        across = distance + _BAR / 2
+        x, y = [(across, along), (along, across), (size - across, along), (along, size - across)][
+            side]
+        if all(np.hypot(x - other[0], y - other[1]) > 2 * RADIUS + 2 for other in discs):
             discs.append(np.array([x, y, distance]))
     image = _noise(random, size)
-    x, y = np.mgrid[:size, :size][::-1] + 0.5
-    mark = np.maximum(np.abs(x - place[0]), np.abs(y - place[1])) <= _HALF
+    mark = np.zeros((size, size), bool)
+    bar = slice(_BAR) if side < 2 else slice(-_BAR, None)
+    mark[(slice(None), bar) if side % 2 == 0 else bar] = True
     image[mark] = PALETTE[label][::-1]
     for disc in discs:
         image[inside(disc, image.shape)] = 255
@@ -122,7 +122,7 @@ def make_long_range(root: str) -> Path:
 
 def accuracy_over_distance(distances: Sequence[float], right: Sequence[bool]
                            ) -> Dict[str, float]:
-    """Share of the discs that are right, by range of distances such as ``'24-48'``.
+    """Share of the discs that are right, by range of distances such as ``'16-36'``.
 
     The last range holds all that is further away. A range without discs is left out.
     """

@@ -9,13 +9,13 @@ from mmseg.registry import DATASETS, METRICS
 
 from .long_range import (
     CLASSES,
+    PALETTE,
     accuracy_over_distance,
     inside,
     make_long_range,
     read_discs,
     said_of,
 )
-from .scenes import PALETTE
 from .shapes import holds_other_files
 
 
@@ -52,7 +52,7 @@ class LongRangeDataset(BaseSegDataset):
 class DistanceAccuracy(IoUMetric):
     """Discs whose class most of their pixels say, in per cent: all, and by distance.
 
-    ``accuracy`` counts all discs; ``accuracy/24-48`` those from 24 to 48 pixels from the mark, and
+    ``accuracy`` counts all discs; ``accuracy/16-36`` those from 16 to 36 pixels from the mark, and
     so on.
 
     Args:

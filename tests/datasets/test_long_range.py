@@ -10,6 +10,7 @@ from fastervit_mm.datasets import long_range, make_long_range, make_shapes, shap
 from fastervit_mm.datasets.long_range import (
     CLASSES,
     EDGES,
+    PALETTE,
     RADIUS,
     accuracy_over_distance,
     draw_long_range,
@@ -17,7 +18,6 @@ from fastervit_mm.datasets.long_range import (
     label_map,
     read_discs,
 )
-from fastervit_mm.datasets.scenes import PALETTE
 from fastervit_mm.datasets.seg_long_range import DistanceAccuracy, LongRangeDataset
 from tests.datasets.test_shapes import digest
 
@@ -72,7 +72,7 @@ def test_nothing_but_the_mark_tells_the_class(scenes):
     for scene in scenes:
         discs = (label_map(scene) != 255).astype(np.uint8)
         near = cv2.dilate(discs, np.ones((15, 15))).astype(bool) & ~scene.mark
-        place = [axis.mean() for axis in np.nonzero(scene.mark)]
+        place = np.mean(np.nonzero(scene.mark), axis=1)
         found[scene.label].append(
             [*scene.image[near].mean(axis=0), *place, *scene.discs.mean(axis=0)])
     everyone = np.mean([v for vs in found.values() for v in vs], axis=0)
@@ -86,18 +86,18 @@ def test_discs_are_whole_and_as_far_away_as_is_said(size):
     distances = []
     for seed in range(60):
         scene = draw_long_range(seed, size)
-        mark = np.mean(np.nonzero(scene.mark), axis=1)[::-1] + 0.5
-        assert scene.mark.sum() == pytest.approx(256, abs=33)
-        assert mark.min() < 10 or mark.max() > size - 10  # at the frame
+        middle = np.mean(np.nonzero(scene.mark), axis=1)[::-1] + 0.5
+        assert scene.mark.sum() == 8 * size
+        assert sorted([*middle, *(size - middle)])[::3] == [4, size - 4]  # at the frame
+        across = int(np.argmax(np.abs(middle - size / 2)))
         for x, y, distance in scene.discs:
             ys, xs = np.nonzero(inside((x, y), scene.image.shape))
             assert len(xs) == pytest.approx(np.pi * RADIUS**2, rel=0.08)
             assert (scene.image[ys, xs] == 255).all()
-            assert np.hypot(*(mark - (xs.mean() + 0.5, ys.mean() + 0.5))) == pytest.approx(
-                distance, abs=1)
+            assert abs(middle - (xs.mean() + 0.5, ys.mean() + 0.5))[across] == pytest.approx(
+                distance, abs=0.6)
             distances.append(distance)
-    assert 24 <= min(distances) < 30
-    assert size + 10 < max(distances) <= size + 16
+    assert 16 <= min(distances) < 20 and size - 17 < max(distances) <= size - 13
 
 
 def test_every_range_of_distances_has_discs(scenes):
@@ -131,7 +131,7 @@ def test_accuracy_by_distance_counts_discs(tmp_path):
     """By most of the pixels of each, whatever is said elsewhere."""
     metric = DistanceAccuracy(output_dir=str(tmp_path))
     metric.dataset_meta = dict(classes=CLASSES)
-    discs = [(20, 20, 30.), (40, 20, 47.9), (60, 20, 24.), (80, 20, 144.)]
+    discs = [(20, 20, 20.), (40, 20, 35.9), (60, 20, 16.), (80, 20, 116.)]
     true, said = torch.full((1, 40, 100), 255), torch.full((1, 40, 100), 3)
     for disc in discs:
         true[0, inside(disc, (40, 100))] = 2
@@ -140,15 +140,15 @@ def test_accuracy_by_distance_counts_discs(tmp_path):
     metric.process({}, [dict(pred_sem_seg=dict(data=said), gt_sem_seg=dict(data=true), discs=discs,
                              img_path='a.png')])
     assert metric.evaluate(1) == {
-        'accuracy': 50, 'accuracy/24-48': pytest.approx(200 / 3), 'accuracy/120-144': 0}
+        'accuracy': 50, 'accuracy/16-36': pytest.approx(200 / 3), 'accuracy/96-116': 0}
     assert np.array_equal(cv2.imread(str(tmp_path / 'a.png'), cv2.IMREAD_UNCHANGED), said[0])
 
 
 def test_ranges_hold_every_distance():
-    distances = np.linspace(24, 300, 500)
-    found = accuracy_over_distance(distances, distances < 72)
-    assert found == {'24-48': 1, '48-72': 1, '72-96': 0, '96-120': 0, '120-144': 0}
-    assert accuracy_over_distance([200.], [True]) == {'120-144': 1}
+    distances = np.linspace(16, 300, 500)
+    found = accuracy_over_distance(distances, distances < 56)
+    assert found == {'16-36': 1, '36-56': 1, '56-76': 0, '76-96': 0, '96-116': 0}
+    assert accuracy_over_distance([200.], [True]) == {'96-116': 1}
 
 
 def test_seeds_of_the_splits_do_not_overlap():
