@@ -20,7 +20,9 @@ model = dict(
             drop_path_rate=0.),
         out_indices=(2, ),
         window_size=2,  # 4 x 4 windows of 32 x 32 pixels
-        ct_size=1),
+        ct_size=1,
+        # At std 0.02, the default for wide networks, 64 channels pass on too little at first.
+        init_cfg=dict(type='Xavier', layer='Linear')),
     decode_head=dict(
         type='FCNHead', in_channels=64, in_index=0, channels=64, num_convs=0, concat_input=False,
         dropout_ratio=0., norm_cfg=None, num_classes=num_classes, align_corners=False,
@@ -59,8 +61,8 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type='DistanceAccuracy')
 test_evaluator = val_evaluator
 
-lr = 2e-3
-max_iters = 400
+lr = 3e-3
+max_iters = 300
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='MergedOptimWrapperConstructor',  # parameters of equal settings in one group
@@ -71,7 +73,9 @@ train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=ma
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 param_scheduler = [
-    dict(type='OneCycleLR', eta_max=lr, total_steps=max_iters, pct_start=0.2, by_epoch=False)]
+    dict(type='LinearLR', start_factor=0.04, by_epoch=False, begin=0, end=60),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=60, end=max_iters),
+]
 auto_scale_lr = dict(base_batch_size=16)
 randomness = dict(seed=0)
 custom_hooks = [dict(type='CurvesHook'), dict(type='EstimateHook')]

@@ -1,5 +1,6 @@
 """The long-range dataset for mmseg, and its metric."""
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Dict, List, Sequence
 
@@ -68,13 +69,15 @@ class DistanceAccuracy(IoUMetric):
         for sample in data_samples:
             said, true = (sample[name]['data'].squeeze().cpu().numpy()
                           for name in ('pred_sem_seg', 'gt_sem_seg'))
+            found = []
             for disc in sample['discs']:
                 pixels = inside(disc, true.shape)
-                self.results.append((disc[2], said_of(said[pixels]) == said_of(true[pixels])))
+                found.append((disc[2], said_of(said[pixels]) == said_of(true[pixels])))
+            self.results.append(found)  # one entry an image: what is beyond their number is cut
 
     def compute_metrics(self, results: list) -> Dict[str, float]:
         """The accuracies, in per cent."""
-        distances, right = zip(*results)
+        distances, right = zip(*chain.from_iterable(results))
         by_distance = accuracy_over_distance(distances, right)
         return {'accuracy': 100 * sum(right) / len(right),
                 **{f'accuracy/{key}': 100 * value for key, value in by_distance.items()}}

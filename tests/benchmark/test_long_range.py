@@ -19,14 +19,15 @@ def short(tmp_path_factory):
         patch.setattr(long_range, 'SPLITS', {'train': (0, 8), 'val': (1_000_000, 4)})
         long_range.make_long_range(root)
         yield {'train_cfg.max_iters': 2, 'train_cfg.val_interval': 2,
-               'param_scheduler.0.total_steps': 2, 'train_dataloader.batch_size': 2,
+               'param_scheduler': None, 'default_hooks.logger.interval': 1,
+               'train_dataloader.batch_size': 2,
                'train_dataloader.dataset.data_root': str(root),
                'val_dataloader.dataset.data_root': str(root)}
 
 
 def test_it_goes_on_with_what_is_missing(short, tmp_path):
     config, out = str(REPO / 'configs/mmseg/fcn_fvit_long_range.py'), tmp_path / 'figures.json'
-    names = list(NETWORKS)
+    names = ['windows', 'swin']
     compare(config, names[:1], [0], out, tmp_path, 'typed', short)
     first = json.loads(out.read_text())
     report = compare(config, names, [0], out, tmp_path, 'typed again', short)
@@ -36,9 +37,8 @@ def test_it_goes_on_with_what_is_missing(short, tmp_path):
         run, = report['networks'][name]['runs'].values()
         assert run['iterations'] == 2 and 0 <= run['accuracy'] <= 100
         assert len(run['by_distance']) == 5 and run['seconds_per_step'] > 0
-    windows, carriers = (report['networks'][name] for name in ('windows', 'carriers'))
-    for cost in ('parameters', 'multiply_adds'):
-        assert windows[cost] < carriers[cost]
+        assert 1e4 < report['networks'][name]['parameters'] < 1e6 < report[
+            'networks'][name]['multiply_adds'] < 1e8
     assert [NETWORKS[name].title for name in names] == [
         line.split('|')[1].strip() for line in table(report)[2:]]
     assert matplotlib.image.imread(draw(report, tmp_path / 'long-range')).std() > 0.05
