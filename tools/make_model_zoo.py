@@ -15,10 +15,10 @@ HEAD = """\
 Figures marked *paper* are those of [FasterViT](https://arxiv.org/abs/2306.06189), quoted second
 hand and **not re-trained here**. No checkpoint of a detector or segmentor is published with this
 package: networks start from the authors' ImageNet weights, which are **not for commercial use**
-([licence](faq.md#licence)). One detector is *published by the authors*: it stands apart, with the
-command that evaluates it ([DINO](dino.md)). *Throughput in the paper* is its column of images per
-second on one A100; what was timed is not stated, and it is not the speed of a whole detector or
-segmentor. A dash means that no figure was published.
+([licence](faq.md#licence)), and [SwinHAT](swin_hat.md) from Swin's. One detector is *published by
+the authors*: it stands apart, with the command that evaluates it ([DINO](dino.md)). *Throughput in
+the paper* is its column of images per second on one A100; what was timed is not stated, and it is
+not the speed of a whole detector or segmentor. A dash means that no figure was published.
 """
 SPEED = 'Paper Throughput (im/s, one A100)'
 

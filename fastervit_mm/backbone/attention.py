@@ -20,10 +20,11 @@ class Attention(nn.Module):
     Args:
         dim: Width of the tokens.
         num_heads: Attention heads.
-        carrier_bias: As of :class:`~.positions.RelativePositionBias`.
+        position_bias: Gives the bias. Default a new :class:`~.positions.RelativePositionBias`.
     """
 
-    def __init__(self, dim: int, num_heads: int, carrier_bias: Optional[float] = None):
+    def __init__(self, dim: int, num_heads: int,
+                 position_bias: Optional[RelativePositionBias] = None):
         super().__init__()
         self.num_heads = num_heads
         self.scale = (dim // num_heads)**-0.5
@@ -32,7 +33,7 @@ class Attention(nn.Module):
         # change no product.
         self.padding = -(dim // num_heads) % 8
         self.qkv = nn.Linear(dim, 3 * dim)
-        self.position_bias = RelativePositionBias(num_heads, carrier_bias)
+        self.position_bias = position_bias or RelativePositionBias(num_heads)
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, places: Places) -> Tensor:
@@ -94,17 +95,19 @@ class WindowBlock(nn.Module):
         num_heads: Attention heads.
         mlp_ratio: Hidden width of the MLP over ``dim``.
         layer_scale: Initial value of layer scale; None for none.
-        carrier_bias: As of :class:`~.positions.RelativePositionBias`; for a block with carriers.
+        absolute_position: Whether tokens get an embedding of their position. Default True.
+        position_bias: As of :class:`Attention`.
     """
 
     branches = 2  # residual branches, for stochastic depth
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float = 4.0,
-                 layer_scale: Optional[float] = None, carrier_bias: Optional[float] = None):
+                 layer_scale: Optional[float] = None, absolute_position: bool = True,
+                 position_bias: Optional[RelativePositionBias] = None):
         super().__init__()
-        self.position = AbsolutePosition(dim)
+        self.position = AbsolutePosition(dim) if absolute_position else None
         self.norm1 = nn.LayerNorm(dim)
-        self.attn = BandedAttention(dim, num_heads, carrier_bias)
+        self.attn = BandedAttention(dim, num_heads, position_bias)
         self.layer_scale1 = _layer_scale(dim, layer_scale)
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
@@ -119,7 +122,11 @@ class WindowBlock(nn.Module):
             cells: Where the tokens of one window are.
             keep: (branches, B) of :class:`~.stochastic_depth.StochasticDepth`. Default None.
         """
-        return self.mix(x + self.position(cells, x.dtype), cells, keep)
+        return self.mix(self.placed(x, cells), cells, keep)
+
+    def placed(self, x: Tensor, cells: Places) -> Tensor:
+        """(B, windows, k * k, C) -> the same, with the embedding of positions."""
+        return x if self.position is None else x + self.position(cells, x.dtype)
 
     def mix(self, x: Tensor, places: Places, keep: Optional[Tensor] = None) -> Tensor:
         """(B, windows, N, C) -> the same: attention, then MLP."""
@@ -136,7 +143,8 @@ class WindowBlock(nn.Module):
         """
         weight = self.mlp.fc1.weight
         cells = cells.filled(weight.device)
-        self.position = Constant(self.position(cells, weight.dtype))
+        if self.position is not None:
+            self.position = Constant(self.position(cells, weight.dtype))
         if cells.is_dense:
             self.attn.position_bias = Constant(self.attn.position_bias(cells, weight.dtype))
         self.layer_scale1 = fold_layer_scale(self.attn.proj, self.layer_scale1)
@@ -152,19 +160,22 @@ class HierarchicalBlock(WindowBlock):
 
     Args:
         propagate: Whether, in the end, each carrier is added to its nearest cells. Default False.
+        carrier_position_bias: As ``position_bias``, in the attention of carriers to carriers.
         Others: As :class:`WindowBlock`.
     """
 
     branches = 4
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float = 4.0,
-                 layer_scale: Optional[float] = None, carrier_bias: Optional[float] = None,
+                 layer_scale: Optional[float] = None, absolute_position: bool = True,
+                 position_bias: Optional[RelativePositionBias] = None,
+                 carrier_position_bias: Optional[RelativePositionBias] = None,
                  propagate: bool = False):
-        super().__init__(dim, num_heads, mlp_ratio, layer_scale, carrier_bias)
+        super().__init__(dim, num_heads, mlp_ratio, layer_scale, absolute_position, position_bias)
         self.propagate = propagate
-        self.carrier_position = AbsolutePosition(dim)
+        self.carrier_position = AbsolutePosition(dim) if absolute_position else None
         self.carrier_norm1 = nn.LayerNorm(dim)
-        self.carrier_attn = BandedAttention(dim, num_heads)
+        self.carrier_attn = BandedAttention(dim, num_heads, carrier_position_bias)
         self.carrier_layer_scale1 = _layer_scale(dim, layer_scale)
         self.carrier_norm2 = nn.LayerNorm(dim)
         self.carrier_mlp = Mlp(dim, int(dim * mlp_ratio))
@@ -183,7 +194,7 @@ class HierarchicalBlock(WindowBlock):
         """
         own, joint = (None, None) if keep is None else keep.split(2)
         carriers = self.mix_carriers(carriers, places, own)
-        x = torch.cat([carriers, x + self.position(cells, x.dtype)], dim=2)
+        x = torch.cat([carriers, self.placed(x, cells)], dim=2)
         x = self.mix(x, cells, joint)
         carriers, x = x.split([carriers.shape[2], x.shape[2] - carriers.shape[2]], dim=2)
         if self.propagate:
@@ -194,10 +205,12 @@ class HierarchicalBlock(WindowBlock):
     def mix_carriers(self, carriers: Tensor, places: Places,
                      keep: Optional[Tensor] = None) -> Tensor:
         """(B, windows, ct * ct, C) -> the same: attention over the whole image, then MLP."""
-        position = self.carrier_position(places, carriers.dtype)
-        # The sum before flatten, which would copy carriers that are a split of the last block's
-        # tokens.
-        x = (carriers + position.view(carriers.shape[1:])).flatten(1, 2)
+        x = carriers
+        if self.carrier_position is not None:
+            # The sum before flatten, which would copy carriers that are a split of the last
+            # block's tokens.
+            x = x + self.carrier_position(places, x.dtype).view(x.shape[1:])
+        x = x.flatten(1, 2)
         first, second = (None, None) if keep is None else keep
         attended = self.carrier_attn(self.carrier_norm1(x), places)
         x = add(x, self.carrier_layer_scale1(attended), first)

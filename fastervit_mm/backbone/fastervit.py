@@ -1,6 +1,6 @@
 """FasterViT as a backbone of OpenMMLab (arXiv 2306.06189, ICLR 2024)."""
 from copy import deepcopy
-from typing import Optional, Sequence, Tuple, Union
+from typing import Callable, Optional, Sequence, Tuple, Union
 
 import torch
 from mmengine.model import BaseModule, PretrainedInit
@@ -15,7 +15,7 @@ from .keeping import Kept
 from .kernels import autocast_dtype
 from .names import is_authors, rename_authors
 from .positions import PositionTerm
-from .stages import ConvStage, Downsample, Stem, TransformerStage
+from .stages import ConvStage, Downsample, HierarchicalAttention, Stem
 from .variants import resolve_variant
 
 NUM_STAGES = 4
@@ -65,6 +65,7 @@ class FasterViT(BaseModule):
 
     Attributes:
         out_channels (tuple[int]): Width of each output, what a neck needs as ``in_channels``.
+        deployed (bool): Whether :meth:`switch_to_deploy` was called.
 
     Raises:
         ValueError: For an argument out of range; the message says what would be right.
@@ -92,56 +93,76 @@ class FasterViT(BaseModule):
                  init_cfg: Union[dict, Sequence[dict], None] = None):
         variant = resolve_variant(arch, window_size=window_size, ct_size=ct_size,
                                   drop_path_rate=drop_path_rate)
-        out_indices = _checked_out_indices(out_indices)
+        out_indices = checked_out_indices(out_indices)
         num_stages = out_indices[-1] + 1
-        if in_channels < 1:
-            raise ValueError(f'in_channels={in_channels}: an image has at least 1 channel')
         if out_norm is not None and out_norm not in OUT_NORMS:
             raise ValueError(f'out_norm={out_norm!r}: give one of {list(OUT_NORMS)}, or None')
-        if not -1 <= frozen_stages <= num_stages:
-            raise ValueError(
-                f'frozen_stages={frozen_stages}: give -1 (nothing), 0 (the stem) or up to '
-                f'{num_stages}, the number of stages built for out_indices={out_indices}')
         if not isinstance(pad_conv_stages, int) or pad_conv_stages < 1:
             raise ValueError(f'pad_conv_stages={pad_conv_stages!r}: give a number of cells, 1 for '
                              'no padding')
-        super().__init__(_checked_init_cfg(init_cfg))
+        super().__init__(checked_init_cfg(init_cfg))
 
         self.arch = arch
         self.variant = variant
-        self.in_channels = in_channels
-        self.out_indices = out_indices
-        self.out_channels = tuple(variant.stage_dim(i) for i in out_indices)
-        self.frozen_stages = frozen_stages
-        self.norm_eval = norm_eval
-        self.with_cp = with_cp
-
-        self.stem = Stem(in_channels, variant.stem_channels, variant.embed_dim)
+        stem = Stem(_checked_in_channels(in_channels), variant.stem_channels, variant.embed_dim)
         # Rates grow over the blocks of all four stages, even if the last are not built, so that the
         # built blocks keep the rates they were trained with.
         num_blocks = sum(variant.depths)
         rates = [variant.drop_path_rate * n / max(num_blocks - 1, 1) for n in range(num_blocks)]
-        self.stages = nn.ModuleList()
-        self.downsamples = nn.ModuleList()
+        stages, downsamples = [], []
         for stage in range(num_stages):
             dim = variant.stage_dim(stage)
             first = sum(variant.depths[:stage])
             drop_paths = rates[first:first + variant.depths[stage]]
             if stage < 2:
-                self.stages.append(ConvStage(dim, drop_paths, with_cp, pad_conv_stages))
+                stages.append(ConvStage(dim, drop_paths, with_cp, pad_conv_stages))
             else:
                 carriers = stage == 2 and variant.hierarchical
-                self.stages.append(TransformerStage(
-                    dim, variant.num_heads[stage], variant.window_size[stage - 2], drop_paths,
+                stages.append(HierarchicalAttention(
+                    dim, len(drop_paths), variant.num_heads[stage], variant.window_size[stage - 2],
                     ct_size=variant.ct_size if carriers else None,
                     propagate_carriers=variant.propagate_carriers,
                     mlp_ratio=variant.mlp_ratio, layer_scale=variant.layer_scale,
-                    carrier_bias=variant.carrier_bias, with_cp=with_cp))
+                    carrier_bias=variant.carrier_bias, drop_paths=drop_paths,
+                    absolute_position=variant.absolute_position,
+                    relative_position=variant.relative_position, with_cp=with_cp))
             if stage + 1 < num_stages:
-                self.downsamples.append(Downsample(dim))
+                downsamples.append(Downsample(dim))
+        self._assemble(stem, stages, downsamples, OUT_NORMS.get(out_norm, nn.Identity),
+                       [variant.stage_dim(stage) for stage in range(NUM_STAGES)], in_channels,
+                       out_indices, frozen_stages, norm_eval, with_cp)
+
+    def _assemble(self, stem: nn.Module, stages: Sequence[nn.Module],
+                  downsamples: Sequence[nn.Module], out_norm: Callable[[int], nn.Module],
+                  dims: Sequence[int], in_channels: int, out_indices: Tuple[int, ...],
+                  frozen_stages: int, norm_eval: bool, with_cp: bool) -> None:
+        """Put the parts of a network together.
+
+        Args:
+            stem: (B, in_channels, H, W) -> a map of stride 4.
+            stages: Up to the last output.
+            downsamples: One between two stages.
+            out_norm: Makes the norm of an output of that width.
+            dims: Width of each of the four stages.
+            Others: As of the class.
+        """
+        _checked_in_channels(in_channels)
+        if not -1 <= frozen_stages <= len(stages):
+            raise ValueError(
+                f'frozen_stages={frozen_stages}: give -1 (nothing), 0 (the stem) or up to '
+                f'{len(stages)}, the number of stages built for out_indices={out_indices}')
+        self.in_channels = in_channels
+        self.out_indices = out_indices
+        self.out_channels = tuple(dims[i] for i in out_indices)
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+        self.with_cp = with_cp
+        self.deployed = False
+        self.stem = stem
+        self.stages = nn.ModuleList(stages)
+        self.downsamples = nn.ModuleList(downsamples)
         self.out_norms = nn.ModuleDict({
-            str(i): OUT_NORMS[out_norm](width) if out_norm else nn.Identity()
-            for i, width in zip(out_indices, self.out_channels)})
+            str(i): out_norm(width) for i, width in zip(out_indices, self.out_channels)})
         self.kept_cast = Kept()
         # Channels last from the stem to the norms: a map's cells are tokens without a copy. With
         # weights in that order no convolution turns its weight or its map around. FSDP takes
@@ -155,8 +176,8 @@ class FasterViT(BaseModule):
             raise ValueError(f'input of shape {tuple(x.shape)}: expected (B, {self.in_channels}, '
                              'H, W)')
         if x.shape[2] < 32 or x.shape[3] < 32:
-            raise ValueError(f'input of {x.shape[2]} x {x.shape[3]} pixels: FasterViT divides the '
-                             'image by 32, so height and width must be at least 32')
+            raise ValueError(f'input of {x.shape[2]} x {x.shape[3]} pixels: {type(self).__name__} '
+                             'divides the image by 32, so height and width must be at least 32')
         network = self._network_for_autocast(x)
         if network is not None:
             x = x.to(autocast_dtype(x))
@@ -193,11 +214,6 @@ class FasterViT(BaseModule):
             return self.kept_cast.found(dtype)
         return self.kept_cast(dtype, x.device, lambda: self._cast(dtype))
 
-    @property
-    def deployed(self) -> bool:
-        """Whether :meth:`switch_to_deploy` was called."""
-        return isinstance(self.stem.norm1, nn.Identity)
-
     def switch_to_deploy(self) -> 'FasterViT':
         """Make inference faster, in place. It cannot be undone. Returns self.
 
@@ -222,13 +238,14 @@ class FasterViT(BaseModule):
         for name, norm in self.out_norms.items():
             if isinstance(norm, _BatchNorm):
                 self.out_norms[name] = ChannelAffine(norm)
+        self.deployed = True
         return self.requires_grad_(False)
 
     def _cast(self, dtype: torch.dtype) -> 'FasterViT':
         """A copy of a deployed network in another type, its position terms' weights shared."""
         cast = deepcopy(self).to(dtype)
         for ours, theirs in zip(self.modules(), cast.modules()):
-            if isinstance(ours, PositionTerm):
+            if isinstance(ours, PositionTerm) and hasattr(ours, 'mlp'):
                 theirs.mlp = ours.mlp  # computed in float32, from weights that are not rounded
         return cast
 
@@ -265,7 +282,13 @@ class FasterViT(BaseModule):
             part.requires_grad_(False)
 
 
-def _checked_out_indices(out_indices: Sequence[int]) -> Tuple[int, ...]:
+def _checked_in_channels(in_channels: int) -> int:
+    if in_channels < 1:
+        raise ValueError(f'in_channels={in_channels}: an image has at least 1 channel')
+    return in_channels
+
+
+def checked_out_indices(out_indices: Sequence[int]) -> Tuple[int, ...]:
     if isinstance(out_indices, int):
         out_indices = (out_indices, )
     out_indices = tuple(out_indices)
@@ -277,7 +300,7 @@ def _checked_out_indices(out_indices: Sequence[int]) -> Tuple[int, ...]:
     return out_indices
 
 
-def _checked_init_cfg(init_cfg) -> list:
+def checked_init_cfg(init_cfg) -> list:
     """mmengine's initialisers, with ours in place of its ``Pretrained``.
 
     mmengine's loads with ``strict=False`` and does not report what stayed random.

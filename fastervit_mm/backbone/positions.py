@@ -176,6 +176,11 @@ class RelativePositionBias(PositionTerm):
         """
         return _tables([self], places)[0] if places.table is None else places.table
 
+    @staticmethod
+    def of_offsets(terms: Sequence['RelativePositionBias'], places: Places) -> Tensor:
+        """(terms, num_heads, (2h - 1)(2w - 1)): of each term the bias of every offset."""
+        return 16 * _features(terms, places.offsets).transpose(1, 2).sigmoid()
+
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         # Without a carrier bias, as the authors' files and those of before it, is with one of 0.
         name, other = f'{prefix}carrier_bias', state_dict.get(f'{prefix}mlp.fc2.weight')
@@ -186,6 +191,43 @@ class RelativePositionBias(PositionTerm):
         elif name not in state_dict and other is not None:
             state_dict[name] = other.new_zeros(own.shape) if own.is_meta else torch.zeros_like(own)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+class RelativePositionTable(RelativePositionBias):
+    """A learned bias of each offset within a window (Swin, section 3.2), for one size of windows.
+
+    Args:
+        num_heads: As :class:`RelativePositionBias`.
+        window_size: Side of a window, in cells.
+        carrier_bias: As :class:`RelativePositionBias`.
+    """
+
+    def __init__(self, num_heads: int, window_size: int, carrier_bias: Optional[float] = None):
+        super().__init__(num_heads, carrier_bias)
+        del self.mlp
+        self.relative_position_bias_table = nn.Parameter(
+            nn.init.trunc_normal_(torch.empty((2 * window_size - 1)**2, num_heads), std=0.02))
+
+    @staticmethod
+    def of_offsets(terms: Sequence['RelativePositionTable'], places: Places) -> Tensor:
+        return torch.stack([term.relative_position_bias_table.t() for term in terms])
+
+
+class NoRelativePosition(RelativePositionBias):
+    """A bias of 0 for every offset, to measure what the others are good for.
+
+    Args:
+        As :class:`RelativePositionBias`.
+    """
+
+    def __init__(self, num_heads: int, carrier_bias: Optional[float] = None):
+        super().__init__(num_heads, carrier_bias)
+        del self.mlp
+        self.num_heads = num_heads
+
+    @staticmethod
+    def of_offsets(terms: Sequence['NoRelativePosition'], places: Places) -> Tensor:
+        return places.offsets.new_zeros(len(terms), terms[0].num_heads, len(places.offsets))
 
 
 def with_terms(places: Places, positions: Sequence[AbsolutePosition],
@@ -235,13 +277,14 @@ def _features(terms: Sequence[PositionTerm], pairs: Tensor) -> Tensor:
 
 def _tables(terms: Sequence[RelativePositionBias], places: Places) -> Tensor:
     """(terms, num_heads, (2h - 1)(2w - 1)); with tokens without a place two more columns."""
-    tables = 16 * _features(terms, places.offsets).transpose(1, 2).sigmoid()
+    tables = terms[0].of_offsets(terms, places)
     if not places.num_prefix:
         return tables
     if terms[0].carrier_bias is None:
         return F.pad(tables, (0, 2))
-    to_carriers = torch.stack([term.carrier_bias for term in terms])[..., None].to(tables.dtype)
-    return torch.cat([tables, tables.new_zeros(to_carriers.shape), to_carriers], dim=-1)
+    # Not stacked, and padded after that: so one copy of a gradient serves all terms.
+    to_carriers = torch.cat([term.carrier_bias for term in terms]).view(len(terms), -1, 1)
+    return torch.cat([tables, F.pad(to_carriers, (1, 0))], dim=-1)
 
 
 def _looked_up(tables: Tensor, places: Places, dtype: torch.dtype) -> Tensor:

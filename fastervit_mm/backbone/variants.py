@@ -22,6 +22,9 @@ class Variant:
             attend to carriers as to cells at first, whose relative bias is 16 sigmoid(0); at 0, the
             paper's, to a carrier with e^-8 of a cell's weight. None for no such bias. Weights
             that were trained without it, the authors' among them, give 0.
+        absolute_position: Whether tokens and carrier tokens get an embedding of their positions.
+        relative_position: The bias of attention by offset: ``'mlp'``, ``'table'`` or None, as of
+            :class:`~fastervit_mm.HierarchicalAttention`.
         mlp_ratio: Hidden width of a block's MLP over its own width.
         drop_path_rate: Stochastic depth of the last block; it grows linearly from 0.
     """
@@ -35,6 +38,8 @@ class Variant:
     layer_scale: Optional[float] = None
     propagate_carriers: bool = False
     carrier_bias: Optional[float] = 8.0
+    absolute_position: bool = True
+    relative_position: Optional[str] = 'mlp'
     mlp_ratio: float = 4.0
     drop_path_rate: float = 0.2
 

@@ -41,6 +41,10 @@ NETWORKS: Dict[str, Network] = {
     'global': Network('global attention', _fastervit(hierarchical=False, window_size=8)),
     'bias-0': Network('carriers, carrier_bias 0', _fastervit(carrier_bias=0.)),
     'swin': Network('shifted windows (Swin)', dict(_SWIN, type='SwinTransformer')),
+    'swin-hat': Network('windows with carriers (SwinHAT)', dict(
+        _delete_=True, type='SwinHAT', window_size=2, ct_size=1, out_indices=(2, ),
+        arch=dict(embed_dims=16, depths=(2, 2, 4, 2), num_heads=(1, 2, 4, 8)), drop_path_rate=0.,
+        init_cfg=dict(type='Xavier', layer='Linear'))),
     'ct-2': Network('carriers, 2 x 2 a window', _fastervit(ct_size=2)),
     'propagated': Network('carriers, propagated', _fastervit(propagate_carriers=True)),
 }

@@ -5,7 +5,7 @@ from typing import Callable, Dict, Optional, Tuple
 
 from torch import Tensor, nn
 
-from ..backbone import FasterViT
+from ..backbone import FasterViT, SwinHAT
 from ..config_files import get_config
 from ..models import build_model
 
@@ -131,6 +131,7 @@ PEERS: Dict[str, Peer] = {
     'swin-t-unfused': Peer(_timm('swin_tiny_patch4_window7_224', fused=False, img_size='size')),
     'swin-s': Peer(_timm('swin_small_patch4_window7_224', img_size='size'), 51.9, 83.2),
     'swin-b': Peer(_timm('swin_base_patch4_window7_224', img_size='size'), 51.9, 83.5),
+    'swin-hat-t': Peer(lambda size: SwinHAT('tiny')),
     'swinv2-t': Peer(_timm('swinv2_tiny_window8_256', img_size='size')),
     'convnext-t': Peer(_timm('convnext_tiny'), 50.4, 82.1),
     'convnext-s': Peer(_timm('convnext_small'), 51.9, 83.1),

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..backbone import FasterViT
 from ..backbone.attention import Attention, HierarchicalBlock
 from ..backbone.positions import Places
-from ..backbone.stages import TransformerStage
+from ..backbone.stages import HierarchicalAttention
 from ..backbone.windows import Grid
 
 Point = Tuple[float, float]
@@ -185,7 +185,7 @@ def stage_grids(backbone: FasterViT, size: Sequence[int]) -> List[StageGrid]:
     """
     grids = []
     for number, stage in enumerate(backbone.stages):
-        if isinstance(stage, TransformerStage):
+        if isinstance(stage, HierarchicalAttention):
             stride = 4 * 2**number
             cells = tuple(-(-n // stride) for n in size)
             grids.append(StageGrid(

@@ -5,7 +5,7 @@ from typing import Iterator, List, NamedTuple, Sequence
 import torch
 from torch import Tensor
 
-from ..backbone import FasterViT
+from ..backbone import FasterViT, SwinHAT
 from ..backbone.attention import HierarchicalBlock
 from ..backbone.stages import ConvStage
 from ..backbone.windows import Grid
@@ -137,10 +137,13 @@ def _reach_along(backbone: FasterViT, size: int, stage: int, cell: int):
     for _ in range(stage + 1):
         lengths.append(-(-lengths[-1] // 2))
     first = last = cell
+    # FasterViT's strided convolutions overlap by a cell, Swin's do not.
+    overlap = int(not isinstance(backbone, SwinHAT))
 
     def through_convolution(stride: int, length: int) -> None:
         nonlocal first, last
-        first, last = max(stride * first - 1, 0), min(stride * last + 1, length - 1)
+        first = max(stride * first - overlap, 0)
+        last = min(stride * last + 1, length - 1)
 
     for number in range(stage - 1, -1, -1):
         part, length = backbone.stages[number], lengths[number + 2]

@@ -8,11 +8,12 @@ from mmengine.model import update_init_info
 from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 
-from ..backbone import VARIANTS
+from ..backbone import VARIANTS, SwinHAT
 from ..backbone.names import fit_carrier_bias, is_carrier_bias
 from .errors import CheckpointError, check_finite, some
 from .keys import translate
 from .reading import read_checkpoint, tensors_of
+from .swin import carrier_parts, convert_microsoft, is_carrier_part, rename_swin
 
 NO_FASTERVIT = 'no FasterViT'
 _OUT_NORMS = 'out_norms.'
@@ -38,12 +39,13 @@ def load_backbone(backbone: nn.Module, checkpoint: str, prefix: Optional[str] = 
     """Load a FasterViT from a checkpoint, and log in one line what was loaded.
 
     The output norms may keep their initial values: no published file contains them. Of a file
-    without carrier biases, as the authors' are, these are 0.
+    without carrier biases, as the authors' are, these are 0. Of a Swin's file, the carriers of a
+    :class:`~fastervit_mm.backbone.SwinHAT` keep theirs too.
 
     Args:
         backbone: The :class:`~fastervit_mm.FasterViT` to load into.
         checkpoint: Path, URL or ``fastervit://`` name; the authors' file, this backbone's, or a
-            whole detector's, segmentor's or classifier's.
+            whole detector's, segmentor's or classifier's. For a SwinHAT, a Swin's.
         prefix: Of the backbone's names in a larger model. Default: found in the file.
         allow_partial: Accept a file in which tensors are missing or have other shapes.
         map_location: Argument of :func:`torch.load`. Default the CPU.
@@ -55,20 +57,29 @@ def load_backbone(backbone: nn.Module, checkpoint: str, prefix: Optional[str] = 
     """
     content = read_checkpoint(checkpoint, map_location, mapped=True)
     content = tensors_of(content, checkpoint)
+    swin = isinstance(backbone, SwinHAT)
+    if swin and backbone.convert_weights:
+        content = convert_microsoft(content, checkpoint)
     tensors = translate(content, prefix, checkpoint)
+    if swin:
+        tensors = rename_swin(tensors, checkpoint)
     own = backbone.state_dict()
     fit_carrier_bias(tensors, own)
+    new = [k for k in own if swin and is_carrier_part(k)]
+    if any(k in tensors for k in new):
+        new = []  # a SwinHAT's own file
     fitting = {k: v for k, v in tensors.items() if k in own and v.shape == own[k].shape}
     mismatched = {k: f'{tuple(v.shape)} in the file, {tuple(own[k].shape)} in the backbone'
                   for k, v in tensors.items() if k in own and v.shape != own[k].shape}
     fresh = [k for k in own if k not in fitting]
-    unfilled = [k for k in fresh if _must_be_filled(k)]
+    unfilled = [k for k in fresh if _must_be_filled(k) and k not in new]
     unused = [k for k in tensors if k not in own]
     surplus = [k for k in unused if _belongs_to_built_part(k, own)]
 
-    if len(unfilled) == sum(_must_be_filled(k) for k in own):
+    kind = type(backbone).__name__
+    if len(unfilled) == sum(_must_be_filled(k) and k not in new for k in own):
         raise CheckpointError(
-            f'checkpoint={checkpoint!r}: not a FasterViT: none of the backbone\'s tensors is in '
+            f'checkpoint={checkpoint!r}: not a {kind}: none of the backbone\'s tensors is in '
             f'it under a name and in a shape that fits. It looks like '
             f'{describe(tensors)}; its first names are {list(tensors)[:4]}'
             + ('' if prefix is None else f' below prefix={prefix!r}'))
@@ -89,7 +100,7 @@ def load_backbone(backbone: nn.Module, checkpoint: str, prefix: Optional[str] = 
     backbone.load_state_dict(OrderedDict(fitting), strict=False)
     zero = [k for k in fitting if is_carrier_bias(k) and not any(map(is_carrier_bias, content))]
     report = LoadReport([k for k in fitting if k not in zero], fresh, unused, mismatched)
-    line = _one_line(checkpoint, own, report)
+    line = _one_line(kind, checkpoint, own, report, new)
     if zero:
         line += f'; the file has none of {len(zero)} carrier biases, so they are 0'
     print_log(line, logger='current',
@@ -161,12 +172,14 @@ def _belongs_to_built_part(key: str, own: Mapping[str, Tensor]) -> bool:
         k.startswith(part) for k in own)
 
 
-def _one_line(checkpoint: str, own: Mapping[str, Tensor], report: LoadReport) -> str:
-    line = (f'FasterViT: {len(report.loaded)} of the backbone\'s {len(own)} tensors came from '
+def _one_line(kind: str, checkpoint: str, own: Mapping[str, Tensor], report: LoadReport,
+              new: List[str]) -> str:
+    line = (f'{kind}: {len(report.loaded)} of the backbone\'s {len(own)} tensors came from '
             f'{checkpoint}')
     norms = [k for k in report.fresh if k.startswith(_OUT_NORMS)]
-    others = [k for k in report.fresh if not k.startswith(_OUT_NORMS)]
+    others = [k for k in report.fresh if not k.startswith(_OUT_NORMS) and k not in new]
     started = ([f'the {len(norms)} of the output norms'] if norms else []) + (
+        [f'the {len(new)} of carriers ({carrier_parts(new)})'] if new else []) + (
         [f'{len(others)} others ({some(others)})'] if others else [])
     line += f'; started fresh: {" and ".join(started)}' if started else '; none started fresh'
     return line + (f'; {len(report.unused)} of the file were not needed' if report.unused else '')

@@ -10,7 +10,7 @@ from functorch.compile import make_boxed_func
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.utils import counters
 
-from fastervit_mm import FasterViT
+from fastervit_mm import FasterViT, SwinHAT
 from tests.conftest import stir
 
 SIZES = [(256, 256), (256, 320), (320, 230), (230, 333), (448, 448), (480, 256), (600, 401),
@@ -45,6 +45,17 @@ def test_ten_sizes_make_at_most_two_graphs(model):
     with torch.no_grad():
         for size in SIZES:
             # Two images: for one, PyTorch's CPU convolution asks whether a map is tiny.
+            image = torch.randn(2, 3, *size)
+            assert_same(compiled(image), model(image), 1e-5)
+    assert 1 <= counters['stats']['unique_graphs'] <= 2
+
+
+def test_sizes_of_swin_hat_make_at_most_two_graphs():
+    model = SwinHAT(dict(embed_dims=16, depths=(1, 1, 2, 1), num_heads=(1, 1, 2, 4)))
+    stir(model.eval())
+    compiled = torch.compile(model, backend='aot_eager', fullgraph=True, dynamic=True)
+    with torch.no_grad():
+        for size in SIZES[1:6]:
             image = torch.randn(2, 3, *size)
             assert_same(compiled(image), model(image), 1e-5)
     assert 1 <= counters['stats']['unique_graphs'] <= 2

@@ -14,7 +14,7 @@ from fastervit_mm.backbone import VARIANTS
 from fastervit_mm.weights import resolve
 from tests.conftest import REPO
 
-CONFIGS = sorted((REPO / 'configs/mmseg').glob('*.py'))
+CONFIGS = sorted((REPO / 'configs/mmseg').glob('*fvit*.py'))
 FROM_SCRATCH = ('upernet_fvit_shapes', 'upernet_fvit_small')
 LONG_RANGE = [p for p in CONFIGS if 'long_range' in p.stem]
 PUBLISHED = [p for p in CONFIGS if p.stem not in FROM_SCRATCH and p not in LONG_RANGE]

@@ -88,7 +88,7 @@ def test_what_the_page_says_of_a_config_is_so(model):
     if 'Crop Size' in meta:
         assert {meta['Crop Size']} == set(cfg.crop_size)
     if isinstance(cfg.model.backbone.arch, str):
-        assert meta['Backbone'] == f'FasterViT-{cfg.model.backbone.arch}'
+        assert meta['Backbone'] == f'{cfg.model.backbone.type}-{cfg.model.backbone.arch}'
 
 
 @pytest.mark.parametrize('caveat', ['not re-trained here', 'not evaluated here'])

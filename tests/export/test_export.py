@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 from torch import nn
 
-from fastervit_mm import FasterViT, export
+from fastervit_mm import FasterViT, SwinHAT, export
 from fastervit_mm.engine import launch
 from fastervit_mm.export.onnx_graph import (
     data_dependent_shapes,
@@ -445,3 +445,12 @@ def test_backbones_of_other_shapes(settings, tiny_arch, tmp_path):
     checks = export.check(backbone, path, SIZES)
     assert len(checks) == len(SIZES) * len(backbone.out_indices)
     assert all(c.holds and c.error < 1e-5 for c in checks)
+
+
+def test_swin_hat(tmp_path):
+    backbone = SwinHAT(dict(embed_dims=16, depths=(1, 1, 2, 1), num_heads=(1, 1, 2, 4))).eval()
+    stir(backbone)
+    path = str(tmp_path / 'backbone.onnx')
+    export.export(backbone, path)
+    checks = export.check(backbone, path, SIZES)
+    assert len(checks) == 4 * len(SIZES) and all(c.holds and c.error < 1e-4 for c in checks)

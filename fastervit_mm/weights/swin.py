@@ -1,0 +1,88 @@
+"""Swin's published weights by the names of a SwinHAT."""
+import re
+from typing import Dict, Iterable, Mapping
+
+from torch import Tensor
+
+from .errors import CheckpointError
+
+_RENAMED = [(re.compile(pattern), replacement) for pattern, replacement in [
+    (r'^patch_embed\.projection\.', 'stem.conv.'),
+    (r'^patch_embed\.', 'stem.'),
+    (r'^stages\.(\d)\.downsample\.', r'downsamples.\1.'),
+    (r'^norm(\d)\.', r'out_norms.\1.'),
+    (r'\.attn\.w_msa\.relative_position_bias_table$',
+     '.attn.position_bias.relative_position_bias_table'),
+    (r'\.attn\.w_msa\.', '.attn.'),
+    (r'\.ffn\.layers\.0\.0\.', '.mlp.fc1.'),
+    (r'\.ffn\.layers\.1\.', '.mlp.fc2.'),
+]]
+# What follows from the size of windows or of an image, and the classifier.
+_DROPPED = re.compile(r'(.*\.(relative_position_index|attn_mask)|norm\..*|head\..*)$')
+
+
+def is_carrier_part(name: str) -> bool:
+    """Whether a tensor of a SwinHAT is one that no Swin has."""
+    return '.carrier_' in name
+
+
+def carrier_parts(names: Iterable[str]) -> str:
+    """Tensors of carriers in words: each part once, without its place in the network."""
+    parts = {re.sub(r'^stages\.\d\.(blocks\.\d+\.)?', '', name) for name in names}
+    parts = {re.sub(r'(carrier_\w+)\..*', r'\1', part) for part in parts}
+    return ', '.join(sorted(parts))
+
+
+def convert_microsoft(tensors: Mapping[str, Tensor], checkpoint: str) -> Dict[str, Tensor]:
+    """Tensors of Microsoft's repository by mmdet's names, with ``backbone.`` before them.
+
+    Args:
+        tensors: By Microsoft's names; by others they stay as they are.
+        checkpoint: The file's name, for messages.
+
+    Raises:
+        CheckpointError: Without mmdet, whose conversion this is, and for a file of another network.
+    """
+    tensors = {key.removeprefix('module.'): value for key, value in tensors.items()}
+    if not any(key.startswith('layers.') for key in tensors):
+        return tensors
+    try:
+        from mmdet.models.backbones.swin import swin_converter
+    except ImportError as error:
+        raise CheckpointError(f'checkpoint={checkpoint!r}: convert_weights=True needs mmdet '
+                              f'({error})') from error
+    try:
+        return swin_converter(tensors)
+    except (RuntimeError, ValueError) as error:  # another shape than a Swin's
+        raise CheckpointError(f'checkpoint={checkpoint!r}: mmdet cannot convert it ({error}). '
+                              'convert_weights=True is for files of '
+                              'microsoft/Swin-Transformer') from error
+
+
+def rename_swin(tensors: Mapping[str, Tensor], checkpoint: str) -> Dict[str, Tensor]:
+    """Tensors of mmdet's Swin by the names of a SwinHAT; a SwinHAT's own stay as they are.
+
+    Args:
+        tensors: Of the backbone alone.
+        checkpoint: The file's name, for messages.
+
+    Raises:
+        CheckpointError: For Microsoft's names.
+    """
+    if any(key.startswith('layers.') for key in tensors):
+        raise CheckpointError(f'checkpoint={checkpoint!r}: has the names of '
+                              'microsoft/Swin-Transformer. Set convert_weights=True in the '
+                              'backbone, as for mmdet\'s SwinTransformer')
+    if not any(key.startswith('patch_embed.') for key in tensors):
+        return dict(tensors)
+    renamed = {}
+    for name, tensor in tensors.items():
+        if _DROPPED.match(name):
+            continue
+        if '.downsample.' in name and tensor.shape[-1:] and tensor.shape[-1] % 4 == 0:
+            # mmdet has the four cells of each channel after each other.
+            tensor = tensor.unflatten(-1, (-1, 4)).transpose(-1, -2).flatten(-2)
+        for pattern, replacement in _RENAMED:
+            name = pattern.sub(replacement, name)
+        renamed[name] = tensor
+    return renamed

@@ -1,0 +1,247 @@
+"""SwinHAT: Swin's blocks and weights where the two are the same, carriers where they are not."""
+import copy
+
+import pytest
+import torch
+from mmdet.models.backbones.swin import SwinTransformer
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+
+from fastervit_mm import SwinHAT, complexity
+from fastervit_mm.backbone.positions import PositionTerm, RelativePositionTable
+from fastervit_mm.export.swaps import prepared
+from fastervit_mm.models import check_complete
+from fastervit_mm.weights import CheckpointError, load_backbone
+from tests.conftest import REPO, stir
+
+TINY = dict(embed_dims=16, depths=(2, 2, 2, 2), num_heads=(1, 1, 2, 4))
+SIZES = [(32, 32), (224, 448), (97, 150), (131, 333)]
+
+
+def build(**settings):
+    model = SwinHAT(**{'arch': TINY, 'drop_path_rate': 0., **settings})
+    stir(model)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith('carrier_bias') or name.endswith('table'):
+                parameter.normal_()
+    return model.eval()
+
+
+def timms(**settings):
+    """A network by the names of Microsoft's repository, which timm has too."""
+    import timm
+    return timm.create_model('swin_tiny_patch4_window7_224', num_classes=5, **settings)
+
+
+@pytest.fixture(scope='module')
+def mmdets():
+    """mmdet's Swin with no window shifted."""
+    torch.manual_seed(0)
+    swin = SwinTransformer(embed_dims=16, depths=TINY['depths'], num_heads=TINY['num_heads'],
+                           drop_path_rate=0.)
+    swin.eval()  # returns nothing
+    stir(swin)
+    for module in swin.modules():
+        if hasattr(module, 'shift_size'):
+            module.shift_size = 0
+            nn.init.normal_(module.w_msa.relative_position_bias_table)
+    return swin
+
+
+@torch.no_grad()
+def test_without_carriers_it_is_mmdet_s_swin_without_shifts(mmdets, tmp_path):
+    torch.save(mmdets.state_dict(), tmp_path / 'swin.pth')
+    model = build(ct_size=None)
+    report = load_backbone(model, str(tmp_path / 'swin.pth'))
+    assert report.fresh == []
+    for size in ((224, 448), (224, 224)):  # without padding, of which the two have different kinds
+        image = torch.randn(2, 3, *size)
+        for got, expected in zip(model(image), mmdets(image), strict=True):
+            assert got.shape == expected.shape
+            assert (got - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+@torch.no_grad()
+def test_with_carriers_its_first_blocks_are_mmdet_s(mmdets, tmp_path):
+    """The map before the first block with carriers, in every stage."""
+    torch.save(mmdets.state_dict(), tmp_path / 'swin.pth')
+    model = build()
+    load_backbone(model, str(tmp_path / 'swin.pth'))
+    for stage, theirs in zip(model.stages, mmdets.stages):
+        dim = stage.dim
+        x = torch.randn(2, 14 * 21, dim)
+        expected = theirs.blocks[0](x, (14, 21))
+        stage.blocks, stage.carries = stage.blocks[:1], stage.carries[:1]
+        stage.stochastic_depth.rates = (0.,)
+        got = stage(x.view(2, 14, 21, dim).permute(0, 3, 1, 2))
+        got = got.permute(0, 2, 3, 1).reshape(x.shape)
+        assert (got - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+def test_microsoft_s_file_fills_what_is_shared(tmp_path, monkeypatch):
+    """In its layout (timm's); the classifier's maps come out of the file's own network too."""
+    lines = []
+    monkeypatch.setattr('fastervit_mm.weights.loading.print_log',
+                        lambda line, **kwargs: lines.append(line))
+    theirs = timms(embed_dim=16, depths=TINY['depths'], num_heads=TINY['num_heads']).eval()
+    tensors = theirs.state_dict()
+    # What timm calls otherwise: each merging belongs to the stage before it.
+    for name in [name for name in tensors if '.downsample.' in name]:
+        stage = int(name.split('.')[1])
+        tensors[name.replace(f'layers.{stage}', f'layers.{stage - 1}')] = tensors.pop(name)
+    tensors['layers.0.blocks.1.attn_mask'] = torch.zeros(64, 49, 49)
+    tensors['layers.0.blocks.0.attn.relative_position_index'] = torch.zeros(49, 49)
+    path = str(tmp_path / 'swin.pth')
+    torch.save(dict(model=tensors), path)
+
+    pretrained = dict(type='Pretrained', checkpoint=path)
+    model = SwinHAT(TINY, convert_weights=True, init_cfg=pretrained)
+    model.init_weights()
+    fresh = [name for name in model.state_dict() if '.carrier_' in name]
+    assert lines[-1].startswith(f'SwinHAT: {len(model.state_dict()) - len(fresh) - 8} of the ')
+    assert f'started fresh: the 8 of the output norms and the {len(fresh)} of carriers (' in (
+        lines[-1])
+    for part in ('carrier_init', 'carrier_attn', 'carrier_mlp', 'carrier_norm1',
+                 'attn.position_bias.carrier_bias'):
+        assert part in lines[-1]
+
+    model = SwinHAT(TINY, ct_size=None, convert_weights=True)
+    load_backbone(model, path)
+    for layer in theirs.modules():
+        if hasattr(layer, 'shift_size'):
+            layer.shift_size, layer.attn_mask = (0, 0), None
+    image = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        expected = theirs.forward_intermediates(image, intermediates_only=True)
+        model.out_norms = nn.ModuleDict({str(i): nn.Identity() for i in range(4)})
+        for got, its in zip(model.eval()(image), expected, strict=True):
+            torch.testing.assert_close(got, its, atol=1e-4, rtol=1e-4)
+
+    own = str(tmp_path / 'own.pth')
+    torch.save(dict(state_dict={f'backbone.{k}': v for k, v in model.state_dict().items()}), own)
+    load_backbone(SwinHAT(TINY, ct_size=None, convert_weights=True), own)  # such as one it trained
+    with pytest.raises(CheckpointError, match='Set convert_weights=True in the backbone'):
+        load_backbone(SwinHAT(TINY), path)
+    with pytest.raises(CheckpointError, match='have another shape'):
+        load_backbone(SwinHAT(dict(TINY, num_heads=(2, 2, 2, 4)), convert_weights=True), path)
+    del tensors['layers.1.blocks.1.mlp.fc1.weight']
+    torch.save(dict(model=tensors), path)
+    with pytest.raises(CheckpointError, match=r'would stay random \(stages.1.blocks.1.mlp.fc1'):
+        load_backbone(SwinHAT(TINY, convert_weights=True), path)
+
+
+def test_its_own_file_loads_whole_or_not_at_all(tmp_path):
+    source, model, path = build(), SwinHAT(TINY), str(tmp_path / 'hat.pth')
+    torch.save({f'backbone.{k}': v for k, v in source.state_dict().items()}, path)
+    assert load_backbone(model, path).fresh == []
+    assert all(torch.equal(v, model.state_dict()[k]) for k, v in source.state_dict().items())
+    check_complete(model, source.state_dict(), path)
+    hole = {k: v for k, v in source.state_dict().items() if k != 'stages.0.carrier_init.conv.bias'}
+    torch.save(hole, path)
+    with pytest.raises(CheckpointError, match=r'1 tensors .* random \(stages.0.carrier_init'):
+        load_backbone(SwinHAT(TINY), path)
+    torch.save({'some.weight': torch.rand(2)}, path)
+    with pytest.raises(CheckpointError, match='not a SwinHAT'):
+        load_backbone(SwinHAT(TINY), path)
+
+
+@torch.no_grad()
+def test_any_size_deployed_in_one_graph_and_prepared_for_export():
+    model = build()
+    deployed = copy.deepcopy(model).switch_to_deploy()
+    exported = prepared(model, 'backbone')
+    expected = {size: model(torch.ones(1, 3, *size).cumsum(2) / 100) for size in SIZES}
+    for size in SIZES:
+        image = torch.ones(1, 3, *size).cumsum(2) / 100
+        for network in (deployed, exported):
+            for got, its in zip(network(image), expected[size], strict=True):
+                torch.testing.assert_close(got, its, atol=1e-4, rtol=1e-4)
+        assert [tuple(m.shape[1:]) for m in expected[size]] == [
+            (16 * 2**i, -(-size[0] // (4 * 2**i)), -(-size[1] // (4 * 2**i))) for i in range(4)]
+
+
+@torch.no_grad()
+def test_rows_are_columns_of_the_transposed_image():
+    model = build(propagate_carriers=True)
+    twin = copy.deepcopy(model)
+    for module in twin.modules():
+        if isinstance(module, nn.Conv2d):
+            module.weight.copy_(module.weight.transpose(2, 3).clone())
+        elif isinstance(module, RelativePositionTable):
+            table = module.relative_position_bias_table
+            table.copy_(table.view(13, 13, -1).transpose(0, 1).reshape(table.shape).clone())
+        elif isinstance(module, PositionTerm):
+            module.mlp.fc1.weight.copy_(module.mlp.fc1.weight.flip(1).clone())
+    for merging in twin.downsamples:
+        for tensor in (merging.norm.weight, merging.norm.bias, merging.reduction.weight):
+            cells = tensor.unflatten(-1, (2, 2, -1))
+            tensor.copy_(cells.transpose(-3, -2).flatten(-3).clone())
+    image = torch.randn(2, 3, 224, 448)
+    for got, expected in zip(twin(image.transpose(2, 3)), model(image), strict=True):
+        torch.testing.assert_close(got.transpose(2, 3), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize('propagate', [False, True])
+def test_every_parameter_is_trained_recomputed_or_not(propagate):
+    """So DDP stops for no parameter that is unused."""
+    model = build(propagate_carriers=propagate, frozen_stages=1).train()
+    image = torch.randn(2, 3, 97, 150)
+
+    def gradients():
+        model.zero_grad()
+        sum(m.square().mean() for m in model(image)).backward()
+        return {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}
+    plain = gradients()
+    frozen = {n.split('.')[0] + '.' + n.split('.')[1] for n, p in model.named_parameters()
+              if not p.requires_grad}
+    assert frozen == {'stem.conv', 'stem.norm', 'stages.0', 'downsamples.0'}
+    for stage in model.stages:
+        stage.with_cp = True
+    for name, gradient in gradients().items():
+        torch.testing.assert_close(gradient, plain[name], msg=name)
+
+
+@pytest.mark.parametrize('given, message', [
+    (dict(arch='huge'), r"arch='huge': give one of \['tiny', 'small', 'base'\]"),
+    (dict(arch=dict(embed_dims=8)), 'give one of'),
+    (dict(arch=dict(TINY, depths=(2, 2))), r'depths=\(2, 2\): Swin has four stages'),
+    (dict(ct_size=(1, 2)), r'ct_size=\(1, 2\): give one number, or one for each'),
+    (dict(ct_size=9), 'ct_size=9: a window of 7 cells'),
+    (dict(drop_path_rate=1), 'drop_path_rate=1: give a rate'),
+    (dict(out_indices=(4,)), r'out_indices=\(4,\)'),
+    (dict(frozen_stages=9), 'frozen_stages=9'),
+    (dict(in_channels=0), 'in_channels=0'),
+])
+def test_an_argument_out_of_range_is_named(given, message):
+    with pytest.raises(ValueError, match=message):
+        SwinHAT(**{'arch': TINY, **given})
+
+
+def test_an_image_that_is_too_small_is_an_error():
+    with pytest.raises(ValueError, match='input of 31 x 64 pixels: SwinHAT divides'):
+        build()(torch.rand(1, 3, 31, 64))
+
+
+def test_the_configs_are_this_repository_s_recipes_with_another_backbone():
+    import mmseg.models  # noqa: F401  (not on the meta device)
+    for path, converts in (('mmdet/cascade_swin_hat', True), ('mmseg/upernet_swin_hat', False)):
+        cfg, other = (Config.fromfile(str(REPO / f'configs/{name}.py'))
+                      for name in (path, path.replace('swin_hat', 'fvit')))
+        for part in ('optim_wrapper', 'param_scheduler', 'train_cfg', 'train_dataloader'):
+            assert cfg[part] == other[part]
+        init_default_scope(cfg.default_scope)
+        assert cfg.model.backbone.get('convert_weights', False) == converts
+        with torch.device('meta'):
+            model = MODELS.build({**cfg.model, 'backbone': dict(cfg.model.backbone, init_cfg=None)})
+        reader = cfg.model.get('neck') or cfg.model.decode_head
+        assert tuple(reader.in_channels) == model.backbone.out_channels
+
+
+def test_parameters_and_products_are_swin_t_s_and_the_carriers_own():
+    counted = complexity._count(complexity._Backbone(SwinHAT('tiny', ct_size=None)), (224, 224),
+                                None, None)
+    total = complexity._sum('total', counted)
+    assert total.parameters / 1e6 == pytest.approx(27.5, abs=0.1)  # Swin-T without its classifier
+    assert total.multiply_adds / 1e9 == pytest.approx(4.5, abs=0.15)
