@@ -26,7 +26,7 @@ model = dict(
     decode_head=dict(
         type='FCNHead', in_channels=64, in_index=0, channels=64, num_convs=0, concat_input=False,
         dropout_ratio=0., norm_cfg=None, num_classes=num_classes, align_corners=False,
-        loss_decode=dict(type='CrossEntropyLoss')),
+        loss_decode=dict(type='CrossEntropyLoss', avg_non_ignore=True)),
     train_cfg=dict(),
     test_cfg=dict(mode='whole'))
 
@@ -62,7 +62,7 @@ val_evaluator = dict(type='DistanceAccuracy')
 test_evaluator = val_evaluator
 
 lr = 3e-3
-max_iters = 300
+max_iters = 200
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='MergedOptimWrapperConstructor',  # parameters of equal settings in one group
@@ -73,8 +73,8 @@ train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=ma
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.04, by_epoch=False, begin=0, end=60),
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=60, end=max_iters),
+    dict(type='LinearLR', start_factor=0.04, by_epoch=False, begin=0, end=40),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=40, end=max_iters),
 ]
 auto_scale_lr = dict(base_batch_size=16)
 randomness = dict(seed=0)
