@@ -90,7 +90,7 @@ audit: env
 	@$(RUN) tools/make_audit.py
 
 clean:
-	rm -rf work_dirs data/shapes build dist *.egg-info .pytest_cache .hypothesis .ruff_cache
+	rm -rf work_dirs data/shapes data/long_range build dist *.egg-info .pytest_cache .hypothesis .ruff_cache
 
 distclean: clean
 	rm -rf .venv .audit

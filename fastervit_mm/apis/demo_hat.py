@@ -109,7 +109,7 @@ def _table(metrics: Mapping[str, Mapping[str, float]]) -> Table:
 def _draw(found: Mapping[str, _Trained], path: Path) -> None:
     from matplotlib.figure import Figure
     one = next(iter(found.values()))
-    figure = Figure(figsize=(12, 2.1 * (1 + len(found)) + 0.6), layout='constrained')
+    figure = Figure(figsize=(12, 1.75 * (1 + len(found)) + 0.4), layout='constrained')
     curve, pictures = figure.subfigures(1, 2, width_ratios=(1, 1.5))
     figure.suptitle('Which colour has the bar? Each disc has to say it, however far away it is')
     axis = curve.subplots()
