@@ -62,7 +62,7 @@ val_evaluator = dict(type='DistanceAccuracy')
 test_evaluator = val_evaluator
 
 lr = 3e-3
-max_iters = 200
+max_iters = 100
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='MergedOptimWrapperConstructor',  # parameters of equal settings in one group
@@ -73,15 +73,15 @@ train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=ma
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.04, by_epoch=False, begin=0, end=40),
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=40, end=max_iters),
+    dict(type='LinearLR', start_factor=0.04, by_epoch=False, begin=0, end=25),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=25, end=max_iters),
 ]
 auto_scale_lr = dict(base_batch_size=16)
 randomness = dict(seed=0)
 custom_hooks = [dict(type='CurvesHook'), dict(type='EstimateHook')]
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=20, log_metric_by_epoch=False),
+    logger=dict(type='LoggerHook', interval=10, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=max_iters),
     sampler_seed=dict(type='DistSamplerSeedHook'),
