@@ -94,14 +94,13 @@ def compare(config: str, names: Sequence[str], seeds: Sequence[int], out: Path, 
         ValueError: For figures in ``out`` of another schedule or other images.
     """
     cfg = launch.load_config(config, cfg_options=options)
-    about = dict(config=str(config), iterations=cfg.train_cfg.max_iters,
+    about = dict(config=Path(config).name, iterations=cfg.train_cfg.max_iters,
                  batch=cfg.train_dataloader.batch_size, lr=cfg.optim_wrapper.optimizer.lr,
                  options=options or {})
     report = json.loads(out.read_text()) if out.is_file() else dict(about=about, networks={})
     if report['about'] != about:
         raise ValueError(f'out={str(out)!r}: holds figures of {report["about"]}, not of {about}. '
                          'Give another file')
-    report.update(command=command, machine=machine())
     for seed in seeds:  # one seed of all first: a run that is stopped has compared something
         for name in names:
             found = report['networks'].setdefault(name, dict(runs={}))
@@ -112,6 +111,7 @@ def compare(config: str, names: Sequence[str], seeds: Sequence[int], out: Path, 
                     'model.backbone': copy.deepcopy(NETWORKS[name].backbone), **(options or {})}
                                 ).total
                 found.update(parameters=total.parameters, multiply_adds=total.multiply_adds)
+            report.update(command=command, machine=machine())
             found['runs'][str(seed)] = train(config, name, seed, folder, options)
             out.parent.mkdir(parents=True, exist_ok=True)
             out.write_text(json.dumps(report, indent=1) + '\n')
@@ -123,7 +123,7 @@ def table(report: dict) -> List[str]:
     ranges = [f'{near}-{far}' for near, far in zip(EDGES, EDGES[1:])]
     lines = ['| network | accuracy | each seed | ' + ' | '.join(
         f'{r} px' for r in (ranges[0], ranges[2], ranges[-1])) +
-        ' | parameters, k | multiply-adds, M | ms a step |', '|---' * 9 + '|']
+        ' | parameters, k | multiply-adds, M |', '|---' * 8 + '|']
     for name in (n for n in NETWORKS if report['networks'].get(n, {}).get('runs')):
         found = report['networks'][name]
         runs = list(found['runs'].values())
@@ -131,8 +131,7 @@ def table(report: dict) -> List[str]:
                  ', '.join(f'{r["accuracy"]:.1f}' for r in runs)]
         cells += [f'{mean(r["by_distance"][d] for r in runs):.1f}'
                   for d in (ranges[0], ranges[2], ranges[-1])]
-        cells += [f'{found["parameters"] / 1e3:.0f}', f'{found["multiply_adds"] / 1e6:.1f}',
-                  f'{1e3 * median(r["seconds_per_step"] for r in runs):.0f}']
+        cells += [f'{found["parameters"] / 1e3:.0f}', f'{found["multiply_adds"] / 1e6:.1f}']
         lines.append(f'| {NETWORKS[name].title} | ' + ' | '.join(cells) + ' |')
     return lines
 
