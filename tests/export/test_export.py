@@ -450,7 +450,7 @@ def test_backbones_of_other_shapes(settings, tiny_arch, tmp_path):
 def test_swin_hat(tmp_path):
     backbone = SwinHAT(dict(embed_dims=16, depths=(1, 1, 2, 1), num_heads=(1, 1, 2, 4))).eval()
     stir(backbone)
-    path = str(tmp_path / 'backbone.onnx')
+    path = str(tmp_path / 'backbone.pt2')
     export.export(backbone, path)
     checks = export.check(backbone, path, SIZES)
     assert len(checks) == 4 * len(SIZES) and all(c.holds and c.error < 1e-4 for c in checks)
