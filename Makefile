@@ -13,13 +13,14 @@ CLS_DEMO := work_dirs/demo-cls
 # Photographs where there are some (docs/pretrain.md), else generated shapes.
 CLS_CONFIG := configs/mmpretrain/fastervit_$(if $(wildcard data/imagenette/train),imagenette,shapes).py
 
-.PHONY: help env demo demo-seg demo-cls bench docs test test-demos soak fuzz matrix lint audit clean distclean
+.PHONY: help env demo demo-seg demo-cls demo-hat bench docs test test-demos soak fuzz matrix lint audit clean distclean
 
 help:
 	@echo 'make demo   train a small Cascade Mask R-CNN on generated shapes, evaluate, draw;'
 	@echo '            5 to 11 minutes of training on two cores'
 	@echo 'make demo-seg   the same with a small UperNet, for semantic segmentation'
 	@echo 'make demo-cls   a small classifier: of photographs in data/imagenette, else of shapes'
+	@echo 'make demo-hat   what carriers are for: two networks, with and without, on the long-range task'
 	@echo 'make bench  speed beside other backbones, in two minutes'
 	@echo 'make docs   the documentation as a site, in work_dirs/site'
 	@echo 'make test   the whole test suite, 20 minutes or somewhat more on two idle cores'
@@ -48,6 +49,9 @@ demo-seg: env
 demo-cls: env
 	@$(RUN) tools/demo.py $(CLS_CONFIG) --work-dir $(CLS_DEMO)
 
+demo-hat: env
+	@$(RUN) tools/demo_hat.py --work-dir work_dirs/demo-hat
+
 # Longer ones, and what they gave: docs/performance.md.
 bench: env
 	@$(RUN) tools/benchmark.py --models authors-2:eager fastervit-2:onednn \
@@ -65,7 +69,7 @@ test: env
 test-demos: env
 	FASTERVIT_MM_FULL_DEMOS=1 $(RUN) -m pytest -n 2 --dist loadfile \
 	tests/end_to_end/test_demo.py tests/end_to_end/test_demo_seg.py tests/end_to_end/test_demo_cls.py \
-	tests/backbone/test_numbers.py
+	tests/backbone/test_numbers.py tests/end_to_end/test_demo_hat.py
 
 # Each kill at random: in a step, in a validation, while a checkpoint is written.
 soak: env
@@ -87,7 +91,7 @@ audit: env
 	@$(RUN) tools/make_audit.py
 
 clean:
-	rm -rf work_dirs data/shapes build dist *.egg-info .pytest_cache .hypothesis .ruff_cache
+	rm -rf work_dirs data/shapes data/long_range build dist *.egg-info .pytest_cache .hypothesis .ruff_cache
 
 distclean: clean
 	rm -rf .venv .audit

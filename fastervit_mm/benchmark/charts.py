@@ -34,7 +34,8 @@ def draw(report: Dict[str, object], stem: Path) -> List[Path]:
     return [picture for picture in pictures if picture]
 
 
-def _figure(report: Dict[str, object], title: str):
+def titled_figure(report: Dict[str, object], title: str):
+    """A figure and its only axis, with the report's machine and date below."""
     from matplotlib.figure import Figure
     figure = Figure(figsize=(7.5, 4.8), layout='constrained')
     head = report['machine']
@@ -46,7 +47,8 @@ def _figure(report: Dict[str, object], title: str):
     return figure, axis
 
 
-def _write(figure, stem: Path, name: str) -> Path:
+def save_figure(figure, stem: Path, name: str) -> Path:
+    """Write ``stem-name.png`` and return its path."""
     path = stem.with_name(f'{stem.name}-{name}.png')
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
@@ -63,9 +65,9 @@ def _accuracy(results: List[dict], report: Dict[str, object], stem: Path):
     if not groups:
         return None
     (_, (height, width), batch, precision, _), best = next(iter(groups.items()))
-    figure, axis = _figure(report, 'Speed measured, accuracy as published (not re-trained here)\n'
-                           f'{height} x {width}, batch {batch}, {precision}, each model in its '
-                           'fastest mode measured')
+    figure, axis = titled_figure(
+        report, 'Speed measured, accuracy as published (not re-trained here)\n'
+        f'{height} x {width}, batch {batch}, {precision}, each model in its fastest mode measured')
     families = defaultdict(list)
     for name, r in best.items():
         families[name.rsplit('-', 1)[0]].append((r['images_per_second'], PEERS[name].box_ap, name))
@@ -77,7 +79,7 @@ def _accuracy(results: List[dict], report: Dict[str, object], stem: Path):
     axis.set(xlabel='images a second', ylabel='COCO box AP, Cascade Mask R-CNN 3x (the paper\'s)')
     axis.margins(0.12)
     axis.legend()
-    return _write(figure, stem, 'accuracy')
+    return save_figure(figure, stem, 'accuracy')
 
 
 def _lines(results: List[dict], report: Dict[str, object], stem: Path, name: str, xlabel: str,
@@ -90,8 +92,8 @@ def _lines(results: List[dict], report: Dict[str, object], stem: Path, name: str
     lines = {k: sorted(v.items()) for k, v in lines.items() if len(v) > 1}
     if not lines:
         return None
-    figure, axis = _figure(report, {'pixels': 'Time against pixels',
-                                    'latency': 'Latency against batch'}[name])
+    figure, axis = titled_figure(report, {'pixels': 'Time against pixels',
+                                          'latency': 'Latency against batch'}[name])
     for (model, mode, precision, _), points in lines.items():
         axis.plot(*zip(*points), marker='o', label=f'{model}, {mode}, {precision}')
     axis.set(xlabel=xlabel, ylabel=ylabel, xscale='log', yscale='log')
@@ -99,15 +101,15 @@ def _lines(results: List[dict], report: Dict[str, object], stem: Path, name: str
     axis.set_xticks(ticks, [f'{t:g}' for t in ticks])
     axis.minorticks_off()
     axis.legend(fontsize=7)
-    return _write(figure, stem, name)
+    return save_figure(figure, stem, name)
 
 
 def _equals(pairs: List[dict], report: Dict[str, object], stem: Path):
     """A bar for each pair: images a second of ours over the peer's."""
     if not pairs:
         return None
-    figure, axis = _figure(report, 'Speed beside networks of equal accuracy, each in its '
-                           'best mode\n(gray: not within 0.3 of ImageNet top-1)')
+    figure, axis = titled_figure(report, 'Speed beside networks of equal accuracy, each in its '
+                                 'best mode\n(gray: not within 0.3 of ImageNet top-1)')
     figure.set_figheight(2.2 + 0.32 * len(pairs))
     labels = [f'{p["model"]} ({p["top1"]}) beside {p["peer"]} ({p["peer_top1"]}), '
               f'{p["size"][0]} x {p["size"][1]}, batch {p["batch"]}, {p["precision"]}'
@@ -120,4 +122,4 @@ def _equals(pairs: List[dict], report: Dict[str, object], stem: Path):
     axis.axvline(1, color='black', linewidth=0.8)
     axis.margins(x=0.12)
     axis.set_xlabel('times its images a second')
-    return _write(figure, stem, 'equal-accuracy')
+    return save_figure(figure, stem, 'equal-accuracy')

@@ -3,7 +3,7 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Dict, List, Union
+from typing import Callable, Dict, List, Mapping, NamedTuple, Tuple, Union
 
 import cv2
 import numpy as np
@@ -36,23 +36,49 @@ def make_shapes(root: str) -> Path:
     Raises:
         FileExistsError: For a folder with other files; nothing in it is changed.
     """
+    return generate(root, Recipe('shapes', RECIPE, SPLITS, _make_split))
+
+
+class Recipe(NamedTuple):
+    """How a dataset is generated.
+
+    Attributes:
+        kind: What it is called.
+        version: Raised with every change of what is drawn.
+        splits: First seed and number of images of each.
+        make_split: Writes a split; called with a folder, name, first seed and number of images.
+    """
+    kind: str
+    version: int
+    splits: Mapping[str, Tuple[int, int]]
+    make_split: Callable[[Path, str, int, int], None]
+
+    @property
+    def stamp(self) -> Dict:
+        """What a complete folder says of itself."""
+        stamp = dict(recipe=self.version, splits=self.splits)
+        return json.loads(json.dumps(
+            stamp if self.kind == 'shapes' else dict(stamp, kind=self.kind)))
+
+
+def generate(root: Union[str, Path], recipe: Recipe) -> Path:
+    """Generate a dataset in ``root``, unless it is there and complete; see :func:`make_shapes`."""
     root = Path(root)
-    stamp = dict(recipe=RECIPE, splits=SPLITS)
+    if holds_other_files(root, recipe.kind):
+        raise FileExistsError(f'root={str(root)!r}: contains files that are not the {recipe.kind} '
+                              'dataset. Give an empty or new folder')
     if (root / _STAMP).is_file():
-        if json.loads((root / _STAMP).read_text()) == json.loads(json.dumps(stamp)):
+        if json.loads((root / _STAMP).read_text()) == recipe.stamp:
             return root
         shutil.rmtree(root, ignore_errors=True)  # ours, of another version of the recipe
-    elif holds_other_files(root):
-        raise FileExistsError(f'root={str(root)!r}: contains files that are not the shapes '
-                              'dataset. Give an empty or new folder')
     root.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=f'.{root.name}-', dir=root.parent))
     try:
-        print(f'Generating the shapes dataset in {root} '
-              f'({sum(n for _, n in SPLITS.values())} images, once)')
-        for split, (first_seed, count) in SPLITS.items():
-            _make_split(building, split, first_seed, count)
-        (building / _STAMP).write_text(json.dumps(stamp))
+        print(f'Generating the {recipe.kind} dataset in {root} '
+              f'({sum(n for _, n in recipe.splits.values())} images, once)')
+        for split, (first_seed, count) in recipe.splits.items():
+            recipe.make_split(building, split, first_seed, count)
+        (building / _STAMP).write_text(json.dumps(recipe.stamp))
         building.chmod(0o755)
         try:
             if root.exists():
@@ -66,11 +92,12 @@ def make_shapes(root: str) -> Path:
     return root
 
 
-def holds_other_files(root: Union[str, Path]) -> bool:
-    """Whether a folder has files and is no shapes dataset, so that none can be generated there."""
+def holds_other_files(root: Union[str, Path], kind: str = 'shapes') -> bool:
+    """Whether a folder has files and is no such dataset, so that none can be generated there."""
     root = Path(root)
-    return (root.exists() and not (root / _STAMP).is_file()
-            and (root.is_file() or any(root.iterdir())))
+    if (root / _STAMP).is_file():
+        return json.loads((root / _STAMP).read_text()).get('kind', 'shapes') != kind
+    return root.exists() and (root.is_file() or any(root.iterdir()))
 
 
 def coco_annotation(instance: Instance) -> Dict:

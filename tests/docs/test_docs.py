@@ -28,6 +28,9 @@ SITE = REPO / 'mkdocs.yml'
 ELSEWHERE = {
     'make demo': 'tests/end_to_end/test_demo.py::test_it_learns_for_real',
     'make demo-cls': 'tests/end_to_end/test_demo_cls.py::test_it_learns_for_real',
+    'make demo-hat': 'tests/end_to_end/test_demo_hat.py::test_only_carriers_see_what_is_far',
+    'python benchmarks/long_range.py':
+        'tests/benchmark/test_long_range.py::test_it_goes_on_with_what_is_missing',
     **{f'python tools/{command}': 'tests/end_to_end/test_demo_cls.py::'
        'test_its_checkpoint_starts_a_segmentor_as_the_page_says'
        for command in ('convert_weights.py', 'train.py configs/mmseg/upernet_fvit_shapes.py')},
@@ -106,6 +109,7 @@ def test_make_does_what_is_run_elsewhere():
     assert re.search(r'^demo: env\n\t@\$\(RUN\) tools/demo\.py \$\(CONFIG\)', make, re.M)
     assert re.search(r'^demo-seg: env\n\t@\$\(RUN\) tools/demo\.py \$\(SEG_CONFIG\)', make, re.M)
     assert re.search(r'^demo-cls: env\n\t@\$\(RUN\) tools/demo\.py \$\(CLS_CONFIG\)', make, re.M)
+    assert re.search(r'^demo-hat: env\n\t@\$\(RUN\) tools/demo_hat\.py ', make, re.M)
     assert re.search(r'^test: env\n\t\$\(RUN\) -m pytest', make, re.M)
     assert re.search(r'^env:\n(?:\t.*\n)*?\t@\$\(PYTHON\) tools/make_env\.py$', make, re.M)
     assert re.search(r'^lint: env\n\t\$\(RUN\) -m ruff', make, re.M)

@@ -1,0 +1,142 @@
+"""What carriers are for, in one figure: two networks trained alike on the long-range task."""
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Dict, Mapping, NamedTuple
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from ..datasets.long_range import CLASSES, EDGES, PALETTE, inside, read_discs, said_of
+from ..engine import launch
+
+_SHOWN = 5  # images in the figure
+
+
+class _Trained(NamedTuple):
+    """A network after its training: its metrics, the seconds it took, and its label maps."""
+    metrics: Dict[str, float]
+    seconds: float
+    maps: Path
+    images: Path
+
+
+def run_hat_demo(configs: Mapping[str, str], work_dir: str) -> Dict[str, Dict[str, float]]:
+    """Train networks on the long-range task and draw how far each of them sees.
+
+    Args:
+        configs: A config of the task for each network, by the name that the figure gives it.
+        work_dir: Folder for the results; those of an earlier demo are replaced.
+
+    Returns:
+        The metrics of each network.
+    """
+    console = Console()
+    folder = Path(work_dir)
+    if (folder / 'demo.json').is_file():  # only a folder of an earlier demo is removed
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / 'demo.json').write_text('{}')
+    found = {name: _trained(name, config, folder / Path(config).stem, console)
+             for name, config in configs.items()}
+    metrics = {name: one.metrics for name, one in found.items()}
+
+    console.rule('How far each of them sees')
+    console.print(_table(metrics))
+    figure = folder / 'long_range.png'
+    _draw(found, figure)
+    (folder / 'demo.json').write_text(json.dumps(dict(
+        metrics=metrics, configs=dict(configs),
+        training_seconds={name: round(one.seconds, 1) for name, one in found.items()}), indent=2))
+    console.print(f'  {figure}  [dim]accuracy over distance, and what each of them says[/dim]',
+                  highlight=False, soft_wrap=True)
+    console.print(f'  {folder / "demo.json"}  [dim]the figures[/dim]', highlight=False,
+                  soft_wrap=True)
+    console.print('\nMore networks, three seeds each: docs/long_range.md')
+    return metrics
+
+
+def plot_accuracy(axis, curves: Mapping[str, Mapping[str, float]]) -> None:
+    """Draw accuracy over distance.
+
+    Args:
+        axis: Of matplotlib.
+        curves: For each network, per cent by range of distances, such as ``'16-36'``.
+    """
+    for number, (name, by_distance) in enumerate(curves.items()):
+        middles = [sum(map(float, key.split('-'))) / 2 for key in by_distance]
+        axis.plot(middles, list(by_distance.values()), marker='os^vDPX*'[number % 8], label=name)
+    chance = 100 / len(CLASSES)
+    axis.axhline(chance, color='gray', linestyle='--', linewidth=0.8)
+    axis.annotate('chance', (EDGES[0], chance), xytext=(0, 3), textcoords='offset points',
+                  fontsize=8, color='gray')
+    axis.set(xlabel='pixels from the bar to the disc',
+             ylabel='discs of the right colour, per cent',
+             ylim=(0, 104), xlim=(EDGES[0], EDGES[-1]), xticks=EDGES)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+
+
+def _trained(name: str, config: str, folder: Path, console: Console) -> _Trained:
+    console.rule(f'Training a network {name}')
+    started = time.perf_counter()
+    cfg = launch.load_config(config, work_dir=str(folder))
+    cfg.visualizer.name = str(folder)  # it writes the scalars, and is one for each name
+    launch.train(cfg)
+    seconds = time.perf_counter() - started
+    cfg = launch.load_config(config, work_dir=str(folder / 'evaluation'))
+    dataset = cfg.test_dataloader.dataset
+    metrics = launch.test(cfg, (folder / 'last_checkpoint').read_text(),
+                          out=str(folder / 'label_maps'))
+    return _Trained({key: float(value) for key, value in metrics.items()}, seconds,
+                    folder / 'label_maps', Path(dataset.data_root) / dataset.data_prefix.img_path)
+
+
+def _table(metrics: Mapping[str, Mapping[str, float]]) -> Table:
+    table = Table(title='Discs of the right colour, per cent (chance is 25)')
+    table.add_column('pixels from the bar')
+    for name in metrics:
+        table.add_column(name, justify='right')
+    for key in next(iter(metrics.values())):
+        table.add_row(key.replace('accuracy/', '').replace('accuracy', 'all'), *(
+            f'{one[key]:.1f}' for one in metrics.values()))
+    return table
+
+
+def _draw(found: Mapping[str, _Trained], path: Path) -> None:
+    from matplotlib.figure import Figure
+    one = next(iter(found.values()))
+    figure = Figure(figsize=(12, 1.75 * (1 + len(found)) + 0.4), layout='constrained')
+    curve, pictures = figure.subfigures(1, 2, width_ratios=(1, 1.5))
+    figure.suptitle('Which colour has the bar? Each disc has to say it, however far away it is')
+    axis = curve.subplots()
+    plot_accuracy(axis, {name: {key.split('/')[1]: value for key, value in trained.metrics.items()
+                                if '/' in key} for name, trained in found.items()})
+    discs = read_discs(one.images.parent, one.images.name)
+    names = sorted(path.name for path in one.maps.iterdir())[:_SHOWN]
+    axes = pictures.subplots(1 + len(found), len(names), squeeze=False)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+    for axis, name in zip(axes[:, 0], ['the image', *found]):
+        axis.set_ylabel(name, fontsize=9)
+    for column, name in zip(axes.T, names):
+        image = np.asarray(Image.open(one.images / name).convert('RGB'))
+        truth = _labels(one.images.parent / 'labels' / one.images.name / name)
+        column[0].imshow(image)
+        for axis, trained in zip(column[1:], found.values()):
+            said, shown, right = _labels(trained.maps / name), image.copy(), 0
+            for disc in discs[name]:
+                pixels = inside(disc, said.shape)
+                label = said_of(said[pixels])
+                shown[pixels] = PALETTE[label]
+                right += label == said_of(truth[pixels])
+            axis.imshow(shown)
+            axis.set_xlabel(f'{right} of {len(discs[name])} right', fontsize=9)
+    figure.savefig(path, dpi=110)
+
+
+def _labels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
