@@ -67,7 +67,6 @@ class FasterViT(BaseModule):
 
     Attributes:
         out_channels (tuple[int]): Width of each output, what a neck needs as ``in_channels``.
-        deployed (bool): Whether :meth:`switch_to_deploy` was called.
 
     Raises:
         ValueError: For an argument out of range; the message says what would be right.
@@ -161,7 +160,6 @@ class FasterViT(BaseModule):
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.with_cp = with_cp
-        self.deployed = False
         self.stem = stem
         self.stages = nn.ModuleList(stages)
         self.downsamples = nn.ModuleList(downsamples)
@@ -218,6 +216,12 @@ class FasterViT(BaseModule):
             return self.kept_cast.found(dtype)
         return self.kept_cast(dtype, x.device, lambda: self._cast(dtype))
 
+    @property
+    def deployed(self) -> bool:
+        """Whether :meth:`switch_to_deploy` was called, or that of each part."""
+        return (isinstance(getattr(self.stem, 'norm1', None), nn.Identity)
+                or any(getattr(stage, 'deployed', False) for stage in self.stages))
+
     def switch_to_deploy(self) -> 'FasterViT':
         """Make inference faster, in place. It cannot be undone. Returns self.
 
@@ -242,7 +246,6 @@ class FasterViT(BaseModule):
         for name, norm in self.out_norms.items():
             if isinstance(norm, _BatchNorm):
                 self.out_norms[name] = ChannelAffine(norm)
-        self.deployed = True
         return self.requires_grad_(False)
 
     def _cast(self, dtype: torch.dtype) -> 'FasterViT':

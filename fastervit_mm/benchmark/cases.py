@@ -6,7 +6,6 @@ from typing import Callable, Dict, List, Optional, Tuple
 
 import torch
 from torch import nn
-from torch._dynamo.backends.registry import lookup_backend
 from torch.profiler import ProfilerActivity, profile
 
 from ..engine.memory import keep_freed_memory
@@ -111,7 +110,7 @@ class Compiler:
     def __init__(self):
         self.graphs = self.runs = 0
         self.dynamic = False
-        self._inductor = lookup_backend('inductor')
+        self._inductor = torch._dynamo.lookup_backend('inductor')
 
     def __call__(self, graph: torch.fx.GraphModule, inputs: list) -> Callable:
         self.graphs += 1

@@ -363,7 +363,7 @@ CHECKPOINTS = [
          make=w.saves('evil.pth', lambda c: dict(c, extra=w.Attack()))),
     Case('of another network',
          _test('segmentor.pth'),
-         "test: checkpoint='segmentor.pth': does not fit the model of this config: 84 of 259 "
+         "test: checkpoint='segmentor.pth': does not fit the model of this config: 84 of 261 "
          'tensors are missing […], 0 have another shape [], 82 of the file have no place […]. '
          'Give the config that the checkpoint was trained with; it is in the same work directory. '
          'The file looks like …'),
@@ -389,7 +389,7 @@ CHECKPOINTS = [
          make=_starts('detector.pth', prefix='neck')),
     Case('with half of the tensors',
          _test('half.pth'),
-         "test: checkpoint='half.pth': does not fit the model of this config: 122 of 259 tensors "
+         "test: checkpoint='half.pth': does not fit the model of this config: 122 of 261 tensors "
          'are missing […], 0 have another shape [], 0 of the file have no place []. Give the '
          'config that the checkpoint was trained with; it is in the same work directory',
          make=w.saves('half.pth', _half)),
@@ -413,13 +413,13 @@ CHECKPOINTS = [
          make=w.saves('list.pth', lambda c: [1, 2, 3])),
     Case('with NaN in a tensor',
          _test('nan.pth'),
-         "test: checkpoint='nan.pth': NaN or infinity in 1 of 247 tensors "
+         "test: checkpoint='nan.pth': NaN or infinity in 1 of 249 tensors "
          '(backbone.stem.conv1.weight). The training that wrote it had diverged, or the file is '
          'damaged; take an earlier checkpoint',
          make=w.saves('nan.pth', _nan)),
     Case('with NaN in a tensor, to start from',
          'train.py mine.py',
-         "train: checkpoint='nan.pth': NaN or infinity in 1 of 175 tensors (stem.conv1.weight). "
+         "train: checkpoint='nan.pth': NaN or infinity in 1 of 177 tensors (stem.conv1.weight). "
          'The training that wrote it had diverged, or the file is damaged; take an earlier '
          'checkpoint',
          make=_both(_starts('nan.pth'), w.saves('nan.pth', _nan))),

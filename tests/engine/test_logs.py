@@ -165,5 +165,6 @@ large = np.ones(1000 * 2**20, np.uint8)
 held = peak_resident_memory()
 assert before < 1000 <= held <= before + 1100, (before, held)
 del large
-assert peak_resident_memory() == held
+# The kernel adds up its counts of a process in batches.
+assert abs(peak_resident_memory() - held) <= 2
 """], check=True)

@@ -99,7 +99,7 @@ def test_a_point_is_looked_at_from_its_own_cell_and_window(backbone, image, poin
     top, left = window[0] * 7, window[1] * 7
     cells = padded[top:top + 7, left:left + 7]
     device = torch.device('cpu')
-    window_cells, places = (p.filled(device) for p in (stage.cells, Places((2, 4), 2)))
+    window_cells, places = (p.filled(device) for p in (stage.cells(True), Places((2, 4), 2)))
     cells = cells + block.position(window_cells, torch.float32).view(7, 7, -1)
     carriers = stage.carrier_init(padded.permute(2, 0, 1)[None])
     mixed = in_raster_order(block.mix_carriers(carriers, places)[0])

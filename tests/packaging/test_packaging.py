@@ -193,7 +193,8 @@ def facts(installed, tmp_path_factory):
 
 def test_every_installed_config_resolves(facts):
     assert list(facts) == config_files.config_names()
-    assert all(fact['type'] == 'FasterViT' for fact in facts.values())
+    assert all(fact['type'] == ('SwinHAT' if 'swin_hat' in name else 'FasterViT')
+               for name, fact in facts.items())
 
 
 def test_pip_install_of_a_clone_gives_what_the_wheel_gives(installed, clone, tmp_path):
@@ -283,7 +284,7 @@ def test_metafiles_say_what_the_configs_say(models, facts):
                 assert fact[own] == meta[key], name
         assert fact['checkpoint'] == meta.get('Pretrained Backbone'), name
         if fact['checkpoint']:
-            assert f'FasterViT-{fact["arch"]}' == meta['Backbone']
+            assert f'{fact["type"]}-{fact["arch"]}' == meta['Backbone']
         if 'Crop Size' in meta and fact['crop_size']:
             assert fact['crop_size'] == [meta['Crop Size']] * 2
 
