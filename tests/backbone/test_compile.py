@@ -62,11 +62,13 @@ def test_ten_sizes_make_at_most_two_graphs(model):
 
 
 def test_sizes_of_swin_hat_make_at_most_two_graphs():
-    model = SwinHAT(dict(embed_dims=16, depths=(1, 1, 2, 1), num_heads=(1, 1, 2, 4)))
+    # Two stages, the first with carriers: others are for a compiler as these are, and take minutes.
+    model = SwinHAT(dict(embed_dims=16, depths=(2, 1, 1, 1), num_heads=(1, 1, 2, 4)),
+                    out_indices=(0, 1))
     stir(model.eval())
     compiled = torch.compile(model, backend='aot_eager', fullgraph=True, dynamic=True)
     with torch.no_grad():
-        for size in SIZES[1:6]:
+        for size in ((64, 96), (96, 96), (100, 64), (70, 133)):
             image = torch.randn(2, 3, *size)
             assert_same(compiled(image), model(image), 1e-5)
     assert 1 <= counters['stats']['unique_graphs'] <= 2
