@@ -59,7 +59,7 @@ def test_every_config_has_at_most_two_groups_and_mmengines_settings(path):
     if TORCH < (2, 4):  # no fused kernels but CUDA's, and mmengine asks for them all the same
         cfg.optim_wrapper.optimizer.pop('fused', None)
     mmengines = build_optim_wrapper(model, cfg.optim_wrapper)
-    assert len(mmengines.optimizer.param_groups) > 100 or few == 1
+    assert len(mmengines.optimizer.param_groups) > 50 or few == 1
     assert settings_by_name(model, ours) == settings_by_name(model, mmengines)
 
 
