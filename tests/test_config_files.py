@@ -1,10 +1,13 @@
 """Configs of users who work anywhere: their bases, and what is said of their mistakes."""
 import logging
+from importlib import metadata
 
 import pytest
 from mmengine.config import Config
+from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.registry import MODELS, init_default_scope
 
+from fastervit_mm import compat
 from fastervit_mm.config_files import ConfigError, config_folder, read_config
 from fastervit_mm.engine import launch
 
@@ -50,6 +53,23 @@ def test_a_base_by_name_builds_without_a_warning(elsewhere, caplog):
     with caplog.at_level(logging.WARNING):
         MODELS.build(cfg.model.backbone)
     assert not caplog.records
+
+
+def test_bases_of_forks_are_found_by_the_module(elsewhere, monkeypatch):
+    """As with OneDL, whose mmseg is of no distribution mmsegmentation."""
+    there = metadata.distribution
+
+    def without(name):
+        if name == 'mmsegmentation':
+            raise metadata.PackageNotFoundError(name)
+        return there(name)
+    monkeypatch.setattr(metadata, 'distribution', without)
+    monkeypatch.setitem(MODULE2PACKAGE, 'mmseg', 'mmsegmentation')
+    monkeypatch.setitem(MODULE2PACKAGE, 'mmrotate', 'mmrotate')  # not installed
+    compat.find_forks_by_module()
+    assert MODULE2PACKAGE['mmseg'] == 'mmseg' and MODULE2PACKAGE['mmdet'] == 'mmdet'
+    write(elsewhere, own="_base_ = 'mmseg::_base_/default_runtime.py'\n")
+    assert read_config('own.py').default_scope == 'mmseg'
 
 
 def test_parts_of_configs_are_bases_too(elsewhere):

@@ -206,9 +206,12 @@ def peak_memory(step: Step, device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device) - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         step()
+    changes = sorted((start_of_event(event), event.nbytes())
+                     for event in record.profiler.kineto_results.events()
+                     if event.name() == '[memory]')
     level = peak = 0
-    for event in sorted(record.profiler.kineto_results.events(), key=start_of_event):
-        level += event.nbytes() if event.name() == '[memory]' else 0
+    for _, change in changes:
+        level += change
         peak = max(peak, level)
     return peak
 

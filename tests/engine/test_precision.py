@@ -65,6 +65,16 @@ def test_without_a_gpu_nothing_of_mixed_precision_is_left():
     assert cfg.optim_wrapper == dict(type='OptimWrapper')
 
 
+@pytest.mark.parametrize('capability, hip, expected', [
+    ((7, 5), None, False), ((8, 0), None, True), ((9, 0), None, True), ((0, 0), '6.2', True)])
+def test_which_gpus_have_bfloat16(monkeypatch, capability, hip, expected):
+    """Asked of the device's capability: of torch it is asked otherwise in each version."""
+    monkeypatch.setattr(precision, 'is_cuda_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda: capability)
+    monkeypatch.setattr(torch.version, 'hip', hip)
+    assert precision._has_bfloat16() == expected
+
+
 def test_the_configs_of_large_networks_say_bfloat16():
     for path in CONFIGS:
         cfg = Config.fromfile(str(path))

@@ -18,7 +18,7 @@ from mmengine.runner import Runner
 
 from fastervit_mm.engine.checkpoints import INTERRUPTED, newest_checkpoint, save_whole
 from fastervit_mm.engine.notices import REQUEUE
-from fastervit_mm.engine.resuming import reproducible
+from fastervit_mm.engine.resuming import _Forward, reproducible
 from fastervit_mm.weights import CheckpointError
 from tests import samples
 from tests.conftest import REPO, load_program
@@ -260,3 +260,16 @@ def test_a_loss_that_is_no_number_stops_the_run(by_epoch, run):
     assert 'of 16 (epoch 3)' in said and said.count('train2017/') == 2
     assert f'The last good checkpoint is {run}/epoch_2.pth' in said
     assert sorted(path.name for path in run.glob('epoch_*')) == ['epoch_1.pth', 'epoch_2.pth']
+
+
+@pytest.mark.parametrize('at_once', [False, True])
+def test_the_first_batches_are_left_out_one_by_one_or_at_once(at_once):
+    """OpenMMLab's mmengine asks for each, OneDL's says how many."""
+    data = torch.utils.data.TensorDataset(torch.arange(10))
+    loader = reproducible(torch.utils.data.DataLoader(data, batch_size=2), seed=0)
+    batches = _Forward(loader, skip=7)  # in the second epoch
+    if at_once:
+        batches.skip_iter(7)
+    else:
+        assert [next(batches) for _ in range(7)] == [None] * 7
+    assert [next(batches)[0].tolist() for _ in range(4)] == [[4, 5], [6, 7], [8, 9], [0, 1]]
