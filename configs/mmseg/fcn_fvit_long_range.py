@@ -48,21 +48,21 @@ train_dataloader = dict(
     num_workers=0,  # loading an image takes about a millisecond
     sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(
-        type=dataset_type, data_root=data_root, pipeline=train_pipeline,
+        type=dataset_type, data_root=data_root, size=size[0], pipeline=train_pipeline,
         data_prefix=dict(img_path='train', seg_map_path='labels/train')))
 val_dataloader = dict(
     batch_size=24,
     num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
-        type=dataset_type, data_root=data_root, pipeline=test_pipeline,
+        type=dataset_type, data_root=data_root, size=size[0], pipeline=test_pipeline,
         data_prefix=dict(img_path='val', seg_map_path='labels/val')))
 test_dataloader = val_dataloader
 val_evaluator = dict(type='DistanceAccuracy')
 test_evaluator = val_evaluator
 
-lr = 3e-3
-max_iters = 100
+lr = 1e-3
+max_iters = 200
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='MergedOptimWrapperConstructor',  # parameters of equal settings in one group

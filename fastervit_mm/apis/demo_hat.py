@@ -10,7 +10,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from ..datasets.long_range import CLASSES, EDGES, PALETTE, inside, read_discs, said_of
+from ..datasets.long_range import CLASSES, PALETTE, inside, read_discs, said_of
 from ..engine import launch
 
 _SHOWN = 5  # images in the figure
@@ -64,18 +64,20 @@ def plot_accuracy(axis, curves: Mapping[str, Mapping[str, float]]) -> None:
 
     Args:
         axis: Of matplotlib.
-        curves: For each network, per cent by range of distances, such as ``'16-36'``.
+        curves: For each network, per cent by range of distances, such as ``'16-36'``; the ranges
+            are the same for all.
     """
+    ends = sorted({int(end) for key in next(iter(curves.values())) for end in key.split('-')})
     for number, (name, by_distance) in enumerate(curves.items()):
         middles = [sum(map(float, key.split('-'))) / 2 for key in by_distance]
         axis.plot(middles, list(by_distance.values()), marker='os^vDPX*'[number % 8], label=name)
     chance = 100 / len(CLASSES)
     axis.axhline(chance, color='gray', linestyle='--', linewidth=0.8)
-    axis.annotate('chance', (EDGES[0], chance), xytext=(0, 3), textcoords='offset points',
+    axis.annotate('chance', (ends[0], chance), xytext=(0, 3), textcoords='offset points',
                   fontsize=8, color='gray')
     axis.set(xlabel='pixels from the bar to the disc',
              ylabel='discs of the right colour, per cent',
-             ylim=(0, 104), xlim=(EDGES[0], EDGES[-1]), xticks=EDGES)
+             ylim=(0, 104), xlim=(ends[0], ends[-1]), xticks=ends)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
 

@@ -159,12 +159,19 @@ class RelativePositionBias(PositionTerm):
     Args:
         num_heads: Attention heads; each has its own bias.
         carrier_bias: Initial value of a learned bias, one for each head, of a window's cells
-            towards its carriers, which have no offset to them. Default None: none, as in the
-            paper.
+            towards its carriers, which have no offset to them; ``'equal'`` for
+            :attr:`of_cells`. Default None: none, as in the paper.
+
+    Attributes:
+        of_cells (float): The bias of cells towards each other where it is not yet trained.
     """
 
-    def __init__(self, num_heads: int, carrier_bias: Optional[float] = None):
+    of_cells = 8.
+
+    def __init__(self, num_heads: int, carrier_bias: Union[float, str, None] = None):
         super().__init__(num_heads)
+        if carrier_bias == 'equal':
+            carrier_bias = self.of_cells
         self.carrier_bias = None if carrier_bias is None else nn.Parameter(
             torch.full((num_heads,), float(carrier_bias)))
 
@@ -211,7 +218,10 @@ class RelativePositionTable(RelativePositionBias):
         carrier_bias: As :class:`RelativePositionBias`.
     """
 
-    def __init__(self, num_heads: int, window_size: int, carrier_bias: Optional[float] = None):
+    of_cells = 0.
+
+    def __init__(self, num_heads: int, window_size: int,
+                 carrier_bias: Union[float, str, None] = None):
         super().__init__(num_heads, carrier_bias)
         del self.mlp
         self.relative_position_bias_table = nn.Parameter(
@@ -229,7 +239,9 @@ class NoRelativePosition(RelativePositionBias):
         As :class:`RelativePositionBias`.
     """
 
-    def __init__(self, num_heads: int, carrier_bias: Optional[float] = None):
+    of_cells = 0.
+
+    def __init__(self, num_heads: int, carrier_bias: Union[float, str, None] = None):
         super().__init__(num_heads, carrier_bias)
         del self.mlp
         self.num_heads = num_heads
@@ -308,6 +320,13 @@ def _looked_up(tables: Tensor, places: Places, dtype: torch.dtype) -> Tensor:
 def _no_autocast(device: torch.device) -> ContextManager:
     """Products in the type of their inputs. The meta device knows no autocast."""
     return nullcontext() if device.type == 'meta' else torch.autocast(device.type, enabled=False)
+
+
+def check_carrier_bias(value: Union[float, str, None]) -> None:
+    """Raise a ValueError unless ``value`` can be an initial value of carrier biases."""
+    if not (value is None or value == 'equal' or isinstance(value, (int, float))):
+        raise ValueError(f'carrier_bias={value!r}: give a number, \'equal\' for that of cells, or '
+                         'None for none')
 
 
 class Constant(nn.Module):

@@ -1,5 +1,5 @@
 """The two kinds of stage: convolutional at high resolution, transformer at low."""
-from typing import List, Optional, Sequence, Tuple
+from typing import List, Optional, Sequence, Tuple, Union
 
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from .positions import (
     PositionTerm,
     RelativePositionBias,
     RelativePositionTable,
+    check_carrier_bias,
     with_terms,
 )
 from .recomputing import run
@@ -138,9 +139,9 @@ class HierarchicalAttention(nn.Module):
         mlp_ratio: Hidden width of a block's MLP over ``dim``. Default 4.
         layer_scale: Initial value of layer scale. Default None, for none.
         carrier_bias: Initial value of the learned bias of a window's cells towards its carriers,
-            one for each head and block; None for none. Default 8, with which cells attend to
-            carriers as to cells at first, if ``relative_position`` is ``'mlp'``; for the others
-            that is 0.
+            one for each head and block; None for none. Default ``'equal'``, with which cells
+            attend to carriers as to cells at first: 8 if ``relative_position`` is ``'mlp'``, else
+            0.
         drop_paths: Rate of stochastic depth of each block. Default 0.
         absolute_position: Whether cells and carriers get an embedding of their positions. Default
             True.
@@ -165,7 +166,7 @@ class HierarchicalAttention(nn.Module):
     def __init__(self, dim: int, depth: int, num_heads: int, window_size: int = 7,
                  ct_size: Optional[int] = 2, propagate_carriers: bool = False,
                  mlp_ratio: float = 4.0, layer_scale: Optional[float] = None,
-                 carrier_bias: Optional[float] = 8.0,
+                 carrier_bias: Union[float, str, None] = 'equal',
                  drop_paths: Optional[Sequence[float]] = None, absolute_position: bool = True,
                  relative_position: Optional[str] = 'mlp', carriers_every: int = 1,
                  with_cp: bool = False):
@@ -291,7 +292,7 @@ class HierarchicalAttention(nn.Module):
 
 def _check_arguments(dim: int, depth: int, num_heads: int, window_size: int,
                      ct_size: Optional[int], mlp_ratio: float, layer_scale: Optional[float],
-                     carrier_bias: Optional[float], relative_position: Optional[str],
+                     carrier_bias: Union[float, str, None], relative_position: Optional[str],
                      carriers_every: int) -> None:
     for name, value in (('dim', dim), ('depth', depth), ('num_heads', num_heads),
                         ('window_size', window_size), ('carriers_every', carriers_every)):
@@ -305,9 +306,9 @@ def _check_arguments(dim: int, depth: int, num_heads: int, window_size: int,
     if ct_size is not None and carriers_every > depth:
         raise ValueError(f'carriers_every={carriers_every}: no block of depth={depth} has '
                          'carriers; give at most that, or ct_size=None')
-    for name, value in (('layer_scale', layer_scale), ('carrier_bias', carrier_bias)):
-        if not (value is None or isinstance(value, (int, float))):
-            raise ValueError(f'{name}={value!r}: give a number, or None for none')
+    if not (layer_scale is None or isinstance(layer_scale, (int, float))):
+        raise ValueError(f'layer_scale={layer_scale!r}: give a number, or None for none')
+    check_carrier_bias(carrier_bias)
     if not (isinstance(mlp_ratio, (int, float)) and int(dim * mlp_ratio) >= 1):
         raise ValueError(f'mlp_ratio={mlp_ratio!r}: give a number of at least 1 / dim')
     if relative_position not in ('mlp', 'table', None):

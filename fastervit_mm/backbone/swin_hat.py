@@ -83,8 +83,9 @@ class SwinHAT(FasterViT):
             stages have most windows.
         propagate_carriers: Whether the last block of a stage adds its carriers to the map. Default
             False.
-        carrier_bias: Initial value of the learned bias of cells towards carriers. Default 0, with
-            which carriers count as cells do, whose biases start near 0.
+        carrier_bias: Initial value of the learned bias of cells towards carriers, as of
+            :class:`~fastervit_mm.HierarchicalAttention`. Default ``'equal'``: 0, with which
+            carriers count as cells do, whose biases start near 0.
         drop_path_rate: Stochastic depth of the last block, growing linearly from 0. Default 0.2.
         out_indices, frozen_stages, with_cp: As of :class:`~fastervit_mm.FasterViT`.
         convert_weights: Whether ``init_cfg``'s checkpoint may have the names of Microsoft's
@@ -107,7 +108,7 @@ class SwinHAT(FasterViT):
                  mlp_ratio: float = 4.0,
                  ct_size: Union[int, Sequence[Optional[int]], None] = (1, 1, 2, 2),
                  propagate_carriers: bool = False,
-                 carrier_bias: Optional[float] = 0.0,
+                 carrier_bias: Union[float, str, None] = 'equal',
                  drop_path_rate: float = 0.2,
                  out_indices: Sequence[int] = (0, 1, 2, 3),
                  frozen_stages: int = -1,

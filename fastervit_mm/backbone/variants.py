@@ -2,6 +2,8 @@
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Mapping, Optional, Tuple, Union
 
+from .positions import check_carrier_bias
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -18,10 +20,11 @@ class Variant:
         layer_scale: Initial value of layer scale in transformer blocks; None for no layer scale.
         propagate_carriers: Whether the last block of stage 3 adds its carrier tokens to the map.
         carrier_bias: Initial value of the learned bias, one for each head and block, in the
-            attention of a window's cells towards its carrier tokens. At the default, 8, cells
-            attend to carriers as to cells at first, whose relative bias is 16 sigmoid(0); at 0, the
-            paper's, to a carrier with e^-8 of a cell's weight. None for no such bias. Weights
-            that were trained without it, the authors' among them, give 0.
+            attention of a window's cells towards its carrier tokens. At the default,
+            ``'equal'``, cells attend to carriers as to cells at first: 8 with
+            ``relative_position='mlp'``, where a cell's relative bias is 16 sigmoid(0), else 0. At
+            0, the paper's, with ``'mlp'`` to a carrier with e^-8 of a cell's weight. None for no
+            such bias. Weights that were trained without it, the authors' among them, give 0.
         absolute_position: Whether tokens and carrier tokens get an embedding of their positions.
         relative_position: The bias of attention by offset: ``'mlp'``, ``'table'`` or None, as of
             :class:`~fastervit_mm.HierarchicalAttention`.
@@ -37,7 +40,7 @@ class Variant:
     ct_size: int = 2
     layer_scale: Optional[float] = None
     propagate_carriers: bool = False
-    carrier_bias: Optional[float] = 8.0
+    carrier_bias: Union[float, str, None] = 'equal'
     absolute_position: bool = True
     relative_position: Optional[str] = 'mlp'
     mlp_ratio: float = 4.0
@@ -48,11 +51,11 @@ class Variant:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f'{name}={value!r}: give a whole number of at least 1')
-        for name in ('mlp_ratio', 'drop_path_rate', 'layer_scale', 'carrier_bias'):
+        for name in ('mlp_ratio', 'drop_path_rate', 'layer_scale'):
             value = getattr(self, name)
-            if not (isinstance(value, (int, float))
-                    or value is None and name in ('layer_scale', 'carrier_bias')):
+            if not (isinstance(value, (int, float)) or value is None and name == 'layer_scale'):
                 raise ValueError(f'{name}={value!r}: give a number')
+        check_carrier_bias(self.carrier_bias)
         for name in ('depths', 'num_heads'):
             value = getattr(self, name)
             if len(value) != 4 or any(v < 1 for v in value):

@@ -6,6 +6,7 @@ not see the bar from a disc is right one time in four. How far each disc is from
 """
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Dict, List, Sequence, Tuple
 
@@ -18,7 +19,8 @@ from .shapes import Recipe, generate
 CLASSES = ('red', 'blue', 'green', 'yellow')
 PALETTE = [(230, 25, 25), (25, 25, 230), (25, 200, 25), (230, 230, 25)]  # RGB
 SIZE = 128  # side of an image, in pixels
-EDGES = (16, 36, 56, 76, 96, 116)  # pixels: the ranges of distances that results are given by
+_NEAREST = 16  # pixels from the bar to the middle of a disc
+_RANGES = 5  # of distances, that results are given by
 RADIUS = 8  # of a disc, in pixels
 IGNORED = 255  # label of all that is no disc
 # Seeds do not overlap: no validation image is used in training.
@@ -47,8 +49,8 @@ class LongRangeScene:
 def draw_long_range(seed: int, size: int = SIZE) -> LongRangeScene:
     """Draw the scene of a seed.
 
-    Distances are from 16 to 115 pixels in an image of 128 x 128, and up to size - 13 in a larger
-    one; bar, discs and noise keep their size in pixels.
+    Distances are from 16 pixels to ``size - 13``; in a larger image bar, discs and noise keep their
+    size in pixels.
 
     Args:
         seed: Any integer from 0 to 2**32 - 1.
@@ -65,7 +67,7 @@ def draw_long_range(seed: int, size: int = SIZE) -> LongRangeScene:
     discs: List[np.ndarray] = []
     while len(discs) < _DISCS:
         distance, along = random.uniform(
-            (EDGES[0], RADIUS + 1), (size - RADIUS - 1 - _BAR / 2, size - RADIUS - 1))
+            (_NEAREST, RADIUS + 1), (size - RADIUS - 1 - _BAR / 2, size - RADIUS - 1))
         across = distance + _BAR / 2
         x, y = [(across, along), (along, across), (size - across, along), (along, size - across)][
             side]
@@ -100,7 +102,18 @@ def label_map(scene: LongRangeScene) -> np.ndarray:
     return labels
 
 
-def make_long_range(root: str) -> Path:
+def edges(size: int = SIZE) -> Tuple[int, ...]:
+    """Six distances in pixels: what five ranges of equal width begin and end with.
+
+    Args:
+        size: Side of the images, in pixels. Default 128, for 16, 36, 56, 76, 96 and 116.
+    """
+    furthest = size - 12
+    return tuple(_NEAREST + number * (furthest - _NEAREST) // _RANGES
+                 for number in range(_RANGES + 1))
+
+
+def make_long_range(root: str, size: int = SIZE) -> Path:
     """Generate the long-range dataset in ``root``, unless it is there and complete.
 
     Images are PNG files in ``train/`` and ``val/``, label maps in ``labels/{train,val}/``
@@ -110,6 +123,7 @@ def make_long_range(root: str) -> Path:
 
     Args:
         root: Folder of the dataset, such as ``data/long_range``.
+        size: Side of the images, in pixels, at least 128. Default 128.
 
     Returns:
         The folder.
@@ -117,19 +131,25 @@ def make_long_range(root: str) -> Path:
     Raises:
         FileExistsError: For a folder with other files; nothing in it is changed.
     """
-    return generate(root, Recipe('long-range', 1, SPLITS, _make_split))
+    return generate(root, Recipe('long-range', 1, SPLITS, partial(_make_split, size=size),
+                                 {} if size == SIZE else dict(size=size)))
 
 
-def accuracy_over_distance(distances: Sequence[float], right: Sequence[bool]
-                           ) -> Dict[str, float]:
+def accuracy_over_distance(distances: Sequence[float], right: Sequence[bool],
+                           size: int = SIZE) -> Dict[str, float]:
     """Share of the discs that are right, by range of distances such as ``'16-36'``.
 
     The last range holds all that is further away. A range without discs is left out.
+
+    Args:
+        distances: Of each disc from the bar, in pixels.
+        right: Whether each has the right class.
+        size: Side of the images, in pixels, whose :func:`edges` are used. Default 128.
     """
-    found = {}
-    for near, far in zip(EDGES, EDGES[1:]):
+    found, ends = {}, edges(size)
+    for near, far in zip(ends, ends[1:]):
         chosen = [ok for distance, ok in zip(distances, right)
-                  if near <= distance < far or far == EDGES[-1] <= distance]
+                  if near <= distance < far or far == ends[-1] <= distance]
         if chosen:
             found[f'{near}-{far}'] = sum(chosen) / len(chosen)
     return found
@@ -145,12 +165,12 @@ def read_discs(root: str, split: str) -> Dict[str, List[Tuple[float, float, floa
     return json.loads((Path(root) / 'discs' / f'{split}.json').read_text())
 
 
-def _make_split(root: Path, split: str, first_seed: int, count: int) -> None:
+def _make_split(root: Path, split: str, first_seed: int, count: int, size: int) -> None:
     for folder in (root / split, root / 'labels' / split, root / 'discs'):
         folder.mkdir(parents=True, exist_ok=True)
     discs = {}
     for number in track(range(1, count + 1), description=f'{split:>5}', transient=True):
-        scene = draw_long_range(first_seed + number)
+        scene = draw_long_range(first_seed + number, size)
         name = f'{number:06d}.png'
         for path, picture in ((root / split / name, scene.image),
                               (root / 'labels' / split / name, label_map(scene))):

@@ -11,6 +11,7 @@ from mmseg.registry import DATASETS, METRICS
 from .long_range import (
     CLASSES,
     PALETTE,
+    SIZE,
     accuracy_over_distance,
     inside,
     make_long_range,
@@ -30,6 +31,7 @@ class LongRangeDataset(BaseSegDataset):
 
     Args:
         data_root: Folder of the dataset. Default ``'data/long_range'``.
+        size: Side of the images, in pixels, at least 128. Default 128.
         **kwargs: Arguments of ``BaseSegDataset``.
     """
 
@@ -37,9 +39,9 @@ class LongRangeDataset(BaseSegDataset):
     makes_itself = True  # its files need not exist before it is built
     holds_other_files = staticmethod(partial(holds_other_files, kind='long-range'))
 
-    def __init__(self, *args, data_root: str = 'data/long_range', img_suffix: str = '.png',
-                 **kwargs):
-        make_long_range(data_root)
+    def __init__(self, *args, data_root: str = 'data/long_range', size: int = SIZE,
+                 img_suffix: str = '.png', **kwargs):
+        make_long_range(data_root, size)
         super().__init__(*args, data_root=data_root, img_suffix=img_suffix, **kwargs)
 
     def load_data_list(self) -> List[Dict]:
@@ -54,7 +56,7 @@ class DistanceAccuracy(IoUMetric):
     """Discs whose class most of their pixels say, in per cent: all, and by distance.
 
     ``accuracy`` counts all discs; ``accuracy/16-36`` those from 16 to 36 pixels from the mark, and
-    so on.
+    so on; ranges are :func:`~.long_range.edges` of the images' size.
 
     Args:
         **kwargs: Arguments of mmseg's ``IoUMetric`` that concern the writing of label maps.
@@ -72,12 +74,13 @@ class DistanceAccuracy(IoUMetric):
             found = []
             for disc in sample['discs']:
                 pixels = inside(disc, true.shape)
-                found.append((disc[2], said_of(said[pixels]) == said_of(true[pixels])))
+                found.append((disc[2], said_of(said[pixels]) == said_of(true[pixels]),
+                              max(true.shape)))
             self.results.append(found)  # one entry an image: what is beyond their number is cut
 
     def compute_metrics(self, results: list) -> Dict[str, float]:
         """The accuracies, in per cent."""
-        distances, right = zip(*chain.from_iterable(results))
-        by_distance = accuracy_over_distance(distances, right)
+        distances, right, sizes = zip(*chain.from_iterable(results))
+        by_distance = accuracy_over_distance(distances, right, sizes[0])
         return {'accuracy': 100 * sum(right) / len(right),
                 **{f'accuracy/{key}': 100 * value for key, value in by_distance.items()}}

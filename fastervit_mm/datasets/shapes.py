@@ -3,6 +3,7 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
+from types import MappingProxyType
 from typing import Callable, Dict, List, Mapping, NamedTuple, Tuple, Union
 
 import cv2
@@ -47,16 +48,18 @@ class Recipe(NamedTuple):
         version: Raised with every change of what is drawn.
         splits: First seed and number of images of each.
         make_split: Writes a split; called with a folder, name, first seed and number of images.
+        settings: What else the images depend on. Default nothing.
     """
     kind: str
     version: int
     splits: Mapping[str, Tuple[int, int]]
     make_split: Callable[[Path, str, int, int], None]
+    settings: Mapping[str, int] = MappingProxyType({})
 
     @property
     def stamp(self) -> Dict:
         """What a complete folder says of itself."""
-        stamp = dict(recipe=self.version, splits=self.splits)
+        stamp = dict(self.settings, recipe=self.version, splits=self.splits)
         return json.loads(json.dumps(
             stamp if self.kind == 'shapes' else dict(stamp, kind=self.kind)))
 

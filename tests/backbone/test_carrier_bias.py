@@ -69,7 +69,7 @@ def test_it_is_in_blocks_with_carriers_alone_and_can_be_left_out():
     with pytest.raises(ValueError, match=r"arch.base='9': give one of \['0', '1'"):
         FasterViT(dict(base='9'))
     assert found(dict(TINY, carrier_bias=None)) == found(dict(TINY, hierarchical=False)) == []
-    with pytest.raises(ValueError, match=r"carrier_bias='much': give a number"):
+    with pytest.raises(ValueError, match=r"carrier_bias='much': give a number, 'equal'"):
         FasterViT(dict(TINY, carrier_bias='much'))
 
 

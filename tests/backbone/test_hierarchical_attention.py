@@ -23,7 +23,7 @@ CHOICES = {
     'carriers in every second block': dict(carriers_every=2, drop_paths=(0.1, 0.2, 0.3)),
     'propagation': dict(propagate_carriers=True, layer_scale=0.5),
     'no embedding': dict(absolute_position=False),
-    "Swin's table": dict(relative_position='table', carrier_bias=0),
+    "Swin's table": dict(relative_position='table'),
     'no bias': dict(relative_position=None, carrier_bias=None),
 }
 
@@ -114,6 +114,17 @@ def test_the_choices_make_the_blocks_that_they_name():
     assert fresh.carrier_bias.tolist() == [2, 2]
 
 
+@torch.no_grad()
+@pytest.mark.parametrize('kind', ['mlp', 'table', None])
+def test_at_the_start_a_carrier_is_heard_as_a_cell_is(kind):
+    """Whatever the cells' own bias: that towards carriers is its mean."""
+    stage = HierarchicalAttention(16, 1, 2, relative_position=kind)
+    bias = stage.blocks[0].attn.position_bias(stage.cells(True).filled(torch.device('cpu')),
+                                              torch.float)
+    to_carriers, to_cells = bias[:, 4:, :4], bias[:, 4:, 4:53]
+    assert to_carriers.unique().numel() == 1 and abs(to_carriers.mean() - to_cells.mean()) < 1
+
+
 @pytest.mark.parametrize('given, message', [
     (dict(dim=0), 'dim=0: give a whole number of at least 1'),
     (dict(depth=0), 'depth=0: give a whole number'),
@@ -122,7 +133,7 @@ def test_the_choices_make_the_blocks_that_they_name():
     (dict(ct_size=8), 'ct_size=8: a window of 7 cells a side holds 1 to 7 .*None for none'),
     (dict(mlp_ratio=0), 'mlp_ratio=0: give a number'),
     (dict(layer_scale='big'), "layer_scale='big': give a number, or None"),
-    (dict(carrier_bias='equal'), "carrier_bias='equal': give a number, or None"),
+    (dict(carrier_bias='much'), "carrier_bias='much': give a number, 'equal' for that of cells"),
     (dict(drop_paths=(0.1,)), r'drop_paths=\(0.1,\): give depth=2 rates'),
     (dict(drop_paths=(0.1, 1)), r'drop_paths=\(0.1, 1\): give depth=2 rates from 0'),
     (dict(relative_position='swin'), "relative_position='swin': give 'mlp', 'table' or None"),
@@ -141,8 +152,8 @@ def test_another_number_of_channels_is_an_error():
 @torch.no_grad()
 @pytest.mark.parametrize('choice', [
     dict(hierarchical=False), dict(ct_size=3), dict(window_size=4), dict(propagate_carriers=True),
-    dict(absolute_position=False), dict(relative_position='table', carrier_bias=0),
-    dict(relative_position=None, carrier_bias=None)], ids=str)
+    dict(absolute_position=False), dict(relative_position='table'),
+    dict(relative_position=None)], ids=str)
 def test_ablations_of_fastervit_are_fields_of_its_arch(choice):
     """Each is another network, and tools that look into it take it."""
     model = FasterViT(dict(TINY, **choice)).eval()

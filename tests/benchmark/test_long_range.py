@@ -3,12 +3,24 @@ import json
 
 import matplotlib.image
 import pytest
+import torch
+from mmengine.registry import MODELS, init_default_scope
 
-from fastervit_mm.benchmark.long_range import NETWORKS, compare, draw, table
+from fastervit_mm.benchmark.long_range import (
+    NETWORKS,
+    Scaled,
+    Task,
+    add_times,
+    compare,
+    draw,
+    table,
+)
 from fastervit_mm.datasets import long_range
+from fastervit_mm.engine.launch import load_config
 from tests.conftest import REPO, load_program
 
-KEPT = REPO / 'benchmarks/long-range.json'
+CONFIG = str(REPO / 'configs/mmseg/fcn_fvit_long_range.py')
+KEPT = [REPO / f'benchmarks/long-range{of}.json' for of in ('', '-256')]
 
 
 @pytest.fixture(scope='module')
@@ -18,56 +30,96 @@ def short(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(long_range, 'SPLITS', {'train': (0, 8), 'val': (1_000_000, 4)})
         long_range.make_long_range(root)
-        yield {'train_cfg.max_iters': 2, 'train_cfg.val_interval': 2,
-               'param_scheduler': None, 'default_hooks.logger.interval': 1,
-               'train_dataloader.batch_size': 2,
-               'train_dataloader.dataset.data_root': str(root),
-               'val_dataloader.dataset.data_root': str(root)}
+        yield {'train_cfg.max_iters': 4, 'param_scheduler': None,
+               'default_hooks.logger.interval': 1, 'train_dataloader.batch_size': 2,
+               **{f'{loader}_dataloader.dataset.data_root': str(root)
+                  for loader in ('train', 'val', 'test')}}
 
 
 def test_it_goes_on_with_what_is_missing(short, tmp_path):
-    config, out = str(REPO / 'configs/mmseg/fcn_fvit_long_range.py'), tmp_path / 'figures.json'
+    task, out = Task(CONFIG, options=short), tmp_path / 'figures.json'
     names = ['windows', 'swin']
-    compare(config, names[:1], [0], out, tmp_path, 'typed', short)
+    compare(task, names[:1], [0], out, tmp_path, 'typed', [160])
     first = json.loads(out.read_text())
-    report = compare(config, names, [0], out, tmp_path, 'typed again', short)
+    report = compare(task, names, [0], out, tmp_path, 'typed again', [160])
     assert report['networks'][names[0]] == first['networks'][names[0]]  # not trained again
     assert list(report['networks']) == names == list(json.loads(out.read_text())['networks'])
     for name in names:
         run, = report['networks'][name]['runs'].values()
-        assert run['iterations'] == 2 and 0 <= run['accuracy'] <= 100
-        assert len(run['by_distance']) == 5 and run['seconds_per_step'] > 0
+        assert run['iterations'] == 4 and 0 <= run['accuracy'] <= 100
+        assert len(run['by_distance']) == len(run['larger']['160']['by_distance']) == 5
+        assert list(run['by_step']) == list('1234') and run['by_step']['4'] == run['accuracy']
         assert 1e4 < report['networks'][name]['parameters'] < 1e6 < report[
             'networks'][name]['multiply_adds'] < 1e8
+    report = add_times(task, out, batch=1, rounds=1)
+    assert all(report['networks'][name]['milliseconds'] > 0 for name in names)
     assert [NETWORKS[name].title for name in names] == [
         line.split('|')[1].strip() for line in table(report)[2:]]
+    assert len(table(report, ['ablations'])) == 2
+    assert {line.count('|') for line in table(report)} == {12}
     assert matplotlib.image.imread(draw(report, tmp_path / 'long-range')).std() > 0.05
     with pytest.raises(ValueError, match='holds figures of .*Give another file'):
-        compare(config, names, [0], out, tmp_path, 'typed', {'train_cfg.max_iters': 3})
+        compare(task, names, [0], out, tmp_path, 'typed')
+
+
+TASK = Task(CONFIG)
+
+
+def built(name, task=TASK):
+    init_default_scope('mmseg')
+    model = MODELS.build(load_config(CONFIG, cfg_options=task.settings(name)).model.backbone)
+    model.init_weights()
+    return model
 
 
 def test_each_network_is_what_it_is_called():
-    from mmengine.config import Config
-    from mmengine.registry import MODELS, init_default_scope
-    init_default_scope('mmseg')
-    config = str(REPO / 'configs/mmseg/fcn_fvit_long_range.py')
-
-    def built(name):
-        cfg = Config.fromfile(config)
-        cfg.merge_from_dict({'model.backbone': dict(NETWORKS[name].backbone)})
-        return MODELS.build(cfg.model.backbone)
-    variant = {name: built(name).variant for name in NETWORKS if 'swin' not in name}
+    names = [name for name in Task(CONFIG).fitting() if 'swin' not in name]
+    variant = {name: built(name).variant for name in names}
     plain = variant['carriers']
-    assert plain.hierarchical and plain.carrier_bias == 8 and plain.ct_size == 1
+    assert plain.hierarchical and plain.carrier_bias == 'equal' and plain.ct_size == 1
     assert not plain.propagate_carriers and variant['propagated'].propagate_carriers
     assert variant['ct-2'].ct_size == 2 and variant['bias-0'].carrier_bias == 0
     for name in ('windows', 'global'):
         assert not variant[name].hierarchical
     assert variant['global'].window_size[0] == 128 // 16  # the whole map
+    assert not any(variant[name].absolute_position for name in ('no-embedding', 'no-positions'))
+    assert variant['no-relative'].relative_position is variant['no-positions'].relative_position
+    assert variant['table'].relative_position == 'table'
+    assert {variant[name].window_size[0] for name in names} == {2, 4, 8}
+    assert 'ct-4' not in variant and built('ct-4', Task(CONFIG, 256, 4)).variant.ct_size == 4
+    assert built('global', Task(CONFIG, 256, 4)).variant.window_size[0] == 16
+    for name in ('swin', 'swin-hat'):
+        weight = built(name).get_parameter(dict(
+            swin='stages.2.blocks.0.attn.w_msa.qkv.weight')
+            .get(name, 'stages.2.blocks.0.attn.qkv.weight'))
+        assert weight.std() > 0.05  # Xavier's, not a normal of 0.02
+
+
+def test_starts_are_changed_where_they_say():
+    def of(name, part):
+        torch.manual_seed(0)
+        return built(name).get_parameter(f'stages.2.{part}')
+    queries = 'blocks.1.carrier_attn.qkv.weight'
+    assert torch.equal(of('sharp', queries)[:128], 2 * of('carriers', queries)[:128])
+    assert torch.equal(of('sharp', queries)[128:], of('carriers', queries)[128:])
+    assert not of('empty', 'carrier_init.conv.weight').any()
+    for term in ('position', 'carrier_position', 'attn.position_bias',
+                 'carrier_attn.position_bias'):
+        part = f'blocks.2.{term}.mlp.fc2.weight'
+        assert not of('flat', part).any() and of('carriers', part).any()
+    assert of('bias-4', 'blocks.0.attn.position_bias.carrier_bias').eq(4).all()
+    assert of('normal', queries).std() < 0.03 < of('carriers', queries).std()
+    assert of('layer-scale', 'blocks.0.layer_scale1.gamma').eq(1e-5).all()
+    with pytest.raises(ValueError, match="names='qkw': no parameter of Linear has such a name"):
+        Scaled('qkw', 2.)(torch.nn.Linear(1, 1))
 
 
 def test_the_page_shows_the_figures_that_are_kept():
     page = (REPO / 'docs/long_range.md').read_text()
-    shown = page.split(load_program('benchmarks/long_range.py').MARK)[1]
-    lines = table(json.loads(KEPT.read_text()))
-    assert shown.strip().startswith('\n'.join(lines))
+    program = load_program('benchmarks/long_range.py')
+    for kept in KEPT:
+        found = program.tables(json.loads(kept.read_text()))
+        assert found
+        for name, lines in found.items():
+            shown = page.split(program.MARK.format(name))[1]
+            assert shown.strip().startswith('\n'.join(lines)), name

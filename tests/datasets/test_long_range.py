@@ -9,11 +9,11 @@ from mmengine.registry import init_default_scope
 from fastervit_mm.datasets import long_range, make_long_range, make_shapes, shapes
 from fastervit_mm.datasets.long_range import (
     CLASSES,
-    EDGES,
     PALETTE,
     RADIUS,
     accuracy_over_distance,
     draw_long_range,
+    edges,
     inside,
     label_map,
     read_discs,
@@ -36,6 +36,17 @@ def scenes():
 
 def test_the_same_bytes_every_time(root, tmp_path):
     assert digest(make_long_range(tmp_path / 'again')) == digest(root)
+
+
+def test_larger_images_are_another_dataset(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(long_range, 'SPLITS', {'train': (0, 2), 'val': (1_000_000, 1)})
+    large = make_long_range(tmp_path / 'large', 160)
+    image = cv2.imread(str(large / 'train/000002.png'))
+    assert np.array_equal(image, draw_long_range(2, 160).image)
+    before = digest(large)
+    assert digest(make_long_range(large, 160)) == before
+    assert digest(make_long_range(large)) != before  # written anew, as of another recipe
+    assert cv2.imread(str(large / 'train/000002.png')).shape == (128, 128, 3)
 
 
 def test_the_two_datasets_leave_each_other_alone(root, tmp_path, monkeypatch):
@@ -102,7 +113,7 @@ def test_discs_are_whole_and_as_far_away_as_is_said(size):
 
 def test_every_range_of_distances_has_discs(scenes):
     distances = np.concatenate([scene.discs[:, 2] for scene in scenes[:200]])
-    assert (np.histogram(distances, EDGES)[0] > 0.08 * len(distances)).all()
+    assert (np.histogram(distances, edges())[0] > 0.08 * len(distances)).all()
 
 
 def test_an_image_too_small_is_refused():
@@ -132,9 +143,9 @@ def test_accuracy_by_distance_counts_discs(tmp_path):
     metric = DistanceAccuracy(output_dir=str(tmp_path))
     metric.dataset_meta = dict(classes=CLASSES)
     discs = [(20, 20, 20.), (40, 20, 35.9), (60, 20, 16.), (80, 20, 116.)]
-    true, said = torch.full((1, 40, 100), 255), torch.full((1, 40, 100), 3)
+    true, said = torch.full((1, 40, 128), 255), torch.full((1, 40, 128), 3)
     for disc in discs:
-        true[0, inside(disc, (40, 100))] = 2
+        true[0, inside(disc, (40, 128))] = 2
     said[..., 12:28], said[..., 32:39] = 2, 2  # whole; the smaller part
     said[..., 59:68], said[..., 72:80] = 2, 1  # the larger part; none
     metric.process({}, [dict(pred_sem_seg=dict(data=said), gt_sem_seg=dict(data=true), discs=discs,
@@ -149,6 +160,8 @@ def test_ranges_hold_every_distance():
     found = accuracy_over_distance(distances, distances < 56)
     assert found == {'16-36': 1, '36-56': 1, '56-76': 0, '76-96': 0, '96-116': 0}
     assert accuracy_over_distance([200.], [True]) == {'96-116': 1}
+    assert edges(228) == (16, 56, 96, 136, 176, 216)
+    assert accuracy_over_distance([200., 56.], [True, False], 228) == {'56-96': 0, '176-216': 1}
 
 
 def test_seeds_of_the_splits_do_not_overlap():
