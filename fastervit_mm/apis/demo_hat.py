@@ -12,12 +12,15 @@ from rich.table import Table
 
 from ..datasets.long_range import CLASSES, PALETTE, inside, read_discs, said_of
 from ..engine import launch
+from ..insight import load_subject
+from ..insight.drawing import draw_overview, look
 
 _SHOWN = 5  # images in the figure
 
 
 class _Trained(NamedTuple):
     """A network after its training: its metrics, the seconds it took, and its label maps."""
+    checkpoint: str
     metrics: Dict[str, float]
     seconds: float
     maps: Path
@@ -25,10 +28,11 @@ class _Trained(NamedTuple):
 
 
 def run_hat_demo(configs: Mapping[str, str], work_dir: str) -> Dict[str, Dict[str, float]]:
-    """Train networks on the long-range task and draw how far each of them sees.
+    """Train networks on the long-range task; draw how far each sees, and where the first looks.
 
     Args:
-        configs: A config of the task for each network, by the name that the figure gives it.
+        configs: A config of the task for each network, by the name that the figure gives it; the
+            first has carriers.
         work_dir: Folder for the results; those of an earlier demo are replaced.
 
     Returns:
@@ -48,10 +52,14 @@ def run_hat_demo(configs: Mapping[str, str], work_dir: str) -> Dict[str, Dict[st
     console.print(_table(metrics))
     figure = folder / 'long_range.png'
     _draw(found, figure)
+    attention = folder / 'attention.jpg'
+    _draw_attention(next(iter(configs.values())), next(iter(found.values())), attention)
     (folder / 'demo.json').write_text(json.dumps(dict(
         metrics=metrics, configs=dict(configs),
         training_seconds={name: round(one.seconds, 1) for name, one in found.items()}), indent=2))
     console.print(f'  {figure}  [dim]accuracy over distance, and what each of them says[/dim]',
+                  highlight=False, soft_wrap=True)
+    console.print(f'  {attention}  [dim]what one disc attends to, through its carriers[/dim]',
                   highlight=False, soft_wrap=True)
     console.print(f'  {folder / "demo.json"}  [dim]the figures[/dim]', highlight=False,
                   soft_wrap=True)
@@ -91,9 +99,9 @@ def _trained(name: str, config: str, folder: Path, console: Console) -> _Trained
     seconds = time.perf_counter() - started
     cfg = launch.load_config(config, work_dir=str(folder / 'evaluation'))
     dataset = cfg.test_dataloader.dataset
-    metrics = launch.test(cfg, (folder / 'last_checkpoint').read_text(),
-                          out=str(folder / 'label_maps'))
-    return _Trained({key: float(value) for key, value in metrics.items()}, seconds,
+    checkpoint = (folder / 'last_checkpoint').read_text()
+    metrics = launch.test(cfg, checkpoint, out=str(folder / 'label_maps'))
+    return _Trained(checkpoint, {key: float(value) for key, value in metrics.items()}, seconds,
                     folder / 'label_maps', Path(dataset.data_root) / dataset.data_prefix.img_path)
 
 
@@ -138,6 +146,15 @@ def _draw(found: Mapping[str, _Trained], path: Path) -> None:
             axis.imshow(shown)
             axis.set_xlabel(f'{right} of {len(discs[name])} right', fontsize=9)
     figure.savefig(path, dpi=110)
+
+
+def _draw_attention(config: str, trained: _Trained, path: Path) -> None:
+    """Draw what the network's furthest disc of the first image attends to."""
+    discs = read_discs(trained.images.parent, trained.images.name)
+    name = min(discs)
+    x, y, _ = max(discs[name], key=lambda disc: disc[2])
+    draw_overview(look(load_subject(config, trained.checkpoint), trained.images / name, (x, y)),
+                  path)
 
 
 def _labels(path: Path) -> np.ndarray:

@@ -90,3 +90,6 @@ def test_it_leaves_the_figure_and_says_where(demo):
     assert 'work_dirs/demo-hat/long_range.png' in output
     figure = matplotlib.image.imread(folder / 'work_dirs/demo-hat/long_range.png')
     assert figure.shape[1] > 1000 and figure.std() > 0.05
+    assert 'work_dirs/demo-hat/attention.jpg' in output
+    attention = np.asarray(Image.open(folder / 'work_dirs/demo-hat/attention.jpg'))
+    assert attention.shape[1] > 1000 and attention.std() > 13
