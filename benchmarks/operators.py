@@ -62,7 +62,7 @@ def counted(name):
         network(half)
         row['deployed, bf16' if hasattr(network, 'switch_to_deploy') else 'evaluation, bf16'] = (
             operators(lambda: network(half)))
-    if name.startswith('fastervit'):
+    if hasattr(network, 'switch_to_deploy'):
         network = build(name).eval().bfloat16()
         with torch.no_grad():
             network(half)

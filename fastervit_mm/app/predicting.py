@@ -11,6 +11,7 @@ from ..engine import launch
 from ..engine.enlarging import readable
 from ..engine.onednn import use_onednn
 from ..insight import attention_at, subject_of
+from ..insight.attention import main_stage
 from ..insight.drawing import draw_place
 from ..models import image_batch, load_model
 from .finding import Trained
@@ -79,7 +80,7 @@ class Predictor:
         """
         prepared = self.subject.prepare(image)
         place = prepared.to_inputs(point)
-        stage = attention_at(self.subject.backbone, prepared.inputs, place)[0]
+        stage = main_stage(attention_at(self.subject.backbone, prepared.inputs, place))
         return draw_place(prepared, place, stage, block)
 
     def _show_mmdet(self, image: np.ndarray, found, score_thr: float) -> Prediction:

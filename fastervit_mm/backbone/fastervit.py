@@ -324,13 +324,13 @@ def _checked_in_channels(in_channels: int) -> int:
     return in_channels
 
 
-def checked_out_indices(out_indices: Sequence[int]) -> Tuple[int, ...]:
+def checked_out_indices(out_indices: Sequence[int], kind: str = 'FasterViT') -> Tuple[int, ...]:
     if isinstance(out_indices, int):
         out_indices = (out_indices, )
     out_indices = tuple(out_indices)
     if not out_indices or any(
             not isinstance(i, int) or not 0 <= i < NUM_STAGES for i in out_indices):
-        raise ValueError(f'out_indices={out_indices}: FasterViT has stages 0 to {NUM_STAGES - 1}')
+        raise ValueError(f'out_indices={out_indices}: {kind} has stages 0 to {NUM_STAGES - 1}')
     if list(out_indices) != sorted(set(out_indices)):
         raise ValueError(f'out_indices={out_indices}: give each stage once, in ascending order')
     return out_indices

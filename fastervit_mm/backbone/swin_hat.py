@@ -79,8 +79,8 @@ class SwinHAT(FasterViT):
         window_size: Side of a window, in cells. Default 7.
         mlp_ratio: Hidden width of a block's MLP over its own width. Default 4.
         ct_size: Carriers along one side of a window, for each of the four stages or one for all;
-            None for none, and so no exchange between windows. Default (1, 1, 2, 2): early
-            stages have most windows.
+            None for none, and so no exchange between windows. Default 1: each token more costs
+            what a cell does, and Swin has none.
         propagate_carriers: Whether the last block of a stage adds its carriers to the map. Default
             False.
         carrier_bias: Initial value of the learned bias of cells towards carriers, as of
@@ -106,7 +106,7 @@ class SwinHAT(FasterViT):
                  in_channels: int = 3,
                  window_size: int = 7,
                  mlp_ratio: float = 4.0,
-                 ct_size: Union[int, Sequence[Optional[int]], None] = (1, 1, 2, 2),
+                 ct_size: Union[int, Sequence[Optional[int]], None] = 1,
                  propagate_carriers: bool = False,
                  carrier_bias: Union[float, str, None] = 'equal',
                  drop_path_rate: float = 0.2,
@@ -116,14 +116,14 @@ class SwinHAT(FasterViT):
                  convert_weights: bool = False,
                  init_cfg: Union[dict, Sequence[dict], None] = None):
         settings = _settings(arch)
-        out_indices = checked_out_indices(out_indices)
+        out_indices = checked_out_indices(out_indices, 'SwinHAT')
         sizes = (ct_size,) * NUM_STAGES if ct_size is None or isinstance(ct_size, int) else (
             tuple(ct_size))
         if len(sizes) != NUM_STAGES:
             raise ValueError(f'ct_size={ct_size!r}: give one number, or one for each of '
                              f'{NUM_STAGES} stages')
-        if not 0 <= drop_path_rate < 1:
-            raise ValueError(f'drop_path_rate={drop_path_rate}: give a rate from 0 up to, not '
+        if not (isinstance(drop_path_rate, (int, float)) and 0 <= drop_path_rate < 1):
+            raise ValueError(f'drop_path_rate={drop_path_rate!r}: give a rate from 0 up to, not '
                              'including, 1')
         BaseModule.__init__(self, checked_init_cfg(init_cfg))
         self.arch = arch

@@ -65,7 +65,7 @@ def modes_of(model: str, device: str, step: str, precision: str) -> List[str]:
     """Every mode of a network that may be its best: ``--modes all``.
 
     Those that differ for the network at hand: in training and in 16 bits, compiled linear layers do
-    without our call of oneDNN; only a FasterViT can be deployed.
+    without our call of oneDNN; only a FasterViT or SwinHAT can be deployed.
     """
     if device == 'cuda':
         modes = ['eager', 'channels_last', 'channels_last+compiled']
@@ -76,7 +76,7 @@ def modes_of(model: str, device: str, step: str, precision: str) -> List[str]:
         modes = ['eager', 'onednn', 'onednn+channels_last', f'{products}channels_last+compiled']
         if model.startswith(('caformer', 'convformer')):  # hardly a linear layer, none with a bias
             modes = ['eager', 'onednn', 'channels_last', 'channels_last+compiled']
-    if 'fastervit' in model and step == 'forward':
+    if ('fastervit' in model or 'swin-hat' in model) and step == 'forward':
         modes += [f'{mode}+deployed' for mode in modes if mode != 'eager']
     return modes
 

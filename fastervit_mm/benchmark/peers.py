@@ -96,6 +96,11 @@ def _timm(name: str, fused: bool = True, **settings) -> Callable[[Size], nn.Modu
     return build
 
 
+def _mmdets_swin(size: Size) -> nn.Module:
+    from mmdet.models.backbones.swin import SwinTransformer
+    return SwinTransformer()
+
+
 def _whole(config: str, swin: Optional[str] = None) -> Callable[[Size], nn.Module]:
     """A config's whole network; with ``swin``, on the backbone of that config instead."""
     def build(size: Size) -> nn.Module:
@@ -129,6 +134,7 @@ PEERS: Dict[str, Peer] = {
        for n, top1 in _TOP1.items()},
     'swin-t': Peer(_timm('swin_tiny_patch4_window7_224', img_size='size'), 50.4, 81.2),
     'swin-t-unfused': Peer(_timm('swin_tiny_patch4_window7_224', fused=False, img_size='size')),
+    'swin-t-mmdet': Peer(_mmdets_swin, 50.4, 81.2),
     'swin-s': Peer(_timm('swin_small_patch4_window7_224', img_size='size'), 51.9, 83.2),
     'swin-b': Peer(_timm('swin_base_patch4_window7_224', img_size='size'), 51.9, 83.5),
     'swin-hat-t': Peer(lambda size: SwinHAT('tiny')),

@@ -23,7 +23,7 @@ class StageGrid(NamedTuple):
     """A transformer stage's cells and windows on one image.
 
     Attributes:
-        stage: 3 or 4, as the paper counts.
+        stage: 3 or 4, as the paper counts; in a SwinHAT 1 to 4.
         stride: Side of a cell in pixels of the network's input.
         cells: Height and width of the stage's map.
         windows: Rows and columns of windows; they may reach beyond the map.
@@ -196,7 +196,7 @@ def stage_grids(backbone: FasterViT, size: Sequence[int]) -> List[StageGrid]:
 
 @torch.no_grad()
 def attention_at(backbone: FasterViT, inputs: Tensor, point: Point) -> List[StageAttention]:
-    """What the place at a point attends to, in each block of stages 3 and 4.
+    """What the place at a point attends to, in each block of stages 3 and 4; a SwinHAT's, of all.
 
     Args:
         backbone: A FasterViT in evaluation mode.
@@ -218,6 +218,11 @@ def attention_at(backbone: FasterViT, inputs: Tensor, point: Point) -> List[Stag
     with watched(backbone) as layers:
         backbone(inputs)
     return [_stage_at(backbone, layers, grid, point) for grid in grids]
+
+
+def main_stage(stages: Sequence[StageAttention]) -> StageAttention:
+    """Stage 3, which is the longest, or the last one of a backbone without it."""
+    return next((stage for stage in stages if stage.grid.stage == 3), stages[-1])
 
 
 def _stage_at(backbone: FasterViT, layers: Dict[Attention, tuple], grid: StageGrid,

@@ -8,7 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .attention import BlockAttention, Point, StageAttention, StageGrid, attention_at
+from .attention import (
+    BlockAttention,
+    Point,
+    StageAttention,
+    StageGrid,
+    attention_at,
+    main_stage,
+)
 from .receptive_field import Reach, effective_receptive_field, reach
 from .subject import Prepared, Subject, read_image
 
@@ -40,7 +47,7 @@ class Insight(Place):
     Attributes:
         prepared, point: As in :class:`Place`.
         subject: The backbone that it is computed with.
-        stages: Attention of stages 3 and 4, as far as the backbone has them.
+        stages: Attention of the stages that have it, 3 and 4, as far as the backbone has them.
         maps: The backbone's outputs, each (C, H, W).
         field_stage: Stage of the receptive field, 1 to 4.
         field, field_cut: (H, W), with carriers and without; the second is None if no layer up to
@@ -90,7 +97,7 @@ def look(subject: Subject, image: Union[str, Path, np.ndarray], point: Point,
     images = [inputs] + [F.interpolate(subject.prepare(other).inputs, size, mode='bilinear')
                          for other in others]
     field = effective_receptive_field(backbone, images, field_stage, cell, draws)
-    carriers = field_stage >= 3 and any(s.grid.ct_size for s in stages)
+    carriers = any(s.grid.ct_size for s in stages if s.grid.stage <= field_stage)
     cut = effective_receptive_field(backbone, images, field_stage, cell, draws,
                                     carriers=False) if carriers else None
     return Insight(prepared, place, subject, stages, maps, field_stage, field, cut,
@@ -118,13 +125,18 @@ def draw_all(insight: Insight, out: Union[str, Path], head: Optional[int] = None
         heads = stage.blocks[0].cells.shape[0]
         if head is not None and not 0 <= head < heads:
             raise ValueError(f'head={head}: stage {stage.grid.stage} has heads 0 to {heads - 1}')
-    if block is not None and not 0 <= block < len(insight.stages[0].blocks):
-        raise ValueError(f'block={block}: stage 3 has blocks 0 to '
-                         f'{len(insight.stages[0].blocks) - 1}')
+    main = main_stage(insight.stages)
+    if block is not None and not 0 <= block < len(main.blocks):
+        raise ValueError(f'block={block}: stage {main.grid.stage} has blocks 0 to '
+                         f'{len(main.blocks) - 1}')
+    if block is not None and main.grid.ct_size and main.blocks[block].carriers is None:
+        having = [b.block for b in main.blocks if b.carriers is not None]
+        raise ValueError(f'block={block}: has no carriers; of stage {main.grid.stage} '
+                         f'{", ".join(map(str, having))} have')
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    if insight.stages[0].grid.ct_size:
+    if main.grid.ct_size:
         paths.append(draw_overview(insight, folder / 'overview.jpg', head, block))
     for stage in insight.stages:
         paths.append(draw_attention(insight, stage,
@@ -160,10 +172,14 @@ def draw_attention(insight: Insight, stage: StageAttention, target: Union[str, P
         len(blocks), len(kinds), ratios, panel)
     shown = {kind: [_panel(kind, b, head) for b in blocks] for kind in kinds}
     for column, kind in enumerate(kinds):
-        norm = _norm(*shown[kind])
+        some = [values for values in shown[kind] if values is not None]
+        norm = _norm(*some)
         for row, block in enumerate(blocks):
             axis = axes[row][column]
             values = shown[kind][row]
+            if values is None:
+                axis.axis('off')
+                continue
             if kind in ('cell', 'window'):
                 drawn = _draw_window(axis, insight, stage, values, norm)
                 mine = block.carriers if kind == 'cell' else block.window_carriers
@@ -180,13 +196,13 @@ def draw_attention(insight: Insight, stage: StageAttention, target: Union[str, P
                 axis.set_ylabel(f'block {block.block}', fontsize=11)
         label = 'probability' if kind != 'through' else 'share of the cell\'s attention'
         _bar(figure, drawn, [axes[r][column] for r in range(len(blocks))],
-             label + _evenly(*shown[kind]))
+             label + _evenly(*some))
     return _save(figure, target)
 
 
 def draw_overview(insight: Insight, target: Union[str, Path], head: Optional[int] = None,
                   block: Optional[int] = None) -> Path:
-    """Hierarchical attention at a glance: one block of stage 3, one head, and their effect.
+    """Hierarchical attention at a glance: one block (of stage 3), one head, and their effect.
 
     Args:
         insight: From :func:`look`, of a backbone with carriers.
@@ -195,20 +211,21 @@ def draw_overview(insight: Insight, target: Union[str, Path], head: Optional[int
         block: Number of the block, from 0. Default the one in which the cell attends most to its
             carriers.
     """
-    stage = insight.stages[0]
+    stage = main_stage(insight.stages)
     grid, prepared = stage.grid, insight.prepared
-    shares = torch.stack([_one(b.carriers, head).sum() for b in stage.blocks])
-    number = int(shares.argmax()) if block is None else block
-    b = stage.blocks[number]
+    having = [b for b in stage.blocks if b.carriers is not None]
+    shares = torch.stack([_one(b.carriers, head).sum() for b in having])
+    b = having[int(shares.argmax())] if block is None else stage.blocks[block]
     height, width = prepared.valid
     panel = 10.5 / (3 * width / height)  # 1200 pixels wide in all
     figure, axes = _figure(insight, None, 2, 3, [width / height] * 3, panel)
     figure.suptitle(
-        f'Hierarchical attention at one place: stage 3, block {number} of 0 to {len(shares) - 1}, '
+        f'Hierarchical attention at one place: stage {grid.stage}, block {b.block} of 0 to '
+        f'{len(stage.blocks) - 1}, '
         f'{_heads(head)} ({_whose(insight)})\nThe cell gives its carriers '
         f'{", ".join(map(_percent, shares))} of its attention, block by block', fontsize=11)
     (first, second, third), (fourth, fifth, sixth) = axes
-    share = _percent(shares[number])
+    share = _percent(_one(b.carriers, head).sum())
 
     _draw_scene(first, insight, grey=False)
     _draw_grid(first, stage)
@@ -236,8 +253,9 @@ def draw_overview(insight: Insight, target: Union[str, Path], head: Optional[int
     _bar(figure, drawn, fourth,
          'share of the cell\'s attention: 2 times 3, head by head' + _evenly(through))
 
-    peak = float(max(insight.field.max(), insight.field_cut.max()))
-    drawn = _draw_heat(fifth, insight, insight.field_cut, peak, insight.field_reach)
+    cut = insight.field if insight.field_cut is None else insight.field_cut
+    peak = float(max(insight.field.max(), cut.max()))
+    drawn = _draw_heat(fifth, insight, cut, peak, insight.field_reach)
     _draw_heat(sixth, insight, insight.field, peak, insight.field_reach)
     fifth.set_title('5  Receptive field, carriers cut:\nwindows and convolutions (dashes)',
                     **_TITLE)
@@ -308,14 +326,15 @@ def draw_place(prepared: Prepared, point: Point, stage: StageAttention,
     place = Place(prepared, point)
     found = stage.blocks[block]
     height, width = prepared.valid
-    ratios = [1] + [float(np.clip(width / height, 0.5, 2))] * (2 if stage.grid.ct_size else 0)
+    carries = found.carriers is not None
+    ratios = [1] + [float(np.clip(width / height, 0.5, 2))] * (2 if carries else 0)
     figure = Figure(figsize=(3.4 * sum(ratios), 4.3), dpi=100, layout='constrained')
     axes = figure.subplots(1, len(ratios), squeeze=False, width_ratios=ratios)[0]
     values = _one(found.cells, None)
     drawn = _draw_window(axes[0], place, stage, values, _norm(values))
     axes[0].set_title(f'The cell looks at\nits window: {_percent(values.sum())}', fontsize=10)
     _bar(figure, drawn, axes[0], 'probability' + _evenly(values))
-    if stage.grid.ct_size:
+    if carries:
         share = _percent(_one(found.carriers, None).sum())
         for axis, values, title, label in (
                 (axes[1], _one(found.across.mean(1), None),
@@ -331,11 +350,13 @@ def draw_place(prepared: Prepared, point: Point, stage: StageAttention,
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _panel(kind: str, block: BlockAttention, head: Optional[int]) -> Tensor:
+def _panel(kind: str, block: BlockAttention, head: Optional[int]) -> Optional[Tensor]:
     if kind == 'cell':
         return _one(block.cells, head)
     if kind == 'window':
         return _one(block.window_cells, head)
+    if block.carriers is None:
+        return None
     if kind == 'across':
         return _one(block.across.mean(1), head)
     return _one(block.through_carriers, head)

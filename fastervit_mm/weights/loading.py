@@ -13,7 +13,13 @@ from ..backbone.names import fit_carrier_bias, is_carrier_bias
 from .errors import CheckpointError, check_finite, some
 from .keys import translate
 from .reading import read_checkpoint, tensors_of
-from .swin import carrier_parts, convert_microsoft, is_carrier_part, rename_swin
+from .swin import (
+    carrier_parts,
+    convert_microsoft,
+    describe_swin,
+    is_carrier_part,
+    rename_swin,
+)
 
 NO_FASTERVIT = 'no FasterViT'
 _OUT_NORMS = 'out_norms.'
@@ -95,7 +101,7 @@ def load_backbone(backbone: nn.Module, checkpoint: str, prefix: Optional[str] = 
         raise CheckpointError(
             f'checkpoint={checkpoint!r}: does not fit this backbone (arch='
             f'{getattr(backbone, "arch", "?")!r}): {"; ".join(problems)}. '
-            f'{_remedy(describe(tensors))}allow_partial=True in init_cfg loads what fits')
+            f'{_remedy(tensors, swin)}allow_partial=True in init_cfg loads what fits')
 
     check_windows(backbone, found, checkpoint, prefix)
     check_finite(fitting, checkpoint)
@@ -174,9 +180,16 @@ class PretrainedBackbone:
             update_init_info(module, init_info=f'Pretrained: load from {self.checkpoint}')
 
 
-def _remedy(looks_like: str) -> str:
+def _remedy(tensors: Mapping[str, Tensor], swin: bool) -> str:
+    looks_like = describe_swin(tensors) if swin else None
+    if looks_like:
+        return f'The file looks like {looks_like}. Set arch and window_size to that; '
+    looks_like = describe(tensors)
     if looks_like == NO_FASTERVIT:
         return 'Stages are missing in the file. '
+    if swin:
+        return (f'The file looks like a FasterViT, {looks_like}, and a SwinHAT takes files of a '
+                'Swin. ')
     return f'The file looks like {looks_like}. Set arch to that; '
 
 

@@ -1,9 +1,11 @@
 """Swin's published weights by the names of a SwinHAT."""
 import re
-from typing import Dict, Iterable, Mapping
+from math import isqrt
+from typing import Dict, Iterable, Mapping, Optional
 
 from torch import Tensor
 
+from ..backbone.swin_hat import ARCHS
 from .errors import CheckpointError
 
 _RENAMED = [(re.compile(pattern), replacement) for pattern, replacement in [
@@ -31,6 +33,20 @@ def carrier_parts(names: Iterable[str]) -> str:
     parts = {re.sub(r'^stages\.\d\.(blocks\.\d+\.)?', '', name) for name in names}
     parts = {re.sub(r'(carrier_\w+)\..*', r'\1', part) for part in parts}
     return ', '.join(sorted(parts))
+
+
+def describe_swin(tensors: Mapping[str, Tensor]) -> Optional[str]:
+    """The arguments of a SwinHAT that tensors by its names belong to, in words; None for others."""
+    try:
+        tables = [tensors[f'stages.{stage}.blocks.0.attn.position_bias.'
+                          'relative_position_bias_table'].shape for stage in range(4)]
+        seen = dict(embed_dims=tensors['stem.conv.weight'].shape[0], depths=tuple(
+            len({k.split('.')[3] for k in tensors if k.startswith(f'stages.{stage}.blocks.')})
+            for stage in range(4)), num_heads=tuple(table[1] for table in tables))
+    except (KeyError, IndexError):
+        return None
+    arch = next((name for name, arch in ARCHS.items() if arch == seen), seen)
+    return f'arch={arch!r}, window_size={(isqrt(tables[0][0]) + 1) // 2}'
 
 
 def convert_microsoft(tensors: Mapping[str, Tensor], checkpoint: str) -> Dict[str, Tensor]:

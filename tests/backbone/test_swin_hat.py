@@ -8,12 +8,13 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
-from fastervit_mm import SwinHAT, complexity
+from fastervit_mm import FasterViT, SwinHAT, complexity
 from fastervit_mm.backbone.positions import PositionTerm, RelativePositionTable
 from fastervit_mm.export.swaps import prepared
 from fastervit_mm.models import check_complete
 from fastervit_mm.weights import CheckpointError, load_backbone
 from tests.conftest import REPO, stir
+from tests.conftest import TINY as FASTERVIT
 
 TINY = dict(embed_dims=16, depths=(2, 2, 2, 2), num_heads=(1, 1, 2, 4))
 SIZES = [(32, 32), (224, 448), (97, 150), (131, 333)]
@@ -124,7 +125,8 @@ def test_microsoft_s_file_fills_what_is_shared(tmp_path, monkeypatch):
     load_backbone(SwinHAT(TINY, ct_size=None, convert_weights=True), own)  # such as one it trained
     with pytest.raises(CheckpointError, match='Set convert_weights=True in the backbone'):
         load_backbone(SwinHAT(TINY), path)
-    with pytest.raises(CheckpointError, match='have another shape'):
+    with pytest.raises(CheckpointError, match=r"have another shape .*looks like arch={.*'num_heads'"
+                       r": \(1, 1, 2, 4\)}, window_size=7\. Set arch and window_size to that"):
         load_backbone(SwinHAT(dict(TINY, num_heads=(2, 2, 2, 4)), convert_weights=True), path)
     del tensors['layers.1.blocks.1.mlp.fc1.weight']
     torch.save(dict(model=tensors), path)
@@ -141,6 +143,9 @@ def test_its_own_file_loads_whole_or_not_at_all(tmp_path):
     hole = {k: v for k, v in source.state_dict().items() if k != 'stages.0.carrier_init.conv.bias'}
     torch.save(hole, path)
     with pytest.raises(CheckpointError, match=r'1 tensors .* random \(stages.0.carrier_init'):
+        load_backbone(SwinHAT(TINY), path)
+    torch.save(FasterViT(FASTERVIT).state_dict(), path)
+    with pytest.raises(CheckpointError, match='looks like a FasterViT, .*takes files of a Swin'):
         load_backbone(SwinHAT(TINY), path)
     torch.save({'some.weight': torch.rand(2)}, path)
     with pytest.raises(CheckpointError, match='not a SwinHAT'):
@@ -210,7 +215,8 @@ def test_every_parameter_is_trained_recomputed_or_not(propagate):
     (dict(ct_size=(1, 2)), r'ct_size=\(1, 2\): give one number, or one for each'),
     (dict(ct_size=9), 'ct_size=9: a window of 7 cells'),
     (dict(drop_path_rate=1), 'drop_path_rate=1: give a rate'),
-    (dict(out_indices=(4,)), r'out_indices=\(4,\)'),
+    (dict(drop_path_rate='0.1'), "drop_path_rate='0.1': give a rate"),
+    (dict(out_indices=(4,)), r'out_indices=\(4,\): SwinHAT has stages 0 to 3'),
     (dict(frozen_stages=9), 'frozen_stages=9'),
     (dict(in_channels=0), 'in_channels=0'),
 ])

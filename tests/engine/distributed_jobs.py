@@ -8,11 +8,13 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from fastervit_mm import FasterViT
+from fastervit_mm import FasterViT, SwinHAT
 from fastervit_mm.command_line import errors_in_one_line
 from fastervit_mm.engine import launch
 from fastervit_mm.engine.distributed import gloo_left_at_once
 from tests.conftest import TINY, stir
+
+SWIN_HAT = dict(embed_dims=16, depths=(1, 2, 2, 1), num_heads=(1, 1, 2, 4))
 
 
 @HOOKS.register_module()
@@ -50,7 +52,8 @@ def unused() -> None:
     subsets = [s for n in (1, 2, 3, 4) for s in itertools.combinations(range(4), n)]
     for indices, with_cp in itertools.product(subsets, (False, True)):
         _two_steps(FasterViT(TINY, out_indices=indices, with_cp=with_cp))
-    print(f'{2 * len(subsets)} networks without unused parameters')
+    _two_steps(SwinHAT(SWIN_HAT, with_cp=True))
+    print(f'{2 * len(subsets) + 1} networks without unused parameters')
 
 
 def _two_steps(backbone: FasterViT) -> None:
@@ -68,8 +71,12 @@ def gradients() -> None:
     rank = torch.distributed.get_rank()
     torch.manual_seed(0)
     images = torch.rand(4, 3, 96, 64)
-    for with_cp, compiled in ((False, False), (True, False), (True, True)):
-        backbone = FasterViT(dict(TINY, depths=(1, 1, 1, 1)), norm_eval=True, with_cp=with_cp)
+    tiny = dict(TINY, depths=(1, 1, 1, 1))
+    for backbone, compiled in (
+            (SwinHAT(SWIN_HAT, drop_path_rate=0., with_cp=True), False),
+            (FasterViT(tiny, norm_eval=True), False),
+            (FasterViT(tiny, norm_eval=True, with_cp=True), False),
+            (FasterViT(tiny, norm_eval=True, with_cp=True), True)):
         stir(backbone)
         expected = _gradients(copy.deepcopy(backbone).train(), images)
         if compiled:  # as tools/train.py --compile does, but for one size and without Inductor
@@ -79,7 +86,8 @@ def gradients() -> None:
         for name, gradient in expected.items():
             torch.testing.assert_close(got[f'module.{name}'], gradient, rtol=1e-4, atol=1e-6,
                                        msg=lambda text: f'{name}: {text}')  # noqa: B023
-        print(f'with_cp={with_cp}, compiled={compiled}: {len(expected)} gradients are equal, '
+        print(f'{type(backbone).__name__}, with_cp={backbone.with_cp}, compiled={compiled}: '
+              f'{len(expected)} gradients are equal, '
               f'{torch._dynamo.utils.counters["stats"]["unique_graphs"]} graphs')
 
 

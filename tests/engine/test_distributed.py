@@ -222,18 +222,19 @@ def test_a_detector_is_evaluated_as_in_one_process(by_epoch, tmp_path):
 
 
 def test_ddp_finds_no_unused_parameters(tmp_path):
-    """For any out_indices, with and without with_cp."""
+    """For any out_indices, with and without with_cp; and SwinHAT."""
     outputs = run_both(JOBS, 'unused', cwd=tmp_path)
-    assert all('30 networks without unused parameters' in text for text in outputs)
+    assert all('31 networks without unused parameters' in text for text in outputs)
 
 
 def test_gradients_of_two_processes_are_those_of_one(tmp_path):
-    """With and without with_cp, and compiled."""
+    """With and without with_cp, and compiled; SwinHAT first."""
     for text in run_both(JOBS, 'gradients', cwd=tmp_path):
         lines = [line for line in text.splitlines() if 'gradients are equal' in line]
         graphs = [int(line.split()[-2]) for line in lines]
         # One graph for the network that is compiled: it was, and in one piece.
-        assert len(lines) == 3 and graphs == [0, 0, 1], text
+        assert len(lines) == 4 and graphs == [0, 0, 0, 1], text
+        assert lines[0].startswith('SwinHAT')
 
 
 RETINANET = f"""

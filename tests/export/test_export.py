@@ -468,10 +468,13 @@ def test_backbones_of_other_shapes(settings, tmp_path):
     assert all(c.holds and c.error < 1e-5 for c in checks)
 
 
+@writes
 def test_swin_hat(tmp_path):
-    backbone = SwinHAT(dict(embed_dims=16, depths=(1, 1, 2, 1), num_heads=(1, 1, 2, 4))).eval()
+    """A stage without carriers and one with several a window, and the merging between them."""
+    backbone = SwinHAT(dict(embed_dims=16, depths=(1, 2, 1, 1), num_heads=(1, 1, 2, 4)),
+                       ct_size=2, out_indices=(0, 1)).eval()
     stir(backbone)
-    path = str(tmp_path / 'backbone.pt2')
+    path = str(tmp_path / 'backbone.onnx')
     export.export(backbone, path)
     checks = export.check(backbone, path, SIZES)
-    assert len(checks) == 4 * len(SIZES) and all(c.holds and c.error < 1e-4 for c in checks)
+    assert len(checks) == 2 * len(SIZES) and all(c.holds and c.error < 1e-5 for c in checks)

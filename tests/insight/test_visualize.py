@@ -10,12 +10,13 @@ import torch
 from matplotlib import image as mpimg
 from matplotlib.figure import Figure
 
-from fastervit_mm import FasterViT
+from fastervit_mm import FasterViT, SwinHAT
 from fastervit_mm.backbone.attention import Attention
 from fastervit_mm.datasets.scenes import draw_scene
 from fastervit_mm.engine import launch
 from fastervit_mm.insight import load_subject, subject_of
-from fastervit_mm.insight.drawing import draw_all, draw_overview, look
+from fastervit_mm.insight.attention import main_stage
+from fastervit_mm.insight.drawing import draw_all, draw_overview, draw_place, look
 from fastervit_mm.models import build_model
 from tests.conftest import CLASSIFIER, REPO, TINY
 
@@ -130,6 +131,21 @@ def test_a_network_without_carriers_is_drawn_without_them(scene, tmp_path):
     assert insight.field_cut is None
     assert [p.name for p in draw_all(insight, tmp_path)] == [
         'attention_stage3.png', 'attention_stage4.png', 'feature_maps.png', 'receptive_field.png']
+
+
+def test_a_swin_hat_is_drawn_from_stage_1_on(scene, tmp_path):
+    """Its first blocks have no carriers; the overview is of stage 3's second, as FasterViT's."""
+    model = SwinHAT(dict(embed_dims=16, depths=(1, 1, 2, 1), num_heads=(1, 1, 2, 4))).eval()
+    insight = look(subject_of(model), scene, (30, 30), field_stage=1, draws=1)
+    assert insight.field_cut is None  # nothing to cut before stage 3
+    assert [p.name for p in draw_all(insight, tmp_path, block=1)] == [
+        'overview.jpg', *(f'attention_stage{n}.png' for n in (1, 2, 3, 4)), 'feature_maps.png',
+        'receptive_field.png']
+    with pytest.raises(ValueError, match='block=0: has no carriers; of stage 3 1 have'):
+        draw_all(insight, tmp_path, block=0)
+    stage = main_stage(insight.stages)
+    alone, carried = (draw_place(insight.prepared, insight.point, stage, n) for n in (0, 1))
+    assert stage.grid.stage == 3 and carried.shape[1] > 2 * alone.shape[1]
 
 
 def test_uniform_attention_is_called_so_and_shows_the_image(scene, tmp_path, monkeypatch):
