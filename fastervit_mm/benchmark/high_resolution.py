@@ -53,7 +53,7 @@ class Counts(NamedTuple):
     Attributes:
         total: Those of convolutions and of every matrix product, attention's included.
         carriers: Of these, the two products of the carriers' attention with each other, which grow
-            with the square of their number.
+            with the square of their number; beyond 1024 carriers also, 1 % of these, their biases.
     """
     total: int
     carriers: int
@@ -65,9 +65,9 @@ def count(model: str, size: Size) -> Counts:
             display=False, custom_mapping=ATTENTION) as counter:
         PEERS[model].build(size).eval()(torch.empty(1, 3, *size))
     # Without a device, attention is two products of batches; linear layers are products of two.
-    carriers = sum(flops for name, operators in counter.get_flop_counts().items()
-                   if name.endswith('.carrier_attn')
-                   for operator, flops in operators.items() if operator == torch.ops.aten.bmm)
+    carriers = sum(operators.get(torch.ops.aten.bmm, 0)
+                   for name, operators in counter.get_flop_counts().items()
+                   if name.endswith('.carrier_attn'))
     return Counts(counter.get_total_flops() // 2, carriers // 2)
 
 
@@ -129,13 +129,13 @@ def compare(names: Sequence[str], sides: Sequence[int], counted: Sequence[int], 
             continue
         result = Result(name, MODE, 'fp32', 'forward', (side, side), 1, PEERS[name].top1,
                         multiply_adds=report['counts'][name][str(side)][0])
-        expected = _expected(report['results'], result)
+        expected, first = _expected(report['results'], result), None
         if expected > longest:
             result.error = (f'not run: {result.multiply_adds / 1e9:.0f} G multiply-adds, a step of '
                             f'some {expected:.0f} s')
         else:
-            _measure(result, report, expected)
-        report['results'].append(asdict(result))
+            first = _measure(result, report, expected)
+        report['results'].append(dict(asdict(result), first_seconds=first))
         report['results'].sort(key=lambda r: r['size'][0])
         _shares(report)
         keep(f'{name} {side}: ' + (result.error or f'{result.seconds:.2f} s, '
@@ -151,17 +151,20 @@ def _expected(results: List[dict], result: Result) -> float:
             else 0)
 
 
-def _measure(result: Result, report: dict, expected: float) -> None:
-    """Fill in a result's figures, or why there are none; the machine's speed beside them."""
+def _measure(result: Result, report: dict, expected: float) -> Optional[float]:
+    """Fill in a result's figures, or why there are none; the machine's speed beside them.
+
+    Returns the seconds of the first step, in memory that is new to the process.
+    """
     device = torch.device('cpu')
     try:
         worker = Worker(Case, result, device, 0, True, None, False)
         result.peak_bytes = worker.ask('facts')['peak_bytes']
-        seconds = ([worker.ask('checked_seconds')] if expected > SHORT
-                   else [worker.ask('lap') for _ in range(3)])
+        first = worker.ask('checked_seconds')
+        seconds = [first] if expected > SHORT else [worker.ask('lap') for _ in range(3)]
     except NotMeasured as reason:
         result.error = str(reason)
-        return
+        return None
     report['settings'].update(worker.settings)
     worker.close()
     result.all_seconds = [round(s, 6) for s in seconds]
@@ -173,6 +176,7 @@ def _measure(result: Result, report: dict, expected: float) -> None:
     beside.close()
     speeds['conv'] = max(speeds.get('conv', 0), speed)
     report['matmul_speeds'].append(round(speed / 1e9, 1))  # GFLOP/s: was the machine steady?
+    return first
 
 
 def _shares(report: dict) -> None:
@@ -210,10 +214,22 @@ def tables(report: dict) -> List[str]:
         return cell, lambda name: {side: results[name, side][key] for side in sides
                                    if results.get((name, side), {}).get(key)}
 
+    def time(name: str, side: int) -> str:
+        r = results.get((name, side), {})
+        return of_time(name, side) + ('*' if len(r.get('all_seconds', [])) == 1 else '')
+
+    def times(name: str) -> Dict[int, float]:
+        """Of the first steps, if one of the last two sizes had no other."""
+        found = {side: results[name, side] for side in median_of(name)}
+        last = max((side for side in found if 2 * side in found), default=0)
+        cold = last and any(len(found[side]['all_seconds']) == 1 for side in (last, 2 * last))
+        return {side: r['first_seconds' if cold else 'seconds'] for side, r in found.items()}
+
     def share(name: str, side: int) -> str:
         found = counts.get((name, side))
         return f'{100 * found.carriers / found.total:.1f}' if found else ''
-    out = [*lines('Time of an image, s', sides, *of('seconds', 1, 2)),
+    of_time, median_of = of('seconds', 1, 2)
+    out = [*lines('Time of an image, s (* the first step alone)', sides, time, times),
            *lines('Memory of a step, MiB', sides, *of('peak_bytes', 2**20, 0)),
            *lines('Multiply-adds, G', counted, lambda name, side: (
                f'{counts[name, side].total / 1e9:.0f}' if (name, side) in counts else ''),
@@ -237,9 +253,12 @@ def _exponent(values: Dict[int, float]) -> str:
 
 def draw(report: dict, path: Path) -> Path:
     """Draw time, memory and multiply-adds over pixels, log-log; returns the path."""
+    from matplotlib import colormaps
     figure, axes = titled_figure(report, f'One image, batch 1, float32, {MODE.replace("+", ", ")}: '
-                                 'what ends early took too long to be run', panels=3)
+                                 'a line that ends early took too long or too much memory',
+                                 panels=3)
     figure.set_size_inches(13.5, 6)
+    colors = colormaps['tab20']
     results = [r for r in report['results'] if r['seconds']]
     panels = (
         ('time, s', lambda n: {r['size'][0]: r['seconds'] for r in results if r['model'] == n}),
@@ -253,7 +272,7 @@ def draw(report: dict, path: Path) -> Path:
             points = sorted(values(name).items())
             if points:
                 lowest.append(points[0])
-                axis.plot(*zip(*points), label=NETWORKS[name], color=f'C{number % 10}',
+                axis.plot(*zip(*points), label=NETWORKS[name], color=colors(number),
                           marker='o' if 'fastervit' in name else 's', markersize=4,
                           linestyle='-' if 'fastervit' in name else '--')
         if lowest:  # from the cheapest network's first point
