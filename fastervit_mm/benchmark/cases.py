@@ -1,4 +1,5 @@
 """One network in one mode, ready to be timed, and whether the mode was what it says."""
+import time
 import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 from ..engine.memory import keep_freed_memory
 from ..engine.onednn import OneDnnLinear, use_onednn
 from ..models import find_backbones, switch_to_deploy
-from .measure import Graph, Laps, Matmul, NotMeasured, multiply_adds, peak_memory
+from .measure import Graph, Laps, Matmul, NotMeasured, multiply_adds, peak_memory, peak_of
 from .peers import PEERS, Predictor, Size
 
 MODES = ('eager', 'onednn', 'channels_last', 'deployed', 'compiled', 'graph')
@@ -144,18 +145,22 @@ class Case:
         device: Where it runs.
         warmup: Steps before anything is measured; the first one compiles.
         memory: Whether to measure memory and count multiply-adds as well.
+        count: False leaves out the count, which takes a step. Default True.
         burn_in: See :class:`~fastervit_mm.benchmark.measure.Laps`.
 
     Attributes:
         facts: Figures of ``result`` that are known before the first lap.
+        checked_seconds: Time of the step that showed the use of oneDNN, in seconds; None without.
 
     Raises:
         NotMeasured: If the mode is not what it says.
     """
 
     def __init__(self, result: Result, device: torch.device, warmup: int = 2, memory: bool = True,
-                 burn_in: Optional[float] = None):
+                 burn_in: Optional[float] = None, count: bool = True):
         self.result, self.device, self.calls = result, device, 0
+        self._peak: Optional[int] = None
+        self.checked_seconds: Optional[float] = None
         self.modes = result.mode.split('+')
         self.graph: Optional[Graph] = None
         self._check_possible()
@@ -168,9 +173,9 @@ class Case:
         self.facts = dict(graphs=self.compiler.graphs if self.compiler else None)
         if memory:
             self.facts['peak_bytes'] = (self.graph.bytes if self.graph
-                                        else peak_memory(self.step, device))
+                                        else self._peak or peak_memory(self.step, device))
             # Counted on the network as written: a compiled one is opaque.
-            if not (self.graph or self.compiler):
+            if count and not (self.graph or self.compiler):
                 self.facts['multiply_adds'] = multiply_adds(self.step)
         self._laps = Laps(self.step, device, burn_in=burn_in)
         self._compiled_before = self._compiled()
@@ -245,8 +250,12 @@ class Case:
         """Whether a convolution has the weights of a linear layer."""
         weights = [(*m.weight.shape, 1, 1) for m in self.plain.modules()
                    if isinstance(m, OneDnnLinear)]
-        with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as record:
+        with profile(activities=[ProfilerActivity.CPU], record_shapes=True,
+                     profile_memory=True) as record:
+            started = time.perf_counter()
             self.step()
+            self.checked_seconds = time.perf_counter() - started
+        self._peak = peak_of(record)  # a step of a large image takes a minute: no other for it
         return any(tuple(event.input_shapes[1]) in weights for event in record.events()
                    if event.name == 'aten::mkldnn_convolution')
 

@@ -34,17 +34,18 @@ def draw(report: Dict[str, object], stem: Path) -> List[Path]:
     return [picture for picture in pictures if picture]
 
 
-def titled_figure(report: Dict[str, object], title: str):
-    """A figure and its only axis, with the report's machine and date below."""
+def titled_figure(report: Dict[str, object], title: str, panels: int = 1):
+    """A figure and its only axis, or its axes side by side; the report's machine and date below."""
     from matplotlib.figure import Figure
     figure = Figure(figsize=(7.5, 4.8), layout='constrained')
     head = report['machine']
     figure.suptitle(title, fontsize=11)
-    axis = figure.subplots()
-    axis.grid(alpha=0.3)
+    axes = figure.subplots(1, panels, squeeze=False)[0]
+    for axis in axes:
+        axis.grid(alpha=0.3)
     figure.text(0.01, 0.005, f'{head["gpu"] or head["cpu"]}, {head["threads"]} threads, torch '
                 f'{head["torch"]}, {report["date"][:10]}', fontsize=7, color='gray')
-    return figure, axis
+    return figure, axes if panels > 1 else axes[0]
 
 
 def save_figure(figure, stem: Path, name: str) -> Path:

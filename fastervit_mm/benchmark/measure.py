@@ -13,6 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..compat import start_of_event
+from ..complexity import ATTENTION
 
 Step = Callable[[], object]
 
@@ -206,6 +207,11 @@ def peak_memory(step: Step, device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device) - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         step()
+    return peak_of(record)
+
+
+def peak_of(record: profile) -> int:
+    """Bytes that were alive at once, beyond those before, in a profile of memory on a CPU."""
     changes = sorted((start_of_event(event), event.nbytes())
                      for event in record.profiler.kineto_results.events()
                      if event.name() == '[memory]')
@@ -218,7 +224,7 @@ def peak_memory(step: Step, device: torch.device) -> int:
 
 def multiply_adds(step: Step) -> int:
     """Multiply-adds of a step: convolutions and every matrix product, attention's included."""
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=ATTENTION) as counter:
         step()
     return counter.get_total_flops() // 2
 

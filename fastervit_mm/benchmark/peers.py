@@ -129,6 +129,11 @@ _TOP1 = {'0': 82.1, '1': 83.2, '2': 84.2, '3': 84.9, '4': 85.4, '5': 85.6, '6': 
 PEERS: Dict[str, Peer] = {
     **{f'fastervit-{n}': Peer(lambda size, n=n: FasterViT(n, out_norm=None), _AP.get(n), top1)
        for n, top1 in _TOP1.items()},
+    **{f'fastervit-0-{name}': Peer(lambda size, own=own: FasterViT(
+        dict(own, base='0'), out_norm=None))
+       for name, own in {'windows': dict(hierarchical=False), 'ct1': dict(ct_size=1),
+                         'ct4': dict(ct_size=4), 'w14': dict(window_size=(14, 7)),
+                         'w14-ct4': dict(window_size=(14, 7), ct_size=4)}.items()},
     'fastervit-2-cp': Peer(lambda size: FasterViT('2', out_norm=None, with_cp=True)),
     **{f'authors-{n}': Peer(lambda size, n=n: AuthorsMaps(n, size), _AP.get(n), top1)
        for n, top1 in _TOP1.items()},
@@ -146,6 +151,7 @@ PEERS: Dict[str, Peer] = {
     'caformer-s36': Peer(_timm('caformer_s36'), top1=84.5),
     'convformer-s36': Peer(_timm('convformer_s36'), top1=84.1),
     'hiera-t': Peer(_timm('hiera_tiny_224', img_size='size')),
+    'vit-s': Peer(_timm('vit_small_patch16_224', img_size='size')),
     'gcvit-t': Peer(_timm('gcvit_tiny', img_size='size')),
     'cascade-fastervit-2': Peer(_whole('mmdet/cascade_fvit'), 52.1, whole=True),
     'cascade-swin-t': Peer(_whole('mmdet/cascade_fvit', _SWIN_DET), 50.4, whole=True),

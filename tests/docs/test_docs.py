@@ -47,6 +47,9 @@ ELSEWHERE = {
         'tests/docs/test_finetune_seg.py::test_the_check_finds_what_is_wrong',
     'python tools/benchmark.py':
         'tests/benchmark/test_benchmark.py::test_every_case_has_figures_or_a_reason',
+    'python benchmarks/high_resolution.py':
+        'tests/benchmark/test_high_resolution.py::'
+        'test_a_network_too_slow_is_not_run_and_the_rest_goes_on',
     'python benchmarks/operators.py':
         'tests/benchmark/test_operators.py::test_the_program_counts_and_saves',
     # These very lines.
