@@ -87,8 +87,8 @@ def write_tables(page, found):
         before, mark, after = text.partition(MARK.format(name))
         if not mark:
             raise ValueError(f'page={str(page)!r}: has no line {MARK.format(name)}')
-        after = re.sub(r'\A\n\n(?:\|.*\n)*', '', after)
-        text = before + mark + '\n\n' + '\n'.join(lines) + '\n' + after
+        after = re.sub(r'\A\s*(?:\|.*\n)*\s*', '', after)
+        text = '\n\n'.join([before + mark, '\n'.join(lines), after])
     page.write_text(text)
 
 
