@@ -62,9 +62,9 @@ NETWORKS: Dict[str, Network] = {
     'windows': Network('windows alone', _fastervit(hierarchical=False)),
     'swin': Network('shifted windows (Swin)', dict(
         _SWIN, type='SwinInitialisedByConfig', embed_dims=16, depths=(2, 2, 4),
-        num_heads=(1, 2, 4), window_size=2)),
+        num_heads=(1, 2, 4))),
     'swin-hat': Network('windows with carriers (SwinHAT)', dict(
-        _SWIN, type='SwinHAT', window_size=2, ct_size=1,
+        _SWIN, type='SwinHAT', ct_size=1,
         arch=dict(embed_dims=16, depths=(2, 2, 4, 2), num_heads=(1, 2, 4, 8)))),
     'carriers': Network('carriers', _fastervit()),
     'bias-0': Network('carriers, carrier_bias 0', _fastervit(carrier_bias=0.)),
@@ -169,16 +169,15 @@ class Task(NamedTuple):
             backbone = copy.deepcopy(NETWORKS[name].backbone)
             if backbone.get('window_size') == 'map':
                 backbone['window_size'] = self.size // _STRIDE
-            elif '_delete_' in backbone or 'window_size' not in backbone:
-                backbone['window_size'] = self.window_size
+            backbone.setdefault('window_size', self.window_size)
             found['model.backbone'] = backbone
         return found
 
     def fitting(self) -> List[str]:
-        """Keys of :data:`NETWORKS` whose carriers have a place in the windows."""
+        """Keys of :data:`NETWORKS`: carriers have a place in the windows, and no two are equal."""
         return [name for name, network in NETWORKS.items()
                 if network.backbone.get('ct_size', 1) <= self.window_size
-                and (name != 'windows-4' or self.window_size < 4)]
+                and network.backbone.get('window_size') != self.window_size]
 
 
 def train(task: Task, name: str, seed: int, folder: Path, sizes: Sequence[int] = ()) -> dict:

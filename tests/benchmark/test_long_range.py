@@ -87,7 +87,10 @@ def test_each_network_is_what_it_is_called():
     assert variant['table'].relative_position == 'table'
     assert {variant[name].window_size[0] for name in names} == {2, 4, 8}
     assert 'ct-4' not in variant and built('ct-4', Task(CONFIG, 256, 4)).variant.ct_size == 4
-    assert built('global', Task(CONFIG, 256, 4)).variant.window_size[0] == 16
+    large = Task(CONFIG, 256, 4)
+    assert built('global', large).variant.window_size[0] == 16
+    assert built('swin-hat', large).stages[2].window_size == 4
+    assert 'windows-4' in names and 'windows-4' not in large.fitting()  # it is 'carriers' there
     for name in ('swin', 'swin-hat'):
         weight = built(name).get_parameter(dict(
             swin='stages.2.blocks.0.attn.w_msa.qkv.weight')
