@@ -10,6 +10,7 @@ from .folding import fold_layer_scale, pad_heads
 from .kernels import attention, fused, logits_dtype
 from .positions import AbsolutePosition, Constant, Places, RelativePositionBias
 from .stochastic_depth import add
+from .windows import Slots
 
 _BAND = 128  # queries: their biases stay in a CPU's caches
 
@@ -113,25 +114,40 @@ class WindowBlock(nn.Module):
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
         self.layer_scale2 = _layer_scale(dim, layer_scale)
 
-    def forward(self, x: Tensor, cells: Places, keep: Optional[Tensor] = None) -> Tensor:
-        """(B, windows, k * k, C) -> (B, windows, k * k, C).
+    def forward(self, x: Tensor, cells: Places, keep: Optional[Tensor] = None,
+                slots: Optional[Slots] = None) -> Tensor:
+        """(B, windows, k * k, C), or (B, H * W, C) with slots -> the same.
 
         Args:
-            x: Tokens of every window. The image stays the first axis of every tensor: a branch is
-                dropped for an image, not for some of its windows.
+            x: Tokens of every window, or the map's without padding. The image stays the first axis
+                of every tensor: a branch is dropped for an image, not for some of its windows.
             cells: Where the tokens of one window are.
             keep: (branches, B) of :class:`~.stochastic_depth.StochasticDepth`. Default None.
+            slots: Where the map's tokens are in the windows. Default None: padding is in ``x``.
         """
-        return self.mix(self.placed(x, cells), cells, keep)
+        return self.mix(self.placed(x, cells, slots), cells, keep, slots)
 
-    def placed(self, x: Tensor, cells: Places) -> Tensor:
-        """(B, windows, k * k, C) -> the same, with the embedding of positions."""
-        return x if self.position is None else x + self.position(cells, x.dtype)
+    def placed(self, x: Tensor, cells: Places, slots: Optional[Slots] = None) -> Tensor:
+        """Cells as in :meth:`forward` -> the same, with the embedding of positions."""
+        if self.position is None:
+            return x
+        embedding = self.position(cells, x.dtype)
+        return x + (embedding if slots is None else embedding.index_select(0, slots.within))
 
-    def mix(self, x: Tensor, places: Places, keep: Optional[Tensor] = None) -> Tensor:
-        """(B, windows, N, C) -> the same: attention, then MLP."""
+    def mix(self, x: Tensor, places: Places, keep: Optional[Tensor] = None,
+            slots: Optional[Slots] = None) -> Tensor:
+        """(B, windows, N, C), or (B, n, C) with slots -> the same: attention, then MLP."""
         first, second = (None, None) if keep is None else keep
-        x = add(x, self.layer_scale1(self.attn(self.norm1(x), places)), first)
+        normed = self.norm1(x)
+        if slots is None:
+            attended = self.attn(normed, places)
+        else:
+            B, _, C = x.shape
+            tokens = places.num_prefix + places.grid()[0] * places.grid()[1]  # of a window
+            whole = normed.new_zeros(B, slots.windows * tokens, C)
+            whole = whole.index_copy(1, slots.tokens, normed).view(B, slots.windows, tokens, C)
+            attended = self.attn(whole, places).flatten(1, 2).index_select(1, slots.tokens)
+        x = add(x, self.layer_scale1(attended), first)
         return add(x, self.layer_scale2(self.mlp(self.norm2(x))), second)
 
     @torch.no_grad()
@@ -182,24 +198,34 @@ class HierarchicalBlock(WindowBlock):
         self.carrier_layer_scale2 = _layer_scale(dim, layer_scale)
 
     def forward(self, x: Tensor, cells: Places, carriers: Tensor, places: Places,
-                keep: Optional[Tensor] = None) -> Tuple[Tensor, Tensor]:
+                keep: Optional[Tensor] = None, slots: Optional[Slots] = None
+                ) -> Tuple[Tensor, Tensor]:
         """Cells and carriers of every window -> the same two.
 
         Args:
-            x: (B, windows, k * k, C).
+            x: (B, windows, k * k, C), or (B, H * W, C) with slots.
             cells: Where the tokens of one window are, its carriers before its cells.
             carriers: (B, windows, ct * ct, C).
             places: Where the carriers are.
             keep: As :class:`WindowBlock`; the carriers' two branches first. Default None.
+            slots: As :class:`WindowBlock`, of carriers and cells. Default None.
         """
         own, joint = (None, None) if keep is None else keep.split(2)
         carriers = self.mix_carriers(carriers, places, own)
-        x = torch.cat([carriers, self.placed(x, cells)], dim=2)
-        x = self.mix(x, cells, joint)
-        carriers, x = x.split([carriers.shape[2], x.shape[2] - carriers.shape[2]], dim=2)
+        shape, axis = carriers.shape, 2  # in each window, carriers before cells
+        if slots is not None:
+            carriers, axis = carriers.flatten(1, 2), 1  # all carriers, then all cells
+        x = torch.cat([carriers, self.placed(x, cells, slots)], dim=axis)
+        x = self.mix(x, cells, joint, slots)
+        count = carriers.shape[axis]
+        carriers, x = x.split([count, x.shape[axis] - count], dim=axis)
+        carriers = carriers.view(shape)
         if self.propagate:
-            x = x + self.carrier_layer_scale1(_nearest(
-                carriers, cells.grid()[0], places.size))
+            nearest = _nearest(carriers, cells.grid()[0], places.size)
+            if slots is not None:
+                nearest = torch.cat([carriers, nearest], dim=2).flatten(1, 2).index_select(
+                    1, slots.tokens[count:])
+            x = x + self.carrier_layer_scale1(nearest)
         return x, carriers
 
     def mix_carriers(self, carriers: Tensor, places: Places,

@@ -1,6 +1,7 @@
 """The two kinds of stage: convolutional at high resolution, transformer at low."""
-from typing import List, Optional, Sequence, Tuple, Union
+from typing import Dict, List, Optional, Sequence, Tuple, Union
 
+import torch
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
@@ -150,6 +151,10 @@ class HierarchicalAttention(nn.Module):
             size; None for none. Default ``'mlp'``.
         carriers_every: Which blocks have carriers: with 1 all, with 2 the second, the fourth and
             so on. The others attend within windows alone. Default 1.
+        padding: Where a map is padded to whole windows, with zeros at the bottom and right.
+            ``'stage'``: before the first block, and for the others padding counts as cells do, as
+            in FasterViT. ``'block'``: in each block before its attention, as in Swin; MLPs leave it
+            out. Default ``'stage'``.
         with_cp: Recompute each block in the backward pass to save memory. Default False.
 
     Raises:
@@ -169,10 +174,10 @@ class HierarchicalAttention(nn.Module):
                  carrier_bias: Union[float, str, None] = 'equal',
                  drop_paths: Optional[Sequence[float]] = None, absolute_position: bool = True,
                  relative_position: Optional[str] = 'mlp', carriers_every: int = 1,
-                 with_cp: bool = False):
+                 padding: str = 'stage', with_cp: bool = False):
         super().__init__()
         _check_arguments(dim, depth, num_heads, window_size, ct_size, mlp_ratio, layer_scale,
-                         carrier_bias, relative_position, carriers_every)
+                         carrier_bias, relative_position, carriers_every, padding)
         drop_paths = (0.,) * depth if drop_paths is None else tuple(drop_paths)
         if len(drop_paths) != depth or not all(0 <= rate < 1 for rate in drop_paths):
             raise ValueError(f'drop_paths={drop_paths}: give depth={depth} rates from 0 up to, '
@@ -180,6 +185,7 @@ class HierarchicalAttention(nn.Module):
         self.dim = dim
         self.window_size = window_size
         self.ct_size = ct_size
+        self.padding = padding
         self.with_cp = with_cp
         self.deployed = False
         self.carries = tuple(ct_size is not None and (number + 1) % carriers_every == 0
@@ -207,6 +213,7 @@ class HierarchicalAttention(nn.Module):
         self.stochastic_depth = StochasticDepth(
             drop_paths, max(block.branches for block in self.blocks))
         self.kept_cells, self.kept_alone, self.kept_carriers = Kept(), Kept(), Kept()
+        self.kept_slots = Kept()
 
     def cells(self, carries: bool) -> Places:
         """Where the tokens of one window are: its carriers, which have no place, then its cells.
@@ -224,8 +231,15 @@ class HierarchicalAttention(nn.Module):
         map_size = x.shape[2:]
         # In a graph for images of all sizes no branch may depend on a size.
         symbolic = is_compiling()
+        cells = x.permute(0, 2, 3, 1)
         x = windows.pad(x, self.window_size, symbolic)
-        tokens, grid = windows.partition(x, self.window_size, symbolic)  # (B, windows, k * k, C)
+        slots = {}  # by whether there are carriers
+        if self.padding == 'block' and (symbolic or x.shape[2:] != map_size):
+            tokens = cells.flatten(1, 2)  # (B, H * W, C)
+            grid = x.shape[2] // self.window_size, x.shape[3] // self.window_size
+            slots = self._slots(grid, map_size, x.device, symbolic)
+        else:
+            tokens, grid = windows.partition(x, self.window_size, symbolic)  # (B, windows, k * k, C)
         keeps = self.stochastic_depth(x)
         alone, joint = (self._with_terms(
             self.cells(carries), [(block.position, block.attn.position_bias)
@@ -243,11 +257,25 @@ class HierarchicalAttention(nn.Module):
             before = sum(self.carries[:number])  # blocks with carriers
             if self.carries[number]:
                 tokens, carriers = run(block, self.with_cp, tokens, joint[before], carriers,
-                                       places[before], keep)
+                                       places[before], keep, slots.get(True))
             else:
                 keep = None if keep is None else keep[:WindowBlock.branches]
-                tokens = run(block, self.with_cp, tokens, alone[number - before], keep)
+                tokens = run(block, self.with_cp, tokens, alone[number - before], keep,
+                             slots.get(False))
+        if slots:
+            return tokens.view(cells.shape).permute(0, 3, 1, 2)
         return windows.unpartition(tokens, grid, self.window_size, map_size, symbolic)
+
+    def _slots(self, grid: windows.Grid, map_size: windows.Grid, device: torch.device,
+               symbolic: bool) -> Dict[bool, windows.Slots]:
+        """Where a map's tokens are in whole windows, for blocks with carriers and without."""
+        def computed() -> Dict[bool, windows.Slots]:
+            return {carries: windows.slots(grid, self.window_size, self.cells(carries).num_prefix,
+                                           map_size, device, symbolic)
+                    for carries in (False, True)}
+        if symbolic:
+            return computed()
+        return self.kept_slots((map_size, device), device, computed)
 
     def _with_terms(self, places: Places, terms: Sequence[Tuple[nn.Module, nn.Module]], x: Tensor,
                     kept: Kept, symbolic: bool) -> List[Places]:
@@ -293,7 +321,7 @@ class HierarchicalAttention(nn.Module):
 def _check_arguments(dim: int, depth: int, num_heads: int, window_size: int,
                      ct_size: Optional[int], mlp_ratio: float, layer_scale: Optional[float],
                      carrier_bias: Union[float, str, None], relative_position: Optional[str],
-                     carriers_every: int) -> None:
+                     carriers_every: int, padding: str) -> None:
     for name, value in (('dim', dim), ('depth', depth), ('num_heads', num_heads),
                         ('window_size', window_size), ('carriers_every', carriers_every)):
         if not isinstance(value, int) or value < 1:
@@ -314,3 +342,5 @@ def _check_arguments(dim: int, depth: int, num_heads: int, window_size: int,
     if relative_position not in ('mlp', 'table', None):
         raise ValueError(f'relative_position={relative_position!r}: give \'mlp\', \'table\' or '
                          'None')
+    if padding not in ('stage', 'block'):
+        raise ValueError(f'padding={padding!r}: give \'stage\' or \'block\'')

@@ -141,7 +141,7 @@ class SwinHAT(FasterViT):
                 carrier_bias=carrier_bias,
                 drop_paths=rates[sum(depths[:stage]):sum(depths[:stage + 1])],
                 absolute_position=False, relative_position='table', carriers_every=2,
-                with_cp=with_cp) for stage in built],
+                padding='block', with_cp=with_cp) for stage in built],
             [PatchMerging(dims[stage]) for stage in built[:-1]],
             lambda width: LayerNorm2d(width, eps=_EPS), dims, in_channels, out_indices,
             frozen_stages, norm_eval=False, with_cp=with_cp)

@@ -1,11 +1,50 @@
 """Windows of a feature map: padding and partition, unpartition and cropping."""
-from typing import Tuple
+from typing import NamedTuple, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 Grid = Tuple[int, int]
+
+
+class Slots(NamedTuple):
+    """Where the tokens of a map are among those of all its windows, which padding makes whole.
+
+    Attributes:
+        windows: Number of windows.
+        tokens: (n,), the index of each token where a window's are after those of the one before:
+            first all carriers, window after window, then the map's cells in raster order.
+        within: (H * W,), the index of each cell in its window.
+    """
+    windows: int
+    tokens: Tensor
+    within: Tensor
+
+
+def slots(windows: Grid, size: int, num_prefix: int, map_size: Grid, device: torch.device,
+          symbolic: bool = False) -> Slots:
+    """The slots of a map's tokens.
+
+    Args:
+        windows: (rows, columns).
+        size: Side of a window, in cells.
+        num_prefix: Carriers before the cells of each window.
+        map_size: H and W of the map.
+        device: Where the indices are.
+        symbolic: As in :func:`pad`. Default False.
+    """
+    rows, columns = windows
+    first = torch.arange(rows * columns, device=device) * (num_prefix + size**2)
+    # Sums of small grids: no division, which TensorRT's remainder lacks.
+    within = torch.arange(size**2, device=device).view(1, size, 1, size).expand(
+        rows, size, columns, size)
+    cells = first.view(rows, 1, columns, 1) + num_prefix + within
+    carriers = first[:, None] + torch.arange(num_prefix, device=device)
+    within, cells = (
+        crop(_contiguous(x, symbolic).view(1, rows * size, columns * size, 1), size, map_size,
+             symbolic).flatten() for x in (within, cells))
+    return Slots(rows * columns, torch.cat([carriers.flatten(), cells]), within)
 
 
 def pad(x: Tensor, size: int, symbolic: bool = False) -> Tensor:

@@ -23,7 +23,8 @@ CHOICES = {
     'carriers in every second block': dict(carriers_every=2, drop_paths=(0.1, 0.2, 0.3)),
     'propagation': dict(propagate_carriers=True, layer_scale=0.5),
     'no embedding': dict(absolute_position=False),
-    "Swin's table": dict(relative_position='table'),
+    "Swin's table": dict(relative_position='table', padding='block'),
+    'padding in every block': dict(padding='block', propagate_carriers=True, layer_scale=0.5),
     'no bias': dict(relative_position=None, carrier_bias=None),
 }
 
@@ -63,6 +64,39 @@ def test_a_map_of_any_size_goes_in_and_comes_out(choice):
     stage.with_cp = True
     for got, before in zip(gradients(stage, x), found):
         torch.testing.assert_close(got, before)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('choice', [
+    dict(propagate_carriers=True, layer_scale=0.5), dict(carriers_every=2, ct_size=1),
+    dict(relative_position='table', absolute_position=False)])
+def test_padding_in_every_block(choice):
+    """Attention sees zeros there, MLPs nothing; whole windows are as they are without padding."""
+    stage = build(padding='block', **choice).eval()
+    other = HierarchicalAttention(16, 3, 2, window_size=4, **choice).eval()
+    other.load_state_dict(stage.state_dict())
+    # A graph for all sizes has tokens without padding at every size, with one branch.
+    compiled = torch.compile(stage, backend='eager', fullgraph=True, dynamic=True)
+    whole, part = torch.randn(2, 16, 8, 12), torch.randn(2, 16, 9, 13)
+    torch.testing.assert_close(stage(whole), other(whole), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(compiled(whole), other(whole), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(compiled(part), stage(part), atol=1e-5, rtol=1e-4)
+
+    tokens, values = [], []
+    for block in stage.blocks:
+        block.mlp.register_forward_pre_hook(lambda _, given: tokens.append(given[0][0].numel()))
+        block.attn.register_forward_pre_hook(lambda _, given: values.append(given[0]))
+    stage(part)
+    for carries, inside, (_, windows, count, _) in zip(
+            stage.carries, tokens, [value.shape for value in values], strict=True):
+        carriers = stage.ct_size**2 if carries else 0
+        assert (windows, count) == (3 * 4, carriers + 16)
+        assert inside == 16 * (9 * 13 + windows * carriers)
+    for carries, value in zip(stage.carries, values):
+        cells = value[:, :, -16:].view(2, 3, 4, 4, 4, 16).transpose(2, 3).reshape(2, 12, 16, 16)
+        assert not cells[:, 9:].any() and not cells[:, :, 13:].any()
+        assert cells[:, :9, :13].abs().sum(-1).min() > 0
+        assert value[:, :, :-16].abs().sum(-1).gt(0).all()
 
 
 def test_rows_are_columns_of_the_transposed_map():
@@ -137,6 +171,7 @@ def test_at_the_start_a_carrier_is_heard_as_a_cell_is(kind):
     (dict(drop_paths=(0.1,)), r'drop_paths=\(0.1,\): give depth=2 rates'),
     (dict(drop_paths=(0.1, 1)), r'drop_paths=\(0.1, 1\): give depth=2 rates from 0'),
     (dict(relative_position='swin'), "relative_position='swin': give 'mlp', 'table' or None"),
+    (dict(padding='windows'), "padding='windows': give 'stage' or 'block'"),
     (dict(carriers_every=3), 'carriers_every=3: no block of depth=2 has carriers'),
 ])
 def test_an_argument_out_of_range_is_named(given, message):
