@@ -239,7 +239,8 @@ class HierarchicalAttention(nn.Module):
             grid = x.shape[2] // self.window_size, x.shape[3] // self.window_size
             slots = self._slots(grid, map_size, x.device, symbolic)
         else:
-            tokens, grid = windows.partition(x, self.window_size, symbolic)  # (B, windows, k * k, C)
+            # (B, windows, k * k, C)
+            tokens, grid = windows.partition(x, self.window_size, symbolic)
         keeps = self.stochastic_depth(x)
         alone, joint = (self._with_terms(
             self.cells(carries), [(block.position, block.attn.position_bias)
