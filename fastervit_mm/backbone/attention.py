@@ -80,11 +80,18 @@ class BandedAttention(Attention):
         rectangles = table.unfold(1, h, 1).unfold(2, w, 1).unflatten(1, (rows, size)).unflatten(
             3, (columns, size)).transpose(2, 3)  # heads, then a query in window order, then a key
         together = max(1, _BAND // (columns * size**2))
-        outs = [
-            fused(queries, k, v, biases.reshape(1, self.num_heads, -1, h * w).to(q.dtype),
-                  self.scale)
-            for queries, biases in zip(q.split(together * columns * size**2, dim=2),
-                                       rectangles.split(together, dim=1))]
+        outs, memory = [], None
+        for queries, biases in zip(q.split(together * columns * size**2, dim=2),
+                                   rectangles.split(together, dim=1)):
+            if torch.is_grad_enabled():
+                bias = biases.to(q.dtype)
+            else:
+                # The same memory for every band: glibc finds no room for an aligned block where one
+                # of its size was, and a process would come to hold the biases of all pairs.
+                memory = q.new_empty(biases.numel()) if memory is None else memory
+                bias = memory[:biases.numel()].view(biases.shape).copy_(biases)
+            outs.append(fused(queries, k, v, bias.reshape(1, self.num_heads, -1, h * w),
+                              self.scale))
         return torch.cat(outs, dim=2).transpose(1, 2)
 
 

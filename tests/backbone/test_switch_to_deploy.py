@@ -200,8 +200,14 @@ def test_large_windows_attend_in_bands_with_the_same_result(tiny_arch, monkeypat
 
 
 def test_bands_hold_no_bias_of_all_pairs(monkeypatch):
-    """Peak memory, counted allocation by allocation."""
+    """Peak memory, counted allocation by allocation; and a band is where the last one was."""
     from fastervit_mm.benchmark.measure import peak_memory
+    places_in_memory, fused = [], attention.fused
+
+    def watched(q, k, v, bias, scale):
+        places_in_memory.append(bias.data_ptr())
+        return fused(q, k, v, bias, scale)
+    monkeypatch.setattr(attention, 'fused', watched)
     attn = attention.BandedAttention(16, 4).eval()
     tokens = torch.randn(1, 48 * 40, 16)
 
@@ -213,6 +219,7 @@ def test_bands_hold_no_bias_of_all_pairs(monkeypatch):
                 attn(tokens, places)
         return peak_memory(step, torch.device('cpu'))
     banded = peak()
+    assert len(places_in_memory) > 5 and len(set(places_in_memory)) == 1
     monkeypatch.setattr(positions, '_DENSE_TOKENS', 10**6)
     dense = peak()
     assert dense > 4 * 4 * (48 * 40)**2  # heads x bytes x pairs
