@@ -32,6 +32,9 @@ train_cfg = dict(max_iters=8, val_interval=4)
 default_hooks = dict(logger=dict(interval=2), checkpoint=dict(interval=4))
 randomness = dict(seed=0)
 """
+# In place of its backbone, with maps of the same widths.
+SWIN_HAT = dict(_delete_=True, type='SwinHAT', arch=dict(
+    embed_dims=16, depths=(2, 2, 2, 2), num_heads=(1, 1, 2, 4)), drop_path_rate=0.)
 DETECTOR = f"""
 _base_ = '{REPO}/configs/mmdet/cascade_fvit_shapes.py'
 data_root = 'ROOT/'

@@ -18,7 +18,7 @@ from fastervit_mm.engine.checks import check_config
 from fastervit_mm.engine.sharding import gather_checkpoint
 from fastervit_mm.weights import CheckpointError
 from tests.conftest import TINY
-from tests.engine.conftest import SEGMENTOR
+from tests.engine.conftest import SEGMENTOR, SWIN_HAT
 from tests.running import run_tool
 
 # A loss that is a mean over pixels, and no BatchNorm that learns from a process's own images: two
@@ -124,6 +124,21 @@ def test_sharded_training_goes_on_as_ddp_does(two, sharded):
                                        msg=name)
         assert divided['metrics'] == plain['metrics']
         assert 0.45 < divided['local'] / plain['local'] < 0.55  # half of the parameters each
+
+
+def test_sharded_training_of_a_swin_hat_goes_on_as_ddp_does(folder):
+    (folder / 'hat.py').write_text(CONFIG.replace('norm_eval=True', f'**{SWIN_HAT}'))
+    run_both(JOBS, 'train', 'hat.py', 'pytorch', 'hat{rank}.pt', cwd=folder)
+    run_both(JOBS, 'train', 'hat.py', 'pytorch', 'parts{rank}.pt', 'sharded',
+             'work_dirs/hat/iter_2.pth', cwd=folder)
+    for rank in range(2):
+        plain, divided = (torch.load(folder / f'{name}{rank}.pt') for name in ('hat', 'parts'))
+        torch.testing.assert_close(divided['losses'], plain['losses'][2:], rtol=1e-5, atol=1e-5)
+        for name, weight in plain['weights'].items():
+            torch.testing.assert_close(divided['weights'][name], weight, rtol=1e-4, atol=1e-5,
+                                       msg=name)
+        assert any('carrier_attn' in name for name in plain['weights'])
+        assert divided['local'] < 0.6 * plain['local']
 
 
 def test_a_sharded_checkpoint_resumes_bit_for_bit(folder, sharded):

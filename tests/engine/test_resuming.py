@@ -60,15 +60,16 @@ def test_killed_anywhere_it_ends_as_if_it_had_not_been(campaign, tmp_path, sessi
 @pytest.mark.slow
 def test_a_notice_between_iterations_of_a_segmentor_that_loads_in_workers(
         campaign, tiny_ade20k, tmp_path):
-    """Iterations instead of epochs, random augmentation in other processes, SIGUSR1."""
-    from tests.engine.conftest import SEGMENTOR
+    """Iterations instead of epochs, random augmentation in other processes, SIGUSR1; SwinHAT."""
+    from tests.engine.conftest import SEGMENTOR, SWIN_HAT
     config = tmp_path / 'segmentor.py'
     config.write_text(SEGMENTOR.replace('ROOT', str(tiny_ade20k)).replace(
         'resize, pack]))', "resize, dict(type='RandomFlip', prob=0.5), "
         "dict(type='PhotoMetricDistortion'), pack]))", 1).replace(
         'num_workers=0, persistent_workers=False', 'num_workers=1, persistent_workers=True'
     ).replace('interval=2', 'interval=1').replace('max_iters=8', 'max_iters=12') +
-        "\ncustom_hooks = [dict(type='EMAHook')]\nval_dataloader.update(\n"
+        f"\nmodel['backbone'] = dict(**{SWIN_HAT})\n"
+        "custom_hooks = [dict(type='EMAHook')]\nval_dataloader.update(\n"
         "    num_workers=0, persistent_workers=False)\n")
     plain, stopped, log = tmp_path / 'plain', tmp_path / 'stopped', tmp_path / 'log'
     undisturbed = start(config, plain, tmp_path / 'plain.log')
@@ -84,6 +85,8 @@ def test_a_notice_between_iterations_of_a_segmentor_that_loads_in_workers(
     assert done.returncode == 0, done.output[-3000:]
     assert not (stopped / INTERRUPTED).exists()  # the next checkpoint has taken its place
     assert undisturbed.wait() == 0
+    assert any('relative_position_bias_table' in name for name in torch.load(
+        newest_checkpoint(plain), weights_only=True)['state_dict'])
     assert campaign.differences(plain, stopped) == []
 
 
