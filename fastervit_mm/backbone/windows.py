@@ -36,7 +36,7 @@ def slots(windows: Grid, size: int, num_prefix: int, map_size: Grid, device: tor
     """
     rows, columns = windows
     first = torch.arange(rows * columns, device=device) * (num_prefix + size**2)
-    # Sums of small grids: no division, which TensorRT's remainder lacks.
+    # Sums over small grids: a remainder would be an operator that TensorRT lacks.
     within = torch.arange(size**2, device=device).view(1, size, 1, size).expand(
         rows, size, columns, size)
     cells = first.view(rows, 1, columns, 1) + num_prefix + within
