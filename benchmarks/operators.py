@@ -24,8 +24,8 @@ from fastervit_mm.benchmark.peers import PEERS  # noqa: E402
 from fastervit_mm.benchmark.run import machine  # noqa: E402
 
 SIZE = (224, 224)
-MODELS = ['fastervit-0', 'fastervit-1', 'fastervit-2', 'authors-2', 'swin-t', 'swin-t-mmdet',
-          'swin-hat-t', 'convnext-t']
+MODELS = ['fastervit-0', 'fastervit-1', 'fastervit-2', 'authors-2', 'swin-t', 'swin-hat-t',
+          'convnext-t']
 
 
 def build(name):

@@ -33,7 +33,8 @@ def test_the_page_shows_the_figures_that_are_kept():
              'training forward, autocast', 'backward', 'compiled, bf16: generated']
     shown = {'FasterViT-0': 'fastervit-0', 'FasterViT-1': 'fastervit-1',
              'FasterViT-2': 'fastervit-2', 'authors\', FasterViT-2': 'authors-2',
-             'Swin-T (timm, fused)': 'swin-t', 'ConvNeXt-T (timm)': 'convnext-t'}
+             'Swin-T (timm, fused)': 'swin-t', 'SwinHAT-T': 'swin-hat-t',
+             'ConvNeXt-T (timm)': 'convnext-t'}
     assert set(shown.values()) == set(rows)
     start = page.index('## Number of kernels')
     section = page[start:page.index('\n## ', start + 1)]
