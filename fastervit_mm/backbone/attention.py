@@ -145,17 +145,17 @@ class WindowBlock(nn.Module):
             slots: Optional[Slots] = None) -> Tensor:
         """(B, windows, N, C), or (B, n, C) with slots -> the same: attention, then MLP."""
         first, second = (None, None) if keep is None else keep
-        normed = self.norm1(x)
-        if slots is None:
-            attended = self.attn(normed, places)
-        else:
-            B, _, C = x.shape
-            tokens = places.num_prefix + places.grid()[0] * places.grid()[1]  # of a window
-            whole = normed.new_zeros(B, slots.windows * tokens, C)
-            whole = whole.index_copy(1, slots.tokens, normed).view(B, slots.windows, tokens, C)
-            attended = self.attn(whole, places).flatten(1, 2).index_select(1, slots.tokens)
-        x = add(x, self.layer_scale1(attended), first)
+        x = add(x, self.layer_scale1(self._attended(self.norm1(x), places, slots)), first)
         return add(x, self.layer_scale2(self.mlp(self.norm2(x))), second)
+
+    def _attended(self, x: Tensor, places: Places, slots: Optional[Slots]) -> Tensor:
+        if slots is None:
+            return self.attn(x, places)
+        B, _, C = x.shape
+        tokens = places.num_prefix + places.grid()[0] * places.grid()[1]  # of a window
+        x = x.new_zeros(B, slots.windows * tokens, C).index_copy_(1, slots.tokens, x)
+        x = self.attn(x.view(B, slots.windows, tokens, C), places)
+        return x.flatten(1, 2).index_select(1, slots.tokens)
 
     @torch.no_grad()
     def fold(self, cells: Places) -> None:

@@ -1,6 +1,6 @@
 """`make demo`: from nothing to a detector that works, on held-out pictures.
 
-A seventh of its training, on a seventh of the scenes, unless FASTERVIT_MM_FULL_DEMOS is set (`make
+A quarter of its training, on a quarter of the scenes, unless FASTERVIT_MM_FULL_DEMOS is set (`make
 test-demos`).
 """
 import json
@@ -26,7 +26,6 @@ FULL = bool(os.environ.get('FASTERVIT_MM_FULL_DEMOS'))
 SHORT = f"""
 _base_ = '{CONFIG}'
 train_cfg = dict(val_interval=6)
-train_dataloader = dict(dataset=dict(indices=180))
 val_dataloader = dict(num_workers=0, persistent_workers=False)
 test_dataloader = val_dataloader
 """
@@ -49,8 +48,8 @@ def demo(tmp_path_factory, session_folder):
 @pytest.mark.slow
 def test_it_learns_for_real(demo):
     facts = json.loads((demo[0] / 'work_dirs/demo/demo.json').read_text())
-    assert facts['metrics']['coco/bbox_mAP'] >= (0.80 if FULL else 0.10)
-    assert facts['metrics']['coco/segm_mAP'] >= (0.80 if FULL else 0.10)
+    assert facts['metrics']['coco/bbox_mAP'] >= (0.80 if FULL else 0.15)
+    assert facts['metrics']['coco/segm_mAP'] >= (0.80 if FULL else 0.15)
 
 
 @pytest.mark.slow
