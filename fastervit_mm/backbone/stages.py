@@ -231,11 +231,11 @@ class HierarchicalAttention(nn.Module):
         map_size = x.shape[2:]
         # In a graph for images of all sizes no branch may depend on a size.
         symbolic = is_compiling()
-        cells = x.permute(0, 2, 3, 1)
+        unpadded = x.permute(0, 2, 3, 1)
         x = windows.pad(x, self.window_size, symbolic)
         slots = {}  # by whether there are carriers
         if self.padding == 'block' and (symbolic or x.shape[2:] != map_size):
-            tokens = cells.flatten(1, 2)  # (B, H * W, C)
+            tokens = unpadded.flatten(1, 2)  # (B, H * W, C)
             grid = x.shape[2] // self.window_size, x.shape[3] // self.window_size
             slots = self._slots(grid, map_size, x.device, symbolic)
         else:
@@ -264,7 +264,7 @@ class HierarchicalAttention(nn.Module):
                 tokens = run(block, self.with_cp, tokens, alone[number - before], keep,
                              slots.get(False))
         if slots:
-            return tokens.view(cells.shape).permute(0, 3, 1, 2)
+            return tokens.view(unpadded.shape).permute(0, 3, 1, 2)
         return windows.unpartition(tokens, grid, self.window_size, map_size, symbolic)
 
     def _slots(self, grid: windows.Grid, map_size: windows.Grid, device: torch.device,
