@@ -79,7 +79,7 @@ setup(
     cmdclass=dict(build_py=BuildWithMim),
     python_requires='>=3.10',
     install_requires=['torch>=2.1', 'timm>=1.0', 'numpy', 'matplotlib', 'pycocotools',
-                      'rich', 'pillow', 'safetensors'],
+                      'rich', 'pillow', 'safetensors', 'tifffile'],
     extras_require=EXTRAS,
     classifiers=[
         'Development Status :: 4 - Beta',

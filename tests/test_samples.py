@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from fastervit_mm.datasets.prepare import check_coco, check_label_map, image_size
+from fastervit_mm.datasets.prepare import check_coco, check_label_map
+from fastervit_mm.datasets.images import read_image
 from tests import samples
 
 
@@ -30,7 +31,7 @@ def ade20k(tmp_path_factory):
 def test_a_stand_in_for_coco_is_read_as_coco_is(split, empty, coco):
     file = coco / f'annotations/instances_{split}.json'
     content = json.loads(file.read_text())
-    sizes = {path.name: image_size(str(path)) for path in (coco / split).iterdir()}
+    sizes = {path.name: read_image(path).size for path in (coco / split).iterdir()}
     assert list(check_coco(content, sizes, file.name, num_classes=80)) == []
     assert len(sizes) == 32 and len(set(sizes.values())) >= 5
     read = COCO(str(file))
@@ -57,7 +58,7 @@ def test_a_stand_in_for_coco_is_read_as_coco_is(split, empty, coco):
 def test_a_stand_in_for_ade20k_is_read_as_ade20k_is(split, ade20k):
     found, sizes = set(), []
     for path in sorted((ade20k / f'images/{split}').iterdir()):
-        sizes.append(image_size(str(path)))
+        sizes.append(read_image(path).size)
         labels = ade20k / f'annotations/{split}/{path.stem}.png'
         assert check_label_map(str(labels), sizes[-1], num_classes=150) == []
         values = np.unique(Image.open(labels))

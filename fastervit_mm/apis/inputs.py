@@ -8,8 +8,7 @@ from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, 
 import mmcv
 import numpy as np
 
-from ..datasets.checking import image_size
-from ..datasets.folders import IMAGES
+from ..datasets.images import IMAGES, read_image
 
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg')
 
@@ -99,7 +98,7 @@ def images(source: Source) -> Iterator[Tuple[Optional[int], Image]]:
         yield None, source.array
     elif source.frames is None:
         # The pipelines read with OpenCV, which fills what a truncated JPEG lacks with grey.
-        size = image_size(source.given)
+        size = read_image(source.given).size
         if isinstance(size, str):
             raise ValueError(size)
         yield None, source.given

@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import yaml
-from PIL import Image
 
 from .folders import (
-    IMAGES,
     DataError,
     files_in,
     image_folder,
@@ -18,6 +16,7 @@ from .folders import (
     split_of,
     text_of,
 )
+from .images import IMAGES, image_size
 
 _ID = (int, str)
 _KEYS = dict(images=dict(id=_ID, file_name=str, width=float, height=float),
@@ -300,8 +299,7 @@ def _yolo_split(image: Path, folder: Path, settings: dict) -> str:
 
 
 def _yolo_boxes(image: Path, path: Path, names: List[str]) -> Iterator[tuple]:
-    with Image.open(image) as opened:
-        width, height = opened.size
+    width, height = image_size(image)
     for number, line in enumerate(text_of(path).splitlines(), 1):
         try:
             kind, *values = line.split() or [None]
@@ -334,8 +332,7 @@ def _as_coco(pairs: Sequence[Tuple[Path, Sequence[tuple]]], names: Sequence[str]
                    categories=[dict(id=i, name=n) for i, n in enumerate(names, 1)])
     ids = {name: i for i, name in enumerate(names, 1)}
     for number, (image, boxes) in enumerate(pairs, 1):
-        with Image.open(image) as opened:
-            width, height = opened.size
+        width, height = image_size(image)
         content['images'].append(dict(id=number, file_name=image.relative_to(folder).as_posix(),
                                       width=width, height=height))
         for name, box, polygons, ignored in boxes:

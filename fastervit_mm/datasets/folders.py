@@ -3,13 +3,16 @@ import os
 import re
 import zlib
 from collections import Counter
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Dict, Iterable, List, Optional, Sequence
 
+from .images import IMAGES
+
 SPLITS = ('train', 'val', 'test')
-IMAGES = ('.jpg', '.jpeg', '.png', '.ppm', '.pgm', '.bmp', '.tif', '.tiff', '.webp')
-_WORDS = dict(train='train', training='train', val='val', valid='val', validation='val',
-              dev='val', test='test', testing='test')
+# trainset, valImages, test_data, train2017, trainannot (CamVid's), but not trains, valves, testament.
+_WORD = re.compile('(?:(?P<train>train(?:ing)?|trainval)|(?P<val>val|valid|validation|dev)'
+                   '|(?P<test>test|testing))'
+                   '(?:s?sets?|data|splits?|images?|imgs?|labels?|masks?|annot|annotations?|anns?)?')
 
 
 class DataError(ValueError):
@@ -22,21 +25,28 @@ def is_finite(value: object) -> bool:
 
 
 def text_of(path: Path) -> str:
-    """A file's text.
+    """A file's text, without the mark that Windows programs put before it.
 
     Raises:
-        DataError: For a file that is no text in UTF-8.
+        DataError: For a file that is not text in UTF-8.
     """
     try:
-        return path.read_text(encoding='utf-8')
+        return path.read_text(encoding='utf-8-sig')
     except UnicodeDecodeError as error:
         raise DataError(f'{path}: not a text in UTF-8 ({error})') from None
 
 
 def files_in(folder: Path, suffixes: Sequence[str]) -> List[Path]:
-    """All files below a folder with one of the suffixes, sorted; hidden folders are left out."""
-    found = []
+    """All files below a folder with one of the suffixes, sorted, each folder once.
+
+    Hidden folders are left out; of links to folders that were seen, none is followed.
+    """
+    found, seen = [], set()
     for place, folders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(place)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
         folders[:] = sorted(f for f in folders if not f.startswith('.'))
         found += [Path(place, n) for n in sorted(names)
                   if n.lower().endswith(tuple(suffixes)) and not n.startswith('.')]
@@ -57,10 +67,19 @@ def split_of(path: Path, root: Path) -> Optional[str]:
     """
     for part in reversed(path.relative_to(root).parts):
         words = re.findall('[a-z]+', part.partition('.')[0].lower())
-        splits = {_WORDS[word] for word in words if word in _WORDS}
+        splits = {found.lastgroup for word in words if (found := _WORD.fullmatch(word))}
         if len(splits) == 1:
             return splits.pop()
     return None
+
+
+def parts_of(name: str) -> Sequence[str]:
+    """The parts of a path that a file gives, as Windows or Unix write it.
+
+    Drive, root, ``.`` and leading ``..`` are left out: they are of another machine or folder.
+    """
+    parts = PureWindowsPath(name.replace('/', '\\')).parts
+    return [p for p in parts if p not in ('.', '..') and not p.endswith(('\\', ':'))]
 
 
 def share_out(names: Iterable[str], into: Dict[str, float]) -> Dict[str, List[str]]:

@@ -8,7 +8,8 @@ from typing import Dict, List, Optional, Sequence, Tuple
 import numpy as np
 from PIL import Image
 
-from .folders import IMAGES, DataError, files_in, share_out, split_of
+from .folders import DataError, files_in, share_out, split_of
+from .images import IMAGES
 
 VOID = 255
 _MAP_WORDS = re.compile('ann|label|mask|seg|gt|ground|truth', re.IGNORECASE)

@@ -20,11 +20,11 @@ from .checking import (
     check_class_list,
     check_coco,
     check_label_map,
-    image_size,
     is_note,
     print_problems,
     reading,
 )
+from .images import read_image
 from .scenes import CLASSES
 from .shapes import SPLITS, make_shapes
 
@@ -274,8 +274,8 @@ def _check_split(data: DataSet, split: Split, folder: Path, run: Callable
     if len(files) != split.num_images:
         problems.append(('number of images differs from the published', f'{split.images}: '
                          f'{len(files)}, published {split.num_images}'))
-    sizes = dict(zip((f.relative_to(root).as_posix() for f in files),
-                     run(image_size, [(str(f),) for f in files], f'{split.name}: images')))
+    sizes = {f.relative_to(root).as_posix(): image.size for f, image in zip(
+        files, run(read_image, [(str(f),) for f in files], f'{split.name}: images'))}
     problems += [('unreadable image', f'{split.images}/{name}: {size}')
                  for name, size in sizes.items() if isinstance(size, str)]
     annotations = None

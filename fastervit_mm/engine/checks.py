@@ -1,6 +1,4 @@
 """Checks of a config, made before anything is built or trained."""
-import json
-import mmap
 import os
 import tempfile
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
@@ -11,6 +9,7 @@ from mmengine.registry import DATASETS, MODELS
 
 from ..backbone import FasterViT
 from ..config_files import ConfigError
+from ..datasets.class_order import category_names, declared_classes, numbered_by_file
 from ..models import class_of, dataset_configs
 from ..weights import CheckpointError, read_checkpoint, resolve, tensors_of
 from .distributed import without_gradient
@@ -84,14 +83,14 @@ def _wrong_data(cfg: Config, loader: str) -> Iterator[str]:
         elif _is_local(dataset):
             yield from _others_data(place, dataset, kind)
             yield from _missing_files(place, dataset, kind)
-            yield from _missing_classes(place, dataset, kind, _classes(dataset, kind))
+            yield from _missing_classes(place, dataset, kind, declared_classes(dataset, kind))
     if not will_be_made:
         yield from _missing_evaluation_file(cfg, loader.replace('dataloader', 'evaluator'))
 
 
 def _wrong_classes(cfg: Config, loaders: Sequence[str]) -> Iterator[str]:
     """Heads whose number of classes is not that of the first dataset that names some."""
-    names = (_classes(dataset, class_of(dataset, cfg, DATASETS))
+    names = (declared_classes(dataset, class_of(dataset, cfg, DATASETS))
              for loader in loaders for _, dataset in dataset_configs(cfg, loader))
     classes = next(filter(None, names), None)
     if classes is not None:
@@ -131,18 +130,6 @@ def _others_data(place: str, dataset: Dict, kind: Optional[type]) -> Iterator[st
         yield (f'{place}.type={dataset["type"]!r}: generates its own pictures, but '
                f'data_root={dataset["data_root"]!r} holds other files. For those set '
                f'{place}.type={plain.__name__!r}')
-
-
-def _classes(dataset: Dict, kind: Optional[type]) -> Optional[Tuple[str, ...]]:
-    names = (dataset.get('metainfo') or {}).get('classes')
-    if names is None:
-        names = (getattr(kind, 'METAINFO', None) or {}).get('classes')
-    if isinstance(names, str):  # mmengine also takes a file with one name per line
-        if not os.path.isfile(names):
-            return None
-        with open(names) as file:
-            names = [line.strip() for line in file if line.strip()]
-    return None if names is None else tuple(names)
 
 
 def _is_local(dataset: Dict) -> bool:
@@ -188,12 +175,11 @@ def _missing_evaluation_file(cfg: Config, name: str) -> Iterator[str]:
 def _missing_classes(place: str, dataset: Dict, kind: Optional[type],
                      names: Optional[Sequence[str]]) -> Iterator[str]:
     """Classes that a COCO annotation file lacks; mmdet would silently drop them."""
-    loading = getattr(getattr(kind, 'load_data_list', None), '__qualname__', '')
     path = _paths(dataset).get('ann_file')
-    if loading != 'CocoDataset.load_data_list' or names is None or not os.path.isfile(path or ''):
+    if not numbered_by_file(kind) or names is None or not os.path.isfile(path or ''):
         return
     try:
-        listed = _categories(path)
+        listed = category_names(path)
     except ValueError as error:  # JSON's and of its characters too
         yield (f'{place}.ann_file={path!r}: not an annotation file as COCO has them ({error}). '
                '"python tools/prepare_data.py check" lists all that is wrong in one')
@@ -203,27 +189,6 @@ def _missing_classes(place: str, dataset: Dict, kind: Optional[type],
         yield (f'{place}.ann_file={path!r}: has no category named {_few(absent)}, which the config '
                f'lists; mmdet would silently drop them. It has {len(listed)}: {_few(listed)}. '
                f'Set {place}.metainfo.classes to those')
-
-
-def _categories(path: str) -> List[str]:
-    """Category names of a COCO annotation file; the whole file is read only if needed."""
-    decoder = json.JSONDecoder()
-    if not os.path.getsize(path):
-        raise ValueError('it is empty')
-    with open(path, 'rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-        at = text.rfind(b'"categories"')
-        # COCO's own files end with the categories, and 2 MB after the key hold all of them.
-        following = text[at + 12:at + 12 + 2_000_000].decode(errors='replace') if at >= 0 else ''
-    try:
-        categories = decoder.raw_decode(following.lstrip(' \t\r\n:'))[0]
-        return [str(category['name']) for category in categories]
-    except (json.JSONDecodeError, TypeError, KeyError):
-        with open(path) as file:
-            content = json.load(file)
-    try:
-        return [str(category['name']) for category in content['categories']]
-    except (TypeError, KeyError):
-        raise ValueError('no list of categories, each a dict with a name') from None
 
 
 def _wrong_num_classes(model: Dict, classes: Sequence[str]) -> Iterator[str]:

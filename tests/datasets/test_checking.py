@@ -14,7 +14,6 @@ from rich.console import Console
 from fastervit_mm.datasets.checking import (
     check_annotations,
     check_label_maps,
-    image_size,
     images_in_both,
     is_note,
     print_annotations,
@@ -22,6 +21,7 @@ from fastervit_mm.datasets.checking import (
     reading,
 )
 from fastervit_mm.datasets.checking.annotations import _decompressed
+from fastervit_mm.datasets.images import read_image
 from tests.conftest import REPO
 
 WIDTH, HEIGHT = 60, 40
@@ -218,7 +218,7 @@ def test_images_are_read_to_their_end_and_found_by_other_names(mine):
 def test_sizes_are_those_that_mmcv_reads(orientation, suffix, tmp_path):
     write_image(tmp_path / f'a.{suffix}', **turned(orientation))
     height, width = mmcv.imread(str(tmp_path / f'a.{suffix}')).shape[:2]
-    assert image_size(str(tmp_path / f'a.{suffix}')) == (width, height)
+    assert read_image(tmp_path / f'a.{suffix}').size == (width, height)
 
 
 def test_images_turned_by_exif(mine):

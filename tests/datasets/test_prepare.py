@@ -10,11 +10,11 @@ from rich.console import Console
 
 from fastervit_mm.datasets import prepare as module
 from fastervit_mm.datasets import shapes
+from fastervit_mm.datasets.images import read_image
 from fastervit_mm.datasets.prepare import (
     DATA_SETS,
     check_coco,
     check_label_map,
-    image_size,
     prepare,
 )
 from tests.running import run_tool
@@ -172,12 +172,12 @@ def test_every_kind_of_wrong_annotation_is_told():
 def test_images_and_label_maps_are_read_to_their_end(tmp_path):
     path = str(tmp_path / 'a.jpg')
     cv2.imwrite(path, np.random.RandomState(0).randint(0, 255, (40, 60, 3), np.uint8))
-    assert image_size(path) == (60, 40)
+    assert read_image(path).size == (60, 40)
     with open(path, 'rb') as file:
         content = file.read()
     with open(path, 'wb') as file:
         file.write(content[:len(content) // 2])  # OpenCV would fill up the rest with grey
-    assert 'truncated' in image_size(path)
+    assert 'truncated' in read_image(path).size
     labels = str(tmp_path / 'a.png')
     cv2.imwrite(labels, np.full((40, 60), 150, np.uint8))
     assert check_label_map(labels, (60, 40), 150) == []

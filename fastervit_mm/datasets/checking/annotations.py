@@ -21,8 +21,8 @@ from typing import (
 
 from pycocotools import mask as mask_utils
 
-from ..folders import IMAGES, files_in, is_finite
-from .images import ReadImage, read_image
+from ..folders import files_in, is_finite
+from ..images import IMAGES, ReadImage, read_image
 from .problems import Problem, Run, one_by_one, short_name
 
 Content = Dict[str, List[Dict[str, Any]]]

@@ -7,8 +7,8 @@ from typing import Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional
 import numpy as np
 from PIL import Image
 
-from ..folders import IMAGES, files_in
-from .images import read_image
+from ..folders import files_in
+from ..images import IMAGES, read_image
 from .problems import Problem, Run, one_by_one, short_name
 
 _LIMIT = 255  # mmseg keeps a label in 8 bits
