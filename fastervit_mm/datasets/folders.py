@@ -66,8 +66,8 @@ def split_of(path: Path, root: Path) -> Optional[str]:
         ``'train'``, ``'val'`` or ``'test'``; None if no part of the path names one.
     """
     for part in reversed(path.relative_to(root).parts):
-        words = re.findall('[a-z]+', part.partition('.')[0].lower())
-        splits = {found.lastgroup for word in words if (found := _WORD.fullmatch(word))}
+        words = re.findall('[A-Z]?[a-z]+|[A-Z]+(?![a-z])', part)  # ImagesTrain are two
+        splits = {found.lastgroup for word in words if (found := _WORD.fullmatch(word.lower()))}
         if len(splits) == 1:
             return splits.pop()
     return None
