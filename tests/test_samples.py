@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from fastervit_mm.datasets.prepare import check_coco, check_label_map
 from fastervit_mm.datasets.images import read_image
+from fastervit_mm.datasets.prepare import check_coco, check_label_map
 from tests import samples
 
 

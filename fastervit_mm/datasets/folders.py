@@ -6,10 +6,8 @@ from collections import Counter
 from pathlib import Path, PureWindowsPath
 from typing import Dict, Iterable, List, Optional, Sequence
 
-from .images import IMAGES
-
 SPLITS = ('train', 'val', 'test')
-# trainset, valImages, test_data, train2017, trainannot (CamVid's), but not trains, valves, testament.
+# trainset, valImages, test_data, train2017, trainannot (CamVid's); but not trains or valves.
 _WORD = re.compile('(?:(?P<train>train(?:ing)?|trainval)|(?P<val>val|valid|validation|dev)'
                    '|(?P<test>test|testing))'
                    '(?:s?sets?|data|splits?|images?|imgs?|labels?|masks?|annot|annotations?|anns?)?')

@@ -1,4 +1,4 @@
-"""The one reader of images: size, channels and depth as pipelines see them, and how to show them."""
+"""The reader of images: their size, channels and depth in pipelines, and how to show them."""
 import threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -124,7 +124,7 @@ def _read(path: Union[str, Path], whole: bool) -> ReadImage:
 
 @contextmanager
 def _opened(path: Union[str, Path]) -> Iterator[Image.Image]:
-    """Pillow's image of at most OpenCV's pixels; its own guard is less than aerial pictures have."""
+    """Pillow's image, of at most OpenCV's pixels; Pillow's own limit is below aerial images."""
     with _PILLOW:
         guard, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
