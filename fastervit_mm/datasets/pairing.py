@@ -3,6 +3,7 @@ from collections import defaultdict
 from itertools import groupby
 from pathlib import Path
 from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+from urllib.parse import unquote
 
 from .folders import DataError, parts_of, split_of
 
@@ -34,30 +35,33 @@ def pair(files: Iterable[Path], images: Iterable[Path], root: Path,
             at[image.parent, stem].append(image)
     folders = {folder for folder, _ in at}
     ranked: Dict[Path, List[Tuple[tuple, List[Path]]]] = {}
-    claims: Dict[Path, List[Tuple[tuple, Path]]] = defaultdict(list)
+    hits = []
     for file in files:
         if file.parent not in ranked:
             ranked[file.parent] = _ranked(file.parent, folders, root)
         stems = dict.fromkeys((file.stem, Path(given.get(file, '')).stem))
-        hits = ((score, [image for place in places for image in at.get((place, stem), ())])
-                for stem in stems if stem for score, places in ranked[file.parent])
-        score, found = next(filter(lambda hit: hit[1], hits), (None, []))
-        if len(found) > 1:
-            parts = parts_of(given.get(file, ''))
-            found = _most(found, lambda image, ends=parts[::-1]: _common(ends, image.parts[::-1]))
-        if len(found) > 1:
-            raise DataError(f'{file}: may belong to {_both(found, root)}, which are equally near. '
-                            'Leave one of them out of --data')
-        if found:
-            claims[found[0]].append((score, file))
-    paired = {}
-    for image, claim in claims.items():
-        best = max(score for score, _ in claim)
-        nearest = [file for score, file in claim if score == best]
-        if len(nearest) > 1:
-            raise DataError(f'{image}: may belong to {_both(nearest, root)}, which are equally '
-                            'near. Leave one of them out of --data')
-        paired[nearest[0]] = image
+        hits.append(next(((score, file, found) for stem in stems if stem
+                          for score, places in ranked[file.parent]
+                          if (found := [i for place in places for i in at.get((place, stem), ())])),
+                         ((), file, [])))
+    paired: Dict[Path, Path] = {}
+    # Those most alike first: an image that is a nearer file's belongs to no other.
+    hits.sort(key=lambda hit: hit[0], reverse=True)
+    for _, group in groupby(hits, key=lambda hit: hit[0]):
+        taken, owners = set(paired.values()), {}
+        for _, file, found in group:
+            found = [image for image in found if image not in taken]
+            if len(found) > 1:
+                parts = parts_of(given.get(file, ''))[::-1]
+                found = _most(found, lambda image, end=parts: _common(end, image.parts[::-1]))
+            if len(found) > 1:
+                raise DataError(f'{file}: may belong to {_both(found, root)}, which are equally '
+                                'near. Leave one of them out of --data')
+            if found and owners.setdefault(found[0], file) != file:
+                raise DataError(f'{found[0]}: may belong to {_both([file, owners[found[0]]], root)}'
+                                ', which are equally near. Leave one of them out of --data')
+            if found:
+                paired[file] = found[0]
     return paired
 
 
@@ -66,7 +70,8 @@ def locate(names: Sequence[str], images: Iterable[Path], ann_file: Path, split: 
     """The images that an annotation file names, wherever the names come from.
 
     A path that is right as it is, from the annotation file or from ``root``, is taken first; else
-    the image whose path ends most like the name, of the split's own folder, nearest to the file.
+    the image whose path ends most like the name, capitals aside, of the split's own folder,
+    nearest to the file.
 
     Args:
         names: Such as ``0.jpg``, ``a/0.jpg``, ``C:\\data\\a\\0.jpg`` or a URL.
@@ -82,33 +87,37 @@ def locate(names: Sequence[str], images: Iterable[Path], ann_file: Path, split: 
         DataError: For a name that fits several images equally well.
     """
     images = set(images)
+    ends = {image: tuple(map(str.lower, image.parts[::-1])) for image in images}
     by_end = defaultdict(list)
-    for image in images:
-        by_end[image.name].append(image)
-        by_end[image.parts[-2:]].append(image)
+    for image, end in ends.items():
+        by_end[end[:1]].append(image)
+        by_end[end[:2]].append(image)
     splits = {folder: split_of(folder, root) for folder in {image.parent for image in images}}
     found: List[Tuple[int, Optional[Path]]] = []
     for name in names:
-        parts = tuple(parts_of(name)) or ('',)
+        parts = _parts(name)
         literal = [path for place in (ann_file.parent, root)
                    if (path := place.joinpath(*parts)) in images]
-        best = literal[:1] or by_end.get(parts[-2:]) or by_end.get(parts[-1], [])
-        for liking in (lambda image, ends=parts[::-1]: _common(ends, image.parts[::-1]),
+        own = tuple(map(str.lower, parts[::-1]))
+        best = literal[:1] or by_end.get(own[:2]) or by_end.get(own[:1], [])
+        for liking in (lambda image, own=own: _common(own, ends[image]),
+                       lambda image, name=parts[-1]: image.name == name,
                        lambda image: splits[image.parent] == split,
                        lambda image: _common(ann_file.parts, image.parts)):
             best = _most(best, liking) if len(best) > 1 else best
         if len(best) > 1:
             raise DataError(f'{ann_file}: {name!r} may be {_both(best, root)}. Leave one of them '
                             'out of --data')
-        found.append((_common(parts[::-1], best[0].parts[::-1]), best[0]) if best else (0, None))
+        found.append((_common(own, ends[best[0]]), best[0]) if best else (0, None))
     # An image that is missing must not be replaced by one of another split or folder.
     most = max((length for length, _ in found), default=0)
-    own = any(image and splits[image.parent] == split for _, image in found)
+    some = any(image and splits[image.parent] == split for _, image in found)
     kept = []
     for name, (length, image) in zip(names, found):
-        whole = len(parts_of(name))
-        other = image and split and splits[image.parent] not in (split, None)
-        kept.append(None if length < min(most, whole) or (other and (own or length < whole))
+        parts, whole = _parts(name), len(_parts(name))
+        other = image and split and splits[image.parent] not in (split, None) and not split_of(
+            Path(*parts[whole - length:-1]), Path())  # unless the name itself says so
+        kept.append(None if length < min(most, whole) or (other and (some or length < whole))
                     else image)
     return kept
 
@@ -117,6 +126,13 @@ def common_parts(paths: Iterable[Path]) -> Path:
     """The innermost folder that all folders have in common."""
     first, *others = {path.parts for path in paths}
     return Path(*first[:min((_common(first, other) for other in others), default=len(first))])
+
+
+def _parts(name: str) -> Tuple[str, ...]:
+    """Of a path or a URL, such as Label Studio's with the path in ``?d=``."""
+    if '://' in name or '?d=' in name:
+        name = unquote(name.partition('?d=')[2] or name.partition('?')[0])
+    return tuple(parts_of(name)) or ('',)
 
 
 def _ranked(folder: Path, others: Iterable[Path], root: Path) -> List[Tuple[tuple, List[Path]]]:

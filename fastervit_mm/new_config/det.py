@@ -182,8 +182,9 @@ def _same_order(data: BoxData, names: List[str], said: List[str]) -> None:
             categories.get(name) or dict(id=next(free), name=name) for name in names
         ] + [c for name, c in categories.items() if name not in names]
         found.ann_file = None
-        said.append(f'{found.source} has the classes {few(own)}, in another order than training '
-                    f'({few(names)}): a copy in this order is beside the config')
+        said.append(f'{found.source} has the classes {few(own)} in this order, and the config '
+                    f'{few(names)}, by which mmdet numbers them: a copy with these is beside the '
+                    'config')
 
 
 def _choose(data: BoxData, root: Path, classes: List[str], masks: bool, recipe: _Recipe) -> _Choice:

@@ -59,8 +59,8 @@ def choose_reading(train: Sequence[Path], others: Sequence[Path], arch: str, sai
         if colour and image.channels in (2, 4) and path.suffix.lower() not in ('.jpg', '.jpeg'):
             alpha.append(path)
     if alpha:
-        said.append(f'{count(len(alpha), "image has", "images have")} an alpha channel (the fourth, '
-                    f'or the second beside grey), which is left out, such as {alpha[0].name}')
+        said.append(f'{count(len(alpha), "image has", "images have")} an alpha channel (the '
+                    f'fourth, or the second beside grey), which is left out, such as {alpha[0]}')
     if len(kinds) > 1:
         raise DataError('images of different kinds cannot be trained on together: ' + '; '.join(
             f'{len(paths)} of {_kind(*kind)}, such as {paths[0]}' for kind, paths in kinds.items())

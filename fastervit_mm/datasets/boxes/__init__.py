@@ -13,7 +13,7 @@ from .voc import find_voc
 from .yolo import find_yolo
 
 __all__ = ['BoxData', 'BoxSplit', 'find_boxes']
-_SHARES = dict(train=0.8, val=0.2)
+_VAL_SHARE = 0.2  # of training images, where there is no validation split
 
 
 def find_boxes(folder: Path, ann_files: Sequence[Path] = (), run: Run = one_by_one) -> BoxData:
@@ -88,16 +88,15 @@ def _share_out(data: BoxData) -> None:
     if 'val' in data.splits:
         return
     whole = data.splits['train']
-    shares = share_out([i['file_name'] for i in whole.content['images']], _SHARES)
+    names = [i['file_name'] for i in whole.content['images']]
+    if len(names) < 2:
+        raise DataError(f'{whole.source}: {len(names)} training images, and no validation split: '
+                        'too few to take some for one')
+    val = max(_VAL_SHARE, 1 / len(names))
+    shares = share_out(names, dict(train=1 - val, val=val))
     for split, names in shares.items():
-        names = set(names)
-        images = [i for i in whole.content['images'] if i['file_name'] in names]
-        ids = {i['id'] for i in images}
-        data.splits[split] = BoxSplit(dict(
-            whole.content, images=images,
-            annotations=[a for a in whole.content['annotations'] if a['image_id'] in ids]),
-            whole.images, whole.source)
+        data.splits[split] = whole.part(set(names))
     data.splits['train'].problems = whole.problems
     data.notes.append(
-        f'no validation split: {len(shares["val"])} of {len(whole.content["images"])} training '
+        f'no validation split: {len(shares["val"])} of {sum(map(len, shares.values()))} training '
         'images, chosen by the checksum of their names, became one')

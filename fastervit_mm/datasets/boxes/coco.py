@@ -1,8 +1,16 @@
 """Boxes and masks of COCO files, and the changes without which mmdet cannot use one."""
+import json
+import shlex
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
 
-from ..checking.annotations import Content, ReadAnnotations, read_annotations, wrong_ids
+from ..checking.annotations import (
+    Content,
+    ReadAnnotations,
+    entries_of,
+    read_annotations,
+    wrong_ids,
+)
 from ..checking.problems import short_name
 from ..folders import SPLITS, DataError, files_in, split_of
 from ..images import image_size
@@ -32,37 +40,81 @@ def find_coco(folder: Path, images: Sequence[Path], ann_files: Sequence[Path], r
     found: Dict[Optional[str], List[Path]] = {}
     read: Dict[Path, ReadAnnotations] = {}
     for path in ann_files or files_in(folder, ['.json']):
+        beside = path.parent.name.removesuffix('_data')
+        if not ann_files and beside != path.parent.name and (
+                path.parent.with_name(f'{beside}.py').is_file()):
+            continue  # a copy beside a config that tools/new_config.py wrote
         try:
-            read[path] = read_annotations(path)
-            if not read[path].content['annotations'] and read[path].unusable:
-                raise ValueError(': '.join(read[path].unusable[0]))
+            one = read_annotations(path)
+            if not one.content['annotations'] and one.unusable:
+                one = _of_panoptic(path)
         except (ValueError, OSError, RecursionError) as error:
             if ann_files:
-                raise DataError(f'ann={str(path)!r}: not a COCO file with boxes ({error})') from None
+                raise DataError(f'ann={str(path)!r}: not a COCO file with boxes ({error})'
+                                ) from None
             rejected.append(f'{path.relative_to(folder)}: {error}')
             continue
-        if not ann_files:
-            found.setdefault(split_of(path, folder), []).append(path)
+        read[path] = one
+        found.setdefault(split_of(path, path.parent if ann_files else folder), []).append(path)
     if not read:
         return None
     data = BoxData('COCO', {})
     for split, path in (_in_order(ann_files) if ann_files else _by_name(folder, found, data.notes)):
-        if read[path].unusable:
-            raise DataError(f'{path}: {": ".join(read[path].unusable[0])}' + (
-                f' (and {len(read[path].unusable) - 1} more)' if read[path].unusable[1:] else '')
-                + '. "python tools/prepare_data.py check" lists all that is wrong in it')
         data.splits[split] = _as_split(path, read[path], images, split, folder, data.notes)
+    if list(found) == [None] and len(data.splits) == 1:
+        _divide(data, folder)
     return data
+
+
+def _of_panoptic(path: Path) -> ReadAnnotations:
+    """The boxes of things in a file of panoptic segmentation.
+
+    Raises:
+        ValueError: For any other file.
+    """
+    content = json.loads(path.read_bytes())
+    things = {c['id'] for c in content['categories'] if isinstance(c, dict) and c.get('isthing')}
+    boxes = [dict(segment, image_id=annotation.get('image_id'), id=number)
+             for number, (annotation, segment) in enumerate((
+                 (a, s) for a in content['annotations'] if isinstance(a, dict)
+                 for s in a.get('segments_info') or () if isinstance(s, dict)
+                 and s.get('category_id') in things), 1)]
+    read = entries_of(dict(content, annotations=boxes, categories=[
+        c for c in content['categories'] if isinstance(c, dict) and c.get('isthing')]),
+        short_name(path, 2))
+    if not read.content['annotations']:
+        raise ValueError(': '.join(read_annotations(path).unusable[0]))
+    return read._replace(encoding='for panoptic segmentation, of which the boxes of things are '
+                         'taken, without masks')
+
+
+def _divide(data: BoxData, folder: Path) -> None:
+    """Give the images of one file for all splits to those that their folders name."""
+    whole = data.splits['train']
+    names: Dict[Optional[str], Set[str]] = {}
+    for image in whole.content['images']:
+        split = split_of((whole.images / image['file_name']).parent, folder)
+        names.setdefault(split, set()).add(image['file_name'])
+    if set(names) <= {None, 'train'}:
+        return
+    without = names.pop(None, set())
+    if without and 'train' in names:
+        data.notes.append(f'{len(without)} images lie in no folder of a split and were left out, '
+                          f'such as {min(without)}')
+    elif without:
+        names['train'] = without
+    data.notes.append(f'{whole.source}: its images are divided among {", ".join(sorted(names))}, '
+                      'as their folders say')
+    data.splits = {split: whole.part(names[split]) for split in SPLITS if split in names}
 
 
 def _in_order(ann_files: Sequence[Path]) -> List[Tuple[str, Path]]:
     named = [split_of(path, path.parent) for path in ann_files]
     order = list(SPLITS[:len(named)])
     if named != order and sorted(map(str, named)) == sorted(order):
-        files = ' '.join(str(path) for path, _ in sorted(
-            zip(ann_files, named), key=lambda pair: SPLITS.index(pair[1])))
-        raise DataError(f'ann: {", ".join(map(str, ann_files))}: names that say {", ".join(named)}, '
-                        f'in the place of {", ".join(order)}. Give --ann {files}')
+        files = shlex.join(str(ann_files[named.index(split)]) for split in order)
+        raise DataError(f'ann: {", ".join(map(str, ann_files))}: the names say '
+                        f'{", ".join(named)}, the order {", ".join(order)}. Give --ann {files}')
     return list(zip(order, ann_files))
 
 
@@ -94,9 +146,15 @@ def _as_split(path: Path, read: ReadAnnotations, images: Sequence[Path], split: 
         raise DataError(f'{folder}: none of the {len(names)} annotated images is there, such as '
                         f'{names[0]!r}' if names else f'{path}: lists no image')
     place, changes = _renamed(content, found)
+    if read.unusable:
+        kind, where = read.unusable[0]
+        command = shlex.join(['--ann', str(path), '--images', str(place)])
+        raise DataError(f'{path}: {kind}: {where.partition(": ")[2]}' + (
+            f' (and {len(read.unusable) - 1} more)' if read.unusable[1:] else '')
+            + f'. "python tools/prepare_data.py check {command}" lists all that is wrong')
     changes += _mended(content, short_name(path, 2), found)
     if read.encoding != 'utf-8':
-        changes.append(f'its encoding is {read.encoding}')
+        changes.append(f'it is {read.encoding}')
     if changes:
         notes.append(f'mmdet cannot use {path} as it is: {"; ".join(changes)}. A corrected copy is '
                      'beside the config')

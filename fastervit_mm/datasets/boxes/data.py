@@ -1,7 +1,7 @@
 """Boxes and masks of somebody's own data, whatever form they came in."""
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Collection, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from ..checking.problems import Problem, Run
 from ..folders import SPLITS
@@ -49,6 +49,14 @@ class BoxSplit:
         """Its images that are there."""
         paths = (self.images / image['file_name'] for image in self.content['images'])
         return [path for path in paths if path.is_file()]
+
+    def part(self, names: Collection[str]) -> 'BoxSplit':
+        """A split of those of its images that have one of some names, to be written."""
+        images = [image for image in self.content['images'] if image['file_name'] in names]
+        ids = {image['id'] for image in images}
+        annotations = [a for a in self.content['annotations'] if a['image_id'] in ids]
+        return BoxSplit(dict(self.content, images=images, annotations=annotations), self.images,
+                        self.source)
 
 
 @dataclass

@@ -212,7 +212,8 @@ def _images_of(entry: str, split: str, images: Sequence[Path], folder: Path, set
             place = base.joinpath(*parts[first:])
             if place.suffix.lower() == '.txt' and place.is_file():
                 return set(locate(_entries(place), images, place, split, folder))
-            found = {image for image in images if place == image or place in image.parents}
+            found = {image for image in images if place == image or place in image.parents
+                     } if place.exists() else set()
             if found:
                 return found
     return set()

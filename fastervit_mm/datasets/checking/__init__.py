@@ -15,5 +15,6 @@ from .problems import NOTES, Problem, is_note, print_problems, reading
 
 __all__ = ['CheckedAnnotations', 'CheckedLabelMaps', 'NOTES', 'Problem',
            'check_annotations', 'check_class_folders', 'check_class_list', 'check_coco',
-           'check_label_map', 'check_label_maps', 'check_masks', 'images_in_both',
-           'is_note', 'print_annotations', 'print_label_maps', 'print_problems', 'reading']
+           'check_content', 'check_label_map', 'check_label_maps', 'check_masks', 'images_in_both',
+           'is_note', 'print_annotations', 'print_label_maps', 'print_problems', 'reading',
+           'wrong_ids']

@@ -2,6 +2,7 @@
 import json
 import math
 import os
+import re
 from collections import Counter, defaultdict
 from pathlib import Path
 from statistics import median
@@ -82,7 +83,7 @@ class ReadAnnotations(NamedTuple):
     content: Content
     problems: List[Problem]
     unusable: List[Problem]
-    encoding: str
+    encoding: str = 'utf-8'
 
 
 def check_annotations(ann_file: Union[str, Path], images: Union[str, Path], run: Run = one_by_one
@@ -175,7 +176,9 @@ def check_coco(content: Content, sizes: Mapping[str, Any], ann_file: str,
         if name not in sizes:
             other = alike.get(name.replace('\\', '/').rsplit('/', 1)[-1].lower())
             yield ('annotated image that is missing',
-                   f'{ann_file}: {name}' + (f'; there is {other}' if other else ''))
+                   f'{ann_file}: {name}' + (f'; there is {other}' if other else '') + (
+                       ', for which tools/new_config.py det writes a corrected copy'
+                       if other and re.match(r'/|\.\.|.*\\|\w+:', name) else ''))
         elif not isinstance(sizes[name], str) and sizes[name] != said:
             yield ('image of another size than annotated',
                    f'{name}: {sizes[name]}, {ann_file} says {said}' + (
@@ -211,9 +214,17 @@ def read_annotations(ann_file: Union[str, Path]) -> ReadAnnotations:
     Raises:
         OSError, ValueError, RecursionError: For a file that is not one, with the reason.
     """
-    name = short_name(ann_file, 2)
     raw = Path(ann_file).read_bytes()
-    content = json.loads(raw)
+    read = entries_of(json.loads(raw), short_name(ann_file, 2))
+    return read._replace(encoding=json.detect_encoding(raw))
+
+
+def entries_of(content: Any, name: str) -> ReadAnnotations:
+    """The entries of a file's content that can be used, and what is wrong with the others.
+
+    Raises:
+        ValueError: For a content without the lists that COCO files have.
+    """
     lacks = [k for k in _KEYS if not isinstance(content, dict)
              or not isinstance(content.get(k), list)]
     if lacks:
@@ -222,7 +233,7 @@ def read_annotations(ann_file: Union[str, Path]) -> ReadAnnotations:
     kept: Content = {}
     problems: List[Problem] = []
     unusable: List[Problem] = []
-    for part, (needed, wanted) in _KEYS.items():
+    for part, (needed, _) in _KEYS.items():
         kept[part] = []
         for number, entry in enumerate(content[part]):
             wrong = _faults(entry, part, number, name)
@@ -231,8 +242,7 @@ def read_annotations(ann_file: Union[str, Path]) -> ReadAnnotations:
                 kept[part].append({k: v for k, v in entry.items() if k not in wrong})
             else:
                 unusable += wrong.values()
-    return ReadAnnotations(kept, list(dict.fromkeys(problems)), list(dict.fromkeys(unusable)),
-                           json.detect_encoding(raw))
+    return ReadAnnotations(kept, list(dict.fromkeys(problems)), list(dict.fromkeys(unusable)))
 
 
 def _faults(entry: Any, part: str, number: int, name: str) -> Dict[str, Problem]:
