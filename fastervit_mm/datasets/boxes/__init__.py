@@ -94,9 +94,9 @@ def _share_out(data: BoxData) -> None:
                         'too few to take some for one')
     val = max(_VAL_SHARE, 1 / len(names))
     shares = share_out(names, dict(train=1 - val, val=val))
-    for split, names in shares.items():
-        data.splits[split] = whole.part(set(names))
+    for split, chosen in shares.items():
+        data.splits[split] = whole.part(set(chosen))
     data.splits['train'].problems = whole.problems
     data.notes.append(
-        f'no validation split: {len(shares["val"])} of {sum(map(len, shares.values()))} training '
-        'images, chosen by the checksum of their names, became one')
+        f'no validation split: {len(shares["val"])} of {len(names)} training images, '
+        'chosen by the checksum of their names, became one')

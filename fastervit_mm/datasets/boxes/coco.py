@@ -4,14 +4,8 @@ import shlex
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
 
-from ..checking.annotations import (
-    Content,
-    ReadAnnotations,
-    entries_of,
-    read_annotations,
-    wrong_ids,
-)
-from ..checking.problems import short_name
+from ..checking.coco_files import ReadAnnotations, entries_of, read_annotations, wrong_ids
+from ..checking.problems import Content, short_name
 from ..folders import SPLITS, DataError, files_in, split_of
 from ..images import image_size
 from ..pairing import common_parts, locate

@@ -1,12 +1,7 @@
 """Checks of a dataset's files, for before a long run."""
-from .annotations import (
-    CheckedAnnotations,
-    check_annotations,
-    check_coco,
-    check_content,
-    wrong_ids,
-)
+from .annotations import CheckedAnnotations, check_annotations, check_coco, check_content
 from .classes import check_class_folders, check_class_list
+from .coco_files import wrong_ids
 from .images import images_in_both
 from .label_maps import CheckedLabelMaps, check_label_map, check_label_maps
 from .masks import check_masks

@@ -1,5 +1,4 @@
 """Checks of annotation files as COCO has them, and of their images."""
-import json
 import math
 import os
 import re
@@ -20,21 +19,11 @@ from typing import (
     Union,
 )
 
-from ..folders import files_in, is_finite
+from ..folders import files_in
 from ..images import IMAGES, ReadImage, read_image
+from .coco_files import read_annotations, wrong_ids
 from .masks import check_masks
 from .problems import Content, Problem, Run, one_by_one, place_of, short_name
-
-_NUMBER = (int, float)
-_ID = (str, int, float)
-# Per list of a file: keys without which an entry cannot be checked, and keys without which mmdet
-# or pycocotools fail: area in training, iscrowd in the first evaluation.
-_KEYS = dict(
-    images=(dict(id=_ID, file_name=str), dict(width=_NUMBER, height=_NUMBER)),
-    categories=(dict(id=_ID, name=str), {}),
-    annotations=(dict(id=_ID, image_id=_ID, category_id=_ID, bbox=list),
-                 dict(area=_NUMBER, iscrowd=_NUMBER)))
-_SINGULAR = dict(images='image', categories='category', annotations='annotation')
 
 
 class Category(NamedTuple):
@@ -69,21 +58,6 @@ class CheckedAnnotations(NamedTuple):
     masks: int = 0
     categories: Tuple[Category, ...] = ()
     files: Mapping[str, Path] = {}
-
-
-class ReadAnnotations(NamedTuple):
-    """An annotation file that was read.
-
-    Attributes:
-        content: The entries that can be used, without what is wrong with them.
-        problems: All that is wrong.
-        unusable: Of these, those for which an entry is left out of ``content``.
-        encoding: As Python calls it; mmdet reads ``'utf-8'`` alone.
-    """
-    content: Content
-    problems: List[Problem]
-    unusable: List[Problem]
-    encoding: str = 'utf-8'
 
 
 def check_annotations(ann_file: Union[str, Path], images: Union[str, Path], run: Run = one_by_one
@@ -206,92 +180,6 @@ def check_coco(content: Content, sizes: Mapping[str, Any], ann_file: str,
             yield 'box of negative size', f'{place}: {annotation["bbox"]} ({image["file_name"]})'
         elif width <= 0 or height <= 0:
             yield 'no area', f'{place}: {annotation["bbox"]} ({image["file_name"]})'
-
-
-def read_annotations(ann_file: Union[str, Path]) -> ReadAnnotations:
-    """Read a COCO annotation file, and say which entries cannot be used.
-
-    Raises:
-        OSError, ValueError, RecursionError: For a file that is not one, with the reason.
-    """
-    raw = Path(ann_file).read_bytes()
-    read = entries_of(json.loads(raw), short_name(ann_file, 2))
-    return read._replace(encoding=json.detect_encoding(raw))
-
-
-def entries_of(content: Any, name: str) -> ReadAnnotations:
-    """The entries of a file's content that can be used, and what is wrong with the others.
-
-    Raises:
-        ValueError: For a content without the lists that COCO files have.
-    """
-    lacks = [k for k in _KEYS if not isinstance(content, dict)
-             or not isinstance(content.get(k), list)]
-    if lacks:
-        raise ValueError(f'no list {", ".join(lacks)}; a COCO file has the lists '
-                         f'{", ".join(_KEYS)}')
-    kept: Content = {}
-    problems: List[Problem] = []
-    unusable: List[Problem] = []
-    for part, (needed, _) in _KEYS.items():
-        kept[part] = []
-        for number, entry in enumerate(content[part]):
-            wrong = _faults(entry, part, number, name)
-            problems += wrong.values()
-            if isinstance(entry, dict) and not needed.keys() & wrong.keys():
-                kept[part].append({k: v for k, v in entry.items() if k not in wrong})
-            else:
-                unusable += wrong.values()
-    return ReadAnnotations(kept, list(dict.fromkeys(problems)), list(dict.fromkeys(unusable)))
-
-
-def _faults(entry: Any, part: str, number: int, name: str) -> Dict[str, Problem]:
-    """What is wrong with an entry of a file, by key; those that are absent share a line."""
-    place, (needed, wanted) = f'{name}: {_SINGULAR[part]}', _KEYS[part]
-    if not isinstance(entry, dict):
-        return {'': ('malformed entry', f'{place} number {number}: {entry!r:.40}')}
-    place += f' {entry["id"]}' if 'id' in entry else f' number {number}'
-    absent = [k for k in (*needed, *wanted) if entry.get(k) is None]
-    wrong = [k for k, kind in (needed | wanted).items() if k not in absent and not (
-        is_finite(entry[k]) or kind is _ID and isinstance(entry[k], str) if kind in (_NUMBER, _ID)
-        else isinstance(entry[k], kind))]
-    if part == 'annotations' and not {*absent, *wrong} & {'bbox'} and not _is_box(entry['bbox']):
-        wrong.append('bbox')
-    return {**{k: ('keys missing', f'{place}: no {", ".join(absent)}') for k in absent},
-            **{k: ('malformed entry', f'{place}: {k}={entry[k]!r:.40}') for k in wrong}}
-
-
-def wrong_ids(content: Content, name: str) -> Iterator[Problem]:
-    """Ids with which mmdet stops, or pycocotools after the training.
-
-    Args:
-        content: Of an annotation file.
-        name: Its name, for messages.
-    """
-    twice = Counter(annotation['id'] for annotation in content['annotations'])
-    for annotation in content['annotations']:
-        # pycocotools notes what is found by its id, in an array of numbers in which 0 is not found.
-        try:
-            number = float(annotation['id'])
-        except ValueError:
-            yield 'annotation id that is not a number', f'{name}: {annotation["id"]!r}'
-            continue
-        if number == 0:
-            yield ('annotation id 0', f'{name}: annotation 0: the evaluation never counts it as '
-                   'found')
-        if twice[annotation['id']] > 1:
-            twice[annotation['id']] = 0
-            yield 'annotation id given twice', f'{name}: {annotation["id"]}'
-    for part, key in (('images', 'image_id'), ('categories', 'category_id')):
-        ids = {isinstance(i, str): i for entries, k in ((content[part], 'id'), (
-            content['annotations'], key)) for i in (entry[k] for entry in entries)}
-        if len(ids) > 1:
-            yield (f'{_SINGULAR[part]} ids that are numbers and words', f'{name}: such as '
-                   f'{ids[False]!r} and {ids[True]!r}')
-
-
-def _is_box(values: List[Any]) -> bool:
-    return len(values) == 4 and all(map(is_finite, values))
 
 
 def _read(folder: Path, names: List[str], title: str, run: Run
