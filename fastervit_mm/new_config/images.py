@@ -72,11 +72,14 @@ def choose_reading(train: Sequence[Path], others: Sequence[Path], arch: str, sai
         raise DataError(f'arch={arch!r}: takes colour images of 8 bits, and these have '
                         f'{_kind(channels, bits)}, such as {paths[0]}. Take --arch small, which '
                         'trains from scratch, or convert the images')
-    tifffile = any(cv2.imread(str(path), cv2.IMREAD_UNCHANGED) is None for path in paths[:1]) or (
-        channels > 4)
+    shape = read_pixels(paths[0]).shape
+    if len(shape) == 3 and shape[2] > shape[0]:
+        raise DataError(f'{paths[0]}: its channels lie before its rows ({shape}), where mmcv reads '
+                        'them last. Write the images with interleaved channels')
+    channels = shape[2] if len(shape) == 3 else 1  # OpenCV reads grey with alpha as 4 channels
     mean, std, measured = _statistics(train, channels, any_means)
     loading = ", color_type='unchanged', to_float32=True"
-    if tifffile:
+    if cv2.imread(str(paths[0]), cv2.IMREAD_UNCHANGED) is None:
         loading += ", imdecode_backend='tifffile'"
     because = (f'Images have {_kind(channels, bits)}: they are read unchanged, and normalised by '
                f'the mean and standard deviation of {measured} of {len(train)} training images.')

@@ -1,4 +1,5 @@
 """Boxes and masks of somebody's own data, whatever form they came in."""
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Collection, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
@@ -48,7 +49,7 @@ class BoxSplit:
     def paths(self) -> List[Path]:
         """Its images that are there."""
         paths = (self.images / image['file_name'] for image in self.content['images'])
-        return [path for path in paths if path.is_file()]
+        return [path for path in paths if os.path.isfile(path)]
 
     def part(self, names: Collection[str]) -> 'BoxSplit':
         """A split of those of its images that have one of some names, to be written."""

@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
 
 from ..checking.problems import Problem, Run
-from ..folders import SPLITS, DataError, files_in, is_finite, split_of, text_of
+from ..folders import SPLITS, DataError, files_in, is_finite, parts_of, split_of, text_of
 from ..images import IMAGES, read_header
 from ..pairing import pair
 from .data import Box, BoxData, as_coco, sizes_of
 
 _LISTS = dict(train='train', trainval='train', val='val', test='test')
 _OTHER_TASKS = ('Segmentation', 'Layout', 'Action')  # of ImageSets
+# By the folder above lists and an entry of theirs: the files of those that have it, by name.
+_Lists = Dict[Tuple[Path, Tuple[str, ...]], Dict[str, Path]]
 
 
 def find_voc(folder: Path, images: Sequence[Path], run: Run) -> Optional[BoxData]:
@@ -58,9 +60,8 @@ def find_voc(folder: Path, images: Sequence[Path], run: Run) -> Optional[BoxData
     return data
 
 
-def _lists(folder: Path) -> Dict[Tuple[Path, str], Dict[str, Path]]:
-    """By the folder above ``ImageSets`` and a stem that a list has: the splits, and their lists."""
-    found: Dict[Tuple[Path, str], Dict[str, Path]] = {}
+def _lists(folder: Path) -> _Lists:
+    found: _Lists = {}
     for path in files_in(folder, ['.txt']):
         if path.stem not in _LISTS or path.parent.name in _OTHER_TASKS:
             continue
@@ -68,21 +69,24 @@ def _lists(folder: Path) -> Dict[Tuple[Path, str], Dict[str, Path]]:
         while place.name in ('Main', 'ImageSets') and place != folder:
             place = place.parent
         for line in text_of(path).splitlines():
-            name = Path(re.sub(r'\s+-?[01]$', '', line.strip())).name  # lists of a class have 1, -1
-            stem = name[:-len(Path(name).suffix)] if name.lower().endswith(IMAGES) else name
-            if stem:
-                found.setdefault((place, stem), {})[path.stem] = path
+            parts = parts_of(re.sub(r'\s+-?[01]$', '', line.strip()))  # lists of a class have 1, -1
+            if parts and parts[-1].lower().endswith(IMAGES):
+                parts = [*parts[:-1], Path(parts[-1]).stem]
+            if parts:
+                found.setdefault((place, tuple(parts)), {})[path.stem] = path
     return found
 
 
-def _splits(paired: Dict[Path, Path], listed: Dict[Tuple[Path, str], Dict[str, Path]],
-            folder: Path) -> Tuple[Dict[str, List[Path]], List[Path]]:
+def _splits(paired: Dict[Path, Path], listed: _Lists, folder: Path
+            ) -> Tuple[Dict[str, List[Path]], List[Path]]:
     """Files of each split, and those of none."""
     splits: Dict[Optional[str], List[Path]] = {}
     places = {place for place, _ in listed}
     for path, image in paired.items():
         place = next((parent for parent in path.parents if parent in places), None)
-        lists = listed.get((place, path.stem), {})
+        parts = path.with_suffix('').parts
+        lists = {name: file for first in range(len(parts))
+                 for name, file in listed.get((place, parts[first:]), {}).items()}
         found = {_LISTS[name] for name in lists if name != 'trainval' or len(lists) == 1}
         if len(found) > 1:
             raise DataError(f'{path}: in several lists of splits: '

@@ -1,4 +1,5 @@
 """Boxes, polygons and poses of YOLO: a .txt for each image."""
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -82,10 +83,8 @@ def _labels(folder: Path, images: Sequence[Path]) -> Dict[Path, Path]:
             if place.with_suffix('.txt') in files:
                 labels[image] = place.with_suffix('.txt')
                 break
-    # Whatever has no label by the rule, such as in img/ and ann/.
-    others = pair(sorted(files - set(labels.values())),
-                  [image for image in images if image not in labels], folder)
-    return {**labels, **{image: path for path, image in others.items()}}
+    # Where the rule finds nothing, such as for img/ and ann/.
+    return labels or {image: path for path, image in pair(sorted(files), images, folder).items()}
 
 
 def _settings(folder: Path, ann_files: Sequence[Path], labels: Iterable[Path]) -> _Settings:
@@ -120,8 +119,9 @@ def _of_darknet(folder: Path, labels: Iterable[Path]) -> _Settings:
         splits.update({split: [said[key]] for split, key in zip(SPLITS, ('train', 'valid', 'test'))
                        if key in said})
     for path in set(files_in(folder, ['.txt'])).difference(labels) if not splits else ():
-        split, entries = split_of(path, folder), _entries(path)
-        if split and entries and all(entry.lower().endswith(IMAGES) for entry in entries):
+        split = split_of(path, folder)
+        if split and (entries := _entries(path)) and all(
+                entry.lower().endswith(IMAGES) for entry in entries):
             splits.setdefault(split, []).append(path.relative_to(folder).as_posix())
     several = next((entries for entries in splits.values() if len(entries) > 1), None)
     if several:
@@ -135,7 +135,7 @@ def _of_yaml(path: Path, content: dict) -> _Settings:
     names = content['names']
     if isinstance(names, str):  # one class, or a file of names
         file = path.parent / names
-        names = _entries(file) if file.is_file() else [names]
+        names = _entries(file) if os.path.isfile(file) else [names]
     try:
         names = dict(enumerate(names)) if isinstance(names, list) else {
             int(number): name for number, name in names.items()}
@@ -173,7 +173,7 @@ def _splits(images: Sequence[Path], folder: Path, settings: _Settings, notes: Li
             chosen |= found - {None}
             if not found or None in found:
                 notes.append(f'{"some" if found - {None} else "all"} images of {split}: {entry} '
-                             'are not here')
+                             'are not here, or without labels beside them')
         if chosen and chosen in map(set, listed.values()):
             notes.append(f'{split} names the same images as another split and was left out')
         elif chosen:
@@ -210,10 +210,10 @@ def _images_of(entry: str, split: str, images: Sequence[Path], folder: Path, set
             break  # another folder's name must not stand for that of a split
         for base in (beside.joinpath(*parts_of(settings.root)), beside, folder):
             place = base.joinpath(*parts[first:])
-            if place.suffix.lower() == '.txt' and place.is_file():
+            if place.suffix.lower() == '.txt' and os.path.isfile(place):
                 return set(locate(_entries(place), images, place, split, folder))
             found = {image for image in images if place == image or place in image.parents
-                     } if place.exists() else set()
+                     } if os.path.exists(place) else set()
             if found:
                 return found
     return set()
