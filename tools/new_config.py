@@ -30,8 +30,9 @@ def parse_args():
                         '6, from its ImageNet weights, which are not for commercial use')
     parser.add_argument('--boxes-only', action='store_true',
                         help='det: leave masks out, though the data have some')
-    parser.add_argument('--ann', nargs='+', metavar='JSON', default=[],
-                        help='det: COCO files to take, where the folder has several for a split')
+    parser.add_argument('--ann', nargs='+', metavar='FILE', default=[],
+                        help='det: files to take, where the folder has several: COCO\'s in the '
+                        'order train, val, test, or YOLO\'s data.yaml')
     parser.add_argument('--void', type=int, default=VOID, metavar='LABEL',
                         help='seg: label of pixels without a class (default: 255). With 0 the '
                         'classes count from 1')

@@ -2,7 +2,6 @@
 import os
 import re
 import zlib
-from collections import Counter
 from pathlib import Path, PureWindowsPath
 from typing import Dict, Iterable, List, Optional, Sequence
 
@@ -99,34 +98,3 @@ def share_out(names: Iterable[str], into: Dict[str, float]) -> Dict[str, List[st
         end = round(total * len(order))
         place.update((name, split) for name in order[begin:end])
     return {split: [n for n in names if place[n] == split] for split in into}
-
-
-def image_folder(names: Sequence[str], images: Sequence[Path], split: Optional[str], root: Path
-                 ) -> Path:
-    """The folder to which an annotation file's names of images are relative.
-
-    Args:
-        names: The names, which may contain folders.
-        images: All images below ``root``.
-        split: Of two folders with the same images, the one that names this split is taken.
-        root: The data's folder.
-
-    Raises:
-        DataError: If no image has any of the names.
-    """
-    by_name: Dict[str, List[Path]] = {}
-    for image in images:
-        by_name.setdefault(image.name, []).append(image)
-    votes = Counter()
-    for name in names:
-        for image in by_name.get(Path(name).name, ()):
-            parts = Path(name).parts
-            if image.parts[-len(parts):] == parts:
-                votes[Path(*image.parts[:-len(parts)])] += 1
-    if not votes:
-        raise DataError(f'{root}: none of the {len(names)} annotated images is there, such as '
-                        f'{names[0]!r}' if names else f'{root}: no image is annotated')
-    most = max(votes.values())
-    best = [folder for folder, count in votes.items() if count == most]
-    best.sort(key=lambda folder: (split_of(folder, root) != split, len(folder.parts), folder))
-    return best[0]

@@ -769,17 +769,21 @@ ANNOTATIONS = [
          make=w.writes('bad.json', '[]')),
     Case('entries without a key, for a new config',
          'new_config.py det mine.py --data own',
-         'new_config: …own/train.json: annotations[0] has no image_id',
+         'new_config: …own/train.json: keys missing: annotation 1: no image_id. "python '
+         'tools/prepare_data.py check --ann …own/train.json --images …own/images/train" lists '
+         'all that is wrong',
          make=w.own(lambda c: c['annotations'][0].pop('image_id'))),
     Case('a box with NaN, for a new config',
          'new_config.py det mine.py --data own',
-         'new_config: …own/train.json: annotations[0]: bbox=[1, 2, nan, 4]: give four numbers, '
-         '[left, top, width, height]',
+         'new_config: …own/train.json: malformed entry: annotation 1: bbox=[1, 2, nan, 4]. "python '
+         'tools/prepare_data.py check --ann …own/train.json --images …own/images/train" lists '
+         'all that is wrong',
          make=w.own(lambda c: c['annotations'][0].update(bbox=[1, 2, float('nan'), 4]))),
     Case('a box of words, for a new config',
          'new_config.py det mine.py --data own',
-         "new_config: …own/train.json: annotations[0]: bbox='1 2 3 4': give four numbers, [left, "
-         'top, width, height]',
+         "new_config: …own/train.json: malformed entry: annotation 1: bbox='1 2 3 4'. \"python "
+         'tools/prepare_data.py check --ann …own/train.json --images …own/images/train" lists '
+         'all that is wrong',
          make=w.own(lambda c: c['annotations'][0].update(bbox='1 2 3 4'))),
     Case('label maps in colour',
          'prepare_data.py check --images data/train --label-maps colour',

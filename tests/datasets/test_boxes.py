@@ -135,7 +135,7 @@ def test_without_a_validation_split_a_fifth_becomes_one(tmp_path):
     assert not set(names['train']) & set(names['val'])
     assert all(data.splits[s].ann_file is None for s in names)  # to be written
     assert data.splits['val'].content == again.splits['val'].content
-    assert '10 of 50' in data.notes[0]
+    assert '10 of 50' in data.notes[-1]
     for split in names:
         ids = {i['id'] for i in data.splits[split].content['images']}
         assert {a['image_id'] for a in data.splits[split].content['annotations']} == ids
@@ -183,8 +183,8 @@ def test_of_several_files_the_instances_are_taken(tmp_path):
                    (root / 'val.json').write_text(json.dumps(coco('a')))),
      "no training split, only 'val'"),
     (lambda root: (write_coco(root), (root / 'annotations/instances_val.json').write_text(
-        json.dumps(dict(coco('d'), images=[dict(id='d', file_name='d.jpg')])))),
-     r'instances_val.json: images\[0\] has no width and no height')])
+        json.dumps(dict(coco('d'), images=[dict(id='d', file_name='d.jpg'), dict(id='e')])))),
+     r'instances_val.json: keys missing: image e: no file_name')])
 def test_what_cannot_be_used_is_said(prepare, message, tmp_path):
     prepare(tmp_path)
     with pytest.raises(DataError, match=message):

@@ -1,12 +1,15 @@
 """Checks of a dataset's files, for before a long run."""
-from .annotations import CheckedAnnotations, check_annotations, check_coco, check_masks
+from .annotations import CheckedAnnotations, check_annotations, check_coco, check_content
 from .classes import check_class_folders, check_class_list
+from .coco_files import wrong_ids
 from .images import images_in_both
 from .label_maps import CheckedLabelMaps, check_label_map, check_label_maps
+from .masks import check_masks
 from .own import print_annotations, print_label_maps
 from .problems import NOTES, Problem, is_note, print_problems, reading
 
 __all__ = ['CheckedAnnotations', 'CheckedLabelMaps', 'NOTES', 'Problem',
            'check_annotations', 'check_class_folders', 'check_class_list', 'check_coco',
-           'check_label_map', 'check_label_maps', 'check_masks', 'images_in_both',
-           'is_note', 'print_annotations', 'print_label_maps', 'print_problems', 'reading']
+           'check_content', 'check_label_map', 'check_label_maps', 'check_masks', 'images_in_both',
+           'is_note', 'print_annotations', 'print_label_maps', 'print_problems', 'reading',
+           'wrong_ids']

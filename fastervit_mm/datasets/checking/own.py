@@ -126,11 +126,19 @@ def _in_both(files: Sequence[Mapping[str, Path]], run: Run) -> List[Problem]:
 
 
 def _other_categories(ann: Sequence[str], checked: Sequence[CheckedAnnotations]) -> List[Problem]:
-    """mmdet matches categories by name and needs a config's classes in every file."""
-    found = [{category.name for category in one.categories} for one in checked]
-    every = set().union(*found)
-    return [('category that another file lacks', f'{short_name(path, 2)}: no {category}')
-            for path, names in zip(ann, found) if names for category in sorted(every - names)]
+    """mmdet needs a config's classes in every file, and numbers them in the file's own order."""
+    found = {short_name(path, 2): list(dict.fromkeys(c.name for c in one.categories))
+             for path, one in zip(ann, checked) if one.categories}
+    every = dict.fromkeys(name for names in found.values() for name in names)
+    problems = [('category that another file lacks', f'{path}: no {category}')
+                for path, names in found.items() for category in sorted(every.keys() - names)]
+    for (one, names), (other, others) in combinations(found.items(), 2):
+        both = [[n for n in names if n in others], [n for n in others if n in names]]
+        if both[0] != both[1]:
+            problems.append(('categories in another order', f'{other}: {", ".join(both[1])}; '
+                             f'{one}: {", ".join(both[0])}. mmdet numbers labels in the order of '
+                             'each file'))
+    return problems
 
 
 def _names(paths: Sequence[str]) -> List[str]:

@@ -1,0 +1,120 @@
+"""Annotation files as COCO has them: their entries, and those that cannot be used."""
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, NamedTuple, Union
+
+from ..folders import is_finite
+from .problems import Content, Problem, short_name
+
+_NUMBER = (int, float)
+_ID = (str, int, float)
+# Per list of a file: keys without which an entry cannot be checked, and keys without which mmdet
+# or pycocotools fail: area in training, iscrowd in the first evaluation.
+_KEYS = dict(
+    images=(dict(id=_ID, file_name=str), dict(width=_NUMBER, height=_NUMBER)),
+    categories=(dict(id=_ID, name=str), {}),
+    annotations=(dict(id=_ID, image_id=_ID, category_id=_ID, bbox=list),
+                 dict(area=_NUMBER, iscrowd=_NUMBER)))
+_SINGULAR = dict(images='image', categories='category', annotations='annotation')
+
+
+class ReadAnnotations(NamedTuple):
+    """An annotation file that was read.
+
+    Attributes:
+        content: The entries that can be used, without what is wrong with them.
+        problems: All that is wrong.
+        unusable: Of these, those for which an entry is left out of ``content``.
+        encoding: As Python calls it; mmdet reads ``'utf-8'`` alone.
+    """
+    content: Content
+    problems: List[Problem]
+    unusable: List[Problem]
+    encoding: str = 'utf-8'
+
+
+def read_annotations(ann_file: Union[str, Path]) -> ReadAnnotations:
+    """Read a COCO annotation file, and say which entries cannot be used.
+
+    Raises:
+        OSError, ValueError, RecursionError: For a file that is not one, with the reason.
+    """
+    raw = Path(ann_file).read_bytes()
+    read = entries_of(json.loads(raw), short_name(ann_file, 2))
+    return read._replace(encoding=json.detect_encoding(raw))
+
+
+def entries_of(content: Any, name: str) -> ReadAnnotations:
+    """The entries of a file's content that can be used, and what is wrong with the others.
+
+    Raises:
+        ValueError: For a content without the lists that COCO files have.
+    """
+    lacks = [k for k in _KEYS if not isinstance(content, dict)
+             or not isinstance(content.get(k), list)]
+    if lacks:
+        raise ValueError(f'no list {", ".join(lacks)}; a COCO file has the lists '
+                         f'{", ".join(_KEYS)}')
+    kept: Content = {}
+    problems: List[Problem] = []
+    unusable: List[Problem] = []
+    for part, (needed, _) in _KEYS.items():
+        kept[part] = []
+        for number, entry in enumerate(content[part]):
+            wrong = _faults(entry, part, number, name)
+            problems += wrong.values()
+            if isinstance(entry, dict) and not needed.keys() & wrong.keys():
+                kept[part].append({k: v for k, v in entry.items() if k not in wrong})
+            else:
+                unusable += wrong.values()
+    return ReadAnnotations(kept, list(dict.fromkeys(problems)), list(dict.fromkeys(unusable)))
+
+
+def _faults(entry: Any, part: str, number: int, name: str) -> Dict[str, Problem]:
+    """What is wrong with an entry of a file, by key; those that are absent share a line."""
+    place, (needed, wanted) = f'{name}: {_SINGULAR[part]}', _KEYS[part]
+    if not isinstance(entry, dict):
+        return {'': ('malformed entry', f'{place} number {number}: {entry!r:.40}')}
+    place += f' {entry["id"]}' if 'id' in entry else f' number {number}'
+    absent = [k for k in (*needed, *wanted) if entry.get(k) is None]
+    wrong = [k for k, kind in (needed | wanted).items() if k not in absent and not (
+        is_finite(entry[k]) or kind is _ID and isinstance(entry[k], str) if kind in (_NUMBER, _ID)
+        else isinstance(entry[k], kind))]
+    if part == 'annotations' and not {*absent, *wrong} & {'bbox'} and not _is_box(entry['bbox']):
+        wrong.append('bbox')
+    return {**{k: ('keys missing', f'{place}: no {", ".join(absent)}') for k in absent},
+            **{k: ('malformed entry', f'{place}: {k}={entry[k]!r:.40}') for k in wrong}}
+
+
+def wrong_ids(content: Content, name: str) -> Iterator[Problem]:
+    """Ids with which mmdet stops, or pycocotools after the training.
+
+    Args:
+        content: Of an annotation file.
+        name: Its name, for messages.
+    """
+    twice = Counter(annotation['id'] for annotation in content['annotations'])
+    for annotation in content['annotations']:
+        # pycocotools notes what is found by its id, in an array of numbers in which 0 is not found.
+        try:
+            number = float(annotation['id'])
+        except ValueError:
+            yield 'annotation id that is not a number', f'{name}: {annotation["id"]!r}'
+            continue
+        if number == 0:
+            yield ('annotation id 0', f'{name}: annotation 0: the evaluation never counts it as '
+                   'found')
+        if twice[annotation['id']] > 1:
+            twice[annotation['id']] = 0
+            yield 'annotation id given twice', f'{name}: {annotation["id"]}'
+    for part, key in (('images', 'image_id'), ('categories', 'category_id')):
+        ids = {isinstance(i, str): i for entries, k in ((content[part], 'id'), (
+            content['annotations'], key)) for i in (entry[k] for entry in entries)}
+        if len(ids) > 1:
+            yield (f'{_SINGULAR[part]} ids that are numbers and words', f'{name}: such as '
+                   f'{ids[False]!r} and {ids[True]!r}')
+
+
+def _is_box(values: List[Any]) -> bool:
+    return len(values) == 4 and all(map(is_finite, values))

@@ -1,0 +1,225 @@
+"""Images and annotations as other people's tools write them, for detection."""
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmengine.registry import DATASETS, init_default_scope
+from PIL import Image
+
+import fastervit_mm  # noqa: F401  (for fastervit_mm:: in a config)
+from fastervit_mm.datasets.boxes import find_boxes
+from fastervit_mm.datasets.checking import check_annotations, wrong_ids
+from fastervit_mm.datasets.folders import DataError
+from fastervit_mm.new_config import new_config
+from fastervit_mm.new_config.images import choose_reading
+
+from .detection import NAMES, change, coco_data, dataset_of, made, right, seen, serious
+from .making import coco, picture, some_boxes, text, voc, yolo
+
+# --- what an image is ----------------------------------------------------------------------------
+
+def test_labels_of_photos_that_exif_turns(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright, box = (64, 96), (0, 20, 60, 16, 24)
+    for form in ('yolo', 'voc'):
+        for i in range(5):
+            picture(tmp_path / form / f'{i}.jpg', size=(96, 64), seed=i, exif=exif)
+            if form == 'yolo':
+                yolo(tmp_path / f'yolo/{i}.txt', [box], upright)
+            else:
+                voc(tmp_path / f'voc/{i}.xml', f'{i}.jpg', [box], ['thing'], upright)
+        data = find_boxes(tmp_path / form)
+        for split in ('train', 'val'):
+            for _, size, annotation, image in data.objects(split):
+                assert (image['width'], image['height']) == upright and size == (16, 24)
+                assert annotation['bbox'] == [20, 60, 16, 24]
+    voc(tmp_path / 'voc/0.xml', '0.jpg', [box], ['thing'], (96, 64))
+    _, report = made(tmp_path / 'voc')
+    (kind, where), = serious(report)
+    assert kind == 'image of another size than annotated' and '0.xml' in where
+    assert 'unturned' in where and 'mine_data' not in where
+
+
+def deep(path, dtype=np.uint16, channels=1, high=4095, seed=0):
+    pixels = np.random.default_rng(seed).integers(0, high, (64, 96, channels)).astype(dtype)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == '.png':
+        import cv2
+        cv2.imwrite(str(path), pixels)
+    else:
+        import tifffile
+        tifffile.imwrite(path, pixels[..., 0] if channels == 1 else pixels,
+                         photometric='minisblack', planarconfig='contig')
+    return pixels
+
+
+@pytest.mark.parametrize('suffix, settings', [
+    ('.png', dict()), ('.png', dict(channels=3)), ('.tif', dict(channels=6, dtype=np.uint8,
+                                                              high=255)),
+    ('.tif', dict(dtype=np.float32)), ('.tif', dict(channels=5))])
+def test_deep_images_are_read_unchanged(suffix, settings, tmp_path):
+    names = {f'{i}{suffix}': some_boxes(i) for i in range(5)}
+    pixels = {name: deep(tmp_path / 'data' / name, seed=i, **settings)
+              for i, name in enumerate(names)}
+    coco(tmp_path / 'data/all.json', names, NAMES)
+    cfg, report = made(tmp_path / 'data')
+    channels = settings.get('channels', 1)
+    assert cfg.model.backbone.in_channels == channels and not serious(report)
+    init_default_scope('mmdet')
+    dataset = DATASETS.build({**cfg.val_dataloader.dataset, 'pipeline': cfg.test_pipeline[:1]})
+    values = pixels[Path(dataset[0]['img_path']).name]
+    assert np.array_equal(dataset[0]['img'].reshape(values.shape), values)
+    from mmdet.registry import MODELS
+    preprocessor = MODELS.build(cfg.model.data_preprocessor)
+    import torch
+    inputs = [torch.from_numpy(p.astype(np.float32)).permute(2, 0, 1) for p in pixels.values()]
+    out = preprocessor(dict(inputs=inputs, data_samples=None))['inputs']
+    assert out[:, :channels].mean().abs() < 0.1 and 0.9 < out.std() < 1.1
+    with pytest.raises(DataError, match='--arch small'):
+        new_config('det', tmp_path / 'data', tmp_path / 'b.py', arch='0')
+
+
+def test_colour_is_read_as_ever_and_kinds_do_not_mix(tmp_path):
+    paths, said = [], []
+    for mode in ('L', 'P', 'RGB', 'RGBA'):
+        paths.append(tmp_path / f'{mode}.png')
+        picture(paths[-1], mode=mode)
+    reading = choose_reading(paths, [], 'small', said, any_means=False)
+    assert reading == ('', '', 3, '') and len(said) == 1 and 'alpha' in said[0]
+    deep(tmp_path / 'deep.png')
+    with pytest.raises(DataError, match='deep.png'):
+        choose_reading(paths, [tmp_path / 'deep.png'], 'small', [], any_means=False)
+
+
+def test_links_that_loop_and_large_images(tmp_path):
+    picture(tmp_path / 'images/1.png')
+    Image.new('1', (14000, 13000)).save(tmp_path / 'images/0.png')
+    os.symlink(tmp_path, tmp_path / 'images/loop')
+    yolo(tmp_path / 'labels/0.txt', [(0, 7000, 6500, 70, 65)], (14000, 13000))
+    yolo(tmp_path / 'labels/1.txt', [(0, 20, 20, 20, 20)])
+    text(tmp_path / 'data.yaml', 'names: [thing]\n')
+    data = find_boxes(tmp_path)
+    found = {i['file_name']: a['bbox'] for s in data.splits for *_, a, i in data.objects(s)}
+    assert found.keys() == {'0.png', '1.png'}
+    assert np.allclose(found['0.png'], [7000, 6500, 70, 65], atol=0.1)
+
+
+# --- annotations ---------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('points, settings', [
+    ('0.4 0.5 2 0.5 0.55 1', ''), ('0.4 0.5 0.5 0.55 0.45 0.5', ''),
+    ('0.4 0.5 2 0.5 0.55 2', 'kpt_shape: [2, 3]'), ('0.4 0.5 0.5 0.55', 'kpt_shape: [2, 2]'),
+    ('0.87', '')])
+def test_poses_and_confidences_are_boxes(points, settings, tmp_path):
+    for i in range(3):
+        picture(tmp_path / f'images/{i}.jpg')
+        yolo(tmp_path / f'labels/{i}.txt', [(0, 32, 20, 24, 32)])
+        path = tmp_path / f'labels/{i}.txt'
+        path.write_text(f'{path.read_text().strip()} {points}\n')
+    text(tmp_path / 'data.yaml', f'names: [person]\n{settings}\n')
+    data = find_boxes(tmp_path)
+    assert not data.has_masks
+    for *_, annotation, _ in data.objects('train'):
+        assert np.allclose(annotation['bbox'], [32, 20, 24, 32], atol=0.1)
+
+
+def test_turned_boxes_and_polygons_are_masks(tmp_path):
+    for i, points in enumerate(('0.5 0.4 0.6 0.5 0.5 0.6 0.4 0.5',
+                                '0.2 0.1 0.3 0.2 0.2 0.3 0.1 0.2')):
+        picture(tmp_path / f'{i}.jpg')
+        text(tmp_path / f'{i}.txt', f'0 {points}\n')
+    assert find_boxes(tmp_path).has_masks
+
+
+IDS = [
+    lambda c: [a.update(id=f'uuid-{a["id"]}') for a in c['annotations']],
+    lambda c: [a.update(id=a['id'] - 1) for a in c['annotations']],
+    lambda c: [a.update(id=1) for a in c['annotations']],
+    lambda c: [a.update(category_id=str(a['category_id'])) for a in c['annotations']],
+    lambda c: [a.update(image_id=str(a['image_id'])) for a in c['annotations']]]
+
+
+@pytest.mark.parametrize('alter', IDS)
+def test_ids_that_fail_are_told_and_numbered_anew(alter, tmp_path):
+    boxes = coco_data(tmp_path / 'data')
+    change(tmp_path / 'data/val.json', alter)
+    assert check_annotations(tmp_path / 'data/val.json', tmp_path / 'data/val').problems
+    cfg, report = made(tmp_path / 'data')
+    assert not serious(report) and seen(cfg, 'val') == right(boxes['val'])
+    written = json.loads((tmp_path / 'mine_data/val.json').read_text())
+    assert not list(wrong_ids(written, ''))
+    assert not (tmp_path / 'mine_data/train.json').exists()
+
+
+def test_ids_that_work_are_left_alone(tmp_path):
+    coco_data(tmp_path)
+    change(tmp_path / 'train.json', lambda c: (
+        [i.update(id=f'image {i["id"]}') for i in c['images']],
+        [a.update(id=float(a['id']), image_id=f'image {a["image_id"]}')
+         for a in c['annotations']]))
+    assert find_boxes(tmp_path).splits['train'].ann_file == tmp_path / 'train.json'
+
+
+def test_entries_without_a_key_are_named_by_both_tools(tmp_path):
+    coco_data(tmp_path)
+    change(tmp_path / 'train.json', lambda c: c['annotations'][3].pop('bbox'))
+    problems = check_annotations(tmp_path / 'train.json', tmp_path / 'train').problems
+    assert [kind for kind, _ in problems] == ['keys missing']
+    with pytest.raises(DataError, match='train.json.*annotation 4: no bbox') as raised:
+        find_boxes(tmp_path)
+    command = str(raised.value).split('"')[1].split()  # the remedy works as it is given
+    assert command[3:] == ['--ann', str(tmp_path / 'train.json'), '--images',
+                           str(tmp_path / 'train')]
+
+
+def test_what_mmdet_lacks_is_added(tmp_path):
+    boxes = coco_data(tmp_path / 'data')
+    change(tmp_path / 'data/val.json', lambda c: (
+        [i.pop('width') for i in c['images']], [a.pop('area') for a in c['annotations']],
+        [a.pop('iscrowd') for a in c['annotations']]))
+    path = tmp_path / 'data/train.json'
+    path.write_bytes(b'\xef\xbb\xbf' + path.read_bytes())  # which pycocotools does not read
+    assert [kind for kind, _ in check_annotations(path, tmp_path / 'data/train').problems]
+    cfg, report = made(tmp_path / 'data')
+    assert not serious(report)
+    assert {split: seen(cfg, split) for split in boxes} == {s: right(b) for s, b in boxes.items()}
+
+
+def test_the_schedule_counts_what_is_trained_on(tmp_path):
+    for split, number, full in (('train', 40, 12), ('val', 3, 3)):
+        for i in range(number):
+            boxes = some_boxes(i) if i < full else []
+            picture(tmp_path / f'data/images/{split}/{i}.jpg', boxes, seed=i)
+            if boxes or i % 2:
+                yolo(tmp_path / f'data/labels/{split}/{i}.txt', boxes)
+    text(tmp_path / 'data/data.yaml', 'names: [red, blue]\n')
+    cfg, report = made(tmp_path / 'data')
+    assert len(dataset_of(cfg, 'train')) == 12
+    assert any('28 of 40' in said for said in report.decisions)
+    assert any('300 epochs of 3 iterations' in said for said in report.decisions)
+    cfg.train_dataloader.dataset.filter_cfg.filter_empty_gt = False
+    assert len(dataset_of(cfg, 'train')) == 40
+
+
+def test_problems_name_the_files_that_people_have(tmp_path):
+    for i in range(5):
+        picture(tmp_path / f'data/{i}.jpg', seed=i)
+        yolo(tmp_path / f'data/{i}.txt', [(0, 90 if i == 3 else 10, 20, 20, 20)])
+    _, report = made(tmp_path / 'data')
+    (kind, where), = serious(report)
+    assert kind == 'box outside its image' and where.startswith('3.txt: line 1')
+
+
+@pytest.mark.parametrize('name, content, form', [
+    ('annotations.xml', '<?xml version="1.0"?>\n<annotations><image/></annotations>', 'CVAT'),
+    ('0.json', '{"shapes": [], "imagePath": "0.jpg"}', 'LabelMe'),
+    ('boxes.csv', 'ImageID,Source,LabelName,Confidence,XMin,XMax\n', 'Open Images'),
+    ('train.json', '{"images": [', 'train.json: Expecting value')])
+def test_other_forms_are_named(name, content, form, tmp_path):
+    picture(tmp_path / '0.jpg')
+    text(tmp_path / name, content)
+    with pytest.raises(DataError, match=form):
+        find_boxes(tmp_path)
