@@ -75,8 +75,7 @@ def _other_form(folder: Path) -> Optional[str]:
             form = ('LabelMe' if {'shapes', 'imagePath'} <= keys else
                     'Supervisely' if {'objects', 'size'} <= keys else None)
         if form:
-            return (f'{path.relative_to(folder)} is of {form}: export it as COCO, for example with '
-                    'pip install datumaro && datum convert')
+            return f'{path.relative_to(folder)} is of {form}: export the data as COCO there'
     return None
 
 
