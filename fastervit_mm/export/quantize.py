@@ -7,7 +7,7 @@ from typing import Iterable, Iterator, List, Set
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from ..models import model_input
+from ..pipelines import model_input
 from .parts import ExportError
 from .writing import INPUT
 
