@@ -193,6 +193,7 @@ class Inferencer:
         if waiting:
             yield run()
 
+    @torch.no_grad()
     def _forward(self, batch: list, failures: List[Failure]) -> Tuple[list, list]:
         try:
             samples = self.model.test_step(pseudo_collate([data for _, data in batch]))

@@ -60,7 +60,7 @@ def drawn_text(text: str) -> str:
 @lru_cache(maxsize=1)
 def _characters() -> FrozenSet[int]:
     from matplotlib.font_manager import FontProperties, findfont, get_font
-    return frozenset(get_font(findfont(FontProperties(family='sans-serif'))).get_charmap())
+    return frozenset(get_font(findfont(FontProperties(['sans-serif']))).get_charmap())
 
 
 class Enlarging:
