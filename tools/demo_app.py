@@ -31,11 +31,11 @@ def main():
     args = parse_args()
     warnings.simplefilter('ignore')
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that uploads are removed
-    _check_free(args.host, args.port)
     with errors_in_one_line('demo_app'):
         models = pairs(args.files)
         if args.work_dirs or not models:
             models += find_trained(args.work_dirs or 'work_dirs')
+        _check_free(args.host, args.port)
         try:
             from fastervit_mm.app.page import SETTINGS, build_page
         except ModuleNotFoundError as error:

@@ -49,8 +49,10 @@ def main():
         inferencer = Inferencer(args.config, args.checkpoint, args.device, args.deploy)
         results = inferencer(args.inputs, args.out, args.batch_size, args.score_thr,
                              show_progress=True)
-    instances = [len(p.instances) for p in results.predictions if p.instances is not None]
-    found = f', {sum(instances)} instances' if inferencer.categories else ''
+    found = ''
+    for kind in ('instances', 'segments'):
+        several = [getattr(p, kind) for p in results.predictions if getattr(p, kind) is not None]
+        found += f', {sum(map(len, several))} {kind}' if several else ''
     for one in results.predictions if inferencer.classifies else ():
         place = one.source if one.frame is None else f'{one.source}, frame {one.frame}'
         named = '; '.join(f'{best["name"]} {best["score"]:.2f}' for best in one.top)

@@ -87,6 +87,8 @@ class Inferencer:
         self.model.dataset_meta = meta = self._described(own)
         self.classes: Sequence[str] = meta['classes']
         self.visualizer = build_visualizer(cfg, meta)
+        fusion = getattr(self.model, 'panoptic_fusion_head', None)
+        self._things = getattr(fusion, 'num_things_classes', None)
         self._grey = any('grayscale' in step.get('color_type', '') for step in image_pipeline(cfg))
         # As datasets with reduce_zero_label number their classes in label maps: from 1.
         self._label_offset = int(bool(dataset_config(cfg).get('reduce_zero_label', own.get(
@@ -141,7 +143,8 @@ class Inferencer:
         sources, failures = collect(inputs, [out / 'vis', out / 'pred'] if out else ())
         _check_kept(sources, out)
         predictions: List[Prediction] = []
-        coco = CocoFiles(self.classes, self.categories) if out and self.categories else None
+        coco = CocoFiles(self.classes, self.categories, self._things) if (
+            out and self.categories) else None
         videos = Videos()
         total = sum(1 if source.frames is None else source.frames for source in sources)
         columns = (TextColumn('Inference'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
@@ -281,10 +284,9 @@ class Inferencer:
 
     def _segments(self, sample: Any) -> Tuple[np.ndarray, List[Dict]]:
         numbers, segments = segments_of(sample, len(self.classes))
-        things = self.model.panoptic_fusion_head.num_things_classes
         return numbers, [dict(
             id=segment['id'], category_id=self.categories.ids[segment['label']],
-            isthing=int(segment['label'] < things), iscrowd=0, area=segment['area'],
+            isthing=int(segment['label'] < self._things), iscrowd=0, area=segment['area'],
             bbox=segment['bbox']) for segment in segments]
 
     def _described(self, own: dict) -> dict:

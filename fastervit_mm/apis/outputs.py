@@ -90,14 +90,19 @@ class CocoFiles:
     Args:
         classes: Names of the classes.
         categories: Their ids, and those of known images.
+        things: How many of the classes, the first, are things and not stuff. Default None, no
+            panoptic network.
     """
 
-    def __init__(self, classes: Sequence[str], categories: Categories):
+    def __init__(self, classes: Sequence[str], categories: Categories,
+                 things: Optional[int] = None):
         self.categories = categories
         self.images: List[Dict] = []
         self.results: List[Dict] = []
         self.panoptic: List[Dict] = []
         self.named = [dict(id=i, name=name) for i, name in zip(categories.ids, classes)]
+        for label, category in enumerate(self.named if things is not None else ()):
+            category['isthing'] = int(label < things)
         self.next_id = max(categories.images.values(), default=0) + 1
 
     def add(self, prediction: Prediction, folder: Path) -> None:
@@ -129,9 +134,11 @@ class CocoFiles:
             Their paths.
         """
         listed = dict(info={}, images=self.images, annotations=[], categories=self.named)
-        files = {'predictions.json': self.results, 'images.json': listed}
+        files = {'images.json': listed}
         if self.panoptic:
             files['panoptic.json'] = dict(listed, annotations=self.panoptic)
+        if self.results or not self.panoptic:
+            files = {'predictions.json': self.results, **files}
         for name, content in files.items():
             (folder / name).write_text(json.dumps(content))
         return [str(folder / name) for name in files]

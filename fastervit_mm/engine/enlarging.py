@@ -53,7 +53,7 @@ def drawn_text(text: str) -> str:
     A character that matplotlib's font (the first in its ``font.sans-serif``) does not have is drawn
     as U+FFFD, without the warning that each would give.
     """
-    known = ''.join(c if c == '\n' or ord(c) in _characters() else '\ufffd' for c in str(text))
+    known = ''.join(c if ord(c) in _characters() else '\ufffd' for c in text)
     return known.replace('$', r'\$')
 
 
