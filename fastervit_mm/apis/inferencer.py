@@ -11,6 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
+from mmengine.visualization import Visualizer
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -60,8 +61,7 @@ class Inferencer:
         FileNotFoundError: For a config or checkpoint that does not exist.
         CheckpointError: For a checkpoint that cannot be read safely or does not fill the model.
         ConfigError: For a config with an error in its code.
-        ValueError: For a config of another task or without a visualizer, or a device that is not
-            available.
+        ValueError: For a config of another task, or a device that is not available.
 
     Example:
         >>> from fastervit_mm.apis import Inferencer
@@ -84,15 +84,19 @@ class Inferencer:
         use_onednn(self.model)
         if deploy:
             switch_to_deploy(self.model)
-        self.model.dataset_meta = meta = self._described(own)
-        self.classes: Sequence[str] = meta['classes']
-        self.visualizer = build_visualizer(cfg, meta)
+        self.model.dataset_meta = self._described(own)
+        self.classes: Sequence[str] = self.model.dataset_meta['classes']
         fusion = getattr(self.model, 'panoptic_fusion_head', None)
         self._things = getattr(fusion, 'num_things_classes', None)
         self._grey = any('grayscale' in step.get('color_type', '') for step in image_pipeline(cfg))
         # As datasets with reduce_zero_label number their classes in label maps: from 1.
         self._label_offset = int(bool(dataset_config(cfg).get('reduce_zero_label', own.get(
             'reduce_zero_label', False)))) if self.segments else 0
+
+    @cached_property
+    def visualizer(self) -> Visualizer:
+        """What draws overlays; a ValueError for a config without a visualizer."""
+        return build_visualizer(self.cfg, self.model.dataset_meta)
 
     @cached_property
     def categories(self) -> Optional[categories.Categories]:
@@ -129,8 +133,8 @@ class Inferencer:
             show_progress: Show a progress bar. Default False.
 
         Raises:
-            ValueError: For an argument out of range, a folder that cannot be written to, or results
-                that would replace an input. Inputs that cannot be read raise nothing;
+            ValueError: For an argument out of range, a folder that cannot be written to, results
+                that would replace an input, or a config that has no visualizer to draw them. Inputs that cannot be read raise nothing;
                 ``Results.failures`` lists them.
         """
         if batch_size < 1:
@@ -140,6 +144,8 @@ class Inferencer:
         for problem in unwritable('out', out_dir):
             raise ValueError(problem)
         out = None if out_dir is None else Path(out_dir)
+        if out is not None:
+            assert self.visualizer  # built before the first image
         sources, failures = collect(inputs, [out / 'vis', out / 'pred'] if out else ())
         _check_kept(sources, out)
         predictions: List[Prediction] = []

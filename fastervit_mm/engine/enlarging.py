@@ -14,10 +14,11 @@ from ..models import type_name
 _ENOUGH = 480  # pixels of an image's longer side
 _MOST = 3
 _POINTS = 72  # an inch
+_DET = ('EnlargedDetVisualizer', 'fastervit_mm.engine.det_visualizer')
+_SEG = ('EnlargedSegVisualizer', 'fastervit_mm.engine.seg_visualizer')
 # mmdet's and mmseg's own visualizers, and those that draw the same and can be read.
-_READABLE = dict(
-    DetLocalVisualizer=('EnlargedDetVisualizer', 'fastervit_mm.engine.det_visualizer'),
-    SegLocalVisualizer=('EnlargedSegVisualizer', 'fastervit_mm.engine.seg_visualizer'))
+_READABLE = dict(DetLocalVisualizer=_DET, EnlargedDetVisualizer=_DET,
+                 SegLocalVisualizer=_SEG, EnlargedSegVisualizer=_SEG)
 
 
 def readable(visualizer: dict, **settings: Any) -> dict:
