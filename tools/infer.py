@@ -17,17 +17,17 @@ def parse_args():
     parser = argparse.ArgumentParser(
         description=__doc__, epilog='A detector writes OUT/predictions.json (COCO results: boxes, '
         'RLE masks) and OUT/images.json (the images and categories of its ids), a segmentor '
-        'OUT/pred/*.png, a panoptic network OUT/panoptic.json and OUT/pred/*.png, a classifier OUT/predictions.json (the five likeliest classes of each '
-        'image); overlays go to OUT/vis/. Files of an image have its path below the folder that was '
-        'given, or that all inputs have in common. Inputs that cannot be read are listed at the '
-        'end; the exit status is then 1.')
+        'OUT/pred/*.png, a panoptic network OUT/panoptic.json and OUT/pred/*.png, a classifier '
+        'OUT/predictions.json (the five likeliest classes of each image); overlays go to OUT/vis/. '
+        'Files of an image have its path below the folder that was given, or that all inputs have '
+        'in common. Inputs that cannot be read are listed at the end; the exit status is then 1.')
     parser.add_argument('config', help='config file, or the name of one of this package\'s such as '
                         'mmdet/cascade_fvit')
     parser.add_argument('checkpoint', help='checkpoint file, or for a classifier a name such as '
                         'fastervit://2-224-1k')
     parser.add_argument('inputs', nargs='+', metavar='INPUT',
-                        help='image, video, folder with those below it, or pattern in quotes such as '
-                        '"a/**/*.jpg"')
+                        help='image, video, folder (with those in it), or pattern in quotes such '
+                        'as "a/**/*.jpg"')
     parser.add_argument('--out', required=True, metavar='DIR', help='folder for results')
     parser.add_argument('--device', help='such as cpu or cuda:0 (default: the GPU if there is one)')
     parser.add_argument('--batch-size', type=int, default=1,

@@ -134,8 +134,8 @@ class Inferencer:
 
         Raises:
             ValueError: For an argument out of range, a folder that cannot be written to, results
-                that would replace an input, or a config that has no visualizer to draw them. Inputs that cannot be read raise nothing;
-                ``Results.failures`` lists them.
+                that would replace an input, or a config without a visualizer to draw them. Inputs
+                that cannot be read raise nothing; ``Results.failures`` lists them.
         """
         if batch_size < 1:
             raise ValueError(f'batch_size={batch_size}: give at least 1')

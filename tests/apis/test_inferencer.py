@@ -257,7 +257,8 @@ def test_names_of_results_do_not_collide(segment, scenes, tmp_path):
     results = segment([tmp_path / 'a', tmp_path / 'a/same.jpg', str(tmp_path / '*/*.jpg')],
                       out_dir=tmp_path / 'out')
     assert len(results.predictions) == 2
-    assert sorted(str(p.relative_to(tmp_path / 'out')) for p in (tmp_path / 'out').rglob('*.*')) == [
+    out = tmp_path / 'out'
+    assert sorted(str(p.relative_to(out)) for p in out.rglob('*.*')) == [
         'pred/a/same.png', 'pred/b/same.png', 'vis/a/same.jpg', 'vis/b/same.jpg']
     assert len({p.files['overlay'] for p in results.predictions}) == 2
 

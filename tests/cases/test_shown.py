@@ -60,7 +60,8 @@ test_evaluator = [dict(type='IoUMetric', iou_metrics=['mIoU']),
                   dict(type='IoUMetric', iou_metrics=['mFscore'], prefix='f')]
 """
 NETWORKS = dict(  # channels, outputs, how files are read, the files' mode
-    grey=(1, 1, 'grayscale', 'L'), four=(4, 2, 'unchanged', 'RGBA'), deep=(1, 2, 'unchanged', 'I;16'))
+    grey=(1, 1, 'grayscale', 'L'), four=(4, 2, 'unchanged', 'RGBA'),
+    deep=(1, 2, 'unchanged', 'I;16'))
 
 
 def segmentor(folder, channels, outputs, reading, mode):
@@ -212,7 +213,8 @@ def test_labels_of_a_head_with_one_output():
     assert labels_of(logits, head).tolist() == [[[0, 1, 1]]]
 
 
-NAMES = ('Größe', '猫', '$5 cost$', '_a^b$', '12', '', 'two\nlines', '\ud800', "it's \"q\"", '\\frac')
+NAMES = ('Größe', '猫', '$5 cost$', '_a^b$', '12', '', 'two\nlines', '\ud800', "it's \"q\"",
+         '\\frac')
 
 
 def samples():
@@ -285,7 +287,8 @@ def test_classes_have_the_names_of_their_labels(classes, order, names, tmp_path)
 
 def test_segments_are_written_as_coco_has_them(tmp_path):
     from mmdet.structures import DetDataSample
-    labels = torch.tensor([[0, 1000, 2000, 2000], [1001, 1001, 2, 255]])[None]  # 0: stuff of label 0
+    # Label and 1000 times the number of its thing; the first pixel is stuff of label 0.
+    labels = torch.tensor([[0, 1000, 2000, 2000], [1001, 1001, 2, 255]])[None]
     sample = DetDataSample(pred_panoptic_seg=PixelData(sem_seg=labels))
     numbers, segments = segments_of(sample, 2)
     assert [(s['label'], s['area'], s['bbox']) for s in segments] == [
@@ -325,10 +328,10 @@ def test_a_panoptic_network_predicts(tmp_path):
         assert category['isthing'] == segment['isthing']
     assert (tmp_path / 'out/vis/a/photo.jpg').is_file()
     # Without any segment its image is drawn as it is.
-    nothing = InstanceData(), PixelData(sem_seg=torch.full((1, 64, 96), 133))
     from mmdet.structures import DetDataSample
-    image = cv2.imread(str(tmp_path / 'in/a/photo.jpg'))
-    inferencer.drawn(image, DetDataSample(pred_panoptic_seg=nothing[1]))
+    nothing = DetDataSample(pred_panoptic_seg=PixelData(sem_seg=torch.full((1, 64, 96), 133)))
+    image = np.full((64, 96, 3), 77, np.uint8)
+    assert (inferencer.drawn(image, nothing)[0] == 77).all()
 
 
 def test_a_detectors_predictions_name_their_files(tmp_path):

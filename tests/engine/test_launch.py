@@ -115,11 +115,12 @@ def test_mmseg_configs_go_through_the_same_tools(built, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cfg = built(launch.test, mmseg_config(), 'x.pth', out=str(tmp_path), show_dir='shown',
                 tta=True)
-    assert cfg.test_evaluator.output_dir == str(tmp_path) and cfg.test_evaluator.keep_results
+    assert dict(type='LabelMapsHook', out_dir=str(tmp_path)) in cfg.custom_hooks
     assert cfg.model.type == 'SegTTAModel' and cfg.model.module.type == 'EncoderDecoder'
     assert cfg.test_dataloader.dataset.pipeline[-1].type == 'TestTimeAug'
-    assert dict(type='OverlaysHook', out_dir='shown') in cfg.custom_hooks
-    assert not cfg.default_hooks.visualization.draw  # it draws one picture in fifty
+    overlays, = (hook for hook in cfg.custom_hooks if hook.type == 'OverlaysHook')
+    assert overlays.out_dir == 'shown' and not overlays.show
+    assert not cfg.default_hooks.visualization.get('draw')  # it draws one picture in fifty
     with pytest.raises(ValueError, match="out='x.pkl': .* give a folder"):
         launch.test(mmseg_config(), 'x.pth', out='x.pkl')
 
