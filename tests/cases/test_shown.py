@@ -59,23 +59,20 @@ test_dataloader = data
 test_evaluator = [dict(type='IoUMetric', iou_metrics=['mIoU']),
                   dict(type='IoUMetric', iou_metrics=['mFscore'], prefix='f')]
 """
-NETWORKS = dict(  # channels, outputs, how files are read, the files' mode
-    grey=(1, 1, 'grayscale', 'L'), four=(4, 2, 'unchanged', 'RGBA'),
-    deep=(1, 2, 'unchanged', 'I;16'))
+NETWORKS = dict(  # channels, outputs, how files are read, whether they have 16 bits
+    grey=(1, 1, 'grayscale'), four=(4, 2, 'unchanged'), deep=(1, 2, 'unchanged', True))
 
 
-def segmentor(folder, channels, outputs, reading, mode):
+def segmentor(folder, channels, outputs, reading, deep=False):
     """Config and checkpoint of an untrained segmentor, and images of equal names in a/ and b/."""
     for sequence in 'ab':
         for number in range(2):
             name = f'{sequence}/{number:04}.png'
             path = folder / 'images' / name
-            making.picture(path, making.some_boxes(number), SIZE, ord(sequence), 'RGB')
-            if mode != 'RGB':
-                pixels = np.asarray(Image.open(path).convert('L' if channels == 1 else 'RGBA'))
-                if mode == 'I;16':
-                    pixels = pixels.astype(np.uint16) * 16
-                Image.fromarray(pixels).save(path)
+            making.picture(path, making.some_boxes(number), SIZE, ord(sequence),
+                           'L' if channels == 1 else 'RGBA')
+            if deep:
+                Image.fromarray(np.asarray(Image.open(path)).astype(np.uint16) * 16).save(path)
             labels = np.where(np.eye(*SIZE[::-1]), 1, 255).astype(np.uint8)
             making.label_map(folder / 'masks' / name, labels)
     config = making.text(folder / 'seg.py', SEG.format(
