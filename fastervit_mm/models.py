@@ -1,23 +1,23 @@
-"""Build a model, load it whole, and find its FasterViT, its pipeline and its datasets.
+"""Build a model, load it whole, and find its FasterViT and its datasets.
 
 A config is one of mmdet, mmseg or mmpretrain. None of these is imported before a config needs it.
 """
 import copy
+import logging
 import os
 from collections import OrderedDict
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple, Union
 
-import numpy as np
-import torch
 from mmengine.config import Config
-from mmengine.dataset import Compose
+from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper, revert_sync_batchnorm
-from mmengine.registry import MODELS, Registry, init_default_scope
+from mmengine.registry import DATASETS, MODELS, Registry, init_default_scope
 from mmengine.runner.checkpoint import load_state_dict
 from torch import Tensor, nn
 
 from .backbone import FasterViT
 from .backbone.names import fit_carrier_bias
+from .datasets.class_order import declared_classes, label_order, numbered_by_file
 from .weights import (
     CheckpointError,
     check_finite,
@@ -27,8 +27,6 @@ from .weights import (
     translate_whole,
 )
 from .weights.loading import NO_FASTERVIT, check_windows, describe
-
-Image = Union[str, os.PathLike, np.ndarray]
 
 
 def build_model(cfg: Config) -> nn.Module:
@@ -57,7 +55,7 @@ def load_model(cfg: Config, checkpoint: str, device: str = 'cpu') -> nn.Module:
 
     Returns:
         The model. Its ``dataset_meta`` has the checkpoint's classes and colours, as in mmdet and
-        mmseg.
+        mmseg; the classes in the order of the network's outputs.
 
     Raises:
         FileNotFoundError: For a path that does not exist.
@@ -72,8 +70,34 @@ def load_model(cfg: Config, checkpoint: str, device: str = 'cpu') -> nn.Module:
     state_dict = OrderedDict((key.removeprefix('module.'), value) for key, value in found.items())
     state_dict._metadata = getattr(found, '_metadata', OrderedDict())  # versions of layers
     load_state_dict(model, state_dict, logger='silent')
-    model.dataset_meta = dict(content.get('meta', {}).get('dataset_meta') or {})
+    model.dataset_meta = _as_numbered(content.get('meta', {}).get('dataset_meta') or {}, cfg)
     return model.to(device).eval()
+
+
+def _as_numbered(meta: Mapping[str, Any], cfg: Config) -> dict:
+    """A checkpoint's classes in the order in which its labels were numbered, and its colours.
+
+    mmdet saves the config's list, but numbers labels as the annotation file lists its categories.
+    """
+    meta = {key.lower(): value for key, value in meta.items()}
+    for _, dataset in dataset_configs(cfg, 'train_dataloader'):
+        kind = class_of(dataset, cfg, DATASETS)
+        file = os.path.join(dataset.get('data_root') or '', dataset.get('ann_file') or '')
+        classes = tuple(meta.get('classes') or ())
+        if not (numbered_by_file(kind) and os.path.isfile(file)
+                and classes == declared_classes(dataset, kind)):
+            break
+        try:
+            order = label_order(classes, file)
+        except (OSError, ValueError):
+            break
+        if order != classes and set(order) == set(classes):
+            print_log(f'The checkpoint names its classes {list(classes)}, but {file}, on which it '
+                      f'was trained, numbers them {list(order)}: they are named so', 'current',
+                      logging.WARNING)
+            meta['classes'] = order
+        break
+    return meta
 
 
 def rename_published(content: Mapping[str, Any], model: nn.Module, checkpoint: str
@@ -215,59 +239,16 @@ def dataset_config(cfg: Config, loader: str = 'test_dataloader') -> Dict:
                      'are prepared')
 
 
-def image_pipeline(cfg: Config) -> List[Dict]:
-    """The steps of a config's test pipeline, without those that load annotations.
-
-    Returns:
-        Copies of their settings.
-
-    Raises:
-        ValueError: For a config without a test dataset.
-    """
-    return [copy.deepcopy(step) for step in dataset_config(cfg)['pipeline']
-            if 'Annotation' not in type_name(step)]
-
-
-def image_batch(cfg: Config, image: Image, steps: Optional[Sequence[Mapping]] = None) -> Dict:
-    """One image as a test run packs it, for ``model.data_preprocessor`` or ``model.test_step``.
-
-    Args:
-        cfg: A config with a test dataset.
-        image: Path, or (H, W, 3) BGR, for which the step that reads files is left out.
-        steps: Steps of the pipeline. Default those of :func:`image_pipeline`.
-
-    Returns:
-        ``inputs`` and ``data_samples``, lists of one.
-    """
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
-    steps = image_pipeline(cfg) if steps is None else steps
-    if isinstance(image, np.ndarray):
-        loading = [step for step in steps if type_name(step).startswith('LoadImage')]
-        steps = [step for step in steps if step not in loading]
-        if any(step.get('to_float32') for step in loading):
-            image = image.astype(np.float32)
-        height, width = shape = image.shape[:2]
-        given = dict(img=image, img_path='', img_shape=shape, ori_shape=shape, height=height,
-                     width=width)
-    else:
-        given = dict(img_path=os.fspath(image))
-    packed = Compose(steps)(dict(given, img_id=0))
-    return {name: [packed[name]] for name in ('inputs', 'data_samples')}
-
-
-@torch.no_grad()
-def model_input(model: nn.Module, cfg: Config, image: Image) -> Tensor:
-    """An image as a model's backbone gets it, resized, normalised and padded.
-
-    Args:
-        model: The config's model.
-        cfg: A config with a test dataset.
-        image: Path, or (H, W, 3) BGR.
-
-    Returns:
-        (1, C, H, W).
-    """
-    return model.data_preprocessor(image_batch(cfg, image), training=False)['inputs']
+def image_folders(cfg: Config, loader: str = 'test_dataloader') -> List[str]:
+    """The folders of a loader's datasets below which images are, as far as its settings say."""
+    folders = []
+    for _, dataset in dataset_configs(cfg, loader):
+        prefix = dataset.get('data_prefix') or ''
+        if isinstance(prefix, dict):
+            prefix = prefix.get('img') or prefix.get('img_path')
+        if prefix:
+            folders.append(os.path.join(dataset.get('data_root') or '', prefix))
+    return folders
 
 
 def type_name(settings: Mapping[str, Any]) -> str:

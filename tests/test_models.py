@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 from PIL import Image
 from torch import nn
 
-from fastervit_mm import FasterViT, models
+from fastervit_mm import FasterViT, models, pipelines
 from tests.conftest import CLASSIFIER, TINY, stir
 
 STEPS = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(64, 48)),
@@ -94,12 +94,12 @@ def test_datasets_are_found_in_their_wrappers():
 
 def test_the_pipeline_of_an_image_loads_no_annotations():
     cfg = segmentation(joined(dict(type='A', pipeline=STEPS), dict(type='B', pipeline=STEPS[:1])))
-    steps = models.image_pipeline(cfg)
+    steps = pipelines.image_pipeline(cfg)
     assert [step['type'] for step in steps] == ['LoadImageFromFile', 'Resize', 'PackSegInputs']
     steps[1]['scale'] = None  # a copy
-    assert models.image_pipeline(cfg)[1]['scale'] == (64, 48)
+    assert pipelines.image_pipeline(cfg)[1]['scale'] == (64, 48)
     with pytest.raises(ValueError, match='no test_dataloader with a dataset'):
-        models.image_pipeline(Config(dict(model=dict(type='FasterViT'))))
+        pipelines.image_pipeline(Config(dict(model=dict(type='FasterViT'))))
 
 
 def test_a_file_and_its_pixels_are_the_same_image(tmp_path):
@@ -108,7 +108,7 @@ def test_a_file_and_its_pixels_are_the_same_image(tmp_path):
     Image.fromarray(pixels[..., ::-1]).save(tmp_path / 'noise.png')
     for changed in ({}, dict(to_float32=True)):
         cfg.test_dataloader.dataset.pipeline[0].update(changed)
-        file, array = (models.image_batch(cfg, given)
+        file, array = (pipelines.image_batch(cfg, given)
                        for given in (tmp_path / 'noise.png', pixels))
         assert file['inputs'][0].shape == (3, 48, 64)
         assert torch.equal(file['inputs'][0], array['inputs'][0])
@@ -119,7 +119,7 @@ def test_a_file_and_its_pixels_are_the_same_image(tmp_path):
 
 def test_an_image_is_normalised_as_the_config_says(classifier, tmp_path):
     pixels = np.full((224, 224, 3), (10, 100, 200), np.uint8)  # BGR
-    found = models.model_input(models.build_model(classifier), classifier, pixels)
+    found = pipelines.model_input(models.build_model(classifier), classifier, pixels)
     settings = classifier.data_preprocessor
     expected = [(value - mean) / std for value, mean, std in zip(
         (200, 100, 10), settings.mean, settings.std)]

@@ -1,6 +1,8 @@
 #!/usr/bin/env python
 """Try trained checkpoints on a page in the browser: predictions, and what carriers attend to."""
 import argparse
+import signal
+import socket
 import sys
 import warnings
 from pathlib import Path
@@ -28,10 +30,12 @@ def parse_args():
 def main():
     args = parse_args()
     warnings.simplefilter('ignore')
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that uploads are removed
     with errors_in_one_line('demo_app'):
         models = pairs(args.files)
         if args.work_dirs or not models:
             models += find_trained(args.work_dirs or 'work_dirs')
+        _check_free(args.host, args.port)
         try:
             from fastervit_mm.app.page import SETTINGS, build_page
         except ModuleNotFoundError as error:
@@ -40,10 +44,18 @@ def main():
             sys.exit('demo_app: gradio is not installed; pip install \'fastervit_mm[app]\'')
         page = build_page(models, args.device)
     print('Checkpoints: ' + ', '.join(model.name for model in models), flush=True)
+    page.launch(server_name=args.host, server_port=args.port, **SETTINGS)
+
+
+def _check_free(host, port):
     try:
-        page.launch(server_name=args.host, server_port=args.port, **SETTINGS)
-    except OSError as error:
-        sys.exit(f'demo_app: --port {args.port}: {error}')
+        socket.create_server((host, port)).close()
+    except socket.gaierror as error:
+        sys.exit(f'demo_app: --host {host}: not an address of this machine ({error.strerror})')
+    except (OSError, OverflowError) as error:
+        sys.exit(f'demo_app: --port {port}: cannot be served on --host {host} '
+                 f'({getattr(error, "strerror", error)}); give another, such as --port '
+                 f'{port % 60000 + 1025}')
 
 
 if __name__ == '__main__':

@@ -17,15 +17,17 @@ def parse_args():
     parser = argparse.ArgumentParser(
         description=__doc__, epilog='A detector writes OUT/predictions.json (COCO results: boxes, '
         'RLE masks) and OUT/images.json (the images and categories of its ids), a segmentor '
-        'OUT/pred/*.png, a classifier OUT/predictions.json (the five likeliest classes of each '
-        'image); overlays go to OUT/vis/. Inputs that cannot be read are listed at the '
-        'end; the exit status is then 1.')
+        'OUT/pred/*.png, a panoptic network OUT/panoptic.json and OUT/pred/*.png, a classifier '
+        'OUT/predictions.json (the five likeliest classes of each image); overlays go to OUT/vis/. '
+        'Files of an image have its path below the folder that was given, or that all inputs have '
+        'in common. Inputs that cannot be read are listed at the end; the exit status is then 1.')
     parser.add_argument('config', help='config file, or the name of one of this package\'s such as '
                         'mmdet/cascade_fvit')
     parser.add_argument('checkpoint', help='checkpoint file, or for a classifier a name such as '
                         'fastervit://2-224-1k')
     parser.add_argument('inputs', nargs='+', metavar='INPUT',
-                        help='image, video, folder, or pattern in quotes such as "a/**/*.jpg"')
+                        help='image, video, folder (with those in it), or pattern in quotes such '
+                        'as "a/**/*.jpg"')
     parser.add_argument('--out', required=True, metavar='DIR', help='folder for results')
     parser.add_argument('--device', help='such as cpu or cuda:0 (default: the GPU if there is one)')
     parser.add_argument('--batch-size', type=int, default=1,
@@ -47,13 +49,19 @@ def main():
         inferencer = Inferencer(args.config, args.checkpoint, args.device, args.deploy)
         results = inferencer(args.inputs, args.out, args.batch_size, args.score_thr,
                              show_progress=True)
-    instances = [len(p.instances) for p in results.predictions if p.instances is not None]
-    found = f', {sum(instances)} instances' if inferencer.categories else ''
+    found = ''
+    for kind in ('instances', 'segments'):
+        several = [getattr(p, kind) for p in results.predictions if getattr(p, kind) is not None]
+        found += f', {sum(map(len, several))} {kind}' if several else ''
     for one in results.predictions if inferencer.classifies else ():
         place = one.source if one.frame is None else f'{one.source}, frame {one.frame}'
         named = '; '.join(f'{best["name"]} {best["score"]:.2f}' for best in one.top)
         console.print(f'{place}: {named}', markup=False)
     console.print(f'{len(results.predictions)} images{found}', markup=False)
+    shown = [p for p in results.predictions if p.shown]
+    if shown:
+        console.print(f'{len(shown)} overlays show their images otherwise than the network takes '
+                      f'them, such as {shown[0].source}: {shown[0].shown}', markup=False)
     for path in [*results.files, *sorted({str(Path(f).parent) for p in results.predictions
                                           for f in p.files.values()})]:
         console.print(f'  {path}', markup=False)

@@ -1,5 +1,7 @@
 """Draw what a pipeline feeds the network."""
 import copy
+import logging
+import os
 from pathlib import Path
 from typing import List, Optional, Union
 
@@ -7,15 +9,19 @@ import mmcv
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.registry import DATASETS, VISUALIZERS, init_default_scope
+from mmengine.logging import print_log
+from mmengine.registry import DATASETS, init_default_scope
 from mmengine.structures import BaseDataElement, PixelData
 from mmengine.visualization import Visualizer
 from rich.progress import track
+from torch import Tensor
 
+from ..datasets.images import as_picture
 from ..engine.checks import check_config
 from ..engine.console import quiet_libraries
-from ..engine.enlarging import readable
-from ..models import dataset_configs, type_name
+from ..engine.results import build_visualizer, result_names
+from ..models import dataset_configs, image_folders, type_name
+from ..pipelines import read_by
 from .contact_sheet import contact_sheet
 
 SPLITS = ('train', 'val', 'test')
@@ -55,46 +61,56 @@ def browse(cfg: Config, out_dir: Union[str, Path, None], split: str = 'train',
     init_default_scope(cfg.default_scope)
     with quiet_libraries():
         dataset = DATASETS.build(loader.dataset)
-    settings = dict(copy.deepcopy(cfg.visualizer), vis_backends=None, save_dir=None,
-                    name=f'browse_{split}')
-    visualizer = VISUALIZERS.build(readable(settings, scale=1))  # at the network's own size
-    visualizer.dataset_meta = dataset.metainfo
-    late = annotated_late(cfg, f'{split}_dataloader')
-    pictures = []
+    visualizer = build_visualizer(cfg, dataset.metainfo, scale=1)  # at the network's own size
+    place = f'{split}_dataloader'
+    late = annotated_late(cfg, place)
+    pictures, how = [], ''
     total = len(dataset) if number is None else min(number, len(dataset))
+    paths = [dataset.get_data_info(index)['img_path'] for index in range(total)]
+    names = dict(zip(paths, result_names(paths, image_folders(cfg, place))))
+    deep = 'as 0 to 255' in as_picture(read_by(cfg, paths[0], place))[1]
     for index in track(range(total), description=f'Drawing {split}', transient=True):
         item = dataset[index]
         sample = item['data_samples']
-        picture = draw(item['inputs'], sample, visualizer, late)
-        # A dataset may give an image more than once.
-        name = f'{index:05d}_{Path(sample.get("img_path") or "image").stem}'
+        picture, how = as_picture(_pixels(item['inputs'], deep))
+        picture = draw(picture[..., ::-1], sample, visualizer, late)
+        path = sample.get('img_path', paths[index])  # a pipeline may have left out the index's own
+        folder, stem = os.path.split(names.get(path, Path(path).stem))
+        name = os.path.join(folder, f'{index:05d}_{stem}')  # an image may be given more than once
         if show:
             visualizer.show(picture, win_name=name, wait_time=wait_time)
         if out_dir is not None:
             pictures.append(Path(out_dir) / f'{name}.png')
             mmcv.imwrite(mmcv.rgb2bgr(picture), str(pictures[-1]))
+    if how:
+        print_log(f'Pictures show {how}', 'current', logging.WARNING)
     if not pictures:
         return []
     sheet = Path(out_dir) / 'contact_sheet.png'
     contact_sheet(pictures[:_ON_SHEET], sheet, f'{Path(cfg.filename).stem}, {split}: what the '
-                  f'network is fed ({min(total, _ON_SHEET)} of {len(dataset)})',
-                  columns=min(4, total))
+                  f'network is fed ({min(total, _ON_SHEET)} of {len(dataset)})'
+                  + (f'; {how}' if how else ''), columns=min(4, total))
     return [*pictures, sheet]
 
 
-def draw(inputs, sample: BaseDataElement, visualizer: Visualizer,
+def _pixels(inputs: Tensor, deep: bool) -> np.ndarray:
+    """(H, W, C) of a packed image; augmentation may leave the 8 bits that it was read with."""
+    pixels = inputs.permute(1, 2, 0).numpy()
+    return pixels if deep else pixels.clip(0, 255).astype(np.uint8)
+
+
+def draw(image: np.ndarray, sample: BaseDataElement, visualizer: Visualizer,
          rescale: bool = False) -> np.ndarray:
     """An image with its ground truth, (H, W, 3) uint8 RGB.
 
     Args:
-        inputs: (3, H, W) tensor in BGR, as a packing transform returns it.
+        image: (H, W, 3) uint8 RGB, as the network is fed it.
         sample: Data sample of mmdet or mmseg, with ground truth or without.
         visualizer: A visualizer with the dataset's ``dataset_meta``.
         rescale: Whether the ground truth has the size of the original image, as in test pipelines,
             and is to be scaled by the ``scale_factor``. Default False.
     """
-    image = inputs.permute(1, 2, 0).numpy()[..., ::-1]
-    image = np.ascontiguousarray(image.clip(0, 255).astype(np.uint8))
+    image = np.ascontiguousarray(image)
     sample = copy.copy(sample)
     boxes = sample.get('gt_instances')
     if boxes is not None and hasattr(boxes.get('bboxes'), 'tensor'):

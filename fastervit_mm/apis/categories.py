@@ -1,15 +1,14 @@
 """Names and ids of the classes and images of a config's dataset."""
 import logging
 import os
-from typing import Any, Dict, List, Mapping, NamedTuple, Sequence
+from typing import Dict, List, NamedTuple, Sequence
 
 import mmengine
-import numpy as np
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 
-from ..models import class_of, dataset_config
+from ..models import class_of, dataset_config, image_folders
 
 # COCO's annotations number its 80 classes from 1 to 90, without these.
 _COCO_GAPS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
@@ -33,15 +32,6 @@ def metainfo(cfg: Config) -> dict:
     return dict(found._load_metainfo(dict(dataset.get('metainfo') or {}))) if found else {}
 
 
-def drawable(meta: Mapping[str, Any]) -> dict:
-    """Classes as a tuple of names, and a palette for all of them: random where it is too short."""
-    classes, palette = meta['classes'], meta.get('palette')
-    classes = (classes, ) if isinstance(classes, str) else tuple(classes)
-    if palette is None or (palette != 'random' and len(palette) < len(classes)):
-        palette = np.random.RandomState(0).randint(0, 256, (len(classes), 3)).tolist()
-    return {**meta, 'classes': classes, 'palette': palette}
-
-
 def find_categories(cfg: Config, classes: Sequence[str]) -> Categories:
     """Ids from the annotation file of a config's dataset, if it exists and has the classes.
 
@@ -52,13 +42,12 @@ def find_categories(cfg: Config, classes: Sequence[str]) -> Categories:
         classes: Names of its classes.
     """
     dataset = dataset_config(cfg)
-    root = dataset.get('data_root') or ''
-    annotations = _joined(root, dataset.get('ann_file') or '')
+    annotations = os.path.join(dataset.get('data_root') or '', dataset.get('ann_file') or '')
     if os.path.isfile(annotations) and annotations.endswith('.json'):
         try:
             content = mmengine.load(annotations)
-            by_name = {entry['name']: entry['id'] for entry in content['categories']}
-            folder = _joined(root, (dataset.get('data_prefix') or {}).get('img', ''))
+            by_name = {str(entry['name']): entry['id'] for entry in content['categories']}
+            folder = (image_folders(cfg) or [dataset.get('data_root') or ''])[0]
             images = {os.path.realpath(os.path.join(folder, entry['file_name'])): entry['id']
                       for entry in content['images']}
             if all(name in by_name for name in classes):
@@ -75,7 +64,3 @@ def find_categories(cfg: Config, classes: Sequence[str]) -> Categories:
 def _coco_classes() -> tuple:
     from mmdet.datasets import CocoDataset
     return tuple(CocoDataset.METAINFO['classes'])
-
-
-def _joined(root: str, path: str) -> str:
-    return path if not root or os.path.isabs(path) or '://' in path else os.path.join(root, path)

@@ -1,14 +1,16 @@
 """Images, one by one, of the files, folders, patterns, videos and arrays that a user gives."""
 import glob
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import mmcv
 import numpy as np
 
+from ..datasets.folders import files_in
 from ..datasets.images import IMAGES, read_image
+from ..engine.results import result_names
 
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg')
 
@@ -34,57 +36,79 @@ class Source:
     Attributes:
         given: A path, or a name for an array.
         name: Name for the files of its predictions; no other source has it.
-        array: The image, (H, W, 3) BGR, if it was given as an array.
+        array: The image, if it was given as an array.
         frames: Number of frames that a video claims to have; None for an image.
         fps: Frames a second of a video.
     """
     given: str
-    name: str
+    name: str = ''
     array: Optional[np.ndarray] = None
     frames: Optional[int] = None
     fps: float = 0.
 
 
-def collect(inputs: Union[Input, Sequence[Input]]) -> Tuple[List[Source], List[Failure]]:
+def collect(inputs: Union[Input, Sequence[Input]], left_out: Sequence[Path] = ()
+            ) -> Tuple[List[Source], List[Failure]]:
     """Every image and video among the inputs, each file once, and the inputs that have none.
+
+    Each has the name of its path below the folder that was given, or that all inputs have in
+    common (:func:`~fastervit_mm.engine.results.result_names`).
 
     Args:
         inputs: Paths of images, videos and folders, patterns such as ``'photos/**/*.jpg'``, and
-            images as arrays, (H, W, 3) BGR uint8; one or several. A folder stands for
-            the files directly in it that have the suffix of an image or a video.
+            images as arrays; one or several. A folder stands for the files in it, and in the
+            folders below it, that have the suffix of an image or a video.
+        left_out: Folders of results, whose files are not taken with a folder around them or a
+            pattern. Default none.
     """
     if isinstance(inputs, (str, os.PathLike, np.ndarray)):
         inputs = [inputs]
-    names: Dict[str, int] = {}
-    seen, sources, failures = set(), [], []
+    seen, roots, sources, failures = set(), [], [], []
     for i, given in enumerate(inputs):
         if isinstance(given, np.ndarray):
-            name = f'array_{i:06}'
-            if given.ndim == 3 and given.shape[2] == 3 and given.dtype == np.uint8 and given.size:
-                sources.append(Source(name, _unused(name, names), given))
-            else:
-                failures.append(Failure(name, f'an array of {given.dtype}, {given.shape}; give an '
-                                              'image of uint8, (height, width, 3), BGR'))
+            sources.append(Source(f'array_{i:06}', array=given))
             continue
-        paths, problem = _files(os.path.expanduser(os.fspath(given)))
+        given = os.path.expanduser(os.fspath(given))
+        paths, root, problem = _files(given, left_out)
         if problem:
-            failures.append(Failure(os.fspath(given), problem))
+            failures.append(Failure(given, problem))
+        elif root is not None:
+            roots.append(root)
         for path in paths:
             if (real := os.path.realpath(path)) in seen:
                 continue
             seen.add(real)
-            if path.lower().endswith(VIDEOS):
-                # FFmpeg's own lines about a damaged file; the failure says what matters.
-                os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
-                video = mmcv.VideoReader(path)
-                if not video.opened or video.width == 0:
-                    failures.append(Failure(path, 'not a video that OpenCV can read'))
-                    continue
-                sources.append(Source(path, _unused(Path(path).stem, names),
-                                      frames=max(video.frame_cnt, 0), fps=video.fps))
+            if not path.lower().endswith(VIDEOS):
+                sources.append(Source(path))
+            elif (video := _video(path)) is None:
+                failures.append(Failure(path, 'not a video that OpenCV can read'))
             else:
-                sources.append(Source(path, _unused(Path(path).stem, names)))
-    return sources, failures
+                sources.append(Source(path, frames=max(video.frame_cnt, 0), fps=video.fps))
+    return _named(sources, roots), failures
+
+
+def _video(path: str) -> Optional[mmcv.VideoReader]:
+    # FFmpeg's own lines about a damaged file; the failure says what matters.
+    os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
+    video = mmcv.VideoReader(path)
+    return video if video.opened and video.width else None
+
+
+def _named(sources: List[Source], roots: List[str]) -> List[Source]:
+    files = [source for source in sources if source.array is None]
+    names = dict(zip((source.given for source in files),
+                     result_names([source.given for source in files], roots) if files else ()))
+    used = set(names.values())
+    folders = {os.path.dirname(name) for name in used}
+    named = []
+    for source in sources:
+        name = names.get(source.given, source.given)
+        if source.frames is not None and name in folders:  # where its frames' results go
+            name += os.path.splitext(source.given)[1]
+        while source.array is not None and name in used:
+            name += '_'
+        named.append(replace(source, name=name))
+    return named
 
 
 def images(source: Source) -> Iterator[Tuple[Optional[int], Image]]:
@@ -112,26 +136,23 @@ def images(source: Source) -> Iterator[Tuple[Optional[int], Image]]:
             raise ValueError(f'{number + 1} of {source.frames} frames could be read')
 
 
-def _files(given: str) -> Tuple[List[str], Optional[str]]:
-    """The paths that one input stands for and, if there are none, the reason."""
+def _files(given: str, left_out: Sequence[Path]
+           ) -> Tuple[List[str], Optional[str], Optional[str]]:
+    """The paths that one input stands for, their folder and, if there are none, the reason."""
     if os.path.isdir(given):
-        found = sorted(entry.path for entry in os.scandir(given)
-                       if entry.is_file() and entry.name.lower().endswith(IMAGES + VIDEOS))
-        return found, None if found else 'a folder without images or videos'
-    if os.path.exists(given):
-        return [given], None
-    if glob.has_magic(given):
+        found, root = [str(path) for path in files_in(Path(given), IMAGES + VIDEOS)], given
+        problem = 'a folder without images or videos'
+    elif os.path.exists(given):
+        return [given], None, None
+    elif glob.has_magic(given):
         found = sorted(path for path in glob.glob(given, recursive=True)
                        if os.path.isfile(path) and path.lower().endswith(IMAGES + VIDEOS))
-        return found, None if found else 'no image or video matches this pattern'
-    return [], f'no such file or folder ({os.path.abspath(given)})'
-
-
-def _unused(name: str, names: Dict[str, int]) -> str:
-    """``name``, with a number after it if another source has it."""
-    unused, number = name, 1
-    while unused in names:
-        number += 1
-        unused = f'{name}_{number}'
-    names[unused] = number
-    return unused
+        parts = Path(given).parts
+        fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+        root, problem = os.path.join('', *parts[:fixed]), 'no image or video matches this pattern'
+    else:
+        return [], None, f'no such file or folder ({os.path.abspath(given)})'
+    own = [folder.resolve() for folder in left_out]
+    if not any(folder in (Path(root).resolve() / 'x').parents for folder in own):
+        found = [path for path in found if not any(f in Path(path).resolve().parents for f in own)]
+    return found, root, None if found else problem

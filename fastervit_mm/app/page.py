@@ -1,5 +1,6 @@
 """The page: pick a checkpoint, drop an image, click on it."""
 import os
+import tempfile
 from functools import lru_cache
 from pathlib import Path
 from typing import Optional, Sequence, Tuple
@@ -9,9 +10,11 @@ from mmcv import imresize
 
 os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'  # read when gradio is imported
 os.environ['HF_HUB_DISABLE_TELEMETRY'] = '1'
+# Where it keeps what is dropped on the page and what is drawn; removed when the process ends.
+_kept = tempfile.TemporaryDirectory(prefix='fastervit_mm_page_')
+os.environ['GRADIO_TEMP_DIR'] = _kept.name
 import gradio as gr  # noqa: E402
 
-from ..insight import read_image  # noqa: E402
 from ..weights import CheckpointError  # noqa: E402
 from .finding import Trained  # noqa: E402
 from .predicting import Predictor  # noqa: E402
@@ -46,16 +49,18 @@ class Page:
         if not file:
             return self._failed('Drop an image to begin.')
         try:
-            image = _read(file)
             predictor = self.predictor(name)
-            picture, rows = predictor.predict(image, score_thr)
+            image = _read(predictor, file)
+            picture, rows, shown = predictor.predict(image, score_thr)
             block = min(int(block), predictor.num_blocks - 1)
             height, width = image.shape[:2]
             place = (width / 2, height / 2)
             attention = predictor.attention(image, place, block)
         except (CheckpointError, OSError, ValueError) as error:
             return self._failed(f'**Sorry:** {error}')
-        words = f'{Path(file).name}, {width} x {height}: {len(rows)} {predictor.task}. {_HINT}'
+        shown = f' The picture shows {shown}.' if shown else ''
+        words = (f'{Path(file).name}, {width} x {height}: {len(rows)} {predictor.task}.{shown} '
+                 f'{_HINT}')
         slider = gr.update(maximum=predictor.num_blocks - 1, value=block,
                            visible=predictor.num_blocks > 1)
         return words, picture, [list(row) for row in rows], attention, slider, place
@@ -66,17 +71,17 @@ class Page:
             return 'Drop an image to begin.', None
         try:
             predictor = self.predictor(name)
-            attention = predictor.attention(_read(file), place, min(
+            attention = predictor.attention(_read(predictor, file), place, min(
                 int(block), predictor.num_blocks - 1))
         except (CheckpointError, OSError, ValueError) as error:
             return f'**Sorry:** {error}', None
         x, y = place
         return f'{Path(file).name}, seen from x = {x:.0f}, y = {y:.0f}. {_HINT}', attention
 
-    @staticmethod
-    def place_of(file: str, clicked: Sequence[int], shown: np.ndarray) -> Tuple[float, float]:
+    def place_of(self, name: str, file: str, clicked: Sequence[int], shown: np.ndarray
+                 ) -> Tuple[float, float]:
         """The place in the image of a click on the drawn picture, which may be enlarged."""
-        height, width = _read(file).shape[:2]
+        height, width = _read(self.predictor(name), file).shape[:2]
         return (min(clicked[0] * width / shown.shape[1], width - 1),
                 min(clicked[1] * height / shown.shape[0], height - 1))
 
@@ -120,7 +125,7 @@ def build_page(models: Sequence[Trained], device: str = 'cpu') -> gr.Blocks:
             event(page.predict, [model, file, score, block], answers, **settings)
 
         def click(name, path, number, shown, event: gr.SelectData):
-            where = page.place_of(path, event.index, shown)
+            where = page.place_of(name, path, event.index, shown)
             return *page.look(name, path, number, where), where
 
         picture.select(click, [model, file, block, picture], [words, attention, place],
@@ -136,10 +141,10 @@ SETTINGS = dict(
     share=False, ssr_mode=False, footer_links=[], show_error=True)
 
 
-def _read(file: str) -> np.ndarray:
-    """(H, W, 3) uint8 BGR, scaled down where it is larger than the page takes."""
+def _read(predictor: Predictor, file: str) -> np.ndarray:
+    """As the network's pipeline reads it, scaled down where it is larger than the page takes."""
     try:
-        image = read_image(file)
+        image = predictor.read(file)
     except ValueError:
         raise ValueError(f'{Path(file).name} is not an image that can be read. Give a JPEG, PNG, '
                          'BMP, TIFF or WebP file') from None

@@ -1,23 +1,20 @@
 """Predictions and attention of one trained checkpoint on one image at a time."""
-from itertools import count
-from typing import Callable, List, NamedTuple, Tuple
+from typing import List, NamedTuple, Tuple
 
 import numpy as np
 import torch
-from mmengine.registry import VISUALIZERS
 
-from ..apis.categories import drawable, metainfo
+from ..apis import Inferencer
+from ..datasets.images import as_picture
 from ..engine import launch
-from ..engine.enlarging import readable
-from ..engine.onednn import use_onednn
+from ..engine.results import segments_of
 from ..insight import attention_at, subject_of
 from ..insight.attention import main_stage
 from ..insight.drawing import draw_place
-from ..models import image_batch, load_model
+from ..pipelines import model_batch, read_by
 from .finding import Trained
 
 _TASKS = {'mmdet': 'objects', 'mmseg': 'areas', 'mmpretrain': 'classes'}
-_unused_number = count()
 
 
 class Prediction(NamedTuple):
@@ -27,9 +24,11 @@ class Prediction(NamedTuple):
         picture: (H, W, 3) uint8 RGB, the image with boxes, masks or areas drawn; it may be larger
             than the image.
         rows: Each object, area or class, and its score or share, as text.
+        shown: How the picture shows an image that has no colours of 8 bits, in words; else ``''``.
     """
     picture: np.ndarray
     rows: List[Tuple[str, str]]
+    shown: str = ''
 
 
 class Predictor:
@@ -47,34 +46,42 @@ class Predictor:
 
     def __init__(self, trained: Trained, device: str = 'cpu'):
         self.cfg = launch.load_config(str(trained.config))
-        scope = self.cfg.get('default_scope')
-        if scope not in _TASKS:
-            raise ValueError(f'config={str(trained.config)!r}: default_scope={scope!r}; the page '
-                             f'shows models of {", ".join(_TASKS)}')
-        self.task = _TASKS[scope]
-        self.model = use_onednn(load_model(self.cfg, str(trained.checkpoint), device))
-        self.meta = {**metainfo(self.cfg), **self.model.dataset_meta}
-        self.subject = subject_of(self.model, self.cfg, trained.name)
-        self._show: Callable = getattr(self, f'_show_{scope}')
+        self.inferencer = Inferencer(self.cfg, str(trained.checkpoint), device)
+        self.task = _TASKS[self.cfg.default_scope]
+        self.subject = subject_of(self.inferencer.model, self.cfg, trained.name)
         self.num_blocks = len(self.subject.backbone.stages[2].blocks)
+
+    def read(self, file: str) -> np.ndarray:
+        """An image as the network's pipeline reads it, (H, W) or (H, W, C)."""
+        return read_by(self.cfg, file)
 
     @torch.no_grad()
     def predict(self, image: np.ndarray, score_thr: float = 0.3) -> Prediction:
         """Predict boxes and masks, areas, or classes.
 
         Args:
-            image: (H, W, 3) uint8 BGR.
+            image: As :meth:`read` returns it.
             score_thr: Objects with a lower score are left out. Default 0.3.
+
+        Raises:
+            ValueError: For an image that the network does not take.
         """
-        found = self.model.test_step(image_batch(self.cfg, image))[0]
-        return self._show(image, found, score_thr)
+        model = self.inferencer.model
+        sample = model.test_step(model_batch(model, self.cfg, image))[0].cpu()
+        sample = self.inferencer.kept(sample, score_thr)
+        if self.inferencer.classifies:
+            picture, shown = as_picture(image)
+            picture = np.ascontiguousarray(picture[..., ::-1])
+        else:
+            picture, shown = self.inferencer.drawn(image, sample)
+        return Prediction(picture, self._rows(sample), shown)
 
     def attention(self, image: np.ndarray, point: Tuple[float, float],
                   block: int = 0) -> np.ndarray:
         """A figure of what a place attends to in a block of stage 3: (H, W, 3) uint8 RGB.
 
         Args:
-            image: (H, W, 3) uint8 BGR.
+            image: As :meth:`read` returns it.
             point: x and y in the image.
             block: Number of the block, from 0. Default 0.
         """
@@ -83,36 +90,21 @@ class Predictor:
         stage = main_stage(attention_at(self.subject.backbone, prepared.inputs, place))
         return draw_place(prepared, place, stage, block)
 
-    def _show_mmdet(self, image: np.ndarray, found, score_thr: float) -> Prediction:
-        picture = self._drawn(image, found, pred_score_thr=score_thr)
-        instances = found.pred_instances
-        instances = instances[instances.scores >= score_thr]
-        rows = [(self.meta['classes'][label], f'{score:.2f}') for label, score in sorted(
-            zip(instances.labels.tolist(), instances.scores.tolist()), key=lambda r: -r[1])]
-        return Prediction(picture, rows)
-
-    def _show_mmseg(self, image: np.ndarray, found, score_thr: float) -> Prediction:
-        names = self.meta['classes']
-        share = torch.bincount(found.pred_sem_seg.data.flatten(), minlength=len(names)).double()
-        share = 100 * share / share.sum()
-        rows = [(names[i], f'{share[i]:.1f} %') for i in share.argsort(descending=True).tolist()
-                if share[i] > 0]
-        return Prediction(self._drawn(image, found), rows)
-
-    def _show_mmpretrain(self, image: np.ndarray, found, score_thr: float) -> Prediction:
-        scores = found.pred_score
-        names = self.meta.get('classes') or range(len(scores))
-        best = scores.argsort(descending=True)[:5].tolist()
-        rows = [(str(names[i]), f'{scores[i]:.2f}') for i in best]
-        return Prediction(np.ascontiguousarray(image[..., ::-1]), rows)
-
-    def _drawn(self, image: np.ndarray, found, **settings) -> np.ndarray:
-        if not hasattr(self, '_visualizer'):
-            # mmengine keeps visualizers by name; no backends: nothing is written anywhere.
-            self._visualizer = VISUALIZERS.build({
-                **readable(self.cfg.visualizer), 'vis_backends': None, 'save_dir': None,
-                'name': f'page{next(_unused_number)}'})
-            self._visualizer.dataset_meta = drawable(self.meta)
-        self._visualizer.add_datasample('page', np.ascontiguousarray(image[..., ::-1]),
-                                        found.cpu(), draw_gt=False, **settings)
-        return self._visualizer.get_image()
+    def _rows(self, sample) -> List[Tuple[str, str]]:
+        names = self.inferencer.classes
+        if self.inferencer.classifies:
+            best = sample.pred_score.argsort(descending=True)[:5].tolist()
+            return [(names[i], f'{sample.pred_score[i]:.2f}') for i in best]
+        if self.inferencer.segments:
+            areas = torch.bincount(sample.pred_sem_seg.data.flatten().long(), minlength=len(names))
+            found = list(zip(names, areas.tolist()))
+        elif 'pred_panoptic_seg' in sample:
+            segments = segments_of(sample, len(names))[1]
+            found = [(names[segment['label']], segment['area']) for segment in segments]
+        else:
+            found = sample.pred_instances
+            return [(names[label], f'{score:.2f}') for label, score in sorted(
+                zip(found.labels.tolist(), found.scores.tolist()), key=lambda row: -row[1])]
+        total = np.prod(sample.ori_shape)
+        return [(name, f'{100 * area / total:.1f} %') for name, area in sorted(
+            found, key=lambda row: -row[1]) if area]

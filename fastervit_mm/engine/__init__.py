@@ -6,6 +6,7 @@ from .hooks import (
     CompleteCheckpointHook,
     CurvesHook,
     DeployHook,
+    LabelMapsHook,
     OverlaysHook,
     PublishedFiguresHook,
     PublishedNamesHook,
@@ -19,7 +20,8 @@ from .resuming import MissedValidationHook, ResumableEpochLoop, ResumableIterLoo
 from .sharding import ShardedRunner
 
 __all__ = ['BoxesHook', 'CompleteCheckpointHook', 'CurvesHook', 'DeployHook', 'EstimateHook',
-           'FiniteLossHook', 'MESAHook', 'MemoryLogProcessor', 'MergedOptimWrapperConstructor',
-           'MissedValidationHook', 'NoticeHook', 'OptionalTensorboardVisBackend', 'OverlaysHook',
-           'PublishedFiguresHook', 'PublishedNamesHook', 'RegroupHook', 'ResumableEpochLoop',
-           'ResumableIterLoop', 'ShardedRunner', 'WholeCheckpointHook']
+           'FiniteLossHook', 'LabelMapsHook', 'MESAHook', 'MemoryLogProcessor',
+           'MergedOptimWrapperConstructor', 'MissedValidationHook', 'NoticeHook',
+           'OptionalTensorboardVisBackend', 'OverlaysHook', 'PublishedFiguresHook',
+           'PublishedNamesHook', 'RegroupHook', 'ResumableEpochLoop', 'ResumableIterLoop',
+           'ShardedRunner', 'WholeCheckpointHook']

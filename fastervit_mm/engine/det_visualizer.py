@@ -3,15 +3,12 @@ from typing import List, Optional, Union
 
 import numpy as np
 import torch
-from matplotlib.font_manager import FontProperties
-from matplotlib.textpath import text_to_path
+from mmdet.evaluation import INSTANCE_OFFSET
 from mmdet.registry import VISUALIZERS
 from mmdet.visualization import DetLocalVisualizer
-from mmengine.structures import InstanceData
+from mmengine.structures import InstanceData, PixelData
 
-from .enlarging import Enlarging, label_height
-
-_POINTS = 72  # an inch
+from .enlarging import Enlarging
 
 
 @VISUALIZERS.register_module()
@@ -20,10 +17,14 @@ class EnlargedDetVisualizer(Enlarging, DetLocalVisualizer):
 
     mmdet's own labels are 8 pixels high on most objects, and end at the image's edge.
     """
-    fields = ('gt_instances', 'pred_instances')
+    fields = ('gt_instances', 'pred_instances', 'gt_sem_seg', 'pred_sem_seg', 'gt_panoptic_seg',
+              'pred_panoptic_seg')
 
-    def enlarged(self, part: InstanceData, scale: int) -> InstanceData:
-        """Boxes and masks at the larger size."""
+    def enlarged(self, part: Union[InstanceData, PixelData], scale: int
+                 ) -> Union[InstanceData, PixelData]:
+        """Boxes and masks, or maps of pixels, at the larger size."""
+        if isinstance(part, PixelData):
+            return super().enlarged(part, scale)
         fields = dict(part.items())
         if 'bboxes' in fields:
             # Ground truth may come as mmdet's box type, predictions as a tensor.
@@ -35,23 +36,9 @@ class EnlargedDetVisualizer(Enlarging, DetLocalVisualizer):
             fields['masks'] = masks.astype(bool).repeat(scale, 1).repeat(scale, 2)
         return InstanceData(**fields)
 
-    def draw_texts(self, texts: Union[str, List[str]], positions: Union[np.ndarray, torch.Tensor],
-                   font_sizes: Optional[Union[float, List[float]]] = None, *args,
-                   horizontal_alignments: str = 'left', **kwargs) -> 'EnlargedDetVisualizer':
-        """As mmengine's, except that labels are at least readable and lie inside the image."""
-        texts = [texts] if isinstance(texts, str) else texts
-        if not isinstance(font_sizes, list):
-            font_sizes = [font_sizes or self._default_font_size] * len(texts)
-        least = label_height((self.height, self.width)) * _POINTS / self.dpi
-        font_sizes = [float(max(size, least)) for size in font_sizes]
-        positions = np.array(positions, dtype=float).reshape(-1, 2)
-        for position, text, size in zip(positions, texts, font_sizes):
-            extent = text_to_path.get_text_width_height_descent(
-                text, FontProperties(size=size), False)
-            width, height = (length * self.dpi / _POINTS + 2 for length in extent[:2])
-            left = width / 2 if horizontal_alignments == 'center' else 0
-            low = (left, 0)
-            high = (self.width - width + left, self.height - height)
-            position[:] = np.maximum(np.minimum(position, high), low)
-        return super().draw_texts(texts, positions, font_sizes, *args,
-                                  horizontal_alignments=horizontal_alignments, **kwargs)
+    def _draw_panoptic_seg(self, image: np.ndarray, panoptic_seg: PixelData,
+                           classes: Optional[List], palette: Optional[List]) -> np.ndarray:
+        labels = np.asarray(panoptic_seg.sem_seg) % INSTANCE_OFFSET
+        if (labels >= len(classes)).all():  # mmdet 3.3 stacks the areas of no segment
+            return image
+        return super()._draw_panoptic_seg(image, panoptic_seg, classes, palette)

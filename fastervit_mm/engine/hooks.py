@@ -1,4 +1,5 @@
 """Hooks of mmengine's runner."""
+import os
 from pathlib import Path
 from typing import Dict, Optional, Sequence
 
@@ -7,9 +8,12 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 
-from ..models import check_complete, rename_published, switch_to_deploy
+from ..datasets.images import as_picture
+from ..models import check_complete, image_folders, rename_published, switch_to_deploy
+from ..pipelines import read_by
 from .curves import headlines, plot_run, read_run
 from .precision import keep_boxes_exact
+from .results import build_visualizer, draw, result_names, write_label_map
 
 
 @HOOKS.register_module()
@@ -49,15 +53,71 @@ class CurvesHook(Hook):
             runner.logger.info(f'Curves of loss and metrics: {picture}')
 
 
-@HOOKS.register_module()
-class OverlaysHook(Hook):
-    """Write a figure of every tested image: ground truth, if there is one, and prediction.
+class _NamedResultsHook(Hook):
+    """Base of hooks that write a file for each tested image.
 
-    The config's visualizer, such as mmseg's ``SegLocalVisualizer``, draws it in the palette of the
-    dataset.
+    Attributes:
+        names: The name of each image's results, by its path
+            (:func:`~fastervit_mm.engine.results.result_names`).
+    """
+    names: Dict[str, str]
+
+    def before_test(self, runner: Runner) -> None:
+        dataset = runner.test_dataloader.dataset
+        paths = list(dict.fromkeys(
+            dataset.get_data_info(i)['img_path'] for i in range(len(dataset))))
+        self.names = dict(zip(paths, result_names(
+            paths, image_folders(runner.cfg, 'test_dataloader'))))
+
+
+@HOOKS.register_module()
+class OverlaysHook(_NamedResultsHook):
+    """Draw every tested image with its ground truth, if there is one, and prediction.
 
     Args:
-        out_dir: Folder of the figures, each ``<name of the image>.png``.
+        out_dir: Folder of the figures, each at the path of its image below the data's folder, as
+            PNG. Default None, no files.
+        show: Show each in a window. Default False.
+        wait_time: Seconds between two figures of ``show``; 0 waits for a key. Default 2.
+        score_thr: Lowest score of a detection that is drawn. Default 0.3.
+    """
+
+    def __init__(self, out_dir: Optional[str] = None, show: bool = False, wait_time: float = 2,
+                 score_thr: float = 0.3):
+        self.out_dir = out_dir
+        self.show = show
+        self.wait_time = wait_time
+        self.score_thr = score_thr
+        self.said = False
+
+    def before_test(self, runner: Runner) -> None:
+        super().before_test(runner)
+        self.visualizer = build_visualizer(runner.cfg, runner.test_dataloader.dataset.metainfo)
+
+    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: dict = None,
+                        outputs: Sequence = ()) -> None:
+        options = dict(show=self.show, wait_time=self.wait_time, draw_gt=True)
+        if runner.cfg.get('default_scope') == 'mmdet':
+            options['pred_score_thr'] = self.score_thr
+        for sample in outputs:
+            name = self.names[sample.img_path]
+            picture, how = as_picture(read_by(runner.cfg, sample.img_path))
+            if how and not self.said:
+                runner.logger.info(f'Pictures of images such as {sample.img_path} show {how}')
+                self.said = True
+            out_file = self.out_dir and os.path.join(self.out_dir, f'{name}.png')
+            draw(self.visualizer, picture[..., ::-1], sample, name=name, out_file=out_file,
+                 **options)
+
+
+@HOOKS.register_module()
+class LabelMapsHook(_NamedResultsHook):
+    """Write the classes of every tested image's pixels, numbered as in the data's label maps.
+
+    mmseg's ``IoUMetric`` writes images of equal names in several folders into one file.
+
+    Args:
+        out_dir: Folder of the PNG files, each at the path of its image below the data's folder.
     """
 
     def __init__(self, out_dir: str):
@@ -65,12 +125,10 @@ class OverlaysHook(Hook):
 
     def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: dict = None,
                         outputs: Sequence = ()) -> None:
-        import mmcv
         for sample in outputs:
-            image = mmcv.imread(sample.img_path, channel_order='rgb')
-            name = Path(sample.img_path).stem
-            runner.visualizer.add_datasample(name, image, sample, step=batch_idx,
-                                             out_file=str(self.out_dir / f'{name}.png'))
+            write_label_map(self.out_dir / f'{self.names[sample.img_path]}.png',
+                            sample.pred_sem_seg.data[0].cpu().numpy(),
+                            int(bool(sample.get('reduce_zero_label'))))
 
 
 @HOOKS.register_module()

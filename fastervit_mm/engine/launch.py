@@ -267,11 +267,11 @@ def test(cfg: Config, checkpoint: str, out: Optional[str] = None, show: bool = F
         _test_on(cfg, split)
     segments = cfg.get('default_scope') == 'mmseg'
     if show or show_dir:
-        _draw(cfg, show, show_dir, wait_time, segments)
+        _draw(cfg, show, show_dir, wait_time)
     if out is not None:
         _check_out(out, segments)
         if segments:
-            cfg.test_evaluator.update(output_dir=out, keep_results=True)
+            cfg.custom_hooks.append(dict(type='LabelMapsHook', out_dir=out))
     if tta:
         _augment(cfg, segments)
     runner = build_runner(cfg)
@@ -322,30 +322,15 @@ def _test_on(cfg: Config, split: str) -> None:
     cfg.tested_split = split
 
 
-def _draw(cfg: Config, show: bool, show_dir: Optional[str], wait_time: float,
-          segments: bool) -> None:
-    if 'visualization' not in cfg.get('default_hooks', {}):
-        raise ValueError('show, show_dir: the config has no visualization hook; add '
-                         'default_hooks=dict(visualization=dict(type='
-                         f'{"SegVisualizationHook" if segments else "DetVisualizationHook"!r}))')
-    hook = cfg.default_hooks.visualization
-    if cfg.get('default_scope') == 'mmpretrain':
-        if show_dir:
-            _check_writable('show_dir', show_dir)
-        hook.update(enable=True, interval=1, show=show, wait_time=wait_time, out_dir=show_dir)
-        return
-    hook.draw = True
-    if show:
-        hook.show, hook.wait_time, hook.interval = True, wait_time, 1
+def _draw(cfg: Config, show: bool, show_dir: Optional[str], wait_time: float) -> None:
+    if not cfg.get('visualizer'):
+        raise ValueError('show, show_dir: the config has no visualizer; add that of the '
+                         'default_runtime base of mmdet, mmseg or mmpretrain')
     if show_dir:
         _check_writable('show_dir', show_dir)
-        if segments:
-            # mmseg's hook draws one image in fifty, into show_dir/vis_data/vis_image/.
-            hook.draw = show
-            cfg.custom_hooks.append(dict(type='OverlaysHook', out_dir=show_dir))
-        else:
-            # Absolute: mmdet would otherwise put the folder below work_dir/timestamp.
-            hook.test_out_dir = os.path.abspath(show_dir)
+    own = cfg.get('default_hooks', {}).get('visualization') or {}
+    cfg.custom_hooks.append(dict(type='OverlaysHook', out_dir=show_dir, show=show,
+                                 wait_time=wait_time, score_thr=own.get('score_thr', 0.3)))
 
 
 def _check_out(out: str, segments: bool) -> None:

@@ -15,7 +15,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from ..engine import launch
-from .parts import Exportable
+from .parts import Exportable, labels_of
 from .running import ExportedFile
 
 # (images, height, width): one and several, square and not, multiples of 32 and not, one window.
@@ -70,7 +70,7 @@ def check(model: nn.Module, file: Union[str, ExportedFile],
         for name, got, expected in zip(file.outputs, file(images),
                                        reference(model, file.facts['part'], images), strict=True):
             if name == 'labels':
-                expected = expected.argmax(dim=1)
+                expected = labels_of(expected, model.decode_head)
             found.append(Check(tuple(size), name, tuple(expected.shape),
                                _error(got, expected), tolerance))
     return found

@@ -71,9 +71,6 @@ class Exportable(nn.Module):
         self.neck = None if part == 'backbone' else getattr(model, 'neck', None)
         self.decode_head = model.decode_head if part == 'whole' else None
         self.labels = labels
-        if labels and self.decode_head.out_channels == 1:
-            raise ExportError('labels=True: this head has one output, whose labels need a '
-                              'threshold; export the logits')
         self.names: List[str] = []
 
     def forward(self, images: Tensor) -> Tuple[Tensor, ...]:
@@ -85,7 +82,7 @@ class Exportable(nn.Module):
             return tuple(maps)
         logits = F.interpolate(self.decode_head(maps), images.shape[2:], mode='bilinear',
                                align_corners=self.decode_head.align_corners)
-        return (logits.argmax(dim=1) if self.labels else logits, )
+        return (labels_of(logits, self.decode_head) if self.labels else logits, )
 
     def name_outputs(self, number: int) -> None:
         if self.decode_head is not None:
@@ -95,3 +92,15 @@ class Exportable(nn.Module):
         else:
             indices = getattr(self.backbone, 'out_indices', range(number))
             self.names = [f'stride{4 * 2**i}' for i in indices]
+
+
+def labels_of(logits: Tensor, head: nn.Module) -> Tensor:
+    """Labels of a segmentor's logits, (B, classes, H, W) -> (B, H, W), as mmseg takes them.
+
+    Args:
+        logits: One channel for a head that tells two classes apart by a threshold.
+        head: The segmentor's ``decode_head``.
+    """
+    if head.out_channels == 1:
+        return (logits[:, 0].sigmoid() > head.threshold).long()
+    return logits.argmax(dim=1)

@@ -7,11 +7,11 @@ from typing import Iterable, Iterator, List, Set
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from ..models import model_input
+from ..datasets.images import IMAGES
+from ..pipelines import model_input
 from .parts import ExportError
 from .writing import INPUT
 
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 # Not entropy: onnxruntime's counts into fewer bins than it quantizes to, and changes no range.
 METHODS = ('minmax', 'percentile')
 
@@ -37,10 +37,10 @@ def calibration_images(cfg: Config, model: nn.Module, folder: str,
         raise ExportError(f'calibration folder {folder!r}: no such folder')
     if limit < 1:
         raise ExportError(f'limit={limit}: give at least 1')
-    paths = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in SUFFIXES)
+    paths = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in IMAGES)
     if not paths:
         raise ExportError(f'calibration folder {folder!r}: holds no image '
-                          f'({", ".join(SUFFIXES)})')
+                          f'({", ".join(IMAGES)})')
     return _images(cfg, model, paths[::-(-len(paths) // limit)])
 
 

@@ -72,6 +72,7 @@ def metadata(model: nn.Module, network: Exportable, part: str, deploy: bool) -> 
         mean=json.dumps([] if mean is None else mean.flatten().tolist()),
         std=json.dumps([] if std is None else std.flatten().tolist()),
         channel_order='RGB' if rgb else 'BGR',
+        classes=json.dumps(list(map(str, getattr(model, 'dataset_meta', {}).get('classes') or ()))),
         deployed=str(deploy))
 
 

@@ -8,8 +8,8 @@ from .attention import (
     stage_grids,
 )
 from .receptive_field import Reach, carriers_cut, effective_receptive_field, reach
-from .subject import Prepared, Subject, load_subject, read_image, subject_of
+from .subject import Prepared, Subject, load_subject, subject_of
 
 __all__ = ['BlockAttention', 'Prepared', 'Reach', 'StageAttention', 'StageGrid', 'Subject',
            'attention_at', 'carriers_cut', 'effective_receptive_field', 'load_subject',
-           'probabilities', 'reach', 'read_image', 'stage_grids', 'subject_of']
+           'probabilities', 'reach', 'stage_grids', 'subject_of']

@@ -17,7 +17,7 @@ from .attention import (
     main_stage,
 )
 from .receptive_field import Reach, effective_receptive_field, reach
-from .subject import Prepared, Subject, read_image
+from .subject import Image, Prepared, Subject
 
 _HEAT = 'inferno'
 _MARK = '#0072ff'  # of the chosen point, its cell and its window; no heat has this colour
@@ -63,13 +63,13 @@ class Insight(Place):
     field_reach: Reach
 
 
-def look(subject: Subject, image: Union[str, Path, np.ndarray], point: Point,
+def look(subject: Subject, image: Image, point: Point,
          field_stage: int = 3, draws: int = 8, others: Sequence = ()) -> Insight:
     """Compute everything that is drawn for an image and a point.
 
     Args:
         subject: From :func:`~fastervit_mm.insight.load_subject`.
-        image: A file, or (H, W, 3) uint8 BGR.
+        image: A file, or pixels as the config's pipeline reads them.
         point: x and y in pixels of the image.
         field_stage: Stage of the receptive field, 1 to 4. Default 3.
         draws: Random signs for the receptive field (:func:`effective_receptive_field`). Default 8.
@@ -81,11 +81,11 @@ def look(subject: Subject, image: Union[str, Path, np.ndarray], point: Point,
             backbone does not have.
     """
     backbone = subject.backbone
-    height, width = read_image(image).shape[:2]
+    prepared = subject.prepare(image)
+    height, width = prepared.size
     if not (0 <= point[0] < width and 0 <= point[1] < height):
         raise ValueError(f'point={tuple(point)}: the image is {width} wide and {height} high; give '
                          f'x from 0 to {width - 1} and y from 0 to {height - 1}')
-    prepared = subject.prepare(image)
     inputs, place = prepared.inputs, prepared.to_inputs(point)
     size = tuple(inputs.shape[2:])
     stages = attention_at(backbone, inputs, place)

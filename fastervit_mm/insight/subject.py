@@ -3,6 +3,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, List, Optional, Tuple, Union
 
+import cv2
 import numpy as np
 import torch
 from mmengine.config import Config
@@ -10,21 +11,18 @@ from mmengine.model import initialize
 from torch import Tensor, nn
 
 from ..backbone import VARIANTS, FasterViT
+from ..datasets.images import as_picture
 from ..engine import launch
 from ..engine.onednn import use_onednn
-from ..models import (
-    build_model,
-    find_backbones,
-    image_batch,
-    image_pipeline,
-    model_input,
-    type_name,
-)
+from ..models import build_model, find_backbones, type_name
+from ..pipelines import image_batch, image_pipeline, model_input, read_by
 from ..weights import load_backbone
 from .attention import Point
 
 _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # RGB, of the published weights
 _PADDING = 190  # grey of padding
+
+Image = Union[str, Path, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -32,13 +30,15 @@ class Prepared:
     """An image as the network takes it.
 
     Attributes:
-        inputs: (1, 3, H, W), resized, normalised, padded.
+        inputs: (1, C, H, W), resized, normalised, padded.
         picture: (H, W, 3) uint8 RGB, the same image to look at; padding is grey.
         coordinates: (H, W, 2) float, x and y of each pixel in the original image; NaN in padding.
+        size: (height, width) of the original image.
     """
     inputs: Tensor
     picture: np.ndarray
     coordinates: np.ndarray
+    size: Tuple[int, int]
 
     @property
     def valid(self) -> Tuple[int, int]:
@@ -74,12 +74,13 @@ class Subject:
         backbone: A FasterViT in evaluation mode.
         name: Name of the config or variant.
         weights: Where the weights come from, as text for a figure's title.
-        prepare: Function that makes a :class:`Prepared` of an image.
+        prepare: Function that makes a :class:`Prepared` of an image, which is a file or pixels as
+            the config's pipeline reads them.
     """
     backbone: FasterViT
     name: str
     weights: str
-    prepare: Callable[[Union[str, Path, np.ndarray]], Prepared]
+    prepare: Callable[[Image], Prepared]
 
 
 def load_subject(config: str, checkpoint: Optional[str] = None, cfg_options: Optional[dict] = None,
@@ -136,21 +137,40 @@ def subject_of(model: nn.Module, cfg: Optional[Config] = None, name: str = 'Fast
     return Subject(backbone, name, weights, lambda image: _prepare(model, cfg, image))
 
 
-def read_image(image: Union[str, Path, np.ndarray]) -> np.ndarray:
-    """Read an image: (H, W, 3) uint8, BGR. An array is returned as it is.
+def _prepare_bare(backbone: FasterViT, image: Image) -> Prepared:
+    pixels = np.ascontiguousarray(_pixels(image, None)[..., ::-1])
+    inputs = (torch.from_numpy(pixels).float() - torch.tensor(_MEAN)) / torch.tensor(_STD)
+    device = next(backbone.parameters()).device
+    return Prepared(inputs.permute(2, 0, 1)[None].to(device), pixels, _ramps(pixels),
+                    pixels.shape[:2])
 
-    Raises:
-        FileNotFoundError: For a file that does not exist.
-        ValueError: For a file that is not an image.
-    """
-    import mmcv
+
+def _prepare(model: nn.Module, cfg: Config, image: Image) -> Prepared:
+    pixels = _pixels(image, cfg)
+    inputs = model_input(model, cfg, image)
+
+    # To find where each pixel came from, an image of coordinates goes through the same steps,
+    # except normalisation. Its third channel tells image from padding, whatever fills the padding.
+    ramps = _ramps(pixels)
+    ramps = np.dstack([ramps, np.full(ramps.shape[:2], -1, np.float32)])
+    moved = image_batch(cfg, ramps, _geometry(image_pipeline(cfg)))['inputs'][0]
+    moved = moved.permute(1, 2, 0).numpy()
+    coordinates = np.full((*inputs.shape[2:], 2), np.nan, np.float32)  # padded bottom and right
+    inside = np.abs(moved[..., 2] + 1) < 1e-3
+    coordinates[:moved.shape[0], :moved.shape[1]][inside] = moved[inside][:, :2]
+    return Prepared(inputs, _picture(as_picture(pixels)[0], coordinates), coordinates,
+                    pixels.shape[:2])
+
+
+def _pixels(image: Image, cfg: Optional[Config]) -> np.ndarray:
+    """Pixels as a config's pipeline reads them; without a config, (H, W, 3) uint8 BGR."""
     if isinstance(image, np.ndarray):
         return image
     if not Path(image).is_file():
         raise FileNotFoundError(f'image={str(image)!r}: no such file')
     try:
-        pixels = mmcv.imread(str(image))
-    except Exception:  # OpenCV raises many kinds
+        pixels = cv2.imread(str(image)) if cfg is None else read_by(cfg, image)
+    except (ValueError, cv2.error):
         pixels = None
     if pixels is None:
         raise ValueError(f'image={str(image)!r}: not an image that can be read; give a JPEG, PNG, '
@@ -158,34 +178,13 @@ def read_image(image: Union[str, Path, np.ndarray]) -> np.ndarray:
     return pixels
 
 
-def _prepare_bare(backbone: FasterViT, image) -> Prepared:
-    pixels = np.ascontiguousarray(read_image(image)[..., ::-1])
-    inputs = (torch.from_numpy(pixels).float() - torch.tensor(_MEAN)) / torch.tensor(_STD)
+def _ramps(pixels: np.ndarray) -> np.ndarray:
+    """x and y of each pixel, (H, W, 2)."""
     height, width = pixels.shape[:2]
-    ramps = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).astype(np.float32)
-    device = next(backbone.parameters()).device
-    return Prepared(inputs.permute(2, 0, 1)[None].to(device), pixels, ramps)
-
-
-def _prepare(model: nn.Module, cfg: Config, image) -> Prepared:
-    pixels = read_image(image)
-    inputs = model_input(model, cfg, image)
-
-    # To find where each pixel came from, an image of coordinates goes through the same steps,
-    # except normalisation. Its third channel tells image from padding, whatever fills the padding.
-    height, width = pixels.shape[:2]
-    ramps = np.stack([*np.meshgrid(np.arange(width), np.arange(height)),
-                      np.full((height, width), -1)], -1).astype(np.float32)
-    moved = image_batch(cfg, ramps, _geometry(image_pipeline(cfg)))['inputs'][0]
-    moved = moved.permute(1, 2, 0).numpy()
-    coordinates = np.full((*inputs.shape[2:], 2), np.nan, np.float32)  # padded bottom and right
-    inside = np.abs(moved[..., 2] + 1) < 1e-3
-    coordinates[:moved.shape[0], :moved.shape[1]][inside] = moved[inside][:, :2]
-    return Prepared(inputs, _picture(pixels, coordinates), coordinates)
+    return np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).astype(np.float32)
 
 
 def _picture(pixels: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
-    import cv2
     picture = cv2.remap(pixels, np.nan_to_num(coordinates[..., 0]),
                         np.nan_to_num(coordinates[..., 1]), cv2.INTER_LINEAR)[..., ::-1].copy()
     picture[np.isnan(coordinates[..., 0])] = _PADDING

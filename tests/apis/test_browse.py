@@ -34,6 +34,11 @@ def config(tiny_coco, tiny_ade20k):
     return load
 
 
+def fed(item):
+    """What the network is fed, (H, W, 3) RGB."""
+    return item['inputs'].permute(1, 2, 0).numpy()[..., ::-1]
+
+
 def drawn(cfg, index, rescale=False):
     """Picture and sample, of one pass through the pipeline."""
     init_default_scope(cfg.default_scope)
@@ -41,7 +46,7 @@ def drawn(cfg, index, rescale=False):
     visualizer = VISUALIZERS.build(dict(cfg.visualizer, vis_backends=None, name=f'{index}'))
     visualizer.dataset_meta = dataset.metainfo
     item = dataset[index]
-    picture = browse.draw(item['inputs'], item['data_samples'], visualizer, rescale)
+    picture = browse.draw(fed(item), item['data_samples'], visualizer, rescale)
     return picture, item, dataset
 
 
@@ -99,7 +104,7 @@ def test_ground_truth_follows_a_test_pipeline_that_loads_it_late(index, config):
     _, early, _ = drawn(cfg, index)
     cfg.train_dataloader.dataset.pipeline = [load, resize, annotate, packing]
     picture, item, _ = drawn(cfg, index, rescale=True)
-    plain = item['inputs'].permute(1, 2, 0).numpy()[..., ::-1]
+    plain = fed(item)
     assert picture.shape == plain.shape
     changed = (picture != plain).any(-1)
     check_drawn(changed, early['data_samples'].gt_instances)
@@ -166,7 +171,7 @@ def test_a_picture_shows_the_names_of_its_objects_by_class(config):
     sample.gt_instances.labels[0] = (label + 30) % 80
     visualizer = VISUALIZERS.build(dict(type='DetLocalVisualizer', name='other'))
     visualizer.dataset_meta = dataset.metainfo
-    other = browse.draw(item['inputs'], sample, visualizer)
+    other = browse.draw(fed(item), sample, visualizer)
     left, top, right, bottom = sample.gt_instances.bboxes.tensor[0].int().tolist()
     assert (picture != other)[top:bottom, left:right].any()
 

@@ -257,7 +257,9 @@ def test_names_of_results_do_not_collide(segment, scenes, tmp_path):
     results = segment([tmp_path / 'a', tmp_path / 'a/same.jpg', str(tmp_path / '*/*.jpg')],
                       out_dir=tmp_path / 'out')
     assert len(results.predictions) == 2
-    assert sorted(p.name for p in (tmp_path / 'out/pred').iterdir()) == ['same.png', 'same_2.png']
+    out = tmp_path / 'out'
+    assert sorted(str(p.relative_to(out)) for p in out.rglob('*.*')) == [
+        'pred/a/same.png', 'pred/b/same.png', 'vis/a/same.jpg', 'vis/b/same.jpg']
     assert len({p.files['overlay'] for p in results.predictions}) == 2
 
 
@@ -274,7 +276,7 @@ def test_classes_of_the_config_where_the_checkpoint_has_none(segmentor, tmp_path
     torch.save(file['state_dict'], tmp_path / 'bare.pth')
     inferencer = Inferencer(segmentor[0], tmp_path / 'bare.pth', device='cpu')
     assert len(inferencer.classes) == 150 and inferencer.classes[:2] == ('wall', 'building')
-    assert inferencer.base.visualizer.dataset_meta['palette'][0] == [120, 120, 120]
+    assert inferencer.visualizer.dataset_meta['palette'][0] == (120, 120, 120)
 
 
 class Evil:

@@ -29,11 +29,13 @@ def serving(folder, *arguments):
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
-    log = Path(folder) / 'demo_app.log'
+    log, uploads = Path(folder) / 'demo_app.log', Path(folder) / 'uploads'
+    uploads.mkdir(exist_ok=True)
     with log.open('w') as out:
         server = subprocess.Popen(
             [sys.executable, str(REPO / 'tools/demo_app.py'), '--port', str(port), *arguments],
-            cwd=folder, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, 'no_proxy': '*'})
+            cwd=folder, stdout=out, stderr=subprocess.STDOUT, env={
+                **os.environ, 'no_proxy': '*', 'TMPDIR': str(uploads)})
     try:
         opener = build_opener(ProxyHandler({}))
         until = time.monotonic() + 180
@@ -48,6 +50,8 @@ def serving(folder, *arguments):
     finally:
         server.terminate()
         server.wait()
+        left = [path for path in uploads.rglob('*') if path.is_file()]
+    assert not left, left  # a page that is stopped keeps nothing that was dropped on it
 
 
 @contextmanager

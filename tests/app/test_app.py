@@ -1,6 +1,8 @@
 """Checkpoints are found, and what the page says of an image is what the libraries say."""
 import os
+import re
 import runpy
+import socket
 import sys
 
 import mmcv
@@ -140,3 +142,24 @@ def test_without_gradio_the_tool_says_what_to_install(saved, elsewhere, monkeypa
     monkeypatch.setattr(sys, 'argv', ['demo_app.py', *map(str, saved['mmseg'][1:])])
     with pytest.raises(SystemExit, match=r"gradio is not installed; pip install .*\[app\]"):
         runpy.run_path(str(REPO / 'tools/demo_app.py'), run_name='__main__')
+
+
+def test_an_image_too_thin_for_the_pipeline_is_said_in_a_line(saved, tmp_path):
+    from fastervit_mm.app.page import Page
+    page = Page([saved['mmdet']])
+    for size in ((20, 8000, 3), (8000, 20, 3)):
+        mmcv.imwrite(np.zeros(size, np.uint8), str(tmp_path / 'thin.png'))
+        words, picture, *_ = page.predict(*page.models, str(tmp_path / 'thin.png'), 0.3, 0)
+        assert 'Sorry' in words and 'of this size' in words and picture is None
+
+
+def test_a_port_in_use_is_said_with_the_option_that_settles_it(saved, elsewhere, monkeypatch):
+    with socket.create_server(('127.0.0.1', 0)) as used:
+        port = used.getsockname()[1]
+        monkeypatch.setattr(sys, 'argv', ['demo_app.py', *map(str, saved['mmseg'][1:]), '--port',
+                                          str(port)])
+        with pytest.raises(SystemExit) as caught:
+            runpy.run_path(str(REPO / 'tools/demo_app.py'), run_name='__main__')
+    said, other = re.fullmatch(r'(demo_app: --port \d+: .*) such as --port (\d+)',
+                               caught.value.code).groups()
+    assert f'--port {port}:' in said and 0 < int(other) < 65536 and int(other) != port

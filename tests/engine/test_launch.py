@@ -115,11 +115,12 @@ def test_mmseg_configs_go_through_the_same_tools(built, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cfg = built(launch.test, mmseg_config(), 'x.pth', out=str(tmp_path), show_dir='shown',
                 tta=True)
-    assert cfg.test_evaluator.output_dir == str(tmp_path) and cfg.test_evaluator.keep_results
+    assert dict(type='LabelMapsHook', out_dir=str(tmp_path)) in cfg.custom_hooks
     assert cfg.model.type == 'SegTTAModel' and cfg.model.module.type == 'EncoderDecoder'
     assert cfg.test_dataloader.dataset.pipeline[-1].type == 'TestTimeAug'
-    assert dict(type='OverlaysHook', out_dir='shown') in cfg.custom_hooks
-    assert not cfg.default_hooks.visualization.draw  # it draws one picture in fifty
+    overlays, = (hook for hook in cfg.custom_hooks if hook['type'] == 'OverlaysHook')
+    assert overlays['out_dir'] == 'shown' and not overlays['show']
+    assert not cfg.default_hooks.visualization.get('draw')  # it draws one picture in fifty
     with pytest.raises(ValueError, match="out='x.pkl': .* give a folder"):
         launch.test(mmseg_config(), 'x.pth', out='x.pkl')
 
@@ -156,9 +157,9 @@ def test_another_split_takes_the_place_of_the_test(built, monkeypatch, tmp_path)
     val = built(launch.test, copy.deepcopy(cfg), 'x.pth', out=str(tmp_path), tta=True, split='val')
     assert val.test_dataloader.batch_size == cfg.val_dataloader.batch_size
     assert val.test_dataloader.dataset.pipeline[-1].type == 'TestTimeAug'
-    assert val.test_evaluator.iou_metrics == ['mIoU'] and val.test_evaluator.keep_results
+    assert val.test_evaluator.iou_metrics == ['mIoU']
     assert val.test_cfg == dict(type='TestLoop', fp16=True)
-    assert 'keep_results' not in val.val_evaluator  # a copy
+    assert val.test_evaluator is not val.val_evaluator
     cfg.pop('val_evaluator')
     with pytest.raises(ValueError, match="split='val': the config has no val_evaluator"):
         launch.test(cfg, 'x.pth', split='val')

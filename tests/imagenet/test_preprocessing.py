@@ -9,7 +9,8 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
-from fastervit_mm.models import build_model, image_batch
+from fastervit_mm.models import build_model
+from fastervit_mm.pipelines import image_batch
 from tests.imagenet.conftest import CONFIGS
 
 # Size, crop fraction and mode of each file, as the authors publish them.

@@ -1,0 +1,162 @@
+"""Images as a config's pipeline reads and prepares them."""
+import copy
+import os
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Union
+
+import cv2
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.registry import init_default_scope
+from torch import Tensor, nn
+
+from .backbone import FasterViT
+from .models import dataset_config, type_name
+
+Image = Union[str, os.PathLike, np.ndarray]
+
+
+def image_pipeline(cfg: Config, loader: str = 'test_dataloader') -> List[Dict]:
+    """The steps of a config's test pipeline, without those that load annotations.
+
+    Args:
+        cfg: A config.
+        loader: Another loader, whose first dataset's pipeline is taken.
+
+    Returns:
+        Copies of their settings.
+
+    Raises:
+        ValueError: For a config without such a dataset.
+    """
+    return [copy.deepcopy(step) for step in dataset_config(cfg, loader)['pipeline']
+            if 'Annotation' not in type_name(step)]
+
+
+def read_by(cfg: Config, path: Union[str, os.PathLike], loader: str = 'test_dataloader'
+            ) -> np.ndarray:
+    """Read an image as a config's pipeline does.
+
+    Args:
+        cfg: A config with a test dataset.
+        path: The image.
+        loader: As in :func:`image_pipeline`.
+
+    Returns:
+        (H, W), or (H, W, C) with colours as BGR, in the type that the pipeline reads.
+
+    Raises:
+        FileNotFoundError: For a file that does not exist.
+        ValueError: For a file that the pipeline cannot read.
+    """
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    return _read(image_pipeline(cfg, loader), path)[0]['img']
+
+
+def _read(steps: Sequence[Mapping], path: Union[str, os.PathLike]) -> Tuple[Dict, Sequence]:
+    """What a pipeline holds once it has read an image, and the steps that follow."""
+    results = dict(img_path=os.fspath(path), img_id=0)
+    for number, step in enumerate(steps, 1):
+        try:
+            results = Compose([step])(results) or {}
+        except OSError:
+            raise
+        except Exception as error:  # noqa: BLE001  decoders raise anything
+            raise ValueError(f'{os.fspath(path)}: not an image that the config\'s '
+                             f'{type_name(step)} can read ({error})') from error
+        if results.get('img') is not None:
+            return results, steps[number:]
+    raise ValueError(f'{os.fspath(path)}: no step of the config\'s pipeline reads an image from it')
+
+
+def image_batch(cfg: Config, image: Image, steps: Optional[Sequence[Mapping]] = None) -> Dict:
+    """One image as a test run packs it, for ``model.data_preprocessor`` or ``model.test_step``.
+
+    Args:
+        cfg: A config with a test dataset.
+        image: Path, or (H, W) or (H, W, C) as :func:`read_by` returns it, for which the steps that
+            read files are left out.
+        steps: Steps of the pipeline. Default those of :func:`image_pipeline`.
+
+    Returns:
+        ``inputs`` and ``data_samples``, lists of one.
+
+    Raises:
+        FileNotFoundError: For a file that does not exist.
+        ValueError: For an image that the pipeline cannot read or resize.
+    """
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    steps = image_pipeline(cfg) if steps is None else steps
+    if isinstance(image, np.ndarray):
+        loading = [step for step in steps if type_name(step).startswith('Load')]
+        steps = [step for step in steps if step not in loading]
+        if any(step.get('to_float32') for step in loading):
+            image = image.astype(np.float32)
+        if image.shape[2:] == (1, ):  # as files of one channel are read
+            image = image[..., 0]
+        height, width = shape = image.shape[:2]
+        given = dict(img=image, img_path='', img_shape=shape, ori_shape=shape, height=height,
+                     width=width, img_id=0)
+    else:
+        given, steps = _read(steps, image)
+    try:
+        packed = Compose(steps)(given)
+    except cv2.error as error:  # an image so thin that its resized side has no pixel
+        raise ValueError('the pipeline cannot take an image of this size '
+                         f'({error.err} in {error.func})') from error
+    return {name: [packed[name]] for name in ('inputs', 'data_samples')}
+
+
+def model_batch(model: nn.Module, cfg: Config, image: Image) -> Dict:
+    """As :func:`image_batch`, for an image that a model takes.
+
+    Args:
+        model: The config's model.
+        cfg: A config with a test dataset.
+        image: As in :func:`image_batch`. An array is uint8 BGR, or what else the pipeline reads:
+            grey, more channels, 16 bits or floats.
+
+    Raises:
+        FileNotFoundError: For a file that does not exist.
+        ValueError: For an image of other channels than the model takes, for an array of another
+            type or shape, and as in :func:`image_batch`.
+    """
+    if isinstance(image, np.ndarray):
+        types = _types_read(cfg)
+        if image.ndim not in (2, 3) or not image.size or image.dtype.name not in types:
+            raise ValueError(
+                f'an array of {image.dtype}, {image.shape}; give an image of {" or ".join(types)}, '
+                '(height, width, channels), BGR, or (height, width)')
+    batch = image_batch(cfg, image)
+    found = batch['inputs'][0].shape[0]
+    taken = [backbone.in_channels for backbone in model.modules()
+             if isinstance(backbone, FasterViT)][:1] or [found]
+    if found != taken[0]:
+        raise ValueError(f'an image of {found} channel{"s"[:found - 1]}; the network takes '
+                         f'{taken[0]}')
+    return batch
+
+
+def _types_read(cfg: Config) -> List[str]:
+    """Names of the types of arrays that a config's pipeline reads from files."""
+    loading = [step for step in image_pipeline(cfg) if type_name(step).startswith('Load')]
+    if all(type_name(step) == 'LoadImageFromFile' and step.get('color_type') != 'unchanged'
+           and step.get('imdecode_backend') != 'tifffile' for step in loading):
+        return ['uint8', *['float32'] * any(step.get('to_float32') for step in loading)]
+    return ['uint8', 'uint16', 'int16', 'float32', 'float64']  # that OpenCV resizes
+
+
+@torch.no_grad()
+def model_input(model: nn.Module, cfg: Config, image: Image) -> Tensor:
+    """An image as a model's backbone gets it, resized, normalised and padded.
+
+    Args:
+        model: The config's model.
+        cfg: A config with a test dataset.
+        image: As in :func:`model_batch`.
+
+    Returns:
+        (1, C, H, W).
+    """
+    return model.data_preprocessor(model_batch(model, cfg, image), training=False)['inputs']
