@@ -35,10 +35,15 @@ def image_size(path: Union[str, Path]) -> Tuple[int, int]:
     Raises:
         ValueError: For a file that is not an image, with the reason.
     """
-    image = _read(path, whole=False)
+    image = read_header(path)
     if isinstance(image.size, str):
         raise ValueError(f'{path}: not an image that can be read ({image.size})')
     return image.size
+
+
+def read_header(path: Union[str, Path]) -> ReadImage:
+    """What an image's header says; its pixels may be damaged."""
+    return _read(path, whole=False)
 
 
 def read_image(path: Union[str, Path]) -> ReadImage:
