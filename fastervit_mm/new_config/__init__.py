@@ -12,16 +12,17 @@ from rich.table import Table
 from ..datasets.boxes import BoxData, find_boxes
 from ..datasets.checking import (
     Problem,
-    check_annotations,
+    check_content,
     check_label_maps,
     images_in_both,
     print_problems,
     reading,
 )
+from ..datasets.checking.problems import short_name
 from ..datasets.folders import SPLITS
 from ..datasets.label_maps import VOID, MapData, find_label_maps
 from .det import det_config
-from .lines import SMALL
+from .lines import SMALL, write_config
 from .seg import seg_config
 
 _SHOWN = 30  # rows of a table of classes
@@ -103,19 +104,19 @@ def new_config(task: str, data: Path, out: Path, classes: Sequence[str] = (), ar
                          '.py')
     if out.exists() and not force:
         raise FileExistsError(f'out={str(out)!r}: exists already; --force replaces it')
-    console = console or Console()
     data = Path(os.path.abspath(data))
     out.parent.mkdir(parents=True, exist_ok=True)
-    if task == 'det':
-        boxes = find_boxes(data, ann_files)
-        text, decisions = det_config(boxes, data, out.absolute(), classes, arch, boxes_only)
-        table = _table_of_boxes(boxes, data)
-    else:
-        maps = find_label_maps(data)
-        text, decisions = seg_config(maps, data, out.absolute(), classes, arch, void)
-        table = _table_of_maps(maps, data)
-    out.write_text(text)
-    with reading(console) as run:
+    with reading(console or Console()) as run:
+        if task == 'det':
+            boxes = find_boxes(data, ann_files, run)
+            made = det_config(boxes, data, out.absolute(), classes, arch, boxes_only, run)
+            table = _table_of_boxes(boxes, data)
+        else:
+            maps = find_label_maps(data)
+            made = seg_config(maps, data, out.absolute(), classes, arch, void)
+            table = _table_of_maps(maps, data)
+        text, decisions, meant = made
+        write_config(out, text, meant)
         problems = _check_boxes(boxes, run) if task == 'det' else _check_maps(maps, void, run)
     return Report(task, out, table, decisions, problems)
 
@@ -123,8 +124,8 @@ def new_config(task: str, data: Path, out: Path, classes: Sequence[str] = (), ar
 def _check_boxes(data: BoxData, run) -> List[Problem]:
     problems, files = [], []
     for split in data.splits.values():
-        checked = check_annotations(split.ann_file, split.images, run)
-        problems += checked.problems
+        checked = check_content(split.content, split.images, short_name(split.source, 2), run)
+        problems += split.problems + checked.problems
         files.append(checked.files)
     for i, first in enumerate(files):
         for second in files[i + 1:]:

@@ -1,34 +1,53 @@
 """A config for a detector on one's own data."""
+import itertools
 import json
 import math
 import os
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
 
 from ..datasets.boxes import BoxData
+from ..datasets.checking.problems import Run, one_by_one
 from ..datasets.folders import SPLITS, DataError
-from .lines import SMALL, Lines, add_schedule, base_config, check_arch, count, few, inside, names_of
+from .images import Reading, choose_reading
+from .lines import (
+    SMALL,
+    Lines,
+    add_schedule,
+    base_config,
+    check_arch,
+    count,
+    few,
+    inside,
+    names_of,
+    quoted,
+)
 
 _KEPT = 100  # detections of an image that the bases keep
 
 
 @dataclass(frozen=True)
 class _Recipe:
-    """What suits a network: pixels of the smallest objects, longer sides, batch, iterations."""
+    """What suits a network.
+
+    Pixels of the smallest objects, longer sides and what they are multiples of, batch, iterations,
+    and the side of the smallest image that the base's ``filter_cfg`` keeps.
+    """
     wanted: int
     sides: Tuple[int, int]
     multiple: int
     batch: int
     iterations: int
+    least_image: int
 
 
 # Small: as far as half an hour on two cores goes. Published: the sides of the COCO recipe.
-_SMALL = _Recipe(16, (256, 640), 32, 4, 2000)
-_PUBLISHED = _Recipe(24, (640, 1333), 8, 2, 12000)
+_SMALL = _Recipe(16, (256, 640), 32, 4, 2000, 8)
+_PUBLISHED = _Recipe(24, (640, 1333), 8, 2, 12000, 32)
 
 
 @dataclass(frozen=True)
@@ -36,6 +55,9 @@ class _Choice:
     """What was chosen from the data.
 
     Attributes:
+        images: Training images that mmdet does not leave out.
+        empty: Those that it does, for lack of an object.
+        objects: That train, without ignored ones.
         usual: The most frequent (width, height) of training images.
         side: The longer side of an image in training, in pixels.
         smallest: The class of the smallest objects.
@@ -47,6 +69,7 @@ class _Choice:
     classes: List[str]
     masks: bool
     images: int
+    empty: int
     objects: int
     usual: Tuple[int, int]
     side: int
@@ -65,7 +88,8 @@ class _Choice:
 
 
 def det_config(data: BoxData, root: Path, out: Path, classes: Sequence[str] = (),
-               arch: str = SMALL, boxes_only: bool = False) -> Tuple[str, List[str]]:
+               arch: str = SMALL, boxes_only: bool = False, run: Run = one_by_one
+               ) -> Tuple[str, List[str], Dict[str, Any]]:
     """A config for a detector on one's own data.
 
     Annotations that no COCO file holds yet (VOC, YOLO, a validation split taken from the training
@@ -79,12 +103,15 @@ def det_config(data: BoxData, root: Path, out: Path, classes: Sequence[str] = ()
         arch: ``'small'``, trained from scratch, or a published variant such as ``'0'``, which
             starts from its ImageNet weights.
         boxes_only: Leave masks out, though the data have some.
+        run: How images are read; by default one by one.
 
     Returns:
-        The config's text, and what was decided, one sentence each.
+        The config's text, what was decided, one sentence each, and the values that the config must
+        have when it is read, by their dotted names.
 
     Raises:
-        DataError: For a class that the data lack, or data without an object.
+        DataError: For a class that the data lack, data without an object, or images that cannot be
+            trained on together.
         ValueError: For an unknown ``arch``.
     """
     check_arch(arch)
@@ -96,15 +123,30 @@ def det_config(data: BoxData, root: Path, out: Path, classes: Sequence[str] = ()
                    for a in s.content['annotations'])
         said.append(f'{"some" if some else "the"} objects have no mask{"" if some else "s"}, so '
                     'the detector predicts boxes alone')
+    reading = choose_reading(
+        data.splits['train'].paths,
+        [path for split in SPLITS[1:] if split in data.splits for path in data.splits[split].paths],
+        arch, said, any_means=False, run=run)
     choice = _choose(data, root, names, masks, _SMALL if arch == SMALL else _PUBLISHED)
+    if choice.empty:
+        said.append(f'{choice.empty} of {choice.images + choice.empty} training images have no '
+                    'object and are left out; to train on them as background, set '
+                    'filter_empty_gt=True to False in the config')
     said.append(f'images with a longer side of {choice.side} pixels (most are '
                 f'{choice.usual[0]} x {choice.usual[1]}), anchors from {4 * choice.anchors} '
                 f'pixels, {choice.epochs} epochs of {choice.steps} iterations')
-    return _text(choice, data, root, arch, _write(data, root, out)), said
+    _same_order(data, names, said)
+    files = _write(data, root, out)
+    meant = dict(data_root=root.as_posix() + '/', classes=tuple(names))
+    for split, (ann_file, prefix) in files.items():
+        place = f'{split}_dataloader.dataset'
+        meant.update({f'{place}.ann_file': ann_file, f'{place}.data_prefix.img': prefix})
+    return _text(choice, reading, data, root, arch, files), said, meant
 
 
 def _choose_classes(data: BoxData, root: Path, classes: Sequence[str], said: List[str]
                     ) -> List[str]:
+    """The classes in the order of the training split's file, in which mmdet numbers them."""
     counts = Counter(name for split in data.splits for name, *_ in data.objects(split))
     if not counts:
         raise DataError(f'data={str(root)!r}: {data.form} files without a single object')
@@ -116,38 +158,74 @@ def _choose_classes(data: BoxData, root: Path, classes: Sequence[str], said: Lis
     if unused and not classes:
         said.append(f'{count(len(unused), "category", "categories")} without an object left out: '
                     f'{few(unused)}')
-    return list(classes) or [c for c in data.categories if c in counts]
+    names = [c for c in data.categories if c in (classes or counts)]
+    if classes and names != list(classes):
+        said.append(f'the classes are in the order of the annotations, {few(names)}: mmdet numbers '
+                    'them so')
+    alike = Counter(name.strip().casefold() for name in names)
+    for kind in [kind for kind, n in alike.items() if n > 1]:
+        said.append('classes that differ by capitals or spaces alone stay apart: ' + ', '.join(
+            repr(name) for name in names if name.strip().casefold() == kind))
+    return names
+
+
+def _same_order(data: BoxData, names: List[str], said: List[str]) -> None:
+    """Put the categories of each split in one order; mmdet numbers labels by each file's own."""
+    for found in data.splits.values():
+        categories = {c['name']: c for c in found.content['categories']}
+        own = [name for name in categories if name in names]
+        if own == names:
+            continue
+        ids = {c['id'] for c in categories.values()}
+        free = (i for i in itertools.count(1) if i not in ids)
+        found.content['categories'] = [
+            categories.get(name) or dict(id=next(free), name=name) for name in names
+        ] + [c for name, c in categories.items() if name not in names]
+        found.ann_file = None
+        said.append(f'{found.source} has the classes {few(own)}, in another order than training '
+                    f'({few(names)}): a copy in this order is beside the config')
 
 
 def _choose(data: BoxData, root: Path, classes: List[str], masks: bool, recipe: _Recipe) -> _Choice:
-    objects = [(name, *size, image) for name, size, _, image in data.objects('train')
-               if name in classes]
+    # As mmdet's CocoDataset leaves out: images without any annotation of the classes, or too small;
+    # objects that are ignored, or have no area.
+    content = data.splits['train'].content
+    wanted = {c['id'] for c in content['categories'] if c['name'] in classes}
+    annotated = {a['image_id'] for a in content['annotations'] if a['category_id'] in wanted}
+    large = [i for i in content['images'] if min(i['width'], i['height']) >= recipe.least_image]
+    sizes = {i['id']: (i['width'], i['height']) for i in large if i['id'] in annotated}
+    objects = [(name, *size, image) for name, size, annotation, image in data.objects('train')
+               if name in classes and image['id'] in sizes and not annotation.get('iscrowd')
+               and not annotation.get('ignore') and min(size) >= 1]
     if not objects:
-        raise DataError(f'data={str(root)!r}: the training split has no object of {few(classes)}')
-    sizes = [(i['width'], i['height']) for i in data.splits['train'].content['images']]
+        raise DataError(
+            f'data={str(root)!r}: the training split has no object of {few(classes)} that counts '
+            f'(of at least a pixel, not iscrowd or difficult, in an image of {recipe.least_image} '
+            'pixels or more)')
     # Objects as parts of their image's longer side, so that they scale with it.
     sides = defaultdict(list)
     for name, width, height, image in objects:
-        side = math.sqrt(max(width, 1) * max(height, 1))
+        side = math.sqrt(width * height)
         sides[name].append(side / max(image['width'], image['height']))
     # A class of few objects says little.
     known = {n: s for n, s in sides.items() if len(s) >= max(5, 0.01 * len(objects))} or sides
     tenths = {name: float(np.quantile(values, 0.1)) for name, values in known.items()}
     smallest = min(tenths, key=tenths.get)
     least, most = recipe.sides
-    longest = float(np.median([max(size) for size in sizes]))
+    longest = float(np.median([max(size) for size in sizes.values()]))
     side = min(max(recipe.wanted / tenths[smallest], least), most, max(2 * longest, least))
     side = math.ceil(side / recipe.multiple) * recipe.multiple
     tenth = tenths[smallest] * side
     epochs = min(max(math.ceil(recipe.iterations * recipe.batch / len(sizes)), 12), 300)
     return _Choice(
-        classes, masks, len(sizes), len(objects), Counter(sizes).most_common(1)[0][0], side,
+        classes, masks, len(sizes), len(large) - len(sizes), len(objects),
+        Counter(sizes.values()).most_common(1)[0][0], side,
         smallest, tenth, next((s for s in (8, 4) if 4 * s <= 1.25 * tenth), 2),
         max(Counter(image['id'] for *_, image in objects).values()), recipe.batch,
         math.ceil(len(sizes) / recipe.batch), epochs)
 
 
-def _text(choice: _Choice, data: BoxData, root: Path, arch: str,
+def _text(choice: _Choice, reading: Reading, data: BoxData, root: Path, arch: str,
           files: Dict[str, Tuple[str, str]]) -> str:
     small = arch == SMALL
     counts = ', '.join(f'{len(data.splits[s].content["images"])} {s}' for s in files)
@@ -160,7 +238,7 @@ def _text(choice: _Choice, data: BoxData, root: Path, arch: str,
     lines.add(f"""
 _base_ = 'fastervit_mm::mmdet/{base_config('cascade_fvit', arch)}.py'
 
-data_root = {root.as_posix() + '/'!r}
+data_root = {quoted(root.as_posix() + '/')}
 classes = {names_of(choice.classes)}
 num_classes = len(classes)
 """)
@@ -175,6 +253,10 @@ num_classes = len(classes)
         lines.because(f'{choice.images} images are few: stem and first stage stay as in the '
                       'ImageNet weights.', 4)
         lines.add('    backbone=dict(frozen_stages=1),')
+    if reading.preprocessor:
+        lines.because(reading.because, 4)
+        lines.add(f'    data_preprocessor=dict({reading.preprocessor}),\n'
+                  f'    backbone=dict(in_channels={reading.channels}),')
     lines.because(f'The smallest anchors have 4 times as many pixels a side as this scale, '
                   f'{4 * choice.anchors}.', 4)
     lines.add(f"""
@@ -196,14 +278,14 @@ num_classes = len(classes)
 )
 
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadImageFromFile'{reading.loading}),
     dict(type='LoadAnnotations', with_bbox=True, with_mask={choice.masks}),
     dict(type='RandomResize', scale=scale, ratio_range=(0.8, 1.25), keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadImageFromFile'{reading.loading}),
     dict(type='Resize', scale=scale, keep_ratio=True),
     dict(type='LoadAnnotations', with_bbox=True, with_mask={choice.masks}),
     dict(type='PackDetInputs',
@@ -216,16 +298,23 @@ test_pipeline = [
             lines.add('test_dataloader = val_dataloader\ntest_evaluator = val_evaluator')
             continue
         ann_file, prefix = files[split]
-        batch = f'\n    batch_size={choice.batch},' if split == 'train' else ''
+        batch = empty = ''
+        if split == 'train':
+            batch = f'\n    batch_size={choice.batch},'
+        if split == 'train' and choice.empty:
+            lines.because(f'{choice.empty} training images have no object and are left out. With '
+                          'filter_empty_gt=False they are trained on, as background.')
+            empty = '\n        filter_cfg=dict(filter_empty_gt=True),'
         lines.add(f"""
 {split}_dataloader = dict({batch}
     dataset=dict(
         data_root=data_root, metainfo=dict(classes=classes),
-        ann_file={ann_file!r},
-        data_prefix=dict(img={prefix!r}),
+        ann_file={quoted(ann_file)},
+        data_prefix=dict(img={quoted(prefix)}),{empty}
         pipeline={'train' if split == 'train' else 'test'}_pipeline))""")
         if split != 'train':
-            place = repr(ann_file) if os.path.isabs(ann_file) else f'data_root + {ann_file!r}'
+            place = quoted(ann_file) if os.path.isabs(ann_file) else (
+                f'data_root + {quoted(ann_file)}')
             lines.add(f'{split}_evaluator = dict(ann_file={place}, {metric})')
     lines.append('')
     lines.because(f'{choice.epochs} epochs are {choice.epochs * choice.steps} iterations of '
@@ -252,6 +341,6 @@ def _write(data: BoxData, root: Path, out: Path) -> Dict[str, Tuple[str, str]]:
         if found.ann_file is None:
             found.ann_file = out.with_name(f'{out.stem}_data') / f'{split}.json'
             found.ann_file.parent.mkdir(parents=True, exist_ok=True)
-            found.ann_file.write_text(json.dumps(found.content))
+            found.ann_file.write_text(json.dumps(found.content), encoding='utf-8')
         files[split] = (inside(found.ann_file, root), inside(found.images, root, folder=True))
     return files

@@ -6,6 +6,7 @@ from typing import Dict, List, NamedTuple, Sequence, Tuple
 import cv2
 import numpy as np
 
+from ..datasets.checking.problems import Run, one_by_one
 from ..datasets.folders import DataError
 from ..datasets.images import read_header, read_pixels
 from .lines import SMALL, count
@@ -29,7 +30,7 @@ class Reading(NamedTuple):
 
 
 def choose_reading(train: Sequence[Path], others: Sequence[Path], arch: str, said: List[str],
-                   any_means: bool) -> Reading:
+                   any_means: bool, run: Run = one_by_one) -> Reading:
     """Look at all images and choose how a config reads them.
 
     Images of 8 bits and 1 to 4 channels are read as colour, without an alpha channel. Others are
@@ -42,14 +43,15 @@ def choose_reading(train: Sequence[Path], others: Sequence[Path], arch: str, sai
         said: Decisions; what was chosen is added.
         any_means: Whether the model's ``data_preprocessor`` takes a mean for each of any number of
             channels, as mmseg's; mmdet's takes 1 or 3.
+        run: How images are read; by default one by one.
 
     Raises:
         DataError: For images of different kinds, or of a kind that ``arch`` does not take.
     """
     kinds: Dict[Tuple[int, int], List[Path]] = defaultdict(list)
     alpha = []
-    for path in [*train, *others]:
-        image = read_header(path)
+    paths = [*train, *others]
+    for path, image in zip(paths, run(read_header, [(path,) for path in paths], 'kinds of images')):
         if isinstance(image.size, str):
             continue  # the check of the images names it
         colour = image.bits == 8 and image.channels <= 4

@@ -1,9 +1,12 @@
 """The text of a config, piece by piece."""
+import os
 import textwrap
 from pathlib import Path
-from typing import Sequence
+from typing import Any, Mapping, Sequence
 
 from ..backbone.variants import VARIANTS
+from ..config_files import read_config
+from ..datasets.folders import DataError
 
 SMALL = 'small'
 
@@ -13,6 +16,7 @@ class Lines(list):
 
     def because(self, reason: str, indent: int = 0) -> None:
         start = ' ' * indent + '# '
+        reason = reason.replace('{{', '{ {').encode(errors='backslashreplace').decode()
         self.extend(textwrap.wrap(reason, 100, initial_indent=start, subsequent_indent=start,
                                   break_on_hyphens=False, break_long_words=False))
 
@@ -60,12 +64,50 @@ def inside(path: Path, root: Path, folder: bool = False) -> str:
     return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix() + end
 
 
+def quoted(value: Any) -> str:
+    """A literal for a config, in which mmengine substitutes nothing."""
+    return repr(value).replace('{{', '{\\x7b')
+
+
 def names_of(names: Sequence[str]) -> str:
-    text = repr(tuple(names))
+    """A tuple of names for a config, which is broken between names alone."""
+    text = quoted(tuple(names))
     if len(text) <= 88:
         return text
-    inner = textwrap.wrap(', '.join(map(repr, names)) + ',', 94, break_on_hyphens=False)
-    return '(\n' + '\n'.join(f'    {line}' for line in inner) + '\n)'
+    lines = ['']
+    for name in names:
+        item = f'{quoted(name)},'
+        if lines[-1] and len(lines[-1]) + len(item) >= 94:
+            lines.append('')
+        lines[-1] += f' {item}' if lines[-1] else item
+    return '(\n' + '\n'.join(f'    {line}' for line in lines) + '\n)'
+
+
+def write_config(out: Path, text: str, meant: Mapping[str, Any]) -> None:
+    """Save a config, if reading it gives what was meant.
+
+    Args:
+        out: The file to write.
+        text: Its text.
+        meant: Values that it must have, by their dotted names.
+
+    Raises:
+        DataError: For a value that is another when the config is read; nothing is written then.
+    """
+    trial = out.with_name(f'.{out.stem}.trial.py')
+    try:
+        trial.write_text(text, encoding='utf-8')
+        cfg = read_config(trial)
+        for name, value in meant.items():
+            found = cfg
+            for part in name.split('.'):
+                found = found[part]
+            if found != value:
+                raise DataError(f'{name}={value!r}: a config cannot hold it, {found!r} would be '
+                                'read. Use another name')
+        os.replace(trial, out)
+    finally:
+        trial.unlink(missing_ok=True)
 
 
 def few(items: Sequence, most: int = 6) -> str:

@@ -8,7 +8,18 @@ import numpy as np
 
 from ..datasets.folders import SPLITS, DataError
 from ..datasets.label_maps import VOID, MapData, renumber
-from .lines import SMALL, Lines, add_schedule, base_config, check_arch, count, few, inside, names_of
+from .lines import (
+    SMALL,
+    Lines,
+    add_schedule,
+    base_config,
+    check_arch,
+    count,
+    few,
+    inside,
+    names_of,
+    quoted,
+)
 
 # Longest side of a crop, images in a batch and iterations, from scratch and with ImageNet weights.
 _SMALL, _PUBLISHED = (320, 4, 2400), (512, 2, 20000)
@@ -38,7 +49,7 @@ class _Choice:
 
 
 def seg_config(data: MapData, root: Path, out: Path, classes: Sequence[str] = (),
-               arch: str = SMALL, void: int = VOID) -> Tuple[str, List[str]]:
+               arch: str = SMALL, void: int = VOID) -> Tuple[str, List[str], dict]:
     """A config for a segmentor on one's own data.
 
     Label maps that mmseg cannot use as they are (0 and 255 for two classes, a void label that is
@@ -74,7 +85,8 @@ def seg_config(data: MapData, root: Path, out: Path, classes: Sequence[str] = ()
     said.append(f'crops of {choice.crop} x {choice.crop} from images of about {choice.scale[0]} x '
                 f'{choice.scale[1]}, {choice.iterations} iterations of {choice.batch} images'
                 + ('' if choice.weights is None else ', a larger weight for rare classes'))
-    return _text(choice, data, root, arch, _write_lists(data, root, beside)), said
+    return (_text(choice, data, root, arch, _write_lists(data, root, beside)), said,
+            dict(data_root=root.as_posix() + '/', classes=tuple(names)))
 
 
 def _renumber(data: MapData, void: int, beside: Path, said: List[str]) -> None:
@@ -162,7 +174,7 @@ custom_imports = dict(imports=[
     'fastervit_mm', 'fastervit_mm.engine', 'fastervit_mm.engine.seg_losses',
     'fastervit_mm.engine.seg_visualizer'])
 
-data_root = {root.as_posix() + '/'!r}
+data_root = {quoted(root.as_posix() + '/')}
 classes = {names_of(choice.names)}
 num_classes = len(classes)
 palette = [""")

@@ -20,7 +20,7 @@ from fastervit_mm.datasets.checking import (
     print_label_maps,
     reading,
 )
-from fastervit_mm.datasets.checking.annotations import _decompressed
+from fastervit_mm.datasets.checking.masks import _decompressed
 from fastervit_mm.datasets.images import read_image
 from tests.conftest import REPO
 

@@ -1,8 +1,15 @@
 """Checks of a dataset's files, for before a long run."""
-from .annotations import CheckedAnnotations, check_annotations, check_coco, check_masks
+from .annotations import (
+    CheckedAnnotations,
+    check_annotations,
+    check_coco,
+    check_content,
+    wrong_ids,
+)
 from .classes import check_class_folders, check_class_list
 from .images import images_in_both
 from .label_maps import CheckedLabelMaps, check_label_map, check_label_maps
+from .masks import check_masks
 from .own import print_annotations, print_label_maps
 from .problems import NOTES, Problem, is_note, print_problems, reading
 

@@ -19,24 +19,21 @@ from typing import (
     Union,
 )
 
-from pycocotools import mask as mask_utils
-
 from ..folders import files_in, is_finite
 from ..images import IMAGES, ReadImage, read_image
-from .problems import Problem, Run, one_by_one, short_name
-
-Content = Dict[str, List[Dict[str, Any]]]
+from .masks import check_masks
+from .problems import Content, Problem, Run, one_by_one, place_of, short_name
 
 _NUMBER = (int, float)
+_ID = (str, int, float)
 # Per list of a file: keys without which an entry cannot be checked, and keys without which mmdet
 # or pycocotools fail: area in training, iscrowd in the first evaluation.
 _KEYS = dict(
-    images=(dict(id=(int, str), file_name=str), dict(width=_NUMBER, height=_NUMBER)),
-    categories=(dict(id=(int, str), name=str), {}),
-    annotations=(dict(id=(int, str), image_id=(int, str), category_id=(int, str), bbox=list),
+    images=(dict(id=_ID, file_name=str), dict(width=_NUMBER, height=_NUMBER)),
+    categories=(dict(id=_ID, name=str), {}),
+    annotations=(dict(id=_ID, image_id=_ID, category_id=_ID, bbox=list),
                  dict(area=_NUMBER, iscrowd=_NUMBER)))
 _SINGULAR = dict(images='image', categories='category', annotations='annotation')
-_BEYOND = 3  # pixels that a polygon may exceed its image by; tools round, or allow a far edge
 
 
 class Category(NamedTuple):
@@ -73,6 +70,21 @@ class CheckedAnnotations(NamedTuple):
     files: Mapping[str, Path] = {}
 
 
+class ReadAnnotations(NamedTuple):
+    """An annotation file that was read.
+
+    Attributes:
+        content: The entries that can be used, without what is wrong with them.
+        problems: All that is wrong.
+        unusable: Of these, those for which an entry is left out of ``content``.
+        encoding: As Python calls it; mmdet reads ``'utf-8'`` alone.
+    """
+    content: Content
+    problems: List[Problem]
+    unusable: List[Problem]
+    encoding: str
+
+
 def check_annotations(ann_file: Union[str, Path], images: Union[str, Path], run: Run = one_by_one
                       ) -> CheckedAnnotations:
     """Check an annotation file, and read every image that it lists.
@@ -91,16 +103,33 @@ def check_annotations(ann_file: Union[str, Path], images: Union[str, Path], run:
     if not folder.is_dir():
         raise FileNotFoundError(f'images={str(images)!r}: no such folder')
     try:
-        content, problems = _entries(json.loads(Path(ann_file).read_text()), name)
+        read = read_annotations(ann_file)
     except (ValueError, RecursionError) as error:
         unreadable = ('unreadable annotation file', f'{name}: {error}')
         # Damaged images are better known now than after the file is mended.
         found = sorted(_images_below(folder))
         return CheckedAnnotations([unreadable, *_read(folder, found, name, run)[1]])
+    checked = check_content(read.content, folder, name, run)
+    problems = [*read.problems, *checked.problems]
+    if read.encoding != 'utf-8':
+        problems.append(('encoding that mmdet does not read',
+                         f'{name}: {read.encoding}; save it as UTF-8 without a byte order mark'))
+    return checked._replace(problems=problems)
+
+
+def check_content(content: Content, folder: Path, name: str, run: Run = one_by_one
+                  ) -> CheckedAnnotations:
+    """Check annotations that are read already, and read every image that they list.
+
+    Args:
+        content: Entries that have all keys, as :func:`read_annotations` gives them.
+        folder: Folder that ``file_name`` is relative to.
+        name: What they were read from, for messages.
+        run: As in :func:`check_annotations`.
+    """
     listed = list(dict.fromkeys(image['file_name'] for image in content['images']))
     there = [file for file in listed if os.path.isfile(folder / file)]
-    read, unreadable = _read(folder, there, name, run)
-    problems += unreadable
+    read, problems = _read(folder, there, name, run)
     sizes: Dict[str, Any] = {file: image.size for file, image in read.items()}
     sizes.update(dict.fromkeys(_unlisted(folder, listed)))
     for image in content['images']:  # without a size: it was said, and the rest can be checked
@@ -134,6 +163,7 @@ def check_coco(content: Content, sizes: Mapping[str, Any], ann_file: str,
         num_classes: Number of categories that it should have; None for any.
         turned: Images that are turned by their EXIF tag, which explains other sizes.
     """
+    yield from wrong_ids(content, ann_file)
     images = {image['id']: image for image in content['images']}
     categories = {category['id'] for category in content['categories']}
     if num_classes not in (None, len(categories)):
@@ -153,17 +183,16 @@ def check_coco(content: Content, sizes: Mapping[str, Any], ann_file: str,
     listed = {image['file_name'] for image in content['images']}
     yield from (('not annotated', f'{name} is not in {ann_file}')
                 for name in sizes if name not in listed)
-    for kind, ids in (('image', (i['id'] for i in content['images'])),
-                      ('annotation', (a['id'] for a in content['annotations']))):
-        yield from ((f'{kind} id given twice', f'{ann_file}: {id_}')
-                    for id_, n in Counter(ids).items() if n > 1)
+    yield from (('image id given twice', f'{ann_file}: {id_}')
+                for id_, n in Counter(i['id'] for i in content['images']).items() if n > 1)
     for annotation in content['annotations']:
-        place = f'{ann_file}: annotation {annotation["id"]}'
+        place = place_of(annotation, ann_file)
         if annotation['image_id'] not in images:
-            yield 'annotation without an image', f'{place}: image {annotation["image_id"]}'
+            yield 'annotation without an image', f'{place}: image {annotation["image_id"]!r}'
             continue
         if annotation['category_id'] not in categories:
-            yield 'annotation without a category', f'{place}: category {annotation["category_id"]}'
+            yield ('annotation without a category',
+                   f'{place}: category {annotation["category_id"]!r}')
         image = images[annotation['image_id']]
         x, y, width, height = annotation['bbox']
         # Published boxes are rounded to hundredths of a pixel, so an edge may lie just outside.
@@ -176,136 +205,79 @@ def check_coco(content: Content, sizes: Mapping[str, Any], ann_file: str,
             yield 'no area', f'{place}: {annotation["bbox"]} ({image["file_name"]})'
 
 
-def check_masks(content: Content, ann_file: str) -> Iterator[Problem]:
-    """What is wrong with the masks of a COCO annotation file; nothing if it has boxes only.
+def read_annotations(ann_file: Union[str, Path]) -> ReadAnnotations:
+    """Read a COCO annotation file, and say which entries cannot be used.
 
-    Args:
-        content: Content of the file.
-        ann_file: Name of the file, for messages.
+    Raises:
+        OSError, ValueError, RecursionError: For a file that is not one, with the reason.
     """
-    images = {image['id']: image for image in content['images']}
-    if not any(annotation.get('segmentation') for annotation in content['annotations']):
-        return
-    for annotation in content['annotations']:
-        image = images.get(annotation['image_id'])
-        if image is None:
-            continue
-        place = f'{ann_file}: annotation {annotation["id"]}'
-        segmentation, size = annotation.get('segmentation'), (image['height'], image['width'])
-        if segmentation is None:
-            yield 'segmentation missing, others have one', f'{place} ({image["file_name"]})'
-        elif not segmentation:
-            yield 'empty segmentation', f'{place} ({image["file_name"]})'
-        elif isinstance(segmentation, list):
-            for kind, what in _check_polygons(segmentation, size):
-                yield kind, f'{place}: {what} ({image["file_name"]})'
-        elif isinstance(segmentation, dict):
-            for kind, what in _check_run_lengths(segmentation, size):
-                yield kind, f'{place}: {what} ({image["file_name"]})'
-        else:
-            yield 'malformed segmentation', f'{place}: a {type(segmentation).__name__}'
-
-
-def _check_polygons(polygons: List[Any], size: Tuple[float, float]) -> Iterator[Problem]:
-    for polygon in polygons:
-        if not isinstance(polygon, list) or not all(map(is_finite, polygon)):
-            yield ('malformed segmentation', 'a list of polygons of finite numbers is expected, '
-                   '[[x1, y1, x2, y2, ...], ...]')
-            return  # of a list of numbers, once is enough
-        if len(polygon) % 2:
-            yield 'polygon with an odd count of numbers', f'{len(polygon)} numbers'
-        elif len(polygon) < 6:
-            yield 'polygon with fewer than 6 numbers', str(polygon)
-        else:
-            height, width = size
-            left, right, top, bottom = (end(polygon[i::2]) for i in (0, 1) for end in (min, max))
-            if (min(left, top) < -_BEYOND or right > width + _BEYOND
-                    or bottom > height + _BEYOND):
-                yield ('polygon outside its image', f'x from {left:g} to {right:g}, y from '
-                       f'{top:g} to {bottom:g} in {width} x {height}')
-
-
-def _check_run_lengths(rle: Dict[str, Any], size: Tuple[float, float]) -> Iterator[Problem]:
-    said, counts = rle.get('size'), rle.get('counts')
-    if (not isinstance(said, list) or not all(isinstance(v, int) for v in said)
-            or not isinstance(counts, (list, str))):
-        yield ('malformed segmentation', 'run lengths have a size, [height, width], and counts, '
-               'a list or a str')
-        return
-    if tuple(said) != size:
-        if math.inf not in size:
-            yield ('run lengths of another size than the image',
-                   f'{said} (height, width), the image {list(size)}')
-        return
-    try:
-        # pycocotools decodes run lengths that are too short into whatever is in memory.
-        runs = counts if isinstance(counts, list) else _decompressed(counts)
-        if sum(runs) != said[0] * said[1] or min(runs) < 0:
-            raise ValueError
-        if isinstance(counts, list):
-            rle = mask_utils.frPyObjects(rle, *said)
-        if mask_utils.area(rle) == 0:
-            yield 'empty segmentation', 'run lengths of a mask without a pixel'
-    except (ValueError, TypeError, OverflowError):
-        yield 'run lengths that cannot be decoded', (
-            'they do not add up to height x width of the image')
-
-
-def _decompressed(counts: str) -> List[int]:
-    """Run lengths of COCO's compressed form, as ``rleFrString`` of pycocotools reads it.
-
-    Five bits of a number in each character; from the third on, the difference to the number two
-    before.
-    """
-    runs: List[int] = []
-    value = shift = 0
-    for character in counts:
-        bits = ord(character) - 48
-        if not 0 <= bits < 64:
-            raise ValueError(f'{character!r} is no character of compressed run lengths')
-        value |= (bits & 31) << shift
-        shift += 5
-        if shift > 60:
-            raise ValueError('a number of more than 60 bits')
-        if not bits & 32:
-            if bits & 16:
-                value -= 1 << shift
-            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-            value = shift = 0
-    if shift:
-        raise ValueError('the last number is incomplete')
-    return runs
-
-
-def _entries(content: Any, name: str) -> Tuple[Content, List[Problem]]:
-    """The entries of a file that can be checked, and what the others lack."""
-    if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in _KEYS):
-        lacks = [k for k in _KEYS if not isinstance(content, dict)
-                 or not isinstance(content.get(k), list)]
+    name = short_name(ann_file, 2)
+    raw = Path(ann_file).read_bytes()
+    content = json.loads(raw)
+    lacks = [k for k in _KEYS if not isinstance(content, dict)
+             or not isinstance(content.get(k), list)]
+    if lacks:
         raise ValueError(f'no list {", ".join(lacks)}; a COCO file has the lists '
                          f'{", ".join(_KEYS)}')
     kept: Content = {}
     problems: List[Problem] = []
+    unusable: List[Problem] = []
     for part, (needed, wanted) in _KEYS.items():
         kept[part] = []
         for number, entry in enumerate(content[part]):
-            place = f'{name}: {_SINGULAR[part]}'
-            if not isinstance(entry, dict):
-                problems.append(('malformed entry', f'{place} number {number}: {entry!r:.40}'))
-                continue
-            place += f' {entry["id"]}' if 'id' in entry else f' number {number}'
-            absent = [k for k in (*needed, *wanted) if entry.get(k) is None]
-            if absent:
-                problems.append(('keys missing', f'{place}: no {", ".join(absent)}'))
-            wrong = [k for k, kind in (needed | wanted).items() if k not in absent and not (
-                is_finite(entry[k]) if kind is _NUMBER else isinstance(entry[k], kind))]
-            if part == 'annotations' and not {*absent, *wrong} & {'bbox'} and not _is_box(
-                    entry['bbox']):
-                wrong.append('bbox')
-            problems += [('malformed entry', f'{place}: {k}={entry[k]!r:.40}') for k in wrong]
-            if not needed.keys() & {*absent, *wrong}:
-                kept[part].append({k: v for k, v in entry.items() if k not in {*absent, *wrong}})
-    return kept, problems
+            wrong = _faults(entry, part, number, name)
+            problems += wrong.values()
+            if isinstance(entry, dict) and not needed.keys() & wrong.keys():
+                kept[part].append({k: v for k, v in entry.items() if k not in wrong})
+            else:
+                unusable += wrong.values()
+    return ReadAnnotations(kept, list(dict.fromkeys(problems)), list(dict.fromkeys(unusable)),
+                           json.detect_encoding(raw))
+
+
+def _faults(entry: Any, part: str, number: int, name: str) -> Dict[str, Problem]:
+    """What is wrong with an entry of a file, by key; those that are absent share a line."""
+    place, (needed, wanted) = f'{name}: {_SINGULAR[part]}', _KEYS[part]
+    if not isinstance(entry, dict):
+        return {'': ('malformed entry', f'{place} number {number}: {entry!r:.40}')}
+    place += f' {entry["id"]}' if 'id' in entry else f' number {number}'
+    absent = [k for k in (*needed, *wanted) if entry.get(k) is None]
+    wrong = [k for k, kind in (needed | wanted).items() if k not in absent and not (
+        is_finite(entry[k]) or kind is _ID and isinstance(entry[k], str) if kind in (_NUMBER, _ID)
+        else isinstance(entry[k], kind))]
+    if part == 'annotations' and not {*absent, *wrong} & {'bbox'} and not _is_box(entry['bbox']):
+        wrong.append('bbox')
+    return {**{k: ('keys missing', f'{place}: no {", ".join(absent)}') for k in absent},
+            **{k: ('malformed entry', f'{place}: {k}={entry[k]!r:.40}') for k in wrong}}
+
+
+def wrong_ids(content: Content, name: str) -> Iterator[Problem]:
+    """Ids with which mmdet stops, or pycocotools after the training.
+
+    Args:
+        content: Of an annotation file.
+        name: Its name, for messages.
+    """
+    twice = Counter(annotation['id'] for annotation in content['annotations'])
+    for annotation in content['annotations']:
+        # pycocotools notes what is found by its id, in an array of numbers in which 0 is not found.
+        try:
+            number = float(annotation['id'])
+        except ValueError:
+            yield 'annotation id that is not a number', f'{name}: {annotation["id"]!r}'
+            continue
+        if number == 0:
+            yield ('annotation id 0', f'{name}: annotation 0: the evaluation never counts it as '
+                   'found')
+        if twice[annotation['id']] > 1:
+            twice[annotation['id']] = 0
+            yield 'annotation id given twice', f'{name}: {annotation["id"]}'
+    for part, key in (('images', 'image_id'), ('categories', 'category_id')):
+        ids = {isinstance(i, str): i for entries, k in ((content[part], 'id'), (
+            content['annotations'], key)) for i in (entry[k] for entry in entries)}
+        if len(ids) > 1:
+            yield (f'{_SINGULAR[part]} ids that are numbers and words', f'{name}: such as '
+                   f'{ids[False]!r} and {ids[True]!r}')
 
 
 def _is_box(values: List[Any]) -> bool:
@@ -362,11 +334,8 @@ def _check_more(content: Content, ann_file: str) -> Iterator[Problem]:
         yield ('boxes that may be [left, top, right, bottom]',
                f'{ann_file}: COCO has [left, top, width, height]; such as {boxes[0]}')
     for annotation in content['annotations']:
-        place = f'{ann_file}: annotation {annotation["id"]}'
+        place = place_of(annotation, ann_file)
         width, height = annotation['bbox'][2:]
-        if annotation['id'] == 0:
-            # pycocotools marks what is found with the id, and takes 0 for not found.
-            yield 'annotation id 0', f'{place}: the evaluation never counts it as found'
         if 0 < min(width, height) < 1:
             yield 'box smaller than a pixel', f'{place}: {annotation["bbox"]}; mmdet leaves it out'
         elif min(width, height) > 0 and annotation.get('area', 1) <= 0:

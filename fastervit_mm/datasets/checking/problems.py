@@ -3,13 +3,14 @@ from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable, Dict, Iterable, Iterator, List, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Sequence, Tuple, Union
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
 Problem = Tuple[str, str]  # its kind, and where
+Content = Dict[str, List[Dict[str, Any]]]  # of an annotation file as COCO has them
 # Applies a function to each tuple of arguments; the third argument is a title.
 Run = Callable[[Callable, Sequence[Tuple], str], Iterable]
 # Kinds that are harmless in training, or that only a person can judge.
@@ -32,6 +33,11 @@ def is_note(kind: str) -> bool:
 def short_name(path: Union[str, Path], parts: int) -> str:
     """The last parts of a path, for messages."""
     return str(Path(*Path(path).parts[-parts:]))
+
+
+def place_of(annotation: Dict[str, Any], ann_file: str) -> str:
+    """Where an annotation is, for messages: its ``from``, if it was read from another file."""
+    return annotation.get('from') or f'{ann_file}: annotation {annotation["id"]}'
 
 
 def one_by_one(function: Callable, work: Sequence[Tuple], title: str) -> Iterable:

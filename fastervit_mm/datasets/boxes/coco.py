@@ -1,0 +1,167 @@
+"""Boxes and masks of COCO files, and the changes without which mmdet cannot use one."""
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+from ..checking.annotations import Content, ReadAnnotations, read_annotations, wrong_ids
+from ..checking.problems import short_name
+from ..folders import SPLITS, DataError, files_in, split_of
+from ..images import image_size
+from ..pairing import common_parts, locate
+from .data import BoxData, BoxSplit
+
+
+def find_coco(folder: Path, images: Sequence[Path], ann_files: Sequence[Path], rejected: List[str]
+              ) -> Optional[BoxData]:
+    """Boxes of COCO files below a folder; None without any.
+
+    A file that mmdet or pycocotools could not use as it is gets another content, to be written: see
+    :func:`_mended`.
+
+    Args:
+        folder: The data's folder.
+        images: All images in it.
+        ann_files: Files to take, in the order train, val, test; empty to look for some.
+        rejected: Why other ``.json`` files are not annotation files; some are added.
+
+    Raises:
+        DataError: For a file that is wrong, or several for one split.
+    """
+    if len(ann_files) > len(SPLITS):
+        raise DataError(f'ann: {len(ann_files)} files; give at most three, TRAIN.json VAL.json '
+                        'TEST.json, in this order')
+    found: Dict[Optional[str], List[Path]] = {}
+    read: Dict[Path, ReadAnnotations] = {}
+    for path in ann_files or files_in(folder, ['.json']):
+        try:
+            read[path] = read_annotations(path)
+            if not read[path].content['annotations'] and read[path].unusable:
+                raise ValueError(': '.join(read[path].unusable[0]))
+        except (ValueError, OSError, RecursionError) as error:
+            if ann_files:
+                raise DataError(f'ann={str(path)!r}: not a COCO file with boxes ({error})') from None
+            rejected.append(f'{path.relative_to(folder)}: {error}')
+            continue
+        if not ann_files:
+            found.setdefault(split_of(path, folder), []).append(path)
+    if not read:
+        return None
+    data = BoxData('COCO', {})
+    for split, path in (_in_order(ann_files) if ann_files else _by_name(folder, found, data.notes)):
+        if read[path].unusable:
+            raise DataError(f'{path}: {": ".join(read[path].unusable[0])}' + (
+                f' (and {len(read[path].unusable) - 1} more)' if read[path].unusable[1:] else '')
+                + '. "python tools/prepare_data.py check" lists all that is wrong in it')
+        data.splits[split] = _as_split(path, read[path], images, split, folder, data.notes)
+    return data
+
+
+def _in_order(ann_files: Sequence[Path]) -> List[Tuple[str, Path]]:
+    named = [split_of(path, path.parent) for path in ann_files]
+    order = list(SPLITS[:len(named)])
+    if named != order and sorted(map(str, named)) == sorted(order):
+        files = ' '.join(str(path) for path, _ in sorted(
+            zip(ann_files, named), key=lambda pair: SPLITS.index(pair[1])))
+        raise DataError(f'ann: {", ".join(map(str, ann_files))}: names that say {", ".join(named)}, '
+                        f'in the place of {", ".join(order)}. Give --ann {files}')
+    return list(zip(order, ann_files))
+
+
+def _by_name(folder: Path, found: Dict[Optional[str], List[Path]], notes: List[str]
+             ) -> List[Tuple[str, Path]]:
+    chosen = []
+    for split, files in found.items():
+        # Beside COCO's instances lie captions and keypoints of the same images.
+        files = [path for path in files if path.name.startswith('instances')] or files
+        if split is None and 'train' in found:
+            notes.append(f'{", ".join(str(path.relative_to(folder)) for path in files)}: names no '
+                         'split, and was left out')
+            continue
+        if len(files) > 1:
+            which = f'name the split {split!r}' if split else 'name no split'
+            raise DataError(f'data={str(folder)!r}: several annotation files {which}: '
+                            f'{", ".join(map(str, files))}. Name those to take, in this order: '
+                            '--ann TRAIN.json VAL.json TEST.json')
+        chosen.append((split or 'train', files[0]))
+    return sorted(chosen, key=lambda pair: SPLITS.index(pair[0]))
+
+
+def _as_split(path: Path, read: ReadAnnotations, images: Sequence[Path], split: str, folder: Path,
+              notes: List[str]) -> BoxSplit:
+    content = read.content
+    names = [image['file_name'] for image in content['images']]
+    found = locate(names, images, path, split, folder)
+    if not any(found):
+        raise DataError(f'{folder}: none of the {len(names)} annotated images is there, such as '
+                        f'{names[0]!r}' if names else f'{path}: lists no image')
+    place, changes = _renamed(content, found)
+    changes += _mended(content, short_name(path, 2), found)
+    if read.encoding != 'utf-8':
+        changes.append(f'its encoding is {read.encoding}')
+    if changes:
+        notes.append(f'mmdet cannot use {path} as it is: {"; ".join(changes)}. A corrected copy is '
+                     'beside the config')
+    return BoxSplit(content, place, path, None if changes else path)
+
+
+def _renamed(content: Content, found: Sequence[Optional[Path]]) -> Tuple[Path, List[str]]:
+    """The folder to which the names of the images are relative; they are made so where needed."""
+    images = content['images']
+    at = next(i for i, path in enumerate(found) if path)
+    depth = len(Path(images[at]['file_name']).parts)
+    place = Path(*found[at].parts[:-depth])
+    wrong = [(image, path) for image, path in zip(images, found)
+             if path and place / image['file_name'] != path]
+    if not wrong:
+        return place, []
+    first = wrong[0][0]['file_name']
+    place = common_parts(path.parent for path in found if path)
+    for image, path in zip(images, found):
+        if path:
+            image['file_name'] = path.relative_to(place).as_posix()
+    return place, [f'images have names such as {first!r}, for {wrong[0][0]["file_name"]!r}']
+
+
+def _mended(content: Content, name: str, found: Sequence[Optional[Path]]
+            ) -> List[str]:
+    """Change what mmdet or pycocotools cannot use and has one meaning; says what."""
+    changes = []
+    wrong = next(wrong_ids(content, name), None)
+    numbers = {part: {_key(entry['id']): number for number, entry in enumerate(content[part], 1)}
+               for part in ('images', 'categories')}
+    # With an id given twice, what belongs to it can not be told: the check says so.
+    if wrong and all(len(numbers[part]) == len(content[part]) for part in numbers):
+        for number, annotation in enumerate(content['annotations'], 1):
+            annotation['from'] = f'{name}: annotation {annotation["id"]}'
+            annotation['id'] = number
+            for key, part in (('image_id', 'images'), ('category_id', 'categories')):
+                annotation[key] = numbers[part].get(_key(annotation[key]), -1)
+        for part in numbers:
+            for number, entry in enumerate(content[part], 1):
+                entry['id'] = number
+        changes.append(': '.join(wrong))
+    ids: Dict[str, Any] = {}
+    same = {category['id']: ids.setdefault(category['name'], category['id'])
+            for category in content['categories']}
+    if len(ids) < len(same):
+        twice = [c['name'] for c in content['categories'] if ids[c['name']] != c['id']]
+        content['categories'] = [c for c in content['categories'] if ids[c['name']] == c['id']]
+        for annotation in content['annotations']:
+            annotation['category_id'] = same.get(annotation['category_id'],
+                                                 annotation['category_id'])
+        changes.append(f'several categories have the name {twice[0]!r}')
+    lacks = set()
+    for image, path in zip(content['images'], found):
+        if path and not ('width' in image and 'height' in image):
+            lacks.add('width or height of an image')
+            image['width'], image['height'] = image_size(path)
+    for annotation in content['annotations']:
+        for key, value in (('area', annotation['bbox'][2] * annotation['bbox'][3]), ('iscrowd', 0)):
+            if key not in annotation:
+                lacks.add(f'{key} of an annotation')
+                annotation[key] = value
+    return changes + ([f'it lacks {", ".join(sorted(lacks))}'] if lacks else [])
+
+
+def _key(identity: Any) -> str:
+    """An id as a text, the same for 1, 1.0 and '1'."""
+    return str(int(identity) if isinstance(identity, float) and identity.is_integer() else identity)

@@ -1,0 +1,119 @@
+"""Boxes and masks of somebody's own data, whatever form they came in."""
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+from ..checking.problems import Problem, Run
+from ..folders import SPLITS
+from ..images import image_size
+from ..pairing import common_parts
+
+
+class Box(NamedTuple):
+    """An object as VOC and YOLO have it.
+
+    Attributes:
+        name: Its class.
+        box: (left, top, width, height) in pixels.
+        place: Where it was found, for messages.
+        polygon: (x1, y1, x2, …) in pixels; None without a mask.
+        ignored: Whether it neither trains nor counts.
+    """
+    name: str
+    box: Tuple[float, float, float, float]
+    place: str
+    polygon: Optional[List[float]] = None
+    ignored: bool = False
+
+
+@dataclass
+class BoxSplit:
+    """A split with its annotations as COCO has them.
+
+    Attributes:
+        content: ``images``, ``annotations`` and ``categories``. An annotation's ``from`` is where
+            it was found, for messages.
+        images: The folder to which the images' names are relative.
+        source: The file or folder that it was read from, for messages.
+        ann_file: The file that has the content; None if none has, and one is to be written.
+        problems: What was found wrong in reading it.
+    """
+    content: dict
+    images: Path
+    source: Path
+    ann_file: Optional[Path] = None
+    problems: List[Problem] = field(default_factory=list)
+
+    @property
+    def paths(self) -> List[Path]:
+        """Its images that are there."""
+        paths = (self.images / image['file_name'] for image in self.content['images'])
+        return [path for path in paths if path.is_file()]
+
+
+@dataclass
+class BoxData:
+    """What was found.
+
+    Attributes:
+        form: ``'COCO'``, ``'Pascal VOC'`` or ``'YOLO'``.
+        splits: By name; :func:`find_boxes` sees to ``'train'`` and ``'val'``.
+        notes: What was done that one would want to know.
+    """
+    form: str
+    splits: Dict[str, BoxSplit]
+    notes: List[str] = field(default_factory=list)
+
+    @property
+    def categories(self) -> List[str]:
+        """Names, in the order of the training split's file, then those of others."""
+        return list(dict.fromkeys(c['name'] for split in SPLITS if split in self.splits
+                                  for c in self.splits[split].content['categories']))
+
+    def objects(self, split: str) -> Iterator[Tuple[str, Tuple[float, float], dict, dict]]:
+        """Every object of a split: category, (width, height), its annotation, its image."""
+        content = self.splits[split].content
+        names = {c['id']: c['name'] for c in content['categories']}
+        images = {i['id']: i for i in content['images']}
+        for annotation in content['annotations']:
+            if annotation['image_id'] in images and annotation['category_id'] in names:
+                yield (names[annotation['category_id']], tuple(annotation['bbox'][2:]), annotation,
+                       images[annotation['image_id']])
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether every object has a mask; YOLO's polygons count."""
+        annotations = [a for s in self.splits.values() for a in s.content['annotations']]
+        return bool(annotations) and all(a.get('segmentation') for a in annotations)
+
+
+def sizes_of(images: Sequence[Path], run: Run) -> Dict[Path, Tuple[int, int]]:
+    """(width, height) of images, with progress.
+
+    Raises:
+        ValueError: For a file that is not an image.
+    """
+    return dict(zip(images, run(image_size, [(image,) for image in images], 'sizes of images')))
+
+
+def as_coco(pairs: Sequence[Tuple[Path, Sequence[Box]]], names: Sequence[str],
+            sizes: Dict[Path, Tuple[int, int]], source: Path) -> BoxSplit:
+    """Images and their objects as a COCO split, with the categories in the order of ``names``."""
+    folder = common_parts(image.parent for image, _ in pairs)
+    ids = {name: i for i, name in enumerate(dict.fromkeys(names), 1)}
+    content = dict(images=[], annotations=[],
+                   categories=[dict(id=i, name=name) for name, i in ids.items()])
+    for number, (image, boxes) in enumerate(pairs, 1):
+        width, height = sizes[image]
+        content['images'].append(dict(id=number, file_name=image.relative_to(folder).as_posix(),
+                                      width=width, height=height))
+        for one in boxes:
+            annotation = {
+                'id': len(content['annotations']) + 1, 'image_id': number,
+                'category_id': ids[one.name], 'bbox': [round(v, 2) for v in one.box],
+                'area': round(one.box[2] * one.box[3], 2), 'iscrowd': int(one.ignored),
+                'from': one.place}
+            if one.polygon:
+                annotation['segmentation'] = [one.polygon]
+            content['annotations'].append(annotation)
+    return BoxSplit(content, folder, source)

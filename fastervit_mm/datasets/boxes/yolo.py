@@ -1,0 +1,313 @@
+"""Boxes, polygons and poses of YOLO: a .txt for each image."""
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
+
+import yaml
+
+from ..checking.problems import Run
+from ..folders import SPLITS, DataError, files_in, is_finite, parts_of, split_of, text_of
+from ..images import IMAGES
+from ..pairing import locate, pair
+from .data import Box, BoxData, as_coco, sizes_of
+
+_MOST_CLASSES = 10_000  # that may have no name
+_NO_LABELS = ('classes', 'labels', 'README')  # names of other texts
+Line = Tuple[str, int, List[float]]  # its place for messages, its class, its numbers
+
+
+class _Settings(NamedTuple):
+    """What a data.yaml says, or darknet's files in its place."""
+    names: Dict[int, str]
+    splits: Dict[str, List[str]]
+    keypoints: Optional[Tuple[int, int]]
+    root: str  # of the splits
+    path: Path
+
+
+def find_yolo(folder: Path, images: Sequence[Path], ann_files: Sequence[Path], run: Run
+              ) -> Optional[BoxData]:
+    """Boxes of YOLO labels below a folder; None without any.
+
+    Names and splits are those of ``data.yaml`` (a folder, a list of images or several of these for
+    each split), or of darknet's ``obj.data``, ``obj.names`` and ``train.txt``, or else splits are
+    those that folders name. An image without a label file has no object, where others beside it
+    have one.
+
+    Args:
+        folder: The data's folder.
+        images: All images in it.
+        ann_files: The ``data.yaml`` to take; empty to look for one.
+        run: How images are read.
+
+    Raises:
+        DataError: For labels that cannot be read, or several settings that differ.
+    """
+    labels = _labels(folder, images)
+    if not labels:
+        return None
+    data = BoxData('YOLO', {})
+    settings = _settings(folder, ann_files, set(labels.values()))
+    beside = {image.parent for image in labels}
+    there = [image for image in images if image in labels or image.parent in beside]
+    splits = _splits(there, folder, settings, data.notes)
+    used = list(dict.fromkeys(image for paths in splits.values() for image in paths))
+    sizes = sizes_of(used, run)
+    lines = {image: list(_lines(labels[image], settings.names, folder)) for image in used
+             if image in labels}
+    keypoints = _keypoints([line for found in lines.values() for line in found], settings,
+                           data.notes)
+    names = _names(folder, settings.names, lines, data.notes)
+    boxes = {image: [_box(line, names, sizes[image], keypoints) for line in found]
+             for image, found in lines.items()}
+    alone = len(used) - len(lines)
+    if alone:
+        data.notes.append(f'{alone} images have no .txt and count as images without objects')
+    for split, paths in splits.items():
+        data.splits[split] = as_coco([(image, boxes.get(image, [])) for image in paths],
+                                     list(names.values()), sizes, folder)
+    return data
+
+
+def _labels(folder: Path, images: Sequence[Path]) -> Dict[Path, Path]:
+    """The label file of each image that has one: by Ultralytics' rule, or else by their paths."""
+    files = {path for path in files_in(folder, ['.txt']) if path.stem not in _NO_LABELS}
+    labels = {}
+    for image in images:
+        parts = list(image.relative_to(folder).parts)
+        if 'images' in parts[:-1]:
+            parts[len(parts) - 2 - parts[-2::-1].index('images')] = 'labels'
+        for place in (folder.joinpath(*parts), image):
+            if place.with_suffix('.txt') in files:
+                labels[image] = place.with_suffix('.txt')
+                break
+    # Whatever has no label by the rule, such as in img/ and ann/.
+    others = pair(sorted(files - set(labels.values())),
+                  [image for image in images if image not in labels], folder)
+    return {**labels, **{image: path for path, image in others.items()}}
+
+
+def _settings(folder: Path, ann_files: Sequence[Path], labels: Iterable[Path]) -> _Settings:
+    found: List[_Settings] = []
+    for path in ann_files or files_in(folder, ['.yaml', '.yml']):
+        try:  # every value as it is written: a class may be called yes, or 1
+            content = yaml.load(text_of(path), yaml.BaseLoader)
+        except (yaml.YAMLError, RecursionError):
+            content = None
+        if isinstance(content, dict) and content.get('names'):
+            found.append(_of_yaml(path, content))
+        elif ann_files:
+            raise DataError(f'ann={str(path)!r}: not a data.yaml with names')
+    different = [one.path for one in found if one[:-1] != found[0][:-1]]
+    if different:
+        raise DataError(f'{found[0].path} and {different[0]}: say different things about names or '
+                        f'splits. Name the one to take: --ann {found[0].path}')
+    return found[0] if found else _of_darknet(folder, labels)
+
+
+def _of_darknet(folder: Path, labels: Iterable[Path]) -> _Settings:
+    """Settings of ``obj.names`` or ``classes.txt``, and of ``obj.data`` or lists of images."""
+    lists = {path: _entries(path) for path in files_in(folder, ['classes.txt', '.names'])}
+    first = next(iter(lists), folder)
+    different = [path for path in lists if lists[path] != lists[first]]
+    if different:
+        raise DataError(f'{first} and {different[0]}: name different classes. Write the right ones '
+                        'into a data.yaml, as names: [first, second]')
+    splits: Dict[str, List[str]] = {}
+    for path in files_in(folder, ['.data']):
+        said = dict(re.findall(r'^\s*(\w+)\s*=\s*(.+?)\s*$', text_of(path), re.MULTILINE))
+        splits.update({split: [said[key]] for split, key in zip(SPLITS, ('train', 'valid', 'test'))
+                       if key in said})
+    for path in set(files_in(folder, ['.txt'])).difference(labels) if not splits else ():
+        split, entries = split_of(path, folder), _entries(path)
+        if split and entries and all(entry.lower().endswith(IMAGES) for entry in entries):
+            splits.setdefault(split, []).append(path.relative_to(folder).as_posix())
+    several = next((entries for entries in splits.values() if len(entries) > 1), None)
+    if several:
+        raise DataError(f'{folder}: {" and ".join(sorted(several))} list images of one split. '
+                        'Write the right one into a data.yaml, such as train: '
+                        f'{sorted(several)[0]}')
+    return _Settings(dict(enumerate(lists.get(first, ()))), splits, None, '', folder / 'data.yaml')
+
+
+def _of_yaml(path: Path, content: dict) -> _Settings:
+    names = content['names']
+    if isinstance(names, str):  # one class, or a file of names
+        file = path.parent / names
+        names = _entries(file) if file.is_file() else [names]
+    try:
+        names = dict(enumerate(names)) if isinstance(names, list) else {
+            int(number): name for number, name in names.items()}
+        shape = [int(n) for n in content['kpt_shape']] if 'kpt_shape' in content else None
+        if not all(isinstance(name, str) for name in names.values()) or (
+                shape and (len(shape) != 2 or shape[1] not in (2, 3))):
+            raise ValueError
+    except (ValueError, TypeError):
+        raise DataError(f'{path}: names are a list, or a dict from 0, 1, … to names, and kpt_shape '
+                        'is a number of keypoints and 2 or 3 numbers of each') from None
+    splits = {}
+    for split in SPLITS:
+        entries = content.get(split) or []
+        entries = [entries] if isinstance(entries, str) else entries
+        if entries and not all(isinstance(entry, str) for entry in entries):
+            raise DataError(f'{path}: {split} is a folder, a list of images, or several of these')
+        if entries:
+            splits[split] = list(entries)
+    root = content.get('path')
+    return _Settings(dict(sorted(names.items())), splits, shape and tuple(shape),
+                     root if isinstance(root, str) else '', path)
+
+
+def _entries(path: Path) -> List[str]:
+    return [line.strip() for line in text_of(path).splitlines() if line.strip()]
+
+
+def _splits(images: Sequence[Path], folder: Path, settings: _Settings, notes: List[str]
+            ) -> Dict[str, List[Path]]:
+    listed: Dict[str, List[Path]] = {}
+    for split, entries in settings.splits.items():
+        chosen = set()
+        for entry in entries:
+            found = _images_of(entry, split, images, folder, settings)
+            chosen |= found - {None}
+            if not found or None in found:
+                notes.append(f'{"some" if found - {None} else "all"} images of {split}: {entry} '
+                             'are not here')
+        if chosen and chosen in map(set, listed.values()):
+            notes.append(f'{split} names the same images as another split and was left out')
+        elif chosen:
+            listed[split] = [image for image in images if image in chosen]
+    if listed and 'train' not in listed and 'train' in settings.splits:
+        raise DataError(f'{settings.path}: train={settings.splits["train"]}: no image of it is '
+                        f'below {folder}')
+    taken = {image for paths in listed.values() for image in paths}
+    others: Dict[Optional[str], List[Path]] = {}
+    for image in images:
+        if image not in taken:
+            others.setdefault(split_of(image.parent, folder), []).append(image)
+    left = others.pop(None, [])
+    for split, paths in others.items():
+        if split in settings.splits:  # which says what belongs to it
+            left += paths
+        else:
+            listed[split] = paths
+    if 'train' not in listed and left:
+        listed['train'], left = left, []
+    if left:
+        notes.append(f'{len(left)} images are in no split and were left out, such as '
+                     f'{left[0].relative_to(folder)}')
+    return {split: listed[split] for split in SPLITS if split in listed}
+
+
+def _images_of(entry: str, split: str, images: Sequence[Path], folder: Path, settings: _Settings
+               ) -> Set[Optional[Path]]:
+    """The images of a folder, a list or a name, perhaps of another machine; None for absent."""
+    beside = settings.path.parent
+    parts = parts_of(entry)
+    for first in range(max(len(parts), 1)):
+        if first and split_of(Path(*parts[:first]), Path()):
+            break  # another folder's name must not stand for that of a split
+        for base in (beside.joinpath(*parts_of(settings.root)), beside, folder):
+            place = base.joinpath(*parts[first:])
+            if place.suffix.lower() == '.txt' and place.is_file():
+                return set(locate(_entries(place), images, place, split, folder))
+            found = {image for image in images if place == image or place in image.parents}
+            if found:
+                return found
+    return set()
+
+
+def _lines(path: Path, names: Dict[int, str], folder: Path) -> Iterator[Line]:
+    for number, line in enumerate(text_of(path).splitlines(), 1):
+        try:
+            values = [float(value) for value in line.split()]
+            if not values:
+                continue
+            if not all(map(is_finite, values)) or len(values) < 5 or values[0] < 0:
+                raise ValueError
+            kind = int(values[0])
+            if kind != values[0] or (names and kind not in names):
+                raise ValueError
+        except ValueError:
+            which = (f'one of {", ".join(map(str, names))}' if names and len(names) <= max(names)
+                     else f'from 0 to {len(names) - 1 if names else "n"}')
+            raise DataError(
+                f'{path}: line {number}: {line!r}; expected a class {which}, then x, y, width and '
+                'height, or a polygon, all relative to the image') from None
+        yield f'{path.relative_to(folder)}: line {number}', kind, values[1:]
+
+
+def _keypoints(lines: Sequence[Line], settings: _Settings, notes: List[str]) -> bool:
+    """Whether the labels are poses, a box and keypoints; what is left out of them is said."""
+    counts = Counter(len(values) for *_, values in lines)
+    more = [line for line in lines if len(line[2]) > 5]
+    if counts[5]:
+        notes.append(f'{counts[5]} labels have a sixth number (a confidence or a track), which is '
+                     'left out')
+    if settings.keypoints is not None:
+        points, each = settings.keypoints
+        wrong = next((line for line in more if points and len(line[2]) != 4 + points * each), None)
+        if wrong:
+            raise DataError(f'{wrong[0]}: {len(wrong[2]) + 1} numbers, but with kpt_shape: '
+                            f'[{points}, {each}] a label has {5 + points * each}')
+        reason = f'kpt_shape is [{points}, {each}]'
+        poses = points > 0
+    else:
+        size = len(more[0][2]) if more else 0
+        poses = bool(more) and all(len(values) == size for *_, values in more) and (
+            all(map(_has_visibilities, more)) or all(map(_surrounds_points, more)))
+        reason = (f'each has {size + 1} numbers, of which the first four are a box around points; '
+                  'if they are polygons, write kpt_shape: [0, 2] into data.yaml')
+    if poses and more:
+        notes.append(f'the labels are poses ({reason}): boxes are taken, keypoints left out')
+        return True
+    odd = next((line for line in more if len(line[2]) % 2), None)
+    if odd:
+        raise DataError(f'{odd[0]}: {len(odd[2]) + 1} numbers; expected a class, then x, y, width '
+                        'and height, or a polygon, or a box and keypoints with kpt_shape in '
+                        'data.yaml')
+    return False
+
+
+def _has_visibilities(line: Line) -> bool:
+    values = line[2]
+    return (len(values) - 4) % 3 == 0 and all(v in (0, 1, 2) for v in values[6::3])
+
+
+def _surrounds_points(line: Line) -> bool:
+    """Whether the first four numbers are a box in the image, around points of two numbers."""
+    x, y, width, height, *points = line[2]
+    if len(points) % 2 or len(points) == 4:  # four points are corners of a turned box
+        return False
+    return all(half <= centre + 0.01 and centre + half <= 1.01 and all(
+        p == 0 or abs(p - centre) <= half + 0.01 for p in values) for centre, half, values in (
+        (x, width / 2, points[::2]), (y, height / 2, points[1::2])))
+
+
+def _names(folder: Path, names: Dict[int, str], lines: Dict[Path, List[Line]], notes: List[str]
+           ) -> Dict[int, str]:
+    if names:
+        twice = [name for name, n in Counter(names.values()).items() if n > 1]
+        if twice:
+            notes.append(f'{", ".join(map(repr, twice))}: several numbers have this name and '
+                         'become one class')
+        return names
+    highest = max((kind for found in lines.values() for _, kind, _ in found), default=-1)
+    if not 0 <= highest < _MOST_CLASSES:
+        raise DataError(f'{folder}: no data.yaml or classes.txt names the classes, and the '
+                        f'labels name {highest + 1} of them; write their names into one')
+    notes.append('no data.yaml or classes.txt names the classes; they are called class_0 to '
+                 f'class_{highest}: rename them in the config and in the annotation files')
+    return {number: f'class_{number}' for number in range(highest + 1)}
+
+
+def _box(line: Line, names: Dict[int, str], size: Tuple[int, int], keypoints: bool) -> Box:
+    place, kind, values = line
+    width, height = size
+    if len(values) > 5 and not keypoints:
+        xs, ys = [v * width for v in values[::2]], [v * height for v in values[1::2]]
+        return Box(names[kind], (min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)), place,
+                   [round(v, 2) for pair in zip(xs, ys) for v in pair])
+    x, y, w, h = (v * side for v, side in zip(values, (width, height, width, height)))
+    return Box(names[kind], (x - w / 2, y - h / 2, w, h), place)
