@@ -129,7 +129,7 @@ def _read(path: Union[str, Path], whole: bool) -> ReadImage:
 
 @contextmanager
 def opened(path: Union[str, Path]) -> Iterator[Image.Image]:
-    """Pillow's image of at most OpenCV's pixels; its own guard is less than aerial pictures have."""
+    """Pillow's image of at most OpenCV's pixels; its own guard refuses aerial pictures."""
     with _PILLOW:
         guard, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:

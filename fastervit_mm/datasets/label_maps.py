@@ -1,10 +1,10 @@
-"""Label maps in a folder of somebody's own data: which they are, and to which images they belong."""
+"""Label maps in a folder of somebody's own data, and the images to which they belong."""
 import os
 import shlex
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, Iterable, List, Optional, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 from .folders import SPLITS, DataError, parts_of, share_out, split_of, text_of
 from .map_folders import IS_STANDARD, Ends, Link, cuts, find_links, links_between
@@ -80,8 +80,8 @@ def find_label_maps(folder: Path, label_maps: Sequence[Path] = (), images: Seque
         wanted = ''.join(f' and {what} that end in {suffix}' for what, suffix in (
             ('images', img_suffix), ('maps', map_suffix)) if suffix)
         raise DataError(
-            f'data={str(folder)!r}: no label maps were found. Looked for images that have the names '
-            f'of others, such as images/train/a.jpg and annotations/train/a.png{wanted}')
+            f'data={str(folder)!r}: no label maps were found. Looked for images that have the '
+            f'names of others, such as images/train/a.jpg and annotations/train/a.png{wanted}')
     data = MapData(splits, list(dict.fromkeys(n for s in splits.values() for n in s.notes)))
     _name_splits(data, folder)
     if 'val' not in splits:

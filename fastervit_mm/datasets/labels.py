@@ -1,6 +1,6 @@
 """The one reader and writer of label maps: numbers of classes, or colours that stand for them."""
 from pathlib import Path
-from typing import Dict, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Dict, Mapping, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 from PIL import Image

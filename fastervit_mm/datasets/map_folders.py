@@ -83,8 +83,8 @@ def find_links(root: Path, img_suffix: Optional[str], map_suffix: Optional[str])
                     continue  # images of two splits may have the same names
                 names = {ends: those for ends, those in
                          _fitting(stems[images], files, maps == images).items()
-                         if ends[0].endswith(img_suffix or '') and ends[1].endswith(map_suffix or '')
-                         and _is_map(images, maps, ends, those) is certain}
+                         if ends[0].endswith(img_suffix or '')
+                         and ends[1].endswith(map_suffix or '') and _is_map(images, maps, ends, those) is certain}
                 if names:
                     reached = distance
                     best.append(Link(images, maps, names, (folders[images], files)))
@@ -95,7 +95,8 @@ def find_links(root: Path, img_suffix: Optional[str], map_suffix: Optional[str])
             nearest[link.images] = min(distance, nearest.get(link.images, distance))
         if links:
             links = [link for distance, link in links if distance == nearest[link.images]]
-            return _with_endings(links, img_suffix, map_suffix) + _without_maps(links, folders, root)
+            return _with_endings(links, img_suffix, map_suffix) + _without_maps(
+                links, folders, root)
     return []
 
 
@@ -189,7 +190,7 @@ def _values(path: Path) -> float:
 
 def _with_endings(links: List[Link], img_suffix: Optional[str], map_suffix: Optional[str]
                   ) -> List[Link]:
-    """Only the endings that the user gave: .png is that of x.png, not of x_mask.png, if there is one."""
+    """Only the endings that the user gave: .png is that of x.png rather than of x_mask.png."""
     for i, wanted in enumerate((img_suffix, map_suffix)):
         if wanted is not None:
             whole = any(ends[i] == wanted for link in links for ends in link.names)

@@ -8,12 +8,12 @@ from .annotations import (
 )
 from .classes import check_class_folders, check_class_list
 from .images import images_in_both
-from .label_maps import CheckedLabelMaps, check_label_map, check_label_maps
+from .label_maps import CheckedLabelMaps, check_label_maps
 from .masks import check_masks
-from .own import print_annotations, print_label_maps
+from .own import print_annotations, print_label_maps, table_of_labels
 from .problems import NOTES, Problem, is_note, print_problems, reading
 
 __all__ = ['CheckedAnnotations', 'CheckedLabelMaps', 'NOTES', 'Problem',
            'check_annotations', 'check_class_folders', 'check_class_list', 'check_coco',
-           'check_label_map', 'check_label_maps', 'check_masks', 'images_in_both',
-           'is_note', 'print_annotations', 'print_label_maps', 'print_problems', 'reading']
+           'check_label_maps', 'check_masks', 'images_in_both', 'is_note', 'print_annotations',
+           'print_label_maps', 'print_problems', 'reading', 'table_of_labels']

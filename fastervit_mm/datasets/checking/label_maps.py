@@ -2,7 +2,18 @@
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import (
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 from ..images import ReadImage, read_image
 from ..label_maps import MapSplit, pair_folders
@@ -133,7 +144,7 @@ def check_label_maps(label_maps: Union[str, Path], images: Union[str, Path],
 
 def check_split(read: ReadSplit, num_classes: Optional[int] = None, void: int = VOID,
                 reduce_zero_label: bool = False, numbers: Optional[Mapping[int, int]] = None,
-                copied: bool = False) -> CheckedLabelMaps:
+                copied: bool = False, whole: bool = True) -> CheckedLabelMaps:
     """What is wrong with label maps that were read.
 
     Args:
@@ -141,6 +152,7 @@ def check_split(read: ReadSplit, num_classes: Optional[int] = None, void: int = 
         num_classes, void, reduce_zero_label: As in :func:`check_label_maps`.
         numbers: Old label or colour -> the label that training will see. Default the same.
         copied: Whether training will read copies of one channel, whatever suffixes images have.
+        whole: Whether labels that do not occur are worth a word.
     """
     meaning, split = _Meaning(num_classes, void, reduce_zero_label), read.split
     problems = [('image without a label map', short_name(path, 3)) for path in split.no_map]
@@ -161,7 +173,9 @@ def check_split(read: ReadSplit, num_classes: Optional[int] = None, void: int = 
         if wrong:
             problems.append(('label out of range', f'{name}: {wrong[:5]}, ' + (
                 f'mmseg keeps labels in 8 bits, 0 to {VOID}' if num_classes is None else
-                f'labels are {meaning.first} to {meaning.last} and {void}')))
+                f'labels are 0 to {meaning.last} and {void}')
+                + ('; if 0 is unlabelled and classes count from 1, reduce_zero_label is needed'
+                   if wrong == [num_classes] and not reduce_zero_label else '')))
         if labels and all(map(meaning.is_void, labels)):
             problems.append(('label map that is all void', name))
         pixels.update(labels)
@@ -170,7 +184,8 @@ def check_split(read: ReadSplit, num_classes: Optional[int] = None, void: int = 
         problems.append(('names with several endings', f'{read.name}: ' + ', '.join(
             f'{count} of {ends[0]} and {ends[1]}' for ends, count in split.ends.most_common())
             + '; mmseg reads one. tools/new_config.py seg takes all'))
-    problems += _traps(pixels, read.name, meaning)
+    if whole:
+        problems += _traps(pixels, read.name, meaning)
     total = sum(pixels.values())
     return CheckedLabelMaps(
         problems, len(split.pairs) + len(split.no_map), len(split.pairs) + len(split.no_image),
@@ -179,9 +194,9 @@ def check_split(read: ReadSplit, num_classes: Optional[int] = None, void: int = 
         [ends for ends, _ in split.ends.most_common()])
 
 
-def labels_lacking(checked: Mapping[str, CheckedLabelMaps]) -> Iterator[Problem]:
+def labels_lacking(checked: Sequence[Tuple[str, CheckedLabelMaps]]) -> Iterator[Problem]:
     """Labels that other splits have and the first, for training, lacks."""
-    (first, trained), *others = checked.items()
+    (first, trained), *others = checked
     known = {found.label for found in trained.labels}
     return (('label that training lacks',
              f'{name}: {found.label} in {found.images} label maps, in none of {first}')
@@ -197,8 +212,8 @@ def _damages(image_name: str, image: ReadImage, name: str, found: LabelMap) -> I
     if isinstance(image.size, str):
         yield 'unreadable image', f'{image_name}: {image.size}'
     elif image.orientation > 1:
-        yield ('image turned by its EXIF tag', f'{image_name}: orientation {image.orientation}; its '
-               'label map is not turned')
+        yield ('image turned by its EXIF tag', f'{image_name}: orientation {image.orientation}; '
+               'its label map is not turned')
     if isinstance(found.size, str):
         yield 'unreadable label map', f'{name}: {found.size}'
     elif not isinstance(image.size, str) and found.size != tuple(image.size):
@@ -210,8 +225,8 @@ def _oddities(name: str, found: LabelMap, copied: bool,
               palette: Dict[int, Tuple[str, Tuple[int, ...]]]) -> Iterator[Problem]:
     """Forms that mmseg misunderstands; ``palette`` is filled with colours and where they were."""
     if found.format == 'JPEG':
-        yield ('label map saved as JPEG', f'{name}: compression changes labels; save it as PNG from '
-               'where it was drawn')
+        yield ('label map saved as JPEG', f'{name}: compression changes labels; save it as PNG '
+               'from where it was drawn')
     if found.coloured and not copied:
         yield ('label map that is a colour image', f'{name}: {colours_of(found.pixels)}; a label '
                'map has one channel, with class numbers')
@@ -235,13 +250,14 @@ def _traps(pixels: Mapping[int, int], folder: str, meaning: _Meaning) -> Iterato
     labels = sorted(label for label in pixels if not meaning.is_void(label))
     if labels == [0] and meaning.void in pixels:
         yield ('mask whose object is void', f'{folder}: labels are 0 and {meaning.void} only, and '
-               f'{meaning.void} is ignored in training. Write 1 for the object')
+               f'{meaning.void} is ignored in training. Write 1 for the object, as '
+               'tools/new_config.py seg does in copies')
         return
     if len(labels) < 2:
         yield ('fewer than two labels', f'{folder}: ' + (
             f'only {labels[0]}' if labels else 'void only'))
         return
-    last = labels[-1] if meaning.num_classes is None else meaning.last
+    last = min(labels[-1], VOID) if meaning.num_classes is None else meaning.last
     never = sorted(set(range(meaning.first, last + 1)) - {*labels, meaning.void})
     if never and never[0] == 0:
         never.pop(0)
