@@ -164,24 +164,22 @@ def _words(ends: Ends) -> Tuple[str, ...]:
 
 
 def _of_several(image: Path, maps: Dict[Path, Ends], notes: List[str]) -> Path:
-    """The map of an image that a standard says is that of classes."""
-    for is_meant, why in ((lambda path: bool(IS_STANDARD.search(path.as_posix())), 'of classes'),
-                          (lambda path: path.suffix.lower() not in ('.jpg', '.jpeg'), 'not JPEG')):
-        meant = [path for path in maps if is_meant(path)]
+    """The map of an image that a standard says is that of classes, or the one that is no JPEG."""
+    top = os.path.commonpath([path.parent for path in maps])
+    names = ', '.join(str(path.relative_to(top)) for path in sorted(maps))
+    for why, meant in (
+            ('of classes', [path for path in maps if IS_STANDARD.search(path.as_posix())]),
+            ('not JPEG', [path for path in maps if path.suffix.lower() not in ('.jpg', '.jpeg')])):
         if len(meant) == 1:
-            others = ', '.join(str(path.relative_to(_common([*maps]))) for path in maps
-                               if path != meant[0])
-            note = f'of several label maps of an image, {meant[0].name} is taken, which is {why}'
-            if not any(why in known for known in notes):
-                notes.append(f'{note}, and not {others}')
+            if not any(why in note for note in notes):
+                notes.append(f'images have several label maps, such as {names}: that which is '
+                             f'{why}, {meant[0].relative_to(top)}, is taken')
             return meant[0]
-    raise DataError(f'{image}: has several label maps, '
-                    f'{", ".join(str(path.relative_to(_common([*maps]))) for path in maps)}. '
-                    + _choices('map', [(image, *item) for item in maps.items()]))
-
-
-def _common(paths: Sequence[Path]) -> str:
-    return os.path.commonpath([path.parent for path in paths])
+    hint = '' if '_gtFine_' not in names else (
+        '. Classes as Cityscapes scores them are in _gtFine_labelTrainIds.png, which '
+        'csCreateTrainIdLabelImgs of cityscapesscripts makes')
+    raise DataError(f'{image}: has several label maps, {names}. '
+                    + _choices('map', [(image, *item) for item in sorted(maps.items())]) + hint)
 
 
 def _choices(what: str, pairs: Sequence[Tuple[Path, Path, Ends]]) -> str:
@@ -192,7 +190,9 @@ def _choices(what: str, pairs: Sequence[Tuple[Path, Path, Ends]]) -> str:
         options = [f'--img-suffix {shlex.quote(ends[0])}' for *_, ends in pairs]
     else:
         options = [_folders_option(*pair[:2]) for pair in pairs]
-    return f'Say which to take: {" or ".join(dict.fromkeys(options))}'
+    return f'Say which to take: {" or ".join(dict.fromkeys(options))}' + (
+        '. Of several splits, give the folders in the order train, val, test'
+        if options[0].startswith('--label-maps') else '')
 
 
 def _folders_option(image: Path, label_map: Path) -> str:

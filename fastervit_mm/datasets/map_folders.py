@@ -62,7 +62,8 @@ def links_between(images: Path, label_maps: Path, img_suffix: Optional[str],
         fit = _fitting(_by_stem(files[0]), files[1], images == label_maps)
         links.append(Link(images / place, label_maps / place, {
             ends: names for ends, names in fit.items() if images != label_maps
-            or _is_map(images / place, label_maps / place, ends, names) is not None}, files))
+            or any(_are_maps(images / place, label_maps / place, ends, names[0], certain)
+                   for certain in (True, False))}, files))
     return _with_endings(links, img_suffix, map_suffix)
 
 
@@ -84,7 +85,8 @@ def find_links(root: Path, img_suffix: Optional[str], map_suffix: Optional[str])
                 names = {ends: those for ends, those in
                          _fitting(stems[images], files, maps == images).items()
                          if ends[0].endswith(img_suffix or '')
-                         and ends[1].endswith(map_suffix or '') and _is_map(images, maps, ends, those) is certain}
+                         and ends[1].endswith(map_suffix or '')
+                         and _are_maps(images, maps, ends, those[0], certain)}
                 if names:
                     reached = distance
                     best.append(Link(images, maps, names, (folders[images], files)))
@@ -164,23 +166,23 @@ def different(one: Sequence[str], other: Sequence[str]) -> Tuple[Sequence[str], 
     return one[:len(one) - end], other[:len(other) - end]
 
 
-def _is_map(images: Path, maps: Path, ends: Ends, names: Sequence[Tuple[str, str]]
-            ) -> Optional[bool]:
-    """Whether folders or endings say that the second are the maps; None if they are not.
+def _are_maps(images: Path, maps: Path, ends: Ends, names: Tuple[str, str], certain: bool) -> bool:
+    """Whether the second of two kinds of files are the maps.
 
-    False: they do not say it, but the maps hold at most half as many different values.
+    Certain is what folders or endings say. Where they say nothing, or of both that they are maps,
+    maps hold less than half as many different values.
     """
     image, label_map = (bool(_MAP.search('/'.join([*parts, end]))) for parts, end in zip(
         different(images.parts, maps.parts), ends))
-    if label_map and not image:
-        return True
-    if image and not label_map:
-        return None
-    few = 2 * _values(maps / names[0][1]) <= _values(images / names[0][0])
-    return False if few else None
+    if certain or image != label_map:
+        return certain and label_map and not image
+    return 2 * _values(maps / names[1]) < _values(images / names[0])
 
 
 def _values(path: Path) -> float:
+    """Different values in an image; JPEG holds no labels."""
+    if path.suffix.lower() in ('.jpg', '.jpeg'):
+        return np.inf
     try:
         with opened(path) as image:
             return len(np.unique(np.asarray(image)))
@@ -191,12 +193,13 @@ def _values(path: Path) -> float:
 def _with_endings(links: List[Link], img_suffix: Optional[str], map_suffix: Optional[str]
                   ) -> List[Link]:
     """Only the endings that the user gave: .png is that of x.png rather than of x_mask.png."""
-    for i, wanted in enumerate((img_suffix, map_suffix)):
-        if wanted is not None:
-            whole = any(ends[i] == wanted for link in links for ends in link.names)
-            links = [link._replace(names={
-                ends: names for ends, names in link.names.items()
-                if (ends[i] == wanted if whole else ends[i].endswith(wanted))}) for link in links]
+    for i, wanted in enumerate((img_suffix or '', map_suffix or '')):
+        whole = any(ends[i] == wanted for link in links for ends in link.names)
+        links = [link._replace(
+            names={ends: names for ends, names in link.names.items()
+                   if (ends[i] == wanted if whole else ends[i].endswith(wanted))},
+            files=tuple([name for name in names if i != j or name.endswith(wanted)]
+                        for j, names in enumerate(link.files))) for link in links]
     return links
 
 

@@ -108,8 +108,8 @@ def _by_colour(reads: Mapping[str, ReadSplit], root: Path, classes: List[str],
     if panoptic and not known:
         raise DataError(
             f'{path}: its colours are numbers of segments, as in COCO\'s panoptic format, and '
-            f'their classes are in {panoptic[0]}. Convert them to label maps with a class in each pixel, '
-            'such as by panoptic2semantic_segmentation.py of panopticapi')
+            f'their classes are in {panoptic[0]}. Convert them to label maps with a class in each '
+            'pixel, such as by panoptic2semantic_segmentation.py of panopticapi')
     unknown = {colour: n for colour, n in pixels.items() if colour not in known.values()}
     if unknown:
         raise DataError(

@@ -333,8 +333,8 @@ dataset = dict(
 
 
 def _palette(count: int, given: Optional[Sequence] = None) -> List[Tuple[int, int, int]]:
-    if given and len(set(given[:count])) == count:
-        return [tuple(colour) for colour in given[:count]]
+    if len({tuple(colour) for colour in given or ()}) == count:
+        return [tuple(colour) for colour in given]
     # Hues far apart, in three strengths, so that neighbours among the classes differ.
     return [tuple(round(255 * v) for v in colorsys.hsv_to_rgb(
         i * 0.61803 % 1, (0.9, 0.55, 0.75)[i % 3], (0.9, 0.95, 0.6)[i // 3 % 3]))

@@ -184,7 +184,7 @@ def test_images_and_label_maps_are_read_to_their_end(tmp_path):
     with open(labels, 'rb') as file:
         content = file.read()
     with open(labels, 'wb') as file:
-        file.write(content[:-20])
+        file.write(content[:len(content) // 2])
     assert isinstance(read_label_map(labels).size, str)
 
 
