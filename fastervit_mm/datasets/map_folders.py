@@ -62,7 +62,7 @@ def links_between(images: Path, label_maps: Path, img_suffix: Optional[str],
         fit = _fitting(_by_stem(files[0]), files[1], images == label_maps)
         links.append(Link(images / place, label_maps / place, {
             ends: names for ends, names in fit.items() if images != label_maps
-            or any(_are_maps(images / place, label_maps / place, ends, names[0], certain)
+            or any(_are_maps(images / place, label_maps / place, ends, names[0], certain, images)
                    for certain in (True, False))}, files))
     return _with_endings(links, img_suffix, map_suffix)
 
@@ -86,7 +86,7 @@ def find_links(root: Path, img_suffix: Optional[str], map_suffix: Optional[str])
                          _fitting(stems[images], files, maps == images).items()
                          if ends[0].endswith(img_suffix or '')
                          and ends[1].endswith(map_suffix or '')
-                         and _are_maps(images, maps, ends, those[0], certain)}
+                         and _are_maps(images, maps, ends, those[0], certain, root)}
                 if names:
                     reached = distance
                     best.append(Link(images, maps, names, (folders[images], files)))
@@ -166,14 +166,17 @@ def different(one: Sequence[str], other: Sequence[str]) -> Tuple[Sequence[str], 
     return one[:len(one) - end], other[:len(other) - end]
 
 
-def _are_maps(images: Path, maps: Path, ends: Ends, names: Tuple[str, str], certain: bool) -> bool:
+def _are_maps(images: Path, maps: Path, ends: Ends, names: Tuple[str, str], certain: bool,
+              root: Path) -> bool:
     """Whether the second of two kinds of files are the maps.
 
     Certain is what folders or endings say. Where they say nothing, or of both that they are maps,
     maps hold less than half as many different values.
     """
-    image, label_map = (bool(_MAP.search('/'.join([*parts, end]))) for parts, end in zip(
-        different(images.parts, maps.parts), ends))
+    places = different(images.parts, maps.parts) if images != maps else (
+        images.relative_to(root).parts,) * 2
+    image, label_map = (bool(_MAP.search('/'.join([*parts, end])))
+                        for parts, end in zip(places, ends))
     if certain or image != label_map:
         return certain and label_map and not image
     return 2 * _values(maps / names[1]) < _values(images / names[0])
