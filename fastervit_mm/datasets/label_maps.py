@@ -195,10 +195,11 @@ def _choices(what: str, pairs: Sequence[Tuple[Path, Path, Ends]]) -> str:
         if options[0].startswith('--label-maps') else '')
 
 
-def _folders_option(image: Path, label_map: Path) -> str:
-    """The option that takes two folders, without the parts in which both end."""
+def _folders_option(image: Path, label_map: Path, split: bool = False) -> str:
+    """The option that takes two folders, without the parts in which both end, or just their split."""
     places = [image.parent, label_map.parent]
-    while places[0].name == places[1].name and places[0] != places[1]:
+    while places[0].name == places[1].name and places[0] != places[1] and not (
+            split and split_of(Path(places[0].name), Path())):
         places = [place.parent for place in places]
     return '--label-maps {1} --images {0}'.format(*(shlex.quote(str(p)) for p in places))
 
@@ -232,7 +233,7 @@ def _name_splits(data: MapData, folder: Path) -> None:
         raise DataError(
             f'data={str(folder)!r}: there are training images, such as {image}, and images of no '
             f'split, such as {splits[None].pairs[0][0]}. Say which to take, in the order train, '
-            f'val, test: {_folders_option(image, label_map)}')
+            f'val, test: {_folders_option(image, label_map, split=True)}')
     if None in splits:
         splits['train'] = splits.pop(None)
     if set(splits) == {'train'}:

@@ -56,7 +56,7 @@ def choose_labels(reads: Mapping[str, ReadSplit], root: Path, classes: Sequence[
     Raises:
         DataError: For label maps that cannot be used, or fewer names than labels.
     """
-    _check_forms(reads)
+    _check_forms(reads, VOID if void is None else void)
     names, colours = _read_names(root)
     if any(found.coloured for read in reads.values() for found in read.maps):
         return _by_colour(reads, root, list(classes), colours)
@@ -74,7 +74,8 @@ def choose_labels(reads: Mapping[str, ReadSplit], root: Path, classes: Sequence[
                       _palette(reads))
 
 
-def _check_forms(reads: Mapping[str, ReadSplit]) -> None:
+def _check_forms(reads: Mapping[str, ReadSplit], void: int) -> None:
+    """Refuse label maps whose labels nobody can know."""
     pairs = [(path, found) for read in reads.values()
              for (_, path), found in zip(read.split.pairs, read.maps)]
     for path, found in pairs:
@@ -83,6 +84,9 @@ def _check_forms(reads: Mapping[str, ReadSplit]) -> None:
                 f'{path}: a label map saved as JPEG, whose compression changes labels: it holds '
                 f'{few(sorted(found.pixels))}. Save the label maps as PNG from where they were '
                 'drawn')
+        lowest = min({*found.pixels} - {void}, default=0)
+        if lowest < 0:
+            raise DataError(f'{path}: holds label {lowest}. If it is no class: --void {lowest}')
     if all(isinstance(found.size, str) for _, found in pairs):
         raise DataError(f'{pairs[0][0]}: no label map can be read ({pairs[0][1].size})')
     # More colours than classes: a photograph, or segments that are numbered.
@@ -142,9 +146,6 @@ def _by_number(pixels: Mapping[int, int], root: Path, names: Sequence[str], void
     if not labels:
         raise DataError(f'data={str(root)!r}: the label maps hold {sorted(pixels)}, which is no '
                         'class')
-    if labels[0] < 0:
-        raise DataError(f'data={str(root)!r}: the label maps hold {labels[0]}. If it is no class: '
-                        f'--void {labels[0]}')
     named = names if isinstance(names, dict) else {}
     sparse = not named and len(names) == len(labels) < labels[-1] + 1 - found.first
     if found.numbers is None and (void not in (0, VOID) or labels[-1] > VOID or sparse):

@@ -1,5 +1,4 @@
 """Folders of images and label maps as others have them: what belongs together, and what is read."""
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from PIL import Image
 from rich.console import Console
 
 import fastervit_mm  # noqa: F401  (for fastervit_mm:: in a config)
-from fastervit_mm.datasets.checking import check_label_maps
+from fastervit_mm.datasets.checking import check_label_maps, print_label_maps
 from fastervit_mm.datasets.checking.label_maps import read_split
 from fastervit_mm.datasets.folders import DataError
 from fastervit_mm.datasets.label_maps import find_label_maps, pair_folders
@@ -170,3 +169,237 @@ def test_two_folders_whose_images_have_the_same_names_never_mix(tmp_path):
     train = data.splits['train']
     assert [path.relative_to(tmp_path).as_posix() for path in train.no_map + train.no_image] == [
         'images/a/1.png', 'masks/b/2.png']
+
+
+def labelled(root: Path, arrays, splits=('train', 'val'), count: int = 2, **saving) -> Path:
+    """Images of noise, and one label map for each, given by split or for all."""
+    for seed, split in enumerate(splits):
+        for i in range(count):
+            pixels = arrays[split][i] if isinstance(arrays, dict) else arrays
+            noise = np.random.default_rng(10 * seed + i).integers(0, 256, (*pixels.shape[:2], 3))
+            for folder, array in (('images', noise.astype(np.uint8)), ('masks', pixels)):
+                path = root / folder / split / f'{split}{i}.png'
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(array).save(path, **saving if folder == 'masks' else {})
+    return root
+
+
+def stripes(*labels, dtype=np.uint8) -> np.ndarray:
+    return np.tile(np.repeat(np.array(labels, dtype), SIDE // len(labels)), (SIDE, 1))
+
+
+def trained(cfg, split='train', index=0) -> np.ndarray:
+    """A row of the labels that training sees."""
+    init_default_scope('mmseg')
+    dataset = dict(cfg[f'{split}_dataloader'].dataset)
+    zero = dataset.get('reduce_zero_label')
+    dataset['pipeline'] = [
+        dict(type='LoadImageFromFile'), dict(type='PackSegInputs'),
+        dict(type='LoadAnnotations', **(dict(reduce_zero_label=True) if zero else {}))]
+    dataset['pipeline'].append(dataset['pipeline'].pop(1))
+    sample = DATASETS.build(dataset)[index]
+    return sample['data_samples'].gt_sem_seg.data[0, 0].tolist()
+
+
+def config(root: Path, tmp_path: Path, **settings):
+    report = new_config('seg', root, tmp_path / 'mine.py', console=Console(quiet=True), **settings)
+    return report, Config.fromfile(str(tmp_path / 'mine.py'))
+
+
+RGB = np.stack([stripes(0, 1)] * 3, 2)
+
+
+@pytest.mark.parametrize('pixels, problems, copied', [
+    (stripes(0, 1, dtype=np.uint16), set(), False),
+    (stripes(0, 1).astype(bool), set(), False),
+    (stripes(0, 1, dtype=np.int32), set(), False),
+    (RGB, {'label map with several channels'}, True),
+    (np.dstack([RGB, np.full((SIDE, SIDE), 255, np.uint8)]), {'label map with several channels'},
+     True),
+    (stripes(0, 255), {'mask whose object is void'}, True),
+    (stripes(0, 1000, dtype=np.uint16), {'label out of range'}, True)])
+def test_every_form_of_the_same_labels_is_trained_alike(pixels, problems, copied, tmp_path):
+    labelled(tmp_path / 'data', pixels)
+    report, cfg = config(tmp_path / 'data', tmp_path)
+    assert trained(cfg) == trained(cfg, 'val') == stripes(0, 1)[0].tolist()
+    assert cfg.num_classes == 2 and not report.problems
+    assert (tmp_path / 'mine_data').exists() == copied
+    # The check by hand says what mmseg could not read, without the copies.
+    found = check_label_maps(tmp_path / 'data/masks/train', tmp_path / 'data/images/train')
+    assert {kind for kind, _ in found.problems} - {'label that never occurs'} == problems
+
+
+def test_palette_maps_are_read_as_numbers(tmp_path):
+    labelled(tmp_path, stripes(0, 1, 2))
+    for seed, path in enumerate(sorted(tmp_path.glob('masks/*/*.png'))):
+        image = Image.open(path)
+        image.putpalette([0, 0, 0, 128, 0, 0, 0, 100 + (seed == 3), 0])
+        image.save(path)
+    found = pair_folders(tmp_path / 'images', tmp_path / 'masks')
+    kinds = [kind for kind, _ in check_label_maps(tmp_path / 'masks', tmp_path / 'images').problems]
+    assert kinds.count('palette label map') == 4 and kinds.count('label of several colours') == 1
+    assert set(read_split(found, 'all').pixels) == {0, 1, 2}
+
+
+@pytest.mark.parametrize('break_it, message', [
+    (lambda path: Image.open(path).save(path.with_suffix('.jpg')), r'train0.jpg: .* saved as JPEG'),
+    (lambda path: Image.fromarray(np.random.default_rng(0).integers(
+        0, 256, (SIDE, SIDE, 3)).astype(np.uint8)).save(path), 'train0.png: .* colours'),
+    (lambda path: Image.fromarray(stripes(-1, 2, dtype=np.int32)).save(path.with_suffix('.tif')),
+     'train0.tif.* -1.*--void -1'),
+    (lambda path: Image.fromarray(np.stack([stripes(0, 1), *[stripes(0, 9)] * 2], 2)).save(path),
+     r'train0.png.*\(1, 9, 9\).*label_colors.txt')])
+def test_what_cannot_be_trained_is_refused_in_a_line(break_it, message, tmp_path):
+    labelled(tmp_path / 'data', stripes(0, 1))
+    for path in (tmp_path / 'data/masks').rglob('*.png'):
+        break_it(path)
+        if len(list(path.parent.glob(f'{path.stem}.*'))) > 1:
+            path.unlink()
+    with pytest.raises(DataError, match=message) as raised:
+        config(tmp_path / 'data', tmp_path)
+    assert '\n' not in str(raised.value) and not (tmp_path / 'mine.py').exists()
+
+
+COLOURS = np.array([(128, 64, 128), (0, 0, 255), (255, 255, 255), (0, 0, 0)], np.uint8)
+
+
+@pytest.mark.parametrize('name, content', [
+    ('label_colors.txt', '128 64 128\tróad\n0 0 255 "sky"\n255 255 255 white\n0 0 0 Void\n'),
+    ('class_dict.csv', 'name,r,g,b\nróad,128,64,128\n"sky",0,0,255\nwhite,255,255,255\nVoid,0,0,0\n'),
+    ('labelmap.txt', '# label:color_rgb:parts:actions\nróad:128,64,128::\n"sky":0,0,255::\n'
+     'white:255,255,255::\nVoid:0,0,0::\n'),
+    ('classes.txt', 'róad: 128 64 128\n\n"sky": 0 0 255\nwhite: 255 255 255\nVoid: 0 0 0\n')])
+def test_colours_become_the_classes_of_their_file(name, content, tmp_path):
+    pixels = COLOURS[stripes(0, 1, 2, 3)]
+    white = np.full_like(pixels, 255)
+    labelled(tmp_path / 'data', dict(train=[pixels, white], val=[pixels, white]))
+    text(tmp_path / 'data' / name, content)
+    report, cfg = config(tmp_path / 'data', tmp_path)
+    assert cfg.classes == ('róad', '"sky"', 'white')
+    assert trained(cfg) == stripes(0, 1, 2, 255)[0].tolist() and set(trained(cfg, 'val', 1)) == {2}
+    assert cfg.palette == COLOURS[:3].tolist() and not report.problems
+
+
+def test_maps_of_numbered_segments_are_not_taken_for_classes(tmp_path):
+    labelled(tmp_path / 'data', np.stack([stripes(7, 90, 12, 0)] + [stripes(0, 1, 3, 0)] * 2, 2))
+    text(tmp_path / 'data/panoptic_train.json', '{"annotations": [{"segments_info": []}]}')
+    with pytest.raises(DataError, match=r'numbers of segments.*panoptic_train\.json'):
+        config(tmp_path / 'data', tmp_path)
+
+
+def test_labels_of_all_splits_are_classes(tmp_path):
+    labelled(tmp_path / 'data', dict(train=[stripes(0, 1), stripes(0, 1)],
+                                     val=[stripes(0, 1), stripes(1, 2)],
+                                     test=[stripes(0, 1), stripes(0, 4)]),
+             splits=('train', 'val', 'test'))
+    report, cfg = config(tmp_path / 'data', tmp_path)
+    assert cfg.num_classes == 5
+    assert [kind for kind, _ in report.problems].count('label that training lacks') == 2
+    report, cfg = config(tmp_path / 'data', tmp_path, void=1, force=True)
+    assert cfg.classes == ('class_0', 'class_2', 'class_4')
+    assert trained(cfg, 'val', 1) == stripes(255, 1)[0].tolist()
+    assert trained(cfg, 'test', 1) == stripes(0, 2)[0].tolist()
+
+
+def test_a_label_in_one_of_many_maps_is_known(tmp_path):
+    """It is in one that no sample of a few hundred would show."""
+    rare = np.zeros((8, 8), np.uint8)
+    rare[0, 0] = 3
+    labelled(tmp_path, dict(train=[rare if i == 1 else rare // 4 for i in range(402)],
+                            val=[rare // 4]), count=1)
+    labelled(tmp_path, dict(train=[rare if i == 1 else rare // 4 for i in range(402)]), ('train',),
+             count=402)
+    found = find_label_maps(tmp_path).splits['train']
+    assert read_split(found, 'train').pixels == {0: 402 * 64 - 1, 3: 1}
+
+
+@pytest.mark.parametrize('content, void, expected', [
+    ('sky\n\nróad\n"car"\n', None, ('sky', 'róad', '"car"')),
+    ('\ufeffsky\r\nroad\r\n日本\r\n', None, ('sky', 'road', '日本')),
+    ('0 sky\n1 road\n2 tram stop\n', None, ('sky', 'road', 'tram stop')),
+    ('2: car\n0: sky\n1: road\n', None, ('sky', 'road', 'car')),
+    ('1 road\n2 car\n', 0, ('road', 'car')),
+    ('background\nroad\ncar\n', 0, ('road', 'car')),
+    ('background\nroad\ncar\n', None, ('background', 'road', 'car')),
+    ('road\ncar\n', 0, ('road', 'car')),
+    ('0\n1\n2\n', None, ('0', '1', '2')),
+    ('1 euro\n2 euro\n5 euro\n', None, ('1 euro', '2 euro', '5 euro')),
+    ('sky\nroad\ncar\n', 1, ('sky', 'car'))])
+def test_names_of_classes_in_a_file(content, void, expected, tmp_path):
+    labelled(tmp_path / 'data', stripes(0, 1, 2, 0))
+    (tmp_path / 'data/classes.txt').write_bytes(content.encode())
+    _, cfg = config(tmp_path / 'data', tmp_path, void=void)
+    assert cfg.classes == expected
+
+
+def test_sparse_labels_are_numbered_by_the_names_that_are_given(tmp_path):
+    labelled(tmp_path / 'data', stripes(0, 100, 200, 255))
+    report, cfg = config(tmp_path / 'data', tmp_path, classes=['a', 'b', 'c'])
+    assert cfg.classes == ('a', 'b', 'c') and trained(cfg) == stripes(0, 1, 2, 255)[0].tolist()
+
+
+def test_images_of_several_suffixes_and_several_folders_are_all_taken(tmp_path):
+    data = tmp_path / 'data'
+    for i, (image, label_map) in enumerate((
+            ('a/images/train/1.jpg', 'a/masks/train/1.png'), ('a/images/train/2.JPG', 'a/masks/train/2.png'),
+            ('b/train/images/1.png', 'b/train/masks/1.png'), ('b/images/val/1.jpg', 'b/masks/val/1.png')), 1):
+        pair(data / image, data / label_map, i)
+    report, cfg, seen = made(data, tmp_path)
+    assert seen == dict(train=[(1, 1), (2, 2), (3, 3)], val=[(4, 4)], test=[(4, 4)])
+    assert not report.problems and any('copies' in said for said in report.decisions)
+
+
+@pytest.mark.parametrize('folder', ['ImageSets/Segmentation', '.', 'splits'])
+def test_lists_are_the_splits(folder, tmp_path):
+    write(tmp_path, 'JPEGImages/{i}.jpg', 'SegmentationClass/{i}.png', count=6)
+    for split, names in dict(train='JPEGImages/1.jpg x/1.png\n2 2\n6', val='3\n4\n', test='5\n6\n',
+                             trainval='1\n2\n3\n4').items():
+        text(tmp_path / folder / f'{split}.txt', names)
+    text(tmp_path / 'ImageSets/Main/person_train.txt', '5 1\n')
+    assert {split: [Path(name).stem for name in names]
+            for split, names in chosen(tmp_path).items()} == dict(
+        train=['1', '2'], val=['3', '4'], test=['5', '6'])
+
+
+def test_images_of_no_split_beside_training_images_are_asked_about(tmp_path):
+    write(tmp_path, 'images/{split}/{i}.jpg', 'masks/{split}/{i}.png')
+    write(tmp_path, 'images/{split}/{i}.jpg', 'masks/{split}/{i}.png', split='extra')
+    with pytest.raises(DataError, match='of no split, such as .*extra.*--label-maps .*masks/train .*images/train$'):
+        find_label_maps(tmp_path)
+    taken = chosen(tmp_path, label_maps=[tmp_path / 'masks/train'],
+                   images=[tmp_path / 'images/train'])
+    assert len(taken['train'] + taken['val']) == 3
+    taken = chosen(tmp_path, label_maps=[tmp_path / f'masks/{s}' for s in ('train', 'extra')],
+                   images=[tmp_path / f'images/{s}' for s in ('train', 'extra')])
+    assert taken['val'] == [f'masks/extra/{i}.png' for i in (1, 2, 3)]
+
+
+def test_a_map_beyond_what_pillow_takes(tmp_path):
+    """14000 x 14000, as aerial pictures: mmseg's reader of label maps refuses it."""
+    side, path = 14000, tmp_path / '0.png'
+    image = Image.new('1', (side, side))
+    image.putpixel((5, 5), 1)
+    image.save(path, compress_level=1)
+    found = read_label_map(path)
+    assert found.size == (side, side) and found.pixels == {0: side * side - 1, 1: 1}
+
+
+@pytest.mark.parametrize('make', [
+    lambda root: labelled(root, stripes(0, 1, 2, 255)),
+    lambda root: (labelled(root, stripes(0, 2, 3, 255)), (root / 'masks/train/train0.png').unlink()),
+    lambda root: (labelled(root, stripes(0, 1, 2)), (root / 'images/val/val1.png').unlink(),
+                  (root / 'masks/train/train0.png').write_bytes(b'no image')),
+    lambda root: (labelled(root, stripes(0, 1)), Image.new('L', (9, 9)).save(
+        root / 'masks/val/val0.png')),
+    lambda root: labelled(root, dict(train=[stripes(0, 1)] * 2, val=[stripes(0, 2)] * 2))])
+def test_both_tools_say_the_same(make, tmp_path):
+    make(tmp_path / 'data')
+    report, _ = config(tmp_path / 'data', tmp_path)
+    said = Console(record=True, width=300, quiet=False, force_terminal=False)
+    print_label_maps(*([str(tmp_path / 'data' / folder / split) for split in ('train', 'val')]
+                       for folder in ('masks', 'images')), said)
+    lines = said.export_text().splitlines()
+    found = [line.split(': ')[1] for line in lines if line.startswith(('note:', 'problem:'))]
+    assert found == sorted({kind for kind, _ in report.problems})
+    for _, where in report.problems:  # the split has another name there
+        assert any(where.partition(': ')[2] in line for line in lines), where
