@@ -196,7 +196,7 @@ def _choices(what: str, pairs: Sequence[Tuple[Path, Path, Ends]]) -> str:
 
 
 def _folders_option(image: Path, label_map: Path, split: bool = False) -> str:
-    """The option that takes two folders, without the parts in which both end, or just their split."""
+    """The option that takes two folders, without the parts in which both end, or with a split's."""
     places = [image.parent, label_map.parent]
     while places[0].name == places[1].name and places[0] != places[1] and not (
             split and split_of(Path(places[0].name), Path())):

@@ -240,23 +240,7 @@ palette = [""")
     colours = [str(list(colour)) for colour in _palette(len(names), labels.palette)]
     lines.extend(f'    {", ".join(colours[i:i + 5])},' for i in range(0, len(colours), 5))
     lines.append(']\n')
-    usual = f'Most images are {choice.usual[0]} x {choice.usual[1]}. '
-    if choice.scale != (max(choice.usual), min(choice.usual)):
-        usual += (f'They are reduced to {choice.scale[0]} x {choice.scale[1]}, so that a crop '
-                  'shows a good part of one. ')
-    lines.because(usual + 'Sides of a crop are multiples of 32.')
-    lines.add(f'crop_size = ({choice.crop}, {choice.crop})\nscale = {choice.scale}')
-    if choice.weights is None:
-        lines.append('loss = dict()')
-    else:
-        shares = 100 * choice.shares[choice.shares > 0]
-        lines.because(f'The rarest class has {shares.min():.2g} % of the pixels, the most frequent '
-                      f'{shares.max():.0f} %: weights in proportion to the inverse square root of '
-                      'the shares.')
-        lines.append("loss = dict(type='WeightedCrossEntropyLoss', class_weight=[")
-        lines.extend(f'    {", ".join(map(str, choice.weights[i:i + 12]))},'
-                     for i in range(0, len(choice.weights), 12))
-        lines.append('])')
+    _add_sizes(lines, choice)
     preprocessor = backbone = ''
     if reading.preprocessor:
         lines.append('')
@@ -286,6 +270,27 @@ train_cfg = dict(max_iters=max_iters, val_interval={interval})""")
     lines.add(f"""
 default_hooks = dict(checkpoint=dict(interval={interval}, max_keep_ckpts=2, save_best='mIoU'))""")
     return str(lines)
+
+
+def _add_sizes(lines: Lines, choice: _Choice) -> None:
+    """Crop, scale and the weights of classes."""
+    usual = f'Most images are {choice.usual[0]} x {choice.usual[1]}. '
+    if choice.scale != (max(choice.usual), min(choice.usual)):
+        usual += (f'They are reduced to {choice.scale[0]} x {choice.scale[1]}, so that a crop '
+                  'shows a good part of one. ')
+    lines.because(usual + 'Sides of a crop are multiples of 32.')
+    lines.add(f'crop_size = ({choice.crop}, {choice.crop})\nscale = {choice.scale}')
+    if choice.weights is None:
+        lines.append('loss = dict()')
+    else:
+        shares = 100 * choice.shares[choice.shares > 0]
+        lines.because(f'The rarest class has {shares.min():.2g} % of the pixels, the most frequent '
+                      f'{shares.max():.0f} %: weights in proportion to the inverse square root of '
+                      'the shares.')
+        lines.append("loss = dict(type='WeightedCrossEntropyLoss', class_weight=[")
+        lines.extend(f'    {", ".join(map(str, choice.weights[i:i + 12]))},'
+                     for i in range(0, len(choice.weights), 12))
+        lines.append('])')
 
 
 def _add_data(lines: Lines, choice: _Choice, reading: Reading, labels: Labels, files: _Files,

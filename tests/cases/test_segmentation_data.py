@@ -1,9 +1,11 @@
 """Folders of images and label maps as others have them: what belongs together, and what is read."""
+from functools import lru_cache
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
-from mmengine.config import Config
+from mmengine.config import Config, utils
 from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image
 from rich.console import Console
@@ -15,9 +17,18 @@ from fastervit_mm.datasets.folders import DataError
 from fastervit_mm.datasets.label_maps import find_label_maps, pair_folders
 from fastervit_mm.datasets.labels import read_label_map
 from fastervit_mm.new_config import new_config
+from fastervit_mm.new_config.labels import choose_labels
 from tests.cases.making import text
 
 SIDE = 40
+
+
+@pytest.fixture(scope='module', autouse=True)
+def quickly():
+    """mmengine reads 200 files of mmseg's for each config that inherits another."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utils, '_get_cfg_metainfo', lru_cache(utils._get_cfg_metainfo))
+        yield
 
 
 def pair(image: Path, label_map: Path, number: int, labels=(0, 1), **saving) -> None:
@@ -39,8 +50,9 @@ def made(root: Path, tmp_path: Path, **settings):
     seen = {}
     for split in ('train', 'val', 'test'):
         dataset = dict(cfg[f'{split}_dataloader'].dataset)
-        dataset['pipeline'] = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'),
-                               dict(type='PackSegInputs')]
+        dataset.update(serialize_data=False, pipeline=[
+            dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'),
+            dict(type='PackSegInputs')])
         samples = DATASETS.build(dataset)
         seen[split] = sorted(
             (round(float(sample['inputs'].float().mean()) / 5),
@@ -53,8 +65,10 @@ CITY = ('leftImg8bit/{split}/{place}/{place}_0000_{i:06d}_leftImg8bit.png',
 LAYOUTS = {
     'Cityscapes': CITY,
     'CamVid': ('{split}/{place}{i}.png', '{split}annot/{place}{i}.png'),
-    'frames in folders': ('images/{split}/{place}/{i:04d}.jpg', 'masks/{split}/{place}/{i:04d}.png'),
-    'folders in frames': ('{split}/{place}/Images/{i:04d}.png', '{split}/{place}/Labels/{i:04d}.png'),
+    'frames in folders': ('images/{split}/{place}/{i:04d}.jpg',
+                          'masks/{split}/{place}/{i:04d}.png'),
+    'folders in frames': ('{split}/{place}/Images/{i:04d}.png',
+                          '{split}/{place}/Labels/{i:04d}.png'),
     'splits inside': ('{place}/images/{split}/{i}.jpg', '{place}/masks/{split}/{i}.png'),
     'beside each other': ('{split}set/{place}{i}_sat.jpg', '{split}set/{place}{i}_mask.png'),
     'PNG beside PNG': ('{split}/{place}/{i}.png', '{split}/{place}/{i}_mask.png'),
@@ -96,14 +110,16 @@ def chosen(root: Path, **settings):
 
 
 @pytest.mark.parametrize('maps', [
-    ('gt/{split}/s{i}_labelIds.png', 'gt/{split}/s{i}_instanceIds.png', 'gt/{split}/s{i}_color.png'),
+    ('gt/{split}/s{i}_labelIds.png', 'gt/{split}/s{i}_instanceIds.png',
+     'gt/{split}/s{i}_color.png'),
     ('gt/{split}/s{i}.png', 'gt/{split}/s{i}_color.png'),
     ('gt/{split}/s{i}_labelIds.png', 'gt/{split}/s{i}_labelTrainIds.png'),
     ('semantic/{split}/s{i}.png', 'instance/{split}/s{i}.png'),
     ('gt/semantic/{split}/s{i}.png', 'gt/instance/{split}/s{i}.png'),
     ('{split}/semantic/s{i}.png', '{split}/instance/s{i}.png')])
 def test_of_several_maps_none_is_taken_unasked(maps, tmp_path):
-    images = '{split}/image/s{i}.png' if maps[0].startswith('{split}') else 'images/{split}/s{i}.png'
+    inside = maps[0].startswith('{split}')
+    images = '{split}/image/s{i}.png' if inside else 'images/{split}/s{i}.png'
     for split in ('train', 'val'):
         write(tmp_path, images, *maps, split=split)
     with pytest.raises(DataError) as raised:
@@ -120,8 +136,9 @@ def test_of_several_maps_none_is_taken_unasked(maps, tmp_path):
             found = chosen(tmp_path, map_suffix=settings['--map-suffix'])
         else:
             places = [[Path(settings[option])] for option in ('--label-maps', '--images')]
-            if maps[0].startswith('{split}'):
-                places = [[*place, Path(str(*place).replace('train', 'val'))] for place in places]
+            if inside:
+                places = [[*place, Path(str(*place).replace('train', 'val'))]
+                          for place in places]
             found = chosen(tmp_path, label_maps=places[0], images=places[1])
         assert found == {split: [expected.format(split=split, i=i) for i in (1, 2, 3)]
                          for split in ('train', 'val')}
@@ -146,7 +163,7 @@ def test_what_a_standard_settles_is_not_asked(image, meant, others, tmp_path):
 def test_an_image_of_two_names_or_a_map_of_two_images_is_asked_about(tmp_path):
     write(tmp_path / 'a', 'images/{i}.jpg', 'masks/{i}.png')
     write(tmp_path / 'a', 'images/{i}.png', 'masks/{i}.png', count=1)
-    with pytest.raises(DataError, match='1.jpg and of .*1.png.*--img-suffix .jpg or --img-suffix .png'):
+    with pytest.raises(DataError, match='1.jpg and .*1.png.*--img-suffix .jpg or --img-suffix .png'):
         find_label_maps(tmp_path / 'a')
     assert sum(map(len, chosen(tmp_path / 'a', img_suffix='.jpg').values())) == 3
     write(tmp_path / 'b', 'one/{i}.jpg', 'masks/{i}.png')
@@ -193,10 +210,10 @@ def trained(cfg, split='train', index=0) -> np.ndarray:
     init_default_scope('mmseg')
     dataset = dict(cfg[f'{split}_dataloader'].dataset)
     zero = dataset.get('reduce_zero_label')
-    dataset['pipeline'] = [
-        dict(type='LoadImageFromFile'), dict(type='PackSegInputs'),
-        dict(type='LoadAnnotations', **(dict(reduce_zero_label=True) if zero else {}))]
-    dataset['pipeline'].append(dataset['pipeline'].pop(1))
+    dataset.update(serialize_data=False, pipeline=[
+        dict(type='LoadImageFromFile'),
+        dict(type='LoadAnnotations', **(dict(reduce_zero_label=True) if zero else {})),
+        dict(type='PackSegInputs')])
     sample = DATASETS.build(dataset)[index]
     return sample['data_samples'].gt_sem_seg.data[0, 0].tolist()
 
@@ -265,7 +282,8 @@ COLOURS = np.array([(128, 64, 128), (0, 0, 255), (255, 255, 255), (0, 0, 0)], np
 
 @pytest.mark.parametrize('name, content', [
     ('label_colors.txt', '128 64 128\tróad\n0 0 255 "sky"\n255 255 255 white\n0 0 0 Void\n'),
-    ('class_dict.csv', 'name,r,g,b\nróad,128,64,128\n"sky",0,0,255\nwhite,255,255,255\nVoid,0,0,0\n'),
+    ('class_dict.csv', 'name,r,g,b\nróad,128,64,128\n"sky",0,0,255\nwhite,255,255,255\n'
+     'Void,0,0,0\n'),
     ('labelmap.txt', '# label:color_rgb:parts:actions\nróad:128,64,128::\n"sky":0,0,255::\n'
      'white:255,255,255::\nVoid:0,0,0::\n'),
     ('classes.txt', 'róad: 128 64 128\n\n"sky": 0 0 255\nwhite: 255 255 255\nVoid: 0 0 0\n')])
@@ -305,11 +323,9 @@ def test_a_label_in_one_of_many_maps_is_known(tmp_path):
     """It is in one that no sample of a few hundred would show."""
     rare = np.zeros((8, 8), np.uint8)
     rare[0, 0] = 3
-    labelled(tmp_path, dict(train=[rare if i == 1 else rare // 4 for i in range(402)],
-                            val=[rare // 4]), count=1)
-    labelled(tmp_path, dict(train=[rare if i == 1 else rare // 4 for i in range(402)]), ('train',),
-             count=402)
-    found = find_label_maps(tmp_path).splits['train']
+    labelled(tmp_path, dict(train=[rare if i == 1 else rare // 4 for i in range(402)]),
+             splits=('train',), count=402)
+    found = pair_folders(tmp_path / 'images', tmp_path / 'masks')
     assert read_split(found, 'train').pixels == {0: 402 * 64 - 1, 3: 1}
 
 
@@ -326,10 +342,10 @@ def test_a_label_in_one_of_many_maps_is_known(tmp_path):
     ('1 euro\n2 euro\n5 euro\n', None, ('1 euro', '2 euro', '5 euro')),
     ('sky\nroad\ncar\n', 1, ('sky', 'car'))])
 def test_names_of_classes_in_a_file(content, void, expected, tmp_path):
-    labelled(tmp_path / 'data', stripes(0, 1, 2, 0))
-    (tmp_path / 'data/classes.txt').write_bytes(content.encode())
-    _, cfg = config(tmp_path / 'data', tmp_path, void=void)
-    assert cfg.classes == expected
+    labelled(tmp_path, stripes(0, 1, 2, 0), splits=('train',))
+    (tmp_path / 'classes.txt').write_bytes(content.encode())
+    read = read_split(pair_folders(tmp_path / 'images', tmp_path / 'masks'), 'train')
+    assert tuple(choose_labels(dict(train=read), tmp_path, void=void).names) == expected
 
 
 def test_sparse_labels_are_numbered_by_the_names_that_are_given(tmp_path):
@@ -341,8 +357,10 @@ def test_sparse_labels_are_numbered_by_the_names_that_are_given(tmp_path):
 def test_images_of_several_suffixes_and_several_folders_are_all_taken(tmp_path):
     data = tmp_path / 'data'
     for i, (image, label_map) in enumerate((
-            ('a/images/train/1.jpg', 'a/masks/train/1.png'), ('a/images/train/2.JPG', 'a/masks/train/2.png'),
-            ('b/train/images/1.png', 'b/train/masks/1.png'), ('b/images/val/1.jpg', 'b/masks/val/1.png')), 1):
+            ('a/images/train/1.jpg', 'a/masks/train/1.png'),
+            ('a/images/train/2.JPG', 'a/masks/train/2.png'),
+            ('b/train/images/1.png', 'b/train/masks/1.png'),
+            ('b/images/val/1.jpg', 'b/masks/val/1.png')), 1):
         pair(data / image, data / label_map, i)
     report, cfg, seen = made(data, tmp_path)
     assert seen == dict(train=[(1, 1), (2, 2), (3, 3)], val=[(4, 4)], test=[(4, 4)])
@@ -386,7 +404,8 @@ def test_a_map_beyond_what_pillow_takes(tmp_path):
 
 @pytest.mark.parametrize('make', [
     lambda root: labelled(root, stripes(0, 1, 2, 255)),
-    lambda root: (labelled(root, stripes(0, 2, 3, 255)), (root / 'masks/train/train0.png').unlink()),
+    lambda root: (labelled(root, stripes(0, 2, 3, 255)),
+                  (root / 'masks/train/train0.png').unlink()),
     lambda root: (labelled(root, stripes(0, 1, 2)), (root / 'images/val/val1.png').unlink(),
                   (root / 'masks/train/train0.png').write_bytes(b'no image')),
     lambda root: (labelled(root, stripes(0, 1)), Image.new('L', (9, 9)).save(
@@ -403,3 +422,18 @@ def test_both_tools_say_the_same(make, tmp_path):
     assert found == sorted({kind for kind, _ in report.problems})
     for _, where in report.problems:  # the split has another name there
         assert any(where.partition(': ')[2] in line for line in lines), where
+
+
+@pytest.mark.parametrize('channels, kind', [(1, np.uint16), (3, np.uint16)])
+def test_deep_images_are_read_unchanged(channels, kind, tmp_path):
+    labelled(tmp_path / 'data', stripes(0, 1))
+    for i, path in enumerate(sorted((tmp_path / 'data/images').rglob('*.png'))):
+        pixels = np.random.default_rng(i).integers(900, 4000, (SIDE, SIDE, channels)).astype(kind)
+        cv2.imwrite(str(path), pixels)
+    _, cfg = config(tmp_path / 'data', tmp_path)
+    init_default_scope('mmseg')
+    sample = DATASETS.build(dict(cfg.val_dataloader.dataset))[0]['inputs']
+    assert sample.shape[0] == channels == cfg.model.backbone.in_channels and sample.max() > 3000
+    assert len(cfg.model.data_preprocessor.mean) == channels
+    assert cfg.model.data_preprocessor.size == (64, 64)
+    DATASETS.build(dict(cfg.train_dataloader.dataset))[0]  # no step of it needs three channels
