@@ -380,7 +380,7 @@ def test_suffixes_of_images_and_label_maps(maps):
     assert maps.problems(map_suffix='_mask.png') == []
     write_image(maps.images / 'a/2.png')
     assert maps.problems(img_suffix='.jpg') == []
-    with pytest.raises(DataError, match='Say which to take: --img-suffix .jpg or --img-suffix .png'):
+    with pytest.raises(DataError, match='which to take: --img-suffix .jpg or --img-suffix .png'):
         maps.check()
     (maps.images / 'a/2.jpg').unlink()
     assert maps.problems() == [
