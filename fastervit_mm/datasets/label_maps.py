@@ -288,7 +288,13 @@ def _share_out(data: MapData, folder: Path) -> None:
     whole = data.splits['train']
     by_name = {image.relative_to(os.path.commonpath([folder, image])).as_posix(): (image, label_map)
                for image, label_map in whole.pairs}
-    for split, names in share_out(by_name, _SHARES).items():
+    shares = share_out(by_name, _SHARES)
+    if not shares['val']:
+        shares['val'] = [shares['train'].pop()]
+    if not shares['train']:
+        raise DataError(f'data={str(folder)!r}: one image has a label map, {whole.pairs[0][0]}; '
+                        'training needs another for validation')
+    for split, names in shares.items():
         data.splits[split] = MapSplit([by_name[name] for name in names], whole.ends)
     data.splits['train'].no_map, data.splits['train'].no_image = whole.no_map, whole.no_image
     data.notes.append(f'no validation split: {len(data.splits["val"].pairs)} of {len(by_name)} '

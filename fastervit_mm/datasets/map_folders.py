@@ -18,7 +18,7 @@ _MAP = re.compile('ann|label|mask|seg|gt|ground|truth|semantic|instance|panoptic
 _IMAGE = re.compile('ima?ge?|rgb|photo|jpe?g|frame|pict', re.IGNORECASE)
 _ENDS = 4  # words of a name that may be its ending, such as those of x_gtFine_labelTrainIds.png
 _ALIKE = 16  # names of a folder that may begin alike
-_FEW = 300  # folders of which all pairs are compared
+_FEW = 100  # folders of which all pairs are compared
 
 Ends = Tuple[str, str]  # what follows, in the names of an image and its map, what they share
 Names = Dict[Ends, List[Tuple[str, str]]]

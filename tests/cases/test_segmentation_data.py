@@ -379,6 +379,14 @@ def test_lists_are_the_splits(folder, tmp_path):
         train=['1', '2'], val=['3', '4'], test=['5', '6'])
 
 
+def test_of_two_images_one_is_for_validation(tmp_path):
+    write(tmp_path, 'images/{i}.jpg', 'masks/{i}.png', count=1)
+    with pytest.raises(DataError, match=r'images/1\.jpg; training needs another'):
+        find_label_maps(tmp_path)
+    write(tmp_path, 'images/{i}.jpg', 'masks/{i}.png', count=2)
+    assert sorted(map(len, chosen(tmp_path).values())) == [1, 1]
+
+
 def test_images_of_no_split_beside_training_images_are_asked_about(tmp_path):
     write(tmp_path, 'images/{split}/{i}.jpg', 'masks/{split}/{i}.png')
     write(tmp_path, 'images/{split}/{i}.jpg', 'masks/{split}/{i}.png', split='extra')
