@@ -153,12 +153,12 @@ def _near(folders: Iterable[Path], root: Path) -> Dict[Path, List[Tuple[int, Pat
         others = parts if len(parts) <= _FEW else {place, *(
             other for i in range(len(own))
             if len(those := alike[own[:i], own[i + 1:]]) <= _FEW for other in those)}
-        near[place] = sorted((max(map(len, different(own, parts[other]))), other)
+        near[place] = sorted((max(map(len, _different(own, parts[other]))), other)
                              for other in others)
     return near
 
 
-def different(one: Sequence[str], other: Sequence[str]) -> Tuple[Sequence[str], Sequence[str]]:
+def _different(one: Sequence[str], other: Sequence[str]) -> Tuple[Sequence[str], Sequence[str]]:
     """The parts of two paths between those with which both begin and those with which both end."""
     begin = len(os.path.commonprefix([one, other]))
     one, other = one[begin:], other[begin:]
@@ -173,7 +173,7 @@ def _are_maps(images: Path, maps: Path, ends: Ends, names: Tuple[str, str], cert
     Certain is what folders or endings say. Where they say nothing, or of both that they are maps,
     maps hold less than half as many different values.
     """
-    places = different(images.parts, maps.parts) if images != maps else (
+    places = _different(images.parts, maps.parts) if images != maps else (
         images.relative_to(root).parts,) * 2
     image, label_map = (bool(_MAP.search('/'.join([*parts, end])))
                         for parts, end in zip(places, ends))
