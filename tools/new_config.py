@@ -1,6 +1,7 @@
 #!/usr/bin/env python
 """Look at a folder of your own data and write a config that trains on it."""
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is 
 from rich.console import Console  # noqa: E402
 
 from fastervit_mm.command_line import errors_in_one_line  # noqa: E402
-from fastervit_mm.new_config import SMALL, VOID, new_config  # noqa: E402
+from fastervit_mm.new_config import SMALL, new_config  # noqa: E402
 
 
 def parse_args():
@@ -33,15 +34,28 @@ def parse_args():
     parser.add_argument('--ann', nargs='+', metavar='FILE', default=[],
                         help='det: files to take, where the folder has several: COCO\'s in the '
                         'order train, val, test, or YOLO\'s data.yaml')
-    parser.add_argument('--void', type=int, default=VOID, metavar='LABEL',
+    parser.add_argument('--void', type=int, metavar='LABEL',
                         help='seg: label of pixels without a class (default: 255). With 0 the '
                         'classes count from 1')
+    parser.add_argument('--label-maps', nargs='+', metavar='DIR', default=[],
+                        help='seg: folders of label maps to take, where there are several: one '
+                        'with all splits, or those of train, val and test in this order')
+    parser.add_argument('--images', nargs='+', metavar='DIR', default=[],
+                        help='seg: the folder of images of each of --label-maps')
+    parser.add_argument('--img-suffix', metavar='SUFFIX',
+                        help='seg: how names of images end, where a label map has several')
+    parser.add_argument('--map-suffix', metavar='SUFFIX',
+                        help='seg: how names of label maps end, where an image has several, such '
+                        'as _labelIds.png')
     parser.add_argument('--force', action='store_true', help='replace OUT.py if it exists')
     args = parser.parse_args()
     if args.task == 'seg' and (args.boxes_only or args.ann):
         parser.error('--boxes-only and --ann are for det')
-    if args.task == 'det' and args.void != VOID:
-        parser.error('--void is for seg')
+    for option in ('void', 'label_maps', 'images', 'img_suffix', 'map_suffix'):
+        if args.task == 'det' and getattr(args, option) not in (None, []):
+            parser.error(f'--{option.replace("_", "-")} is for seg')
+    if len(args.label_maps) != len(args.images) or len(args.images) > 3:
+        parser.error('give one to three of --label-maps, and as many of --images')
     return args
 
 
@@ -51,7 +65,10 @@ def main():
     with errors_in_one_line('new_config'):
         report = new_config(
             args.task, Path(args.data), Path(args.out), args.classes, args.arch, args.boxes_only,
-            [Path(path) for path in args.ann], args.void, args.force, console)
+            [Path(path) for path in args.ann], args.void,
+            [Path(os.path.abspath(path)) for path in args.label_maps],
+            [Path(os.path.abspath(path)) for path in args.images],
+            args.img_suffix, args.map_suffix, args.force, console)
     sys.exit(not report.show(console, Path(__file__).parent))
 
 

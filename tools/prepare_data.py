@@ -42,10 +42,10 @@ def parse_args():
     own.add_argument('--reduce-zero-label', action='store_true',
                      help='label maps: 0 is unlabelled and classes are 1 to N, as in ADE20K')
     own.add_argument('--img-suffix', metavar='SUFFIX',
-                     help='label maps: how images\' names end (default: as those of images do)')
-    own.add_argument('--map-suffix', default='.png', metavar='SUFFIX',
-                     help='label maps: how their names end, in place of the image\'s (default: '
-                     '.png)')
+                     help='label maps: how images\' names end (default: any ending)')
+    own.add_argument('--map-suffix', metavar='SUFFIX',
+                     help='label maps: how their names end, where an image has several, such as '
+                     '_labelIds.png')
     args = parser.parse_args()
     if args.name != 'check' and args.root is None:
         parser.error('the following arguments are required: --root')
@@ -55,8 +55,10 @@ def parse_args():
         parser.error('--root and --check are for a dataset, not for check')
     if args.name == 'check' and bool(args.ann) == bool(args.label_maps):
         parser.error('check: give either --ann or --label-maps')
-    if args.ann and (args.num_classes is not None or args.reduce_zero_label or args.img_suffix):
-        parser.error('--num-classes, --reduce-zero-label and --img-suffix are for --label-maps')
+    if args.ann and (args.num_classes is not None or args.reduce_zero_label or args.img_suffix
+                     or args.map_suffix):
+        parser.error('--num-classes, --reduce-zero-label, --img-suffix and --map-suffix are for '
+                     '--label-maps')
     if args.name == 'check' and not args.images:
         parser.error('check: the following arguments are required: --images')
     return args

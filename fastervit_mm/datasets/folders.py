@@ -36,7 +36,9 @@ def text_of(path: Path) -> str:
 def files_in(folder: Path, suffixes: Sequence[str]) -> List[Path]:
     """All files below a folder with one of the suffixes, sorted, each folder once.
 
-    Hidden folders are left out; of links to folders that were seen, none is followed.
+    Hidden folders are left out, as are results (``work_dirs``) and what ``new_config.py`` wrote
+    beside a config (``mine_data`` beside ``mine.py``); of links to folders that were seen, none is
+    followed.
     """
     found, seen = [], set()
     for place, folders, names in os.walk(folder, followlinks=True):
@@ -44,7 +46,9 @@ def files_in(folder: Path, suffixes: Sequence[str]) -> List[Path]:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(f for f in folders if not f.startswith('.'))
+        folders[:] = sorted(
+            f for f in folders if not f.startswith('.') and f != 'work_dirs'
+            and not (f.endswith('_data') and f'{f[:-len("_data")]}.py' in names))
         found += [Path(place, n) for n in sorted(names)
                   if n.lower().endswith(tuple(suffixes)) and not n.startswith('.')]
     return found

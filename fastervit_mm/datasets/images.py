@@ -102,7 +102,7 @@ def as_picture(pixels: np.ndarray) -> Tuple[np.ndarray, str]:
 
 def _read(path: Union[str, Path], whole: bool) -> ReadImage:
     try:
-        with _opened(path) as image:
+        with opened(path) as image:
             raw = str(image.tile[0].args if image.tile else '')
             bits = 32 if image.mode == 'F' else 16 if '16' in image.mode + raw or (
                 image.mode == 'I') else 8
@@ -128,7 +128,7 @@ def _read(path: Union[str, Path], whole: bool) -> ReadImage:
 
 
 @contextmanager
-def _opened(path: Union[str, Path]) -> Iterator[Image.Image]:
+def opened(path: Union[str, Path]) -> Iterator[Image.Image]:
     """Pillow's image, of at most OpenCV's pixels; Pillow's own limit is below aerial images."""
     with _PILLOW:
         guard, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None

@@ -1,35 +1,33 @@
-"""Label maps in a folder of somebody's own data."""
-import re
-from collections import Counter
+"""Label maps in a folder of somebody's own data, and the images to which they belong."""
+import os
+import shlex
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
 
-import numpy as np
-from PIL import Image
+from .folders import SPLITS, DataError, parts_of, share_out, split_of, text_of
+from .map_folders import IS_STANDARD, Ends, Link, cuts, find_links, links_between
 
-from .folders import DataError, files_in, share_out, split_of
-from .images import IMAGES
-
-VOID = 255
-_MAP_WORDS = re.compile('ann|label|mask|seg|gt|ground|truth', re.IGNORECASE)
 _SHARES = dict(train=0.8, val=0.2)
-_SAMPLED = 400  # label maps that are counted; more would change no weight visibly
 
 
 @dataclass
 class MapSplit:
-    """A split.
+    """Images and label maps of a split.
 
     Attributes:
-        images: Folder of the images.
-        maps: Folder of the label maps.
-        stems: Names of the images in the folder, without suffix, that belong to the split; None
-            for all.
+        pairs: Image and label map, in the order of images.
+        ends: What follows the stem that an image and its map share; number of pairs of each.
+        no_map: Images without a label map.
+        no_image: Label maps without an image.
+        notes: What was done that one would want to know.
     """
-    images: Path
-    maps: Path
-    stems: Optional[List[str]] = None
+    pairs: List[Tuple[Path, Path]] = field(default_factory=list)
+    ends: Counter = field(default_factory=Counter)
+    no_map: List[Path] = field(default_factory=list)
+    no_image: List[Path] = field(default_factory=list)
+    notes: List[str] = field(default_factory=list)
 
 
 @dataclass
@@ -38,210 +36,266 @@ class MapData:
 
     Attributes:
         splits: By name; ``'train'`` and ``'val'`` are always there.
-        img_suffix, seg_map_suffix: What follows the common stem of an image and its label map.
-        pixels: Number of pixels by label, in a sample of the training split.
-        size: The most frequent (width, height) of the images.
-        palette: The colours of the label maps, if they have some.
         notes: What was done that one would want to know.
     """
     splits: Dict[str, MapSplit]
-    img_suffix: str
-    seg_map_suffix: str
-    pixels: Counter = field(default_factory=Counter)
-    size: Tuple[int, int] = (0, 0)
-    palette: Optional[List[Tuple[int, int, int]]] = None
     notes: List[str] = field(default_factory=list)
 
-    def pairs(self, split: str) -> List[Tuple[Path, Path]]:
-        """Image and label map of each stem of a split."""
-        found = self.splits[split]
-        stems = found.stems
-        if stems is None:
-            stems = [p.relative_to(found.images).as_posix()[:-len(self.img_suffix)]
-                     for p in files_in(found.images, [self.img_suffix.lower()])
-                     if p.name.endswith(self.img_suffix)]
-        return [(found.images / f'{s}{self.img_suffix}', found.maps / f'{s}{self.seg_map_suffix}')
-                for s in stems]
 
-
-def find_label_maps(folder: Path) -> MapData:
+def find_label_maps(folder: Path, label_maps: Sequence[Path] = (), images: Sequence[Path] = (),
+                    img_suffix: Optional[str] = None, map_suffix: Optional[str] = None) -> MapData:
     """Look for images and their label maps below a folder.
 
-    A label map is a PNG whose name is that of its image, with or without a suffix such as
-    ``_mask``, in a folder of its own or beside it. Splits are told by the names of folders
-    (``train``, ``val``, ``validation``, ``test``, …) or by VOC's ``ImageSets/Segmentation``;
-    without a validation split, a fifth of the training images becomes one.
+    A label map has the name of its image, but for an ending such as ``_mask.png``, in the same
+    folder or in one that differs in a part of its path, such as ``images/train/a`` and
+    ``masks/train/a``. Splits are told by the names of folders (``train``, ``valset``, ``testing``,
+    …) or by lists such as those of VOC's ``ImageSets/Segmentation``; without a validation split, a
+    fifth of the training images becomes one.
 
     Args:
         folder: Images and label maps, in any arrangement.
+        label_maps: Folders to take label maps from: one with all splits, or those of the splits in
+            the order train, val, test. By default all are looked for.
+        images: The folder of images of each; a map has the path of its image in its own folder.
+        img_suffix, map_suffix: How names of images and label maps end. Default any.
 
     Raises:
-        DataError: For a folder without such pairs, or whose maps hold colours.
+        DataError: For a folder without such pairs, and for an image, a map or a split that can be
+            understood in two ways.
+        FileNotFoundError: For a folder in ``label_maps`` or ``images`` that is not there.
     """
     if not folder.is_dir():
         raise DataError(f'data={str(folder)!r}: no such folder ({folder.absolute()})')
-    groups: Dict[Tuple[Path, str], List[str]] = {}
-    for path in files_in(folder, IMAGES):
-        groups.setdefault((path.parent, path.suffix), []).append(path.name)
-    found = _pair(groups, folder)
-    if not found:
+    links: Dict[Optional[str], List[Link]] = defaultdict(list)
+    if len(label_maps) > 1:
+        for split, *places in zip(SPLITS, images, label_maps):
+            links[split] = links_between(*places, img_suffix, map_suffix)
+    else:
+        for link in links_between(images[0], label_maps[0], img_suffix, map_suffix) if (
+                label_maps) else find_links(folder, img_suffix, map_suffix):
+            links[_split_of(link, folder)].append(link)
+    splits = {split: _paired(those) for split, those in links.items()}
+    splits = {split: found for split, found in splits.items() if found.pairs}
+    if not splits:
+        wanted = ''.join(f' and {what} that end in {suffix}' for what, suffix in (
+            ('images', img_suffix), ('maps', map_suffix)) if suffix)
         raise DataError(
-            f'data={str(folder)!r}: no label maps were found. Looked for .png files that have the '
-            'names of images, such as images/train/a.jpg and annotations/train/a.png')
-    # Of several kinds of maps, that which most images have.
-    kinds = Counter()
-    for (*_, suffixes), count in found.items():
-        kinds[suffixes] += count
-    (img_suffix, seg_map_suffix), _ = kinds.most_common(1)[0]
-    data = MapData({}, img_suffix, seg_map_suffix)
-    if len(kinds) > 1:
-        others = ', '.join(f'{c} with {i} and {m}' for (i, m), c in kinds.most_common()[1:])
-        data.notes.append(f'only images {img_suffix} with maps {seg_map_suffix} are taken, because '
-                          f'mmseg takes one kind; left out: {others}')
-    for (images, maps, suffixes), _ in found.items():
-        if suffixes != (img_suffix, seg_map_suffix):
-            continue
-        split = split_of(maps, folder) or split_of(images, folder) or 'train'
-        if split in data.splits:
-            raise DataError(
-                f'data={str(folder)!r}: the split {split!r} is in two folders, '
-                f'{data.splits[split].images} and {images}. Bring the images of a split into one '
-                'folder, and their label maps into another')
-        data.splits[split] = MapSplit(images, maps)
-    _share_out(data, folder)
-    _count(data)
+            f'data={str(folder)!r}: no label maps were found. Looked for images that have the '
+            f'names of others, such as images/train/a.jpg and annotations/train/a.png{wanted}')
+    data = MapData(splits, list(dict.fromkeys(n for s in splits.values() for n in s.notes)))
+    _name_splits(data, folder)
+    if 'val' not in splits:
+        _share_out(data, folder)
+    data.splits = {split: splits[split] for split in SPLITS if split in splits}
+    leave_to_others(list(data.splits.values()))
     return data
 
 
-def _pair(groups: Dict[Tuple[Path, str], List[str]], root: Path) -> Dict[tuple, int]:
-    """(folder of images, folder of maps, (suffix of an image, of a map)) -> number of pairs."""
-    pairs = {}
-    for (maps, suffix), names in groups.items():
-        if suffix.lower() != '.png':
-            continue
-        best = None
-        for (images, other), candidates in groups.items():
-            if (images, other) == (maps, suffix) and not any(
-                    _MAP_WORDS.search(name) for name in names):
-                continue
-            if len({split_of(maps, root), split_of(images, root)} - {None}) > 1:
-                continue  # images of two splits may have the same names
-            matched = _match(candidates, names)
-            if matched is None or not _are_maps(maps, images, matched, root):
-                continue
-            rank = (matched[2], split_of(images, root) == split_of(maps, root))
-            if best is None or rank > best[0]:
-                best = rank, (images, maps, matched[:2]), matched[2]
-        if best is not None:
-            pairs[best[1]] = max(best[2], pairs.get(best[1], 0))
-    return pairs
+def pair_folders(images: Path, label_maps: Path, img_suffix: Optional[str] = None,
+                 map_suffix: Optional[str] = None) -> MapSplit:
+    """Pair images with the label maps that have their paths in another folder, but for the endings.
+
+    Args:
+        images, label_maps: The two folders, which may be the same.
+        img_suffix, map_suffix: How names end. Default any.
+
+    Raises:
+        DataError: If there is no pair, or for an image with several label maps or the reverse.
+        FileNotFoundError: If there is no such folder, or no image or label map in it.
+    """
+    found = _paired(links_between(images, label_maps, img_suffix, map_suffix))
+    if not found.pairs:
+        raise DataError(f'no label map in {label_maps} has the path of an image in {images}, such '
+                        f'as {found.no_map[0].relative_to(images)}' + (
+                            f'; there is {found.no_image[0].relative_to(label_maps)}'
+                            if found.no_image else ''))
+    return found
 
 
-def _match(images: Sequence[str], maps: Sequence[str]) -> Optional[Tuple[str, str, int]]:
-    """Suffixes of images and maps that make most stems equal, and how many those are."""
-    image_stems = {Path(n).stem: Path(n).suffix for n in images}
-    ends = Counter()
-    for name in maps:
-        stem = Path(name).stem
-        # The longest image's name that the map's begins with: a_mask.png belongs to a.jpg.
-        for length in range(len(stem), 0, -1):
-            if stem[:length] in image_stems and not stem[length:length + 1].isalnum():
-                ends[(image_stems[stem[:length]], name[length:])] += 1
-                break
-    # A folder of maps beside itself matches by identity.
-    ends = Counter({k: c for k, c in ends.items() if images is not maps or k[0] != k[1]})
-    if not ends:
-        return None
-    (img_suffix, seg_map_suffix), count = ends.most_common(1)[0]
-    return (img_suffix, seg_map_suffix, count) if count * 2 >= min(len(images), len(maps)) else None
+def leave_to_others(splits: Sequence[MapSplit]) -> None:
+    """Count no image or label map as alone that another split has in a pair."""
+    paired = {path for split in splits for pair in split.pairs for path in pair}
+    for split in splits:
+        split.no_map = [path for path in split.no_map if path not in paired]
+        split.no_image = [path for path in split.no_image if path not in paired]
 
 
-def _are_maps(maps: Path, images: Path, matched: Tuple[str, str, int], root: Path) -> bool:
-    """Whether the first of two folders with the same names holds the label maps."""
-    img_suffix, seg_map_suffix, _ = matched
-    if img_suffix.lower() != '.png' or maps == images:
-        return True
-
-    def says(place: Path) -> bool:
-        return bool(_MAP_WORDS.search(place.relative_to(root).as_posix()))
-    return says(maps) and not says(images) or (
-        says(maps) == says(images) and _colours(maps) < _colours(images))
+def _split_of(link: Link, root: Path) -> Optional[str]:
+    def inside(place: Path) -> Optional[str]:
+        return split_of(place, root) if place.is_relative_to(root) else None
+    return inside(link.maps) or inside(link.images)
 
 
-def _colours(folder: Path) -> int:
-    """Different values in a folder's first image: few in a label map, many in a photograph."""
-    with Image.open(files_in(folder, ['.png'])[0]) as image:
-        return len(np.unique(np.asarray(image)))
+def _paired(links: Sequence[Link]) -> MapSplit:
+    """One label map for each image of some folders."""
+    votes: Counter = Counter()
+    for link in links:
+        for ends, names in link.names.items():
+            votes[_words(ends)] += len(names)
+    usual = {words for words, count in votes.items() if 2 * count > max(votes.values())}
+    maps_of: Dict[Path, Dict[Path, Ends]] = defaultdict(dict)
+    for link in links:
+        # Where two endings make the same pair, the shorter is meant.
+        for ends, names in sorted(link.names.items(), key=lambda item: len(''.join(item[0]))):
+            if _words(ends) in usual:
+                for image, label_map in names:
+                    maps_of[link.images / image].setdefault(link.maps / label_map, ends)
+    found, images_of = MapSplit(), {}
+    for image, maps in sorted(maps_of.items()):
+        if len(maps) > 1:
+            label_map = _of_several(image, maps, found.notes)
+        else:
+            label_map, = maps
+        if label_map in images_of:
+            other, ends = images_of[label_map]
+            raise DataError(f'{label_map}: may be the label map of {other.name} and of {image}. '
+                            + _choices('images', [(other, label_map, ends),
+                                                  (image, label_map, maps[label_map])]))
+        images_of[label_map] = image, maps[label_map]
+        found.pairs.append((image, label_map))
+        found.ends[maps[label_map]] += 1
+    _find_alone(found, links)
+    return found
+
+
+def _words(ends: Ends) -> Tuple[str, ...]:
+    """Endings without what follows the point: .jpg and .JPG are of one kind."""
+    return tuple(end.rpartition('.')[0] for end in ends)
+
+
+def _of_several(image: Path, maps: Dict[Path, Ends], notes: List[str]) -> Path:
+    """The map of an image that a standard says is that of classes, or the one that is no JPEG."""
+    top = os.path.commonpath([path.parent for path in maps])
+    names = ', '.join(str(path.relative_to(top)) for path in sorted(maps))
+    for why, meant in (
+            ('of classes', [path for path in maps if IS_STANDARD.search(path.as_posix())]),
+            ('not JPEG', [path for path in maps if path.suffix.lower() not in ('.jpg', '.jpeg')])):
+        if len(meant) == 1:
+            if not any(why in note for note in notes):
+                notes.append(f'images have several label maps, such as {names}: that which is '
+                             f'{why}, {meant[0].relative_to(top)}, is taken')
+            return meant[0]
+    hint = '' if '_gtFine_' not in names else (
+        '. Classes as Cityscapes scores them are in _gtFine_labelTrainIds.png, which '
+        'csCreateTrainIdLabelImgs of cityscapesscripts makes')
+    raise DataError(f'{image}: has several label maps, {names}. '
+                    + _choices('map', [(image, *item) for item in sorted(maps.items())]) + hint)
+
+
+def _choices(what: str, pairs: Sequence[Tuple[Path, Path, Ends]]) -> str:
+    """The options that take one of several pairs of an image, a label map and their endings."""
+    if what == 'map' and len({label_map.parent for _, label_map, _ in pairs}) == 1:
+        options = [f'--map-suffix {shlex.quote(ends[1])}' for *_, ends in pairs]
+    elif what == 'images' and len({image.parent for image, *_ in pairs}) == 1:
+        options = [f'--img-suffix {shlex.quote(ends[0])}' for *_, ends in pairs]
+    else:
+        options = [_folders_option(*pair[:2]) for pair in pairs]
+    return f'Say which to take: {" or ".join(dict.fromkeys(options))}' + (
+        '. Of several splits, give the folders in the order train, val, test'
+        if options[0].startswith('--label-maps') else '')
+
+
+def _folders_option(image: Path, label_map: Path, split: bool = False) -> str:
+    """The option that takes two folders, without the parts in which both end, or with a split's."""
+    places = [image.parent, label_map.parent]
+    while places[0].name == places[1].name and places[0] != places[1] and not (
+            split and split_of(Path(places[0].name), Path())):
+        places = [place.parent for place in places]
+    return '--label-maps {1} --images {0}'.format(*(shlex.quote(str(p)) for p in places))
+
+
+def _find_alone(found: MapSplit, links: Sequence[Link]) -> None:
+    """Images without a map, and maps without an image, in the folders of some links."""
+    paired = {path for pair in found.pairs for path in pair}
+    alone: Tuple[Dict[Path, None], ...] = ({}, {})
+    for link in links:
+        same = link.images == link.maps
+        stems = Counter(stem for name in link.files[0] for stem, _ in cuts(name))
+        for i, (place, names) in enumerate(zip(link[:2], link.files)):
+            for name in names:
+                # In a folder of both, a_mask.png is a map although a.png is an image.
+                kinds = [(name.endswith(ends[j]), len(words[j]), -j)
+                         for ends in found.ends for words in [_words(ends)]
+                         for j in ((0, 1) if same else (i,)) if Path(name).stem.endswith(words[j])]
+                # Other maps of an image that has one are not alone.
+                others = i == 1 and any(stems[stem] > same for stem, _ in cuts(name))
+                if (not found.ends or kinds and max(kinds)[2] == -i) and not others and (
+                        place / name not in paired):
+                    alone[i][place / name] = None
+    found.no_map, found.no_image = sorted(alone[0]), sorted(alone[1])
+
+
+def _name_splits(data: MapData, folder: Path) -> None:
+    """Give images of no split a split: by lists, else they are for training."""
+    splits = data.splits
+    if None in splits and 'train' in splits:
+        image, label_map = splits['train'].pairs[0]
+        raise DataError(
+            f'data={str(folder)!r}: there are training images, such as {image}, and images of no '
+            f'split, such as {splits[None].pairs[0][0]}. Say which to take, in the order train, '
+            f'val, test: {_folders_option(image, label_map, split=True)}')
+    if None in splits:
+        splits['train'] = splits.pop(None)
+    if set(splits) == {'train'}:
+        _read_lists(data, folder)
+    if 'train' not in splits:
+        raise DataError(f'data={str(folder)!r}: no training split, only '
+                        f'{", ".join(map(repr, splits))}')
+
+
+def _read_lists(data: MapData, folder: Path) -> None:
+    """Splits from lists of images, such as VOC's."""
+    whole = data.splits['train']
+    named: Dict[str, Dict[Path, None]] = defaultdict(dict)  # images by the ends of their paths
+    ends = sorted({end for end, _ in whole.ends} | {'.' + end.rpartition('.')[2]
+                                                    for end, _ in whole.ends}, key=len)
+    for image in [*(image for image, _ in whole.pairs), *whole.no_map]:
+        path = image.relative_to(folder).as_posix()
+        for known in {path, *(path[:-len(end)] for end in ends if path.endswith(end))}:
+            parts = known.split('/')
+            for i in range(len(parts)):
+                named['/'.join(parts[i:])][image] = None
+    lists: Dict[Path, Dict[str, List[Path]]] = defaultdict(dict)
+    for path in folder.rglob('*.txt'):
+        if path.stem in (*SPLITS, 'trainval'):
+            images = [image for line in text_of(path).splitlines() if line.strip()
+                      for image in named.get('/'.join(parts_of(line.split()[0])), ())]
+            if images:
+                lists[path.parent][path.stem] = images
+    places = [place for place in lists if place.name == 'Segmentation'] or list(lists)
+    if not places:
+        return
+    if len(places) > 1 and any(lists[place] != lists[places[0]] for place in places):
+        raise DataError(f'data={str(folder)!r}: the lists of images in {places[0]} and in '
+                        f'{places[1]} differ. Leave one of them out of the folder')
+    split_of_image = {}
+    for split in ('trainval', 'train', 'val', 'test'):  # what is tested is not trained on
+        split_of_image.update(dict.fromkeys(lists[places[0]].get(split, ()),
+                                            split.replace('trainval', 'train')))
+    data.splits.clear()
+    for split in dict.fromkeys(split_of_image.values()):
+        found = MapSplit([pair for pair in whole.pairs if split_of_image.get(pair[0]) == split],
+                         whole.ends, [p for p in whole.no_map if split_of_image.get(p) == split])
+        if found.pairs:
+            data.splits[split] = found
+    left = sum(image not in split_of_image for image, _ in whole.pairs)
+    data.notes.append(f'splits are those of the lists in {places[0]}'
+                      + (f'; {left} images with label maps are in none' if left else ''))
 
 
 def _share_out(data: MapData, folder: Path) -> None:
-    """Splits from VOC's lists or, where there is no validation split, a fifth of the images."""
-    if 'train' not in data.splits:
-        raise DataError(f'data={str(folder)!r}: no training split, only '
-                        f'{", ".join(map(repr, data.splits))}')
-    lists = {path.stem: path.read_text().split() for path in files_in(folder, ['.txt'])
-             if path.parent.name == 'Segmentation' and path.stem in ('train', 'val', 'test')}
-    if list(data.splits) == ['train'] and {'train', 'val'} <= set(lists):
-        whole = data.splits['train']
-        data.splits = {split: MapSplit(whole.images, whole.maps, stems)
-                       for split, stems in sorted(lists.items())}
-        return
-    if 'val' in data.splits:
-        return
+    """Make a fifth of the training images the validation split."""
     whole = data.splits['train']
-    # An image without a map would stop training.
-    stems = [str(image.relative_to(whole.images))[:-len(data.img_suffix)]
-             for image, label_map in data.pairs('train') if label_map.is_file()]
-    for split, names in share_out(stems, _SHARES).items():
-        data.splits[split] = MapSplit(whole.images, whole.maps, names)
-    data.notes.append(f'no validation split: {len(data.splits["val"].stems)} of {len(stems)} '
+    by_name = {image.relative_to(os.path.commonpath([folder, image])).as_posix(): (image, label_map)
+               for image, label_map in whole.pairs}
+    shares = share_out(by_name, _SHARES)
+    if not shares['val']:
+        shares['val'] = [shares['train'].pop()]
+    if not shares['train']:
+        raise DataError(f'data={str(folder)!r}: one image has a label map, {whole.pairs[0][0]}; '
+                        'training needs another for validation')
+    for split, names in shares.items():
+        data.splits[split] = MapSplit([by_name[name] for name in names], whole.ends)
+    data.splits['train'].no_map, data.splits['train'].no_image = whole.no_map, whole.no_image
+    data.notes.append(f'no validation split: {len(data.splits["val"].pairs)} of {len(by_name)} '
                       'training images, chosen by the checksum of their names, became one')
-
-
-def _count(data: MapData) -> None:
-    """Pixels by label, the usual size, and colours, from the training split."""
-    pairs = [pair for pair in data.pairs('train') if pair[1].is_file()]
-    sizes: Counter = Counter()
-    for _, path in pairs[::-(-len(pairs) // _SAMPLED) or 1]:
-        with Image.open(path) as image:
-            labels = np.asarray(image)
-            sizes[image.size] += 1
-            if image.mode == 'P' and data.palette is None:
-                colours = image.getpalette()
-                data.palette = [tuple(colours[i:i + 3]) for i in range(0, len(colours), 3)]
-        if labels.ndim != 2:
-            raise DataError(
-                f'{path}: an image with {labels.shape[-1]} channels; a label map has one, with the '
-                'number of a class in each pixel. Convert the colours to numbers first')
-        values, counts = np.unique(labels, return_counts=True)
-        data.pixels.update(dict(zip(values.tolist(), counts.tolist())))
-    if not sizes:
-        raise DataError(f'no training image has a label map in {data.splits["train"].maps}')
-    data.size = sizes.most_common(1)[0][0]
-
-
-def renumber(data: MapData, numbers: Dict[int, int], out: Path) -> None:
-    """Write every label map once more with other numbers, as gray PNG, and take these.
-
-    Args:
-        data: Its splits then name the new folders.
-        numbers: Old label -> new label; labels that it lacks become 255, which mmseg ignores.
-        out: A folder for the splits' folders.
-    """
-    table = np.full(65536, VOID, np.uint8)
-    for old, new in numbers.items():
-        table[old] = new
-    for name, split in data.splits.items():
-        for _, path in data.pairs(name):
-            if not path.is_file():
-                continue
-            target = out / name / path.relative_to(split.maps)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with Image.open(path) as opened:
-                Image.fromarray(table[np.asarray(opened).astype(np.int64)]).save(target)
-    for name, split in data.splits.items():
-        split.maps = out / name
-    pixels = Counter()
-    for label, count in data.pixels.items():
-        pixels[int(table[label])] += count
-    data.pixels = pixels

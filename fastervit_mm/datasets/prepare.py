@@ -19,12 +19,13 @@ from .checking import (
     check_class_folders,
     check_class_list,
     check_coco,
-    check_label_map,
     is_note,
     print_problems,
     reading,
 )
+from .checking.label_maps import check_split, read_split
 from .images import read_image
+from .label_maps import pair_folders
 from .scenes import CLASSES
 from .shapes import SPLITS, make_shapes
 
@@ -274,10 +275,18 @@ def _check_split(data: DataSet, split: Split, folder: Path, run: Callable
     if len(files) != split.num_images:
         problems.append(('number of images differs from the published', f'{split.images}: '
                          f'{len(files)}, published {split.num_images}'))
-    sizes = {f.relative_to(root).as_posix(): image.size for f, image in zip(
-        files, run(read_image, [(str(f),) for f in files], f'{split.name}: images'))}
-    problems += [('unreadable image', f'{split.images}/{name}: {size}')
-                 for name, size in sizes.items() if isinstance(size, str)]
+    if split.label_maps:
+        # ADE20K: 0 is "other" and 1 to 150 are classes; the shapes: 0 is the ground.
+        read = read_split(pair_folders(root, folder / split.label_maps), split.name, run)
+        problems += check_split(read, data.num_classes, reduce_zero_label=True,
+                                whole=False).problems
+        sizes = {path.relative_to(root).as_posix(): image.size
+                 for (path, _), image in zip(read.split.pairs, read.images)}
+    else:
+        sizes = {f.relative_to(root).as_posix(): image.size for f, image in zip(
+            files, run(read_image, [(str(f),) for f in files], f'{split.name}: images'))}
+        problems += [('unreadable image', f'{split.images}/{name}: {size}')
+                     for name, size in sizes.items() if isinstance(size, str)]
     annotations = None
     if split.ann_file:
         try:
@@ -291,15 +300,6 @@ def _check_split(data: DataSet, split: Split, folder: Path, run: Callable
             problems.append(('number of annotations differs from the published',
                              f'{split.ann_file}: {annotations}, published '
                              f'{split.num_annotations}'))
-    if split.label_maps:
-        # ADE20K: 0 is "other" and 1 to 150 are classes; the shapes: 0 is the ground.
-        work = [(str(folder / split.label_maps / f'{Path(n).stem}.png'), size, data.num_classes)
-                for n, size in sizes.items() if not isinstance(size, str)]
-        for found in run(check_label_map, work, f'{split.name}: label maps'):
-            problems += found
-        maps = {p.stem for p in (folder / split.label_maps).glob('*.png')}
-        problems += [('label map without an image', f'{split.label_maps}/{stem}.png')
-                     for stem in sorted(maps - {Path(n).stem for n in sizes})]
     if split.labels:
         listed = (folder / split.labels).is_file()
         problems += check_class_list(folder / split.labels, list(sizes), data.num_classes,

@@ -3,25 +3,30 @@ import os
 import shlex
 from collections import Counter
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
-from typing import List, Optional, Sequence
+from typing import Dict, List, Optional, Sequence, Tuple
 
 from rich.console import Console
 from rich.table import Table
 
 from ..datasets.boxes import BoxData, find_boxes
 from ..datasets.checking import (
+    CheckedLabelMaps,
     Problem,
     check_content,
-    check_label_maps,
     images_in_both,
     print_problems,
     reading,
+    table_of_labels,
 )
+from ..datasets.checking.label_maps import ReadSplit, check_split, labels_lacking, read_split
 from ..datasets.checking.problems import short_name
 from ..datasets.folders import SPLITS
-from ..datasets.label_maps import VOID, MapData, find_label_maps
+from ..datasets.label_maps import MapData, find_label_maps
+from ..datasets.labels import VOID
 from .det import det_config
+from .labels import Labels, choose_labels
 from .lines import SMALL, write_config
 from .seg import seg_config
 
@@ -79,7 +84,9 @@ class Report:
 
 
 def new_config(task: str, data: Path, out: Path, classes: Sequence[str] = (), arch: str = SMALL,
-               boxes_only: bool = False, ann_files: Sequence[Path] = (), void: int = VOID,
+               boxes_only: bool = False, ann_files: Sequence[Path] = (), void: Optional[int] = None,
+               label_maps: Sequence[Path] = (), images: Sequence[Path] = (),
+               img_suffix: Optional[str] = None, map_suffix: Optional[str] = None,
                force: bool = False, console: Optional[Console] = None) -> Report:
     """Look at a folder of data, check it and write a config that trains on it.
 
@@ -90,7 +97,9 @@ def new_config(task: str, data: Path, out: Path, classes: Sequence[str] = (), ar
             it.
         classes, arch, boxes_only: As in :func:`fastervit_mm.new_config.det.det_config`.
         ann_files: As in :func:`fastervit_mm.datasets.boxes.find_boxes`.
-        void: As in :func:`fastervit_mm.new_config.seg.seg_config`.
+        void: As in :func:`fastervit_mm.new_config.labels.choose_labels`.
+        label_maps, images, img_suffix, map_suffix: As in
+            :func:`fastervit_mm.datasets.label_maps.find_label_maps`.
         force: Replace a config that exists. Default False.
         console: Where progress is shown. Default the terminal.
 
@@ -112,12 +121,18 @@ def new_config(task: str, data: Path, out: Path, classes: Sequence[str] = (), ar
             made = det_config(boxes, data, out.absolute(), classes, arch, boxes_only, run)
             table = _table_of_boxes(boxes, data)
         else:
-            maps = find_label_maps(data)
-            made = seg_config(maps, data, out.absolute(), classes, arch, void)
-            table = _table_of_maps(maps, data)
+            maps = find_label_maps(data, label_maps, images, img_suffix, map_suffix)
+            reads = {name: read_split(split, name, run) for name, split in maps.splits.items()}
+            labels = choose_labels(reads, data, classes, void)
+            *made, copied = seg_config(maps, reads, labels, data, out.absolute(), arch, run)
+            problems, checked = _check_maps(maps, reads, labels, copied, run)
+            names = {i + labels.first: name for i, name in enumerate(labels.names)}
+            table = table_of_labels(checked, {VOID, labels.first - 1}, names,
+                                    title=f'Label maps in {data}')
         text, decisions, meant = made
         write_config(out, text, meant)
-        problems = _check_boxes(boxes, run) if task == 'det' else _check_maps(maps, void, run)
+        if task == 'det':
+            problems = _check_boxes(boxes, run)
     return Report(task, out, table, decisions, problems)
 
 
@@ -135,16 +150,19 @@ def _check_boxes(data: BoxData, run) -> List[Problem]:
     return [p for p in problems if not (shared and p[0] == 'not annotated')]
 
 
-def _check_maps(data: MapData, void: int, run) -> List[Problem]:
-    problems = []
-    listed = any(split.stems is not None for split in data.splits.values())
-    places = dict.fromkeys((split.maps, split.images) for split in data.splits.values())
-    for maps, images in places:
-        problems += check_label_maps(
-            maps, images, void=VOID, img_suffix=data.img_suffix, map_suffix=data.seg_map_suffix,
-            reduce_zero_label=void == 0, run=run).problems
-    # Images that no list names are not read.
-    return [p for p in problems if not (listed and p[0] == 'image without a label map')]
+def _check_maps(data: MapData, reads: Dict[str, ReadSplit], labels: Labels, copied: bool, run
+                ) -> Tuple[List[Problem], List[Tuple[str, CheckedLabelMaps]]]:
+    folders = {label_map.parent for _, label_map in data.splits['train'].pairs}
+    checked = [(split, check_split(
+        read, void=VOID, reduce_zero_label=labels.first == 1, numbers=labels.numbers, copied=copied,
+        # Of a folder of several splits, one need not have every label.
+        whole=split == 'train' or folders.isdisjoint(path.parent for _, path in read.split.pairs)))
+        for split, read in reads.items()]
+    problems = [problem for _, one in checked for problem in one.problems]
+    problems += labels_lacking(checked)
+    for (_, first), (_, second) in combinations(checked, 2):
+        problems += images_in_both(first.files, second.files, run)
+    return problems, checked
 
 
 def _table_of_boxes(data: BoxData, root: Path) -> Table:
@@ -162,20 +180,4 @@ def _table_of_boxes(data: BoxData, root: Path) -> Table:
     if len(names) > _SHOWN:
         table.add_row(f'and {len(names) - _SHOWN} more',
                       *(str(sum(counts[s][n] for n in names[_SHOWN:])) for s in splits))
-    return table
-
-
-def _table_of_maps(data: MapData, root: Path) -> Table:
-    table = Table(title=f'Label maps in {root}', title_justify='left')
-    table.add_column('')
-    splits = [s for s in SPLITS if s in data.splits]
-    for split in splits:
-        table.add_column(split, justify='right')
-    table.add_row('images', *(str(len(data.pairs(s))) for s in splits), end_section=True)
-    total = sum(data.pixels.values())
-    labels = sorted(data.pixels)
-    for label in labels[:_SHOWN]:
-        table.add_row(f'label {label}', f'{100 * data.pixels[label] / total:.2f} %')
-    if len(labels) > _SHOWN:
-        table.add_row(f'and {len(labels) - _SHOWN} more')
     return table

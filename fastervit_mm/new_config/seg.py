@@ -1,13 +1,22 @@
 """A config for a segmentor on one's own data."""
 import colorsys
+import os
+from collections import Counter
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
-from ..datasets.folders import SPLITS, DataError
-from ..datasets.label_maps import VOID, MapData, renumber
+from ..datasets.checking.label_maps import ReadSplit
+from ..datasets.checking.problems import Run, one_by_one
+from ..datasets.folders import SPLITS, files_in
+from ..datasets.images import IMAGES
+from ..datasets.label_maps import MapData
+from ..datasets.labels import write_label_map
+from .images import Reading, choose_reading
+from .labels import Labels
 from .lines import (
     SMALL,
     Lines,
@@ -23,6 +32,7 @@ from .lines import (
 
 # Longest side of a crop, images in a batch and iterations, from scratch and with ImageNet weights.
 _SMALL, _PUBLISHED = (320, 4, 2400), (512, 2, 20000)
+_PILLOW = 2 * (2**30 // 12)  # pixels of which Pillow, mmseg's reader of label maps, refuses more
 
 
 @dataclass(frozen=True)
@@ -30,15 +40,12 @@ class _Choice:
     """What was chosen from the data.
 
     Attributes:
-        first: The label of the first class.
         shares: Each class's share of the pixels that have a class.
         weights: A weight for each class in the loss; None for equal ones.
         usual: The most frequent (width, height) of an image.
         crop: Side of a crop in training, in pixels.
         scale: (longer, shorter) side to which images are resized, before random scaling.
     """
-    names: List[str]
-    first: int
     shares: np.ndarray
     weights: Optional[List[float]]
     usual: Tuple[int, int]
@@ -48,104 +55,156 @@ class _Choice:
     iterations: int
 
 
-def seg_config(data: MapData, root: Path, out: Path, classes: Sequence[str] = (),
-               arch: str = SMALL, void: int = VOID) -> Tuple[str, List[str], dict]:
+class _Files(NamedTuple):
+    """Where a config finds images and label maps.
+
+    Attributes:
+        splits: (folder of images, folder of maps, list of names or None) of each.
+        img_suffix, map_suffix: What follows the common part of their names.
+        copied: Whether the label maps are copies.
+    """
+    splits: Dict[str, Tuple[str, str, Optional[str]]]
+    img_suffix: str
+    map_suffix: str
+    copied: bool
+
+
+def seg_config(data: MapData, reads: Mapping[str, ReadSplit], labels: Labels, root: Path, out: Path,
+               arch: str = SMALL, run: Run = one_by_one
+               ) -> Tuple[str, List[str], Dict[str, Any], bool]:
     """A config for a segmentor on one's own data.
 
-    Label maps that mmseg cannot use as they are (0 and 255 for two classes, a void label that is
-    neither 0 nor 255) are written once more to ``<OUT's name>_data/`` beside the config, as are
-    the lists of a split without a folder.
+    Label maps that mmseg cannot use as they are (0 and 255 for two classes, colours, a void label
+    that is neither 0 nor 255, folders that it cannot pair) are written once more to ``<OUT's
+    name>_data/`` beside the config, as are the lists of a split without a folder.
 
     Args:
-        data: From :func:`fastervit_mm.datasets.label_maps.find_label_maps`; changed where label
-            maps are written.
+        data: From :func:`fastervit_mm.datasets.label_maps.find_label_maps`.
+        reads: The label maps of each split.
+        labels: What they mean, from :func:`fastervit_mm.new_config.labels.choose_labels`.
         root: The data's folder.
         out: The config's file.
-        classes: Names of the classes, from the lowest label on. Default from a ``classes.txt``,
-            else ``class_0``, ``class_1``, …
         arch: ``'small'``, trained from scratch, or a published variant such as ``'0'``, which
             starts from its ImageNet weights.
-        void: The label of pixels that belong to no class. With 0, the other labels count from 1,
-            as in ADE20K.
+        run: How files are read and written; by default one by one.
 
     Returns:
-        The config's text, and what was decided, one sentence each.
+        The config's text; what was decided, one sentence each; the values that the config must
+        have when it is read, by their dotted names; and whether label maps were copied.
 
     Raises:
-        DataError: For fewer names than labels.
+        DataError: For images that cannot be trained on together.
         ValueError: For an unknown ``arch``.
     """
     check_arch(arch)
-    beside = out.with_name(f'{out.stem}_data')
-    said = list(data.notes)
-    _renumber(data, void, beside, said)
-    first = 1 if void == 0 else 0  # with reduce_zero_label, label 1 becomes 0
-    names = _choose_names(data, root, classes, first, said)
-    choice = _choose(data, names, first, *(_SMALL if arch == SMALL else _PUBLISHED))
+    said = [*data.notes, *labels.said]
+    images = {split: [image for image, _ in found.pairs] for split, found in data.splits.items()}
+    reading = choose_reading(images['train'], [*chain(*list(images.values())[1:])], arch, said,
+                             any_means=True, run=run)
+    choice = _choose(reads['train'], labels, *(_SMALL if arch == SMALL else _PUBLISHED))
+    absent = [name for name, share in zip(labels.names, choice.shares) if not share]
+    if absent:
+        said.append(f'no training pixel of {few(absent)}; they keep their place among the classes')
+    files = _arrange(data, reads, labels, root, out.with_name(f'{out.stem}_data'), said, run)
     said.append(f'crops of {choice.crop} x {choice.crop} from images of about {choice.scale[0]} x '
                 f'{choice.scale[1]}, {choice.iterations} iterations of {choice.batch} images'
                 + ('' if choice.weights is None else ', a larger weight for rare classes'))
-    return (_text(choice, data, root, arch, _write_lists(data, root, beside)), said,
-            dict(data_root=root.as_posix() + '/', classes=tuple(names)))
+    meant = dict(data_root=root.as_posix() + '/', classes=tuple(labels.names))
+    for split, (img_path, seg_map_path, ann_file) in files.splits.items():
+        dataset = f'{split}_dataloader.dataset'
+        meant.update({f'{dataset}.data_prefix': dict(img_path=img_path, seg_map_path=seg_map_path),
+                      f'{dataset}.img_suffix': files.img_suffix,
+                      f'{dataset}.seg_map_suffix': files.map_suffix})
+        if ann_file:
+            meant[f'{dataset}.ann_file'] = ann_file
+    largest = max((found.size[0] * found.size[1] for read in reads.values() for found in read.maps
+                   if not isinstance(found.size, str)), default=0)
+    text = _text(choice, reading, labels, files, {s: len(images[s]) for s in files.splits}, root,
+                 arch, largest > _PILLOW)
+    return text, said, meant, files.copied
 
 
-def _renumber(data: MapData, void: int, beside: Path, said: List[str]) -> None:
-    """Write other label maps where mmseg could not use these."""
-    if set(data.pixels) == {0, VOID} and void == VOID:
-        renumber(data, {0: 0, VOID: 1}, beside)
-        said.append('the label maps hold 0 and 255, and mmseg ignores 255: copies with 0 and 1 '
-                    f'are in {beside}')
-    elif void not in (0, VOID):
-        labels = [label for label in sorted(data.pixels) if label not in (void, VOID)]
-        renumber(data, {label: i for i, label in enumerate(labels)}, beside)
-        said.append(f'mmseg ignores 255 and not {void}: copies of the label maps with 255 for it, '
-                    f'and 0 to {len(labels) - 1} for the others, are in {beside}')
+def _arrange(data: MapData, reads: Mapping[str, ReadSplit], labels: Labels, root: Path,
+             beside: Path, said: List[str], run: Run) -> _Files:
+    """Say where files are as mmseg's BaseSegDataset reads them, and write those that it cannot."""
+    ends = {pair for found in data.splits.values() for pair in found.ends}
+    img_suffixes = {image for image, _ in ends}
+    img_suffix = img_suffixes.pop() if len(img_suffixes) == 1 else ''
+    places = {split: _places(found.pairs, *next(iter(ends))) for split, found in
+              data.splits.items()} if len(ends) == 1 else {}
+    maps = [found for read in reads.values() for found in read.maps
+            if not isinstance(found.size, str)]
+    why = [why for why, needed in (
+        ('class numbers are others', labels.numbers is not None),
+        ('mmseg reads one channel', any(found.channels > 1 for found in maps)),
+        ('Pillow refuses maps as large', any(
+            found.mode != 'L' and found.size[0] * found.size[1] > _PILLOW for found in maps)),
+        ('mmseg reads images and maps of one ending, in folders that are alike',
+         not places or None in places.values())) if needed]
+    files, work = {}, []
+    for split, found in data.splits.items():
+        if why:
+            images = Path(os.path.commonpath([image.parent for image, _ in found.pairs]))
+            stems = [image.relative_to(images).as_posix() for image, _ in found.pairs]
+            stems = [stem[:len(stem) - len(img_suffix)] for stem in stems]
+            label_maps, numbers = beside / split, labels.numbers
+            work += [(path, label_maps / f'{stem}.png', numbers)
+                     for stem, (_, path), one in zip(stems, found.pairs, reads[split].maps)
+                     if not isinstance(one.size, str)]
+        else:
+            images, label_maps, stems = places[split]
+        listed = None
+        if not img_suffix or {path for path in files_in(images, IMAGES)
+                              if path.name.endswith(img_suffix)} != {i for i, _ in found.pairs}:
+            path = beside / f'{split}.txt'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text('\n'.join(stems) + '\n', encoding='utf-8')
+            listed = inside(path, root)
+        files[split] = inside(images, root), inside(label_maps, root), listed
+    if why:
+        list(run(write_label_map, work, 'copies of label maps'))
+        said.append(f'copies of the label maps, because {" and ".join(why)}, are in {beside}')
+    return _Files(files, img_suffix, '.png' if why else next(iter(ends))[1], bool(why))
 
 
-def _choose_names(data: MapData, root: Path, classes: Sequence[str], first: int,
-                  said: List[str]) -> List[str]:
-    labels = [label for label in data.pixels if label != VOID and label >= first]
-    if not labels:
-        raise DataError(f'data={str(root)!r}: the label maps hold {sorted(data.pixels)}, which is '
-                        'no class')
-    highest = max(labels) - first + 1
-    names = list(classes) or _names(root)
-    if not names:
-        names = [f'class_{label}' for label in range(first, first + highest)]
-        said.append(f'nothing names the classes; they are called {names[0]} to {names[-1]}: give '
-                    '--classes, or rename them in the config')
-    if len(names) < highest:
-        raise DataError(
-            f'classes={names}: {count(len(names), "name", "names")}, but the labels in training '
-            f'are {few(sorted(data.pixels), 30)}: with {first} as the first, {highest} classes'
-            + ('' if first else '. If 0 is no class: --void 0'))
-    if first == 0 and 0 not in data.pixels:
-        said.append('no pixel has label 0; if the labels count from 1, give --void 0')
-    absent = [name for i, name in enumerate(names) if i + first not in data.pixels]
-    if absent:
-        said.append(f'no training pixel of {few(absent)}; they keep their place among the classes')
-    return names
+def _places(pairs: Sequence[Tuple[Path, Path]], img_suffix: str, map_suffix: str
+            ) -> Optional[Tuple[Path, Path, List[str]]]:
+    """The folders below which images and maps have equal paths, and these; None for several."""
+    roots, ends = set(), []
+    for image, label_map in pairs:
+        end = os.path.commonprefix([image.parent.parts[::-1], label_map.parent.parts[::-1]])[::-1]
+        if image.parent == label_map.parent:
+            end = ()
+        depth = len(end)
+        roots.add((image.parents[depth], label_map.parents[depth]))
+        ends.append((*end, image.name[:len(image.name) - len(img_suffix)]))
+    if len(roots) > 1:
+        # Images beside their maps, in several folders.
+        if any(image != label_map for image, label_map in roots):
+            return None
+        top = Path(os.path.commonpath([image for image, _ in roots]))
+        return top, top, [(image.parent / stem[-1]).relative_to(top).as_posix()
+                          for (image, _), stem in zip(pairs, ends)]
+    (images, label_maps), = roots
+    same = os.path.commonprefix([end[:-1] for end in ends])
+    return images.joinpath(*same), label_maps.joinpath(*same), [
+        '/'.join(end[len(same):]) for end in ends]
 
 
-def _names(root: Path) -> List[str]:
-    for name in ('classes.txt', 'labels.txt', 'label_names.txt'):
-        if (root / name).is_file():
-            lines = (line.strip() for line in (root / name).read_text().splitlines())
-            return [line for line in lines if line]
-    return []
-
-
-def _choose(data: MapData, names: List[str], first: int, limit: int, batch: int, iterations: int
-            ) -> _Choice:
-    shares = np.array([data.pixels.get(i + first, 0) for i in range(len(names))], float)
-    shares /= shares.sum()
-    longer, shorter = max(data.size), min(data.size)
+def _choose(read: ReadSplit, labels: Labels, limit: int, batch: int, iterations: int) -> _Choice:
+    pixels: Counter = Counter()
+    for label, number in read.pixels.items():
+        pixels[labels.numbers[label] if labels.numbers else label] += number
+    shares = np.array([pixels[i + labels.first] for i in range(len(labels.names))], float)
+    shares /= max(shares.sum(), 1)
+    size, = Counter(tuple(image.size) for image in read.images
+                    if not isinstance(image.size, str)).most_common(1) or [((0, 0), 0)]
+    longer, shorter = max(size[0]), min(size[0])
     crop = max(min(shorter // 32 * 32, limit), 64)
     # A crop should show a good part of an image.
-    reduced = min(1., 2 * crop / shorter)
+    reduced = min(1., 2 * crop / max(shorter, 1))
     scale = round(longer * reduced), round(shorter * reduced)
-    return _Choice(names, first, shares, _class_weights(shares), data.size, crop, scale, batch,
-                   iterations)
+    return _Choice(shares, _class_weights(shares), size[0], crop, scale, batch, iterations)
 
 
 def _class_weights(shares: np.ndarray) -> Optional[List[float]]:
@@ -159,14 +218,14 @@ def _class_weights(shares: np.ndarray) -> Optional[List[float]]:
     return [round(float(w), 2) for w in weights]
 
 
-def _text(choice: _Choice, data: MapData, root: Path, arch: str,
-          files: Dict[str, Tuple[str, str, Optional[str]]]) -> str:
-    small = arch == SMALL
+def _text(choice: _Choice, reading: Reading, labels: Labels, files: _Files,
+          images: Mapping[str, int], root: Path, arch: str, huge: bool) -> str:
+    small, names = arch == SMALL, labels.names
     lines = Lines()
     lines.because('UperNet, ' + ('small, trained from scratch' if small else f'FasterViT-{arch}')
                   + f', for the label maps in {root}: '
-                  + ', '.join(f'{len(data.pairs(s))} {s}' for s in files)
-                  + f' images, {count(len(choice.names), "class", "classes")}. Written by '
+                  + ', '.join(f'{number} {split}' for split, number in images.items())
+                  + f' images, {count(len(names), "class", "classes")}. Written by '
                   'tools/new_config.py seg; every line may be changed.')
     lines.add(f"""
 _base_ = 'fastervit_mm::mmseg/{base_config('upernet_fvit', arch)}.py'
@@ -175,13 +234,46 @@ custom_imports = dict(imports=[
     'fastervit_mm.engine.seg_visualizer'])
 
 data_root = {quoted(root.as_posix() + '/')}
-classes = {names_of(choice.names)}
+classes = {names_of(names)}
 num_classes = len(classes)
 palette = [""")
-    colours = [str(list(colour)) for colour in _palette(
-        len(choice.names), data.palette and data.palette[choice.first:])]
+    colours = [str(list(colour)) for colour in _palette(len(names), labels.palette)]
     lines.extend(f'    {", ".join(colours[i:i + 5])},' for i in range(0, len(colours), 5))
     lines.append(']\n')
+    _add_sizes(lines, choice)
+    preprocessor = backbone = ''
+    if reading.preprocessor:
+        lines.append('')
+        lines.because(reading.because)
+        preprocessor = f', {reading.preprocessor}'
+        backbone = f'\n    backbone=dict(in_channels={reading.channels}),'
+    lines.add(f"""
+model = dict(
+    data_preprocessor=dict(size=crop_size{preprocessor}),{backbone}
+    decode_head=dict(num_classes=num_classes, loss_decode=loss),
+    auxiliary_head=dict(num_classes=num_classes, loss_decode=loss),
+    test_cfg=dict(crop_size=crop_size, stride=({choice.crop * 2 // 3}, {choice.crop * 2 // 3})))
+""")
+    lines.append('')
+    _add_data(lines, choice, reading, labels, files, huge)
+    lines.append('')
+    seen = choice.iterations * choice.batch / images['train']
+    lines.because(f'{choice.iterations} iterations of {choice.batch} images see each image '
+                  f'{max(seen, 1):.0f} times. More help if the score still rises at the end'
+                  + ('.' if small else '; the learning rate, 6e-5 for 16 images, is scaled to '
+                     'your batch.'))
+    interval = choice.iterations // 8
+    lines.add(f"""
+max_iters = {choice.iterations}
+train_cfg = dict(max_iters=max_iters, val_interval={interval})""")
+    add_schedule(lines, small, epochs=False)
+    lines.add(f"""
+default_hooks = dict(checkpoint=dict(interval={interval}, max_keep_ckpts=2, save_best='mIoU'))""")
+    return str(lines)
+
+
+def _add_sizes(lines: Lines, choice: _Choice) -> None:
+    """Crop, scale and the weights of classes."""
     usual = f'Most images are {choice.usual[0]} x {choice.usual[1]}. '
     if choice.scale != (max(choice.usual), min(choice.usual)):
         usual += (f'They are reduced to {choice.scale[0]} x {choice.scale[1]}, so that a crop '
@@ -199,89 +291,56 @@ palette = [""")
         lines.extend(f'    {", ".join(map(str, choice.weights[i:i + 12]))},'
                      for i in range(0, len(choice.weights), 12))
         lines.append('])')
-    lines.add(f"""
-model = dict(
-    data_preprocessor=dict(size=crop_size),
-    decode_head=dict(num_classes=num_classes, loss_decode=loss),
-    auxiliary_head=dict(num_classes=num_classes, loss_decode=loss),
-    test_cfg=dict(crop_size=crop_size, stride=({choice.crop * 2 // 3}, {choice.crop * 2 // 3})))
-""")
-    lines.append('')
-    zero = ''
-    if choice.first:
-        zero = ', reduce_zero_label=True'
+
+
+def _add_data(lines: Lines, choice: _Choice, reading: Reading, labels: Labels, files: _Files,
+              huge: bool) -> None:
+    """Pipelines and datasets."""
+    backend = ", imdecode_backend='cv2'" if huge else ''  # Pillow refuses maps as large
+    reduced = ''
+    if labels.first:
+        reduced = ', reduce_zero_label=True'
         lines.because('Label 0 is no class: it becomes 255, which is ignored, and the others lose '
                       'one.')
+    distortion = '' if reading.loading else "\n    dict(type='PhotoMetricDistortion'),"
     lines.add(f"""
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations'{zero}),
+    dict(type='LoadImageFromFile'{reading.loading}),
+    dict(type='LoadAnnotations'{backend}{reduced}),
     dict(type='RandomResize', scale=scale, ratio_range=(0.5, 2.0), keep_ratio=True),
     dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PhotoMetricDistortion'),
+    dict(type='RandomFlip', prob=0.5),{distortion}
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadImageFromFile'{reading.loading}),
     dict(type='Resize', scale=scale, keep_ratio=True),
-    dict(type='LoadAnnotations'{zero}),  # after Resize: ground truth keeps its own size
+    dict(type='LoadAnnotations'{backend}{reduced}),  # after Resize: ground truth keeps its own size
     dict(type='PackSegInputs'),
 ]
 dataset = dict(
     type='BaseSegDataset', data_root=data_root, metainfo=dict(classes=classes, palette=palette),
-    img_suffix={data.img_suffix!r}, seg_map_suffix={data.seg_map_suffix!r}{zero})""")
+    img_suffix={quoted(files.img_suffix)}, seg_map_suffix={quoted(files.map_suffix)}{reduced})""")
     for split in SPLITS:
-        if split not in files:
+        if split not in files.splits:
             lines.because('There is no test split: tools/test.py scores the validation images.')
             lines.append('test_dataloader = val_dataloader')
             continue
-        images, maps, listed = files[split]
+        images, maps, listed = files.splits[split]
         batch = f'\n    batch_size={choice.batch},' if split == 'train' else ''
-        listed = f'\n        ann_file={listed!r},' if listed else ''
+        listed = f'\n        ann_file={quoted(listed)},' if listed else ''
         lines.add(f"""
 {split}_dataloader = dict({batch}
     dataset=dict(
         _delete_=True, **dataset,{listed}
-        data_prefix=dict(img_path={images!r}, seg_map_path={maps!r}),
+        data_prefix=dict(img_path={quoted(images)}, seg_map_path={quoted(maps)}),
         pipeline={'train' if split == 'train' else 'test'}_pipeline))""")
-    lines.append('')
-    seen = choice.iterations * choice.batch / len(data.pairs('train'))
-    lines.because(f'{choice.iterations} iterations of {choice.batch} images see each image '
-                  f'{max(seen, 1):.0f} times. More help if the score still rises at the end'
-                  + ('.' if small else '; the learning rate, 6e-5 for 16 images, is scaled to '
-                     'your batch.'))
-    interval = choice.iterations // 8
-    lines.add(f"""
-max_iters = {choice.iterations}
-train_cfg = dict(max_iters=max_iters, val_interval={interval})""")
-    add_schedule(lines, small, epochs=False)
-    lines.add(f"""
-default_hooks = dict(checkpoint=dict(interval={interval}, max_keep_ckpts=2, save_best='mIoU'))""")
-    return str(lines)
 
 
 def _palette(count: int, given: Optional[Sequence] = None) -> List[Tuple[int, int, int]]:
-    if given and len(set(given[:count])) == count:
-        return [tuple(colour) for colour in given[:count]]
+    if len({tuple(colour) for colour in given or ()}) == count:
+        return [tuple(colour) for colour in given]
     # Hues far apart, in three strengths, so that neighbours among the classes differ.
     return [tuple(round(255 * v) for v in colorsys.hsv_to_rgb(
         i * 0.61803 % 1, (0.9, 0.55, 0.75)[i % 3], (0.9, 0.95, 0.6)[i // 3 % 3]))
         for i in range(count)]
-
-
-def _write_lists(data: MapData, root: Path, beside: Path
-                 ) -> Dict[str, Tuple[str, str, Optional[str]]]:
-    """(folder of images, folder of maps, list of names or None) of each split."""
-    files = {}
-    for split in SPLITS:
-        if split not in data.splits:
-            continue
-        found, listed = data.splits[split], None
-        if found.stems is not None:
-            path = beside / f'{split}.txt'
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text('\n'.join(found.stems) + '\n')
-            listed = inside(path, root)
-        files[split] = (inside(found.images, root), inside(found.maps, root), listed)
-    return files

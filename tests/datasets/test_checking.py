@@ -21,6 +21,7 @@ from fastervit_mm.datasets.checking import (
     reading,
 )
 from fastervit_mm.datasets.checking.masks import _decompressed
+from fastervit_mm.datasets.folders import DataError
 from fastervit_mm.datasets.images import read_image
 from tests.conftest import REPO
 
@@ -317,7 +318,7 @@ def test_every_kind_of_fault_in_a_label_map(maps):
         write_image(maps.images / f'a/{i}.jpg', i)
     write_labels(maps.labels / 'a/11.png', stripes(0, 1, 2))
     write_labels(maps.labels / 'a/4.png', stripes(0, 1, size=(HEIGHT, WIDTH)))
-    write_labels(maps.labels / 'a/5.png', np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+    write_labels(maps.labels / 'a/5.png', np.stack([stripes(0, 1)] + [stripes(0, 9)] * 2, 2))
     write_labels(maps.labels / 'a/6.png', stripes(0, 7))
     write_labels(maps.labels / 'a/7.png', stripes(0, 1000, dtype=np.uint16))
     write_labels(maps.labels / 'a/8.png', stripes(255))
@@ -329,16 +330,15 @@ def test_every_kind_of_fault_in_a_label_map(maps):
     cut_short(maps.images / 'a/1.jpg')
     problems = maps.problems(num_classes=3)
     assert [(kind, where.split(':')[0]) for kind, where in problems] == [
-        ('image without a label map', 'annotations/training/a/3.png'),
-        ('label map without an image', 'annotations/training/a/11.png'),
-        ('unreadable image', 'a/1.jpg'),
+        ('image without a label map', 'training/a/3.jpg'),
+        ('label map without an image', 'training/a/11.png'), ('unreadable image', 'a/1.jpg'),
+        ('palette label map', 'training/a/10.png'),
         ('label map of another size than its image', 'training/a/4.png'),
         ('label map that is a colour image', 'training/a/5.png'),
-        ('unreadable label map', 'training/a/9.png'),
-        ('palette label map', 'training/a/10.png'),
+        ('label out of range', 'training/a/6.png'), ('label out of range', 'training/a/7.png'),
         ('label map that is all void', 'training/a/8.png'),
-        ('label out of range', 'training/a/6.png'), ('label out of range', 'training/a/7.png')]
-    assert problems[-2][1].endswith('[7], labels are 0 to 2 and 255')
+        ('unreadable label map', 'training/a/9.png')]
+    assert problems[6][1].endswith('[7], labels are 0 to 2 and 255')
     assert [kind for kind in maps.kinds() if 'range' in kind] == ['label out of range']  # 1000
 
 
@@ -349,7 +349,7 @@ def test_every_kind_of_fault_in_a_label_map(maps):
     ((0, 2, 5), {}, 'label that never occurs', ': 1, 3 to 4 of 0 to 5'),
     ((0, 1), dict(num_classes=4), 'label that never occurs', ': 2 to 3 of 0 to 3'),
     ((0, 1, 2, 3), dict(num_classes=3), 'label out of range',
-     ': 3 in 3 label maps; 3 classes are 0 to 2. If 0 is unlabelled and classes are 1 to 3'),
+     '[3], labels are 0 to 2 and 255; if 0 is unlabelled and classes count from 1'),
     ((0, 1, 2, 3), dict(num_classes=3, reduce_zero_label=True), None, ''),
     ((0, 2, 3), dict(num_classes=3, reduce_zero_label=True), 'label that never occurs',
      ': 1 of 1 to 3'),
@@ -370,25 +370,27 @@ def test_lossy_label_maps_are_told(maps):
     for i in range(3):
         Image.fromarray(stripes(0, 1, 2)).save(maps.labels / f'a/{i}.jpg')
     assert 'label map saved as JPEG' in maps.kinds(map_suffix='.jpg')
+    assert maps.problems() == []  # the PNG of the same names are meant
 
 
 def test_suffixes_of_images_and_label_maps(maps):
     for i in range(3):
         (maps.labels / f'a/{i}.png').rename(maps.labels / f'a/{i}_mask.png')
-    kind, where = maps.problems()[0]
-    assert kind == 'image without a label map' and where.endswith('label maps is _mask.png')
+    assert maps.check().ends == [('.jpg', '_mask.png')] and maps.problems() == []
     assert maps.problems(map_suffix='_mask.png') == []
     write_image(maps.images / 'a/2.png')
-    assert maps.problems(map_suffix='_mask.png', img_suffix='.jpg') == []
-    assert maps.problems(map_suffix='_mask.png') == [
-        ('images of one name', 'images/training: 2.jpg, 2.png'),
-        ('images with several suffixes',
-         'images/training: 3 .jpg, 1 .png; mmseg reads one suffix')]
+    assert maps.problems(img_suffix='.jpg') == []
+    with pytest.raises(DataError, match='which to take: --img-suffix .jpg or --img-suffix .png'):
+        maps.check()
+    (maps.images / 'a/2.jpg').unlink()
+    assert maps.problems() == [
+        ('names with several endings', 'annotations/training: 2 of .jpg and _mask.png, 1 of .png '
+         'and _mask.png; mmseg reads one. tools/new_config.py seg takes all')]
+    (maps.images / 'a/2.png').rename(maps.images / 'a/2.jpg')
     # All in one folder.
     for path in (maps.labels / 'a').iterdir():
         path.rename(maps.images / f'a/{path.name}')
-    (maps.images / 'a/2.png').unlink()
-    assert check_label_maps(maps.images, maps.images, map_suffix='_mask.png').problems == []
+    assert check_label_maps(maps.images, maps.images).problems == []
 
 
 def test_an_image_that_exif_turns_and_its_label_map(maps):

@@ -4,7 +4,8 @@ import pytest
 from PIL import Image
 
 from fastervit_mm.datasets.folders import DataError
-from fastervit_mm.datasets.label_maps import find_label_maps, renumber
+from fastervit_mm.datasets.label_maps import find_label_maps
+from fastervit_mm.datasets.labels import write_label_map
 
 
 def photo(path, seed=0):
@@ -30,6 +31,10 @@ def write(root, image='images/{split}/{stem}.jpg', labels='annotations/{split}/{
             label_map(root / labels.format(**names), **kwargs)
 
 
+def stems(data, split):
+    return [image.stem for image, _ in data.splits[split].pairs]
+
+
 @pytest.mark.parametrize('image, labels', [
     ('images/{split}/{stem}.jpg', 'annotations/{split}/{stem}.png'),
     ('{split}/images/{stem}.png', '{split}/masks/{stem}.png'),
@@ -42,14 +47,12 @@ def test_layouts_that_people_have(image, labels, tmp_path):
     data = find_label_maps(tmp_path)
     assert set(data.splits) == {'train', 'val'} and not data.notes
     for split in data.splits:
-        pairs = data.pairs(split)
+        pairs = data.splits[split].pairs
         assert len(pairs) == 4
         for number, (picture, labelled) in enumerate(pairs):
             names = dict(split=split, stem=f'{split}_{number}')
             assert picture == tmp_path / image.format(**names)
             assert labelled == tmp_path / labels.format(**names)
-    assert set(data.pixels) == {0, 1, 2} and data.size == (32, 24)
-    assert data.palette is None
 
 
 def test_splits_may_have_images_of_the_same_names(tmp_path):
@@ -58,13 +61,9 @@ def test_splits_may_have_images_of_the_same_names(tmp_path):
             photo(tmp_path / split / f'{number}.png', 10 * seed + number)
             label_map(tmp_path / 'labels' / split / f'{number}.png')
     data = find_label_maps(tmp_path)
-    assert {s: (f.images.name, f.maps) for s, f in data.splits.items()} == {
-        s: (s, tmp_path / 'labels' / s) for s in ('train', 'val')}
-
-
-def test_colours_of_the_maps_are_kept(tmp_path):
-    write(tmp_path, palette=True)
-    assert find_label_maps(tmp_path).palette[:3] == [(0, 0, 0), (128, 0, 0), (0, 128, 0)]
+    assert {split: found.pairs for split, found in data.splits.items()} == {
+        split: [(tmp_path / split / f'{i}.png', tmp_path / 'labels' / split / f'{i}.png')
+                for i in range(3)] for split in ('train', 'val')}
 
 
 def test_the_lists_of_voc_are_the_splits(tmp_path):
@@ -77,8 +76,8 @@ def test_the_lists_of_voc_are_the_splits(tmp_path):
     (lists / 'train.txt').write_text('0\n1\n2\n4')
     (lists / 'val.txt').write_text('3\n5')
     data = find_label_maps(tmp_path)
-    assert data.splits['train'].stems == list('0124') and data.splits['val'].stems == list('35')
-    assert set(data.pixels) == {0, 3, 255}
+    assert stems(data, 'train') == list('0124') and stems(data, 'val') == list('35')
+    assert not data.splits['train'].no_map  # images that no list names are not meant
 
 
 def test_without_a_validation_split_a_fifth_becomes_one(tmp_path):
@@ -87,29 +86,23 @@ def test_without_a_validation_split_a_fifth_becomes_one(tmp_path):
         label_map(tmp_path / f'masks/{number:02d}.png')
     photo(tmp_path / 'imgs/without.jpg')
     data = find_label_maps(tmp_path)
-    train, val = (data.splits[s].stems for s in ('train', 'val'))
+    train, val = (stems(data, split) for split in ('train', 'val'))
     assert len(train) == 16 and len(val) == 4 and not set(train) & set(val)
     assert 'without' not in train + val and '4 of 20' in data.notes[0]
+    assert [path.name for path in data.splits['train'].no_map] == ['without.jpg']
 
 
 def test_label_maps_get_other_numbers(tmp_path):
-    write(tmp_path / 'data', labels='masks/{split}/{stem}.png')
-    data = find_label_maps(tmp_path / 'data')
-    renumber(data, {0: 0, 2: 1}, tmp_path / 'new')
-    for split in ('train', 'val'):
-        for picture, labelled in data.pairs(split):
-            assert labelled == tmp_path / 'new' / split / f'{picture.stem}.png'
-            old = np.asarray(Image.open(tmp_path / f'data/masks/{split}/{picture.stem}.png'))
-            assert (np.asarray(Image.open(labelled)) == np.array([0, 255, 1])[old]).all()
-    assert set(data.pixels) == {0, 1, 255}
+    label_map(tmp_path / 'old.png', (0, 1, 2))
+    write_label_map(tmp_path / 'old.png', tmp_path / 'new/a.png', {0: 0, 1: 255, 2: 1})
+    old, new = (np.asarray(Image.open(tmp_path / name)) for name in ('old.png', 'new/a.png'))
+    assert (new == np.array([0, 255, 1])[old]).all() and len(np.unique(new)) == 3
 
 
 @pytest.mark.parametrize('prepare, message', [
     (lambda root: photo(root / 'a.jpg'), 'no label maps were found'),
-    (lambda root: (photo(root / 'images/train/a.jpg'), photo(root / 'masks/train/a.png')),
-     'an image with 3 channels; a label map has one'),
     (lambda root: write(root, splits=('val',)), "no training split, only 'val'"),
-    (lambda root: (write(root), write(root / 'more')), "the split 'train' is in two folders")])
+    (lambda root: (write(root), write(root, splits=('more',))), 'images of no split, such as')])
 def test_what_cannot_be_used_is_said(prepare, message, tmp_path):
     prepare(tmp_path)
     with pytest.raises(DataError, match=message):

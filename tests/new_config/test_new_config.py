@@ -209,7 +209,7 @@ def test_from_a_terminal_it_says_what_it_found_and_what_is_wrong(tmp_path):
     ('det', 'data', dict(arch='7'), "arch='7': give 'small' or"),
     ('seg', 'data', {}, 'no label maps were found'),
     ('seg', 'maps', dict(classes=['road']),
-     '1 name, but the labels in training are 0, 1, 2: with 0 as the first, 3 classes')])
+     '1 name, but the labels are 0, 1, 2: with 0 as the first, 3 classes')])
 def test_a_mistake_is_one_line_and_writes_nothing(task, data, kwargs, message, tmp_path):
     coco(tmp_path / 'data', splits=('train',))
     write(tmp_path / 'maps')

@@ -8,9 +8,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ..labels import VOID
 from .annotations import CheckedAnnotations, check_annotations
 from .images import images_in_both
-from .label_maps import CheckedLabelMaps, Label, check_label_maps
+from .label_maps import CheckedLabelMaps, Label, check_label_maps, labels_lacking
 from .problems import Problem, Run, is_note, print_problems, reading, short_name
 
 
@@ -78,24 +79,50 @@ def print_label_maps(label_maps: Sequence[str], images: Sequence[str],
         OSError, ValueError: In one line, if folders do not exist, are empty or do not pair.
     """
     pairs, console = _pairs('label-maps', label_maps, 'images', images), console or Console()
-    with reading(console) as run:
-        checked = [check_label_maps(*pair, run=run, **settings) for pair in pairs]
-        problems = [problem for one in checked for problem in one.problems]
-        problems += _in_both([one.files for one in checked], run)
     names = _names(label_maps)
-    table = _table('label maps', 'images', 'label maps', 'problems')
-    for name, one in zip(names, checked):
-        table.add_row(escape(name), *map(str, (one.images, one.maps, _serious(one.problems))))
+    with reading(console) as run:
+        checked = [(name, check_label_maps(*pair, run=run, **settings))
+                   for name, pair in zip(names, pairs)]
+        problems = [problem for _, one in checked for problem in one.problems]
+        problems += labels_lacking(checked)
+        problems += _in_both([one.files for _, one in checked], run)
+    for kind, folders in (('image without a label map', images),
+                          ('label map without an image', label_maps)):
+        if len({Path(folder).resolve() for folder in folders}) < len(folders):
+            problems = [problem for problem in problems if problem[0] != kind]
+    table = _table('label maps', 'images', 'label maps', 'problems', 'img_suffix',
+                   'seg_map_suffix')
+    for name, one in checked:
+        table.add_row(escape(name), *map(str, (one.images, one.maps, _serious(one.problems))),
+                      *(escape(', '.join(dict.fromkeys(ends))) for ends in zip(*one.ends)))
     console.print(table)
-    void: Set[int] = {settings.get('void', 255)} | (
-        {0} if settings.get('reduce_zero_label') else set())
-    table = _table('label', *(f'{name}\n{what}' for name in names for what in ('pixels', 'images')))
-    for label in sorted({found.label for one in checked for found in one.labels}):
-        table.add_row(f'{label} void' if label in void else str(label),
-                      *(cell for one in checked for cell in _label_cells(one, label)))
-    if table.row_count:
-        console.print(table)
+    void = {settings.get('void', VOID), 0 if settings.get('reduce_zero_label') else VOID}
+    console.print(table_of_labels(checked, void))
     return print_problems(problems, console)
+
+
+def table_of_labels(checked: Sequence[Tuple[str, CheckedLabelMaps]], void: Set[int],
+                    names: Optional[Mapping[int, str]] = None, title: Optional[str] = None
+                    ) -> Table:
+    """A table of the labels of several splits.
+
+    Args:
+        checked: With the names of splits.
+        void: Labels that are no class.
+        names: Of labels. Default none.
+        title: Default none.
+    """
+    table = _table('label', *(f'{name}\n{what}' for name, _ in checked
+                              for what in ('pixels', 'images')))
+    table.title, table.title_justify = title and escape(title), 'left'
+    labels = sorted({found.label for _, one in checked for found in one.labels})
+    table.add_row('all', *(cell for _, one in checked for cell in ('', str(one.images))),
+                  end_section=True)
+    for label in labels:
+        name = 'void' if label in void else (names or {}).get(label, '')
+        table.add_row(escape(f'{label} {name}'.strip()), *(
+            cell for _, one in checked for cell in _label_cells(one, label)))
+    return table
 
 
 def _label_cells(checked: CheckedLabelMaps, label: int) -> Tuple[str, str]:

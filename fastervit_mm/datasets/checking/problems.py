@@ -20,7 +20,7 @@ NOTES = frozenset((
     'category that another file lacks', 'annotation id 0', 'box smaller than a pixel',
     'image turned by its EXIF tag',
     'palette label map', 'label map that is all void', 'labels start at 1',
-    'label that never occurs',
+    'label that never occurs', 'label that training lacks', 'label of several colours',
 ))
 _SHOWN = 5  # places a kind
 

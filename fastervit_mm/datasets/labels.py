@@ -1,0 +1,100 @@
+"""The one reader and writer of label maps: numbers of classes, or colours that stand for them."""
+from pathlib import Path
+from typing import Dict, Mapping, NamedTuple, Optional, Tuple, Union
+
+import numpy as np
+from PIL import Image
+
+from .images import opened
+
+VOID = 255  # mmseg ignores this label, and keeps all of them in 8 bits
+GREY = 0x010101  # a colour is 65536 * red + 256 * green + blue
+
+
+class LabelMap(NamedTuple):
+    """A label map that was read.
+
+    Attributes:
+        size: (width, height); a str, the reason, if it cannot be read.
+        pixels: Number of pixels by label, or by colour if it has colours that are not grey.
+        mode: Pillow's, such as ``'P'`` for a palette.
+        channels: As the file has them.
+        format: Such as ``'PNG'``.
+        palette: The colour of each label, if there is a palette.
+    """
+    size: Union[Tuple[int, int], str]
+    pixels: Mapping[int, int] = {}
+    mode: str = ''
+    channels: int = 1
+    format: Optional[str] = None
+    palette: Mapping[int, Tuple[int, ...]] = {}
+
+    @property
+    def coloured(self) -> bool:
+        return self.channels > 2 and any(label > VOID for label in self.pixels)
+
+
+def read_label_map(path: Path) -> LabelMap:
+    """Read a label map as mmseg does, but to its end, and with labels of any size."""
+    try:
+        with opened(path) as image:
+            image.load()
+            pixels, channels = _count(_labels(image)), len(image.getbands())
+            if channels > 2 and all(colour % GREY == 0 for colour in pixels):
+                pixels = {colour // GREY: count for colour, count in pixels.items()}
+            palette = image.getpalette() or [] if image.mode == 'P' else []
+            return LabelMap(image.size, pixels, image.mode, channels, image.format, {
+                i: tuple(palette[3 * i:3 * i + 3]) for i in pixels if palette})
+    except Exception as error:  # noqa: BLE001  a decoder may raise anything for a damaged file
+        return LabelMap(f'{type(error).__name__}: {error}')
+
+
+def write_label_map(path: Path, target: Path, numbers: Optional[Mapping[int, int]]) -> None:
+    """Write a label map once more, as PNG of one channel.
+
+    Args:
+        path: Of any form that :func:`read_label_map` reads.
+        target: The file to write.
+        numbers: Label, or colour, -> new label. None for the same labels.
+    """
+    with opened(path) as image:
+        labels = _labels(image)
+    if numbers is None:
+        labels = labels & 255  # greys as labels
+    else:
+        old = sorted(numbers)
+        labels = np.array([numbers[label] for label in old])[np.searchsorted(old, labels)]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(labels.astype(np.uint8)).save(target)
+
+
+def colours_of(pixels: Mapping[int, int], most: int = 6) -> str:
+    """Colours in words, the most frequent first."""
+    order = sorted(pixels, key=pixels.get, reverse=True)
+    more = f' and {len(order) - most} more' if len(order) > most else ''
+    return ', '.join(str((c >> 16, c >> 8 & 255, c & 255)) for c in order[:most]) + more
+
+
+def _labels(image: Image.Image) -> np.ndarray:
+    """(H, W) labels, or colours if there are three channels or more."""
+    labels = np.asarray(image)
+    if labels.dtype.kind == 'f':
+        if not np.array_equal(labels, np.round(labels)):
+            raise ValueError('it holds values that are not whole numbers')
+        labels = labels.astype(np.int64)
+    if labels.ndim == 3:  # alpha, the last of two or four, says nothing of labels
+        channels = np.moveaxis(labels, 2, 0).astype(np.int32)
+        labels = channels[0] if len(channels) == 2 else (
+            channels[0] << 16 | channels[1] << 8 | channels[2])
+    return labels
+
+
+def _count(labels: np.ndarray) -> Dict[int, int]:
+    if labels.dtype != bool and not 0 <= labels.min() <= labels.max() < 2**16:
+        return {int(v): int(n) for v, n in zip(*np.unique(labels, return_counts=True))}
+    counts = np.zeros(2**16, np.int64)
+    rows = max(2**22 // labels.shape[1], 1)  # numpy takes 8 bytes for each pixel
+    for start in range(0, len(labels), rows):
+        part = np.bincount(labels[start:start + rows].ravel().astype(np.intp))
+        counts[:len(part)] += part
+    return {int(label): int(counts[label]) for label in np.flatnonzero(counts)}

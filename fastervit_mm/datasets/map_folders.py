@@ -1,0 +1,217 @@
+"""Which folders of images and of label maps belong together, and how names in them end."""
+import os
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+
+from .folders import files_in, split_of
+from .images import IMAGES, opened
+
+# Where datasets have several maps for an image, those that hold classes.
+IS_STANDARD = re.compile(r'SegmentationClass(PNG)?/[^/]*$'
+                         r'|(_gtFine|_gtCoarse|/\d{12})_labelTrainIds\.png$')
+_MAP = re.compile('ann|label|mask|seg|gt|ground|truth|semantic|instance|panoptic|colou?r',
+                  re.IGNORECASE)
+_IMAGE = re.compile('ima?ge?|rgb|photo|jpe?g|frame|pict', re.IGNORECASE)
+_ENDS = 4  # words of a name that may be its ending, such as those of x_gtFine_labelTrainIds.png
+_ALIKE = 16  # names of a folder that may begin alike
+_FEW = 100  # folders of which all pairs are compared
+
+Ends = Tuple[str, str]  # what follows, in the names of an image and its map, what they share
+Names = Dict[Ends, List[Tuple[str, str]]]
+
+
+class Link(NamedTuple):
+    """A folder of images and one of their label maps.
+
+    Attributes:
+        images, maps: The folders.
+        names: Names of images and their maps, by endings.
+        files: Names of all images, and of all maps; the folder may be one.
+    """
+    images: Path
+    maps: Path
+    names: Names
+    files: Tuple[Sequence[str], Sequence[str]]
+
+
+def links_between(images: Path, label_maps: Path, img_suffix: Optional[str],
+                  map_suffix: Optional[str]) -> List[Link]:
+    """Each folder of images, and the folder of maps that has the same path.
+
+    Raises:
+        FileNotFoundError: If there is no such folder, or no image or label map in it.
+    """
+    of = []
+    for argument, place, suffix, option in (
+            ('images', images, img_suffix, 'img_suffix'),
+            ('label_maps', label_maps, map_suffix, 'map_suffix')):
+        if not place.is_dir():
+            raise FileNotFoundError(f'{argument}={str(place)!r}: no such folder')
+        of.append(_names_by_folder(place))
+        if not any(name.endswith(suffix or '') for names in of[-1].values() for name in names):
+            raise FileNotFoundError(f'{argument}={str(place)!r}: no file in it ends in '
+                                    + (f'{suffix} ({option})' if suffix else ', '.join(IMAGES)))
+    links = []
+    for place in dict.fromkeys(Path(os.path.relpath(place, root)) for root, names in zip(
+            (images, label_maps), of) for place in names):
+        files = of[0].get(images / place, ()), of[1].get(label_maps / place, ())
+        fit = _fitting(_by_stem(files[0]), files[1], images == label_maps)
+        links.append(Link(images / place, label_maps / place, {
+            ends: names for ends, names in fit.items() if images != label_maps
+            or any(_are_maps(images / place, label_maps / place, ends, names[0], certain, images)
+                   for certain in (True, False))}, files))
+    return _with_endings(links, img_suffix, map_suffix)
+
+
+def find_links(root: Path, img_suffix: Optional[str], map_suffix: Optional[str]) -> List[Link]:
+    """Folders of images and of maps below a folder, of which none is nearer to the other."""
+    folders = _names_by_folder(root)
+    stems = {place: _by_stem(names) for place, names in folders.items()}
+    splits = {place: split_of(place, root) for place in folders}
+    near = _near(folders, root)
+    for certain in (True, False):  # by what they are called, else by what is in them
+        links = []
+        for maps, files in folders.items():
+            best, reached = [], np.inf
+            for distance, images in near[maps]:
+                if distance > reached:
+                    break
+                if len({splits[maps], splits[images]} - {None}) > 1:
+                    continue  # images of two splits may have the same names
+                names = {ends: those for ends, those in
+                         _fitting(stems[images], files, maps == images).items()
+                         if ends[0].endswith(img_suffix or '')
+                         and ends[1].endswith(map_suffix or '')
+                         and _are_maps(images, maps, ends, those[0], certain, root)}
+                if names:
+                    reached = distance
+                    best.append(Link(images, maps, names, (folders[images], files)))
+            named = [link for link in best if _IMAGE.search(str(link.images.relative_to(root)))]
+            links += [(reached, link) for link in named or best]
+        nearest: Dict[Path, int] = {}
+        for distance, link in links:
+            nearest[link.images] = min(distance, nearest.get(link.images, distance))
+        if links:
+            links = [link for distance, link in links if distance == nearest[link.images]]
+            return _with_endings(links, img_suffix, map_suffix) + _without_maps(
+                links, folders, root)
+    return []
+
+
+def cuts(name: str) -> Iterator[Tuple[str, str]]:
+    """(stem, ending) of a name, the longest stem first; an ending's words are not numbers."""
+    at = len(name)
+    for _ in range(_ENDS):
+        at = max((i for i in range(1, at) if not name[i].isalnum()), default=0)
+        if not at or re.match(r'[\W_]+\d+(?![^\W_])', name[at:]):
+            return
+        yield name[:at], name[at:]
+
+
+def _names_by_folder(root: Path) -> Dict[Path, List[str]]:
+    """Names of images in each folder; VOC's instances are no classes."""
+    folders = defaultdict(list)
+    for path in files_in(root, IMAGES):
+        if path.parent.name != 'SegmentationObject':
+            folders[path.parent].append(path.name)
+    return folders
+
+
+def _by_stem(names: Iterable[str]) -> Dict[str, List[str]]:
+    ends = defaultdict(list)
+    for name in names:
+        for stem, end in cuts(name):
+            ends[stem].append(end)
+    return ends
+
+
+def _fitting(stems: Dict[str, List[str]], maps: Sequence[str], same: bool) -> Names:
+    """Names of images, whose endings are given by stem, and of maps that share a stem."""
+    fit = defaultdict(list)
+    for name in maps:
+        for stem, end in cuts(name):
+            ends = stems.get(stem, ())
+            for other in ends if len(ends) <= _ALIKE else ():
+                if not (same and other == end):
+                    fit[other, end].append((stem + other, name))
+    return fit
+
+
+def _near(folders: Iterable[Path], root: Path) -> Dict[Path, List[Tuple[int, Path]]]:
+    """For each folder the others, with the number of parts in which their paths differ."""
+    parts = {place: place.relative_to(root).parts for place in folders}
+    alike = defaultdict(list)  # of many folders, those that differ in one part
+    for place, own in parts.items():
+        for i in range(len(own)):
+            alike[own[:i], own[i + 1:]].append(place)
+    near = {}
+    for place, own in parts.items():
+        others = parts if len(parts) <= _FEW else {place, *(
+            other for i in range(len(own))
+            if len(those := alike[own[:i], own[i + 1:]]) <= _FEW for other in those)}
+        near[place] = sorted((max(map(len, _different(own, parts[other]))), other)
+                             for other in others)
+    return near
+
+
+def _different(one: Sequence[str], other: Sequence[str]) -> Tuple[Sequence[str], Sequence[str]]:
+    """The parts of two paths between those with which both begin and those with which both end."""
+    begin = len(os.path.commonprefix([one, other]))
+    one, other = one[begin:], other[begin:]
+    end = len(os.path.commonprefix([one[::-1], other[::-1]]))
+    return one[:len(one) - end], other[:len(other) - end]
+
+
+def _are_maps(images: Path, maps: Path, ends: Ends, names: Tuple[str, str], certain: bool,
+              root: Path) -> bool:
+    """Whether the second of two kinds of files are the maps.
+
+    Certain is what folders or endings say. Where they say nothing, or of both that they are maps,
+    maps hold less than half as many different values.
+    """
+    places = _different(images.parts, maps.parts) if images != maps else (
+        images.relative_to(root).parts,) * 2
+    image, label_map = (bool(_MAP.search('/'.join([*parts, end])))
+                        for parts, end in zip(places, ends))
+    if certain or image != label_map:
+        return certain and label_map and not image
+    return 2 * _values(maps / names[1]) < _values(images / names[0])
+
+
+def _values(path: Path) -> float:
+    """Different values in an image; JPEG holds no labels."""
+    if path.suffix.lower() in ('.jpg', '.jpeg'):
+        return np.inf
+    try:
+        with opened(path) as image:
+            return len(np.unique(np.asarray(image)))
+    except Exception:  # noqa: BLE001  a decoder may raise anything for a damaged file
+        return np.inf
+
+
+def _with_endings(links: List[Link], img_suffix: Optional[str], map_suffix: Optional[str]
+                  ) -> List[Link]:
+    """Only the endings that the user gave: .png is that of x.png rather than of x_mask.png."""
+    for i, wanted in enumerate((img_suffix or '', map_suffix or '')):
+        whole = any(ends[i] == wanted for link in links for ends in link.names)
+        links = [link._replace(
+            names={ends: names for ends, names in link.names.items()
+                   if (ends[i] == wanted if whole else ends[i].endswith(wanted))},
+            files=tuple([name for name in names if i != j or name.endswith(wanted)]
+                        for j, names in enumerate(link.files))) for link in links]
+    return links
+
+
+def _without_maps(links: Sequence[Link], folders: Dict[Path, List[str]], root: Path) -> List[Link]:
+    """Folders beside those of the images for which there is no folder of maps."""
+    known = {place for link in links for place in link[:2]}
+    beside = {Path(*link.images.parts[:len(link.images.parts) - len(same)]) for link in links
+              for same in [os.path.commonprefix([link.images.parts[::-1], link.maps.parts[::-1]])]
+              if link.images != link.maps}
+    return [Link(place, place, {}, (names, ())) for place, names in folders.items()
+            if place not in known and any(
+                place.is_relative_to(top) for top in beside if top != root)]
