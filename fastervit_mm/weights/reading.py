@@ -2,8 +2,9 @@
 import os
 import pickle
 import zipfile
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, Mapping, Union
+from typing import Any, Dict, Iterator, Mapping
 from urllib.parse import urlparse
 
 import torch
@@ -12,10 +13,10 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..compat import refuse_other_formats
 from .addresses import DETECTORS, SCHEME, resolve
 from .dino import convert_dino, is_official_dino
 from .errors import CheckpointError
+from .restricted import load_values
 
 SAFETENSORS = '.safetensors'
 
@@ -82,13 +83,7 @@ def read_checkpoint(checkpoint: str, map_location: Any = 'cpu', mapped: bool = F
         archive = first.startswith(b'PK') and zipfile.is_zipfile(path)
         if archive:
             _check_stored(path, checkpoint)
-        refuse_other_formats(path)
-        if not archive or not isinstance(map_location, (str, torch.device)):
-            return torch.load(path, map_location=map_location, weights_only=True)
-        # Mapped, no tensor reaches beyond the file. Read, torch 2.1 believes what the file says of
-        # a tensor's size, and gives whatever is in memory after the data.
-        content = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
-        return content if mapped and str(map_location) == 'cpu' else _copied(content, map_location)
+        return load_values(path, map_location, mapped)
     except (CheckpointError, OSError):
         raise
     except Exception as error:  # noqa: BLE001  the reader of a damaged pickle may raise anything
@@ -156,29 +151,13 @@ def _read_safetensors(path: str, checkpoint: str, map_location: Any, mapped: boo
             f'checkpoint={checkpoint!r}: truncated or not a safetensors file '
             f'({os.path.getsize(path)} bytes at {path}; {reason}). Delete it and download or copy '
             'it again') from error
-    if mapped and str(map_location) == 'cpu':
-        return tensors
-    return _copied(tensors, _device(map_location))
+    return tensors if mapped and str(map_location) == 'cpu' else _copied(tensors, map_location)
 
 
-def _device(map_location: Any) -> Union[str, torch.device]:
-    """Where tensors go; the CPU where torch.load would ask a function for each."""
-    return map_location if isinstance(map_location, (str, torch.device)) else 'cpu'
-
-
-def _copied(node: Any, device: Union[str, torch.device]) -> Any:
-    """Tensors in nested containers, which are mapped, in memory of their own."""
-    if isinstance(node, Tensor):
-        held = node.untyped_storage().nbytes() >= node.numel() * node.element_size()
-        return node.detach().to(device, copy=True) if held else node  # a view that repeats numbers
-    if isinstance(node, dict):
-        for key in list(node):
-            node[key] = _copied(node[key], device)
-    elif isinstance(node, list):
-        node[:] = [_copied(one, device) for one in node]
-    elif type(node) is tuple:
-        return tuple(_copied(one, device) for one in node)
-    return node
+def _copied(tensors: Mapping[str, Tensor], map_location: Any) -> Dict[str, Tensor]:
+    """Tensors in memory of their own; on the CPU where torch.load would ask a function for each."""
+    device = map_location if isinstance(map_location, (str, torch.device)) else 'cpu'
+    return {name: tensor.to(device, copy=True) for name, tensor in tensors.items()}
 
 
 def _check_held(tensors: Mapping[str, Tensor], checkpoint: str) -> None:
@@ -200,32 +179,39 @@ def load_from_fastervit(filename: str, map_location: Any = None) -> dict:
     """
     # Only the tensors: the optimizer's state in the file is three times as large.
     content = read_checkpoint(filename, 'cpu', mapped=True)
-    if filename[len(SCHEME):] in DETECTORS:
-        return _load_dino(content, filename, map_location)
     tensors = tensors_of(content, filename)
-    return dict(state_dict=_copied(tensors, _device(map_location)))
+    if filename[len(SCHEME):] in DETECTORS:
+        tensors = convert_dino(tensors, filename)
+    return dict(state_dict=_copied(tensors, map_location))
 
 
-@CheckpointLoader.register_scheme(prefixes=('', 'http://', 'https://'), force=True)
 def load_from_file(filename: str, map_location: Any = None) -> Any:
-    """mmengine's loader for paths and URLs, with ``weights_only=True`` on every torch.
+    """mmengine's loader for paths and URLs in :func:`strict_loaders`.
 
-    mmengine 0.10.7 uses torch's default for paths, and ``weights_only=False`` for downloads.
     A detector of the official DINO code becomes mmdet's (:func:`~.dino.convert_dino`).
     """
     content = read_checkpoint(filename, mapped=True)
     if isinstance(content, Mapping) and isinstance(content.get('model'), Mapping) and (
             is_official_dino(content['model'])):
-        return _load_dino(content, filename, map_location)
-    if isinstance(map_location, (str, torch.device)):
-        return _copied(content, map_location)
+        tensors = convert_dino(tensors_of(content, filename), filename)
+        return dict(state_dict=_copied(tensors, map_location))
     return read_checkpoint(filename, map_location)
 
 
-def _load_dino(content: Any, filename: str, map_location: Any) -> dict:
-    """mmdet's tensors, in memory; of a mapped file the optimizer's state is never read."""
-    tensors = convert_dino(tensors_of(content, filename), filename)
-    return dict(state_dict=_copied(tensors, _device(map_location)))
+@contextmanager
+def strict_loaders() -> Iterator[None]:
+    """Let mmengine read paths and URLs as :func:`read_checkpoint` does, for a while.
+
+    mmengine 0.10.7 uses torch's default for paths, which before torch 2.6 runs what a file holds,
+    and ``weights_only=False`` for downloads.
+    """
+    before = {prefix: CheckpointLoader._schemes[prefix] for prefix in ('', 'http://', 'https://')}
+    CheckpointLoader.register_scheme(list(before), load_from_file, force=True)
+    try:
+        yield
+    finally:
+        for prefix, loader in before.items():
+            CheckpointLoader.register_scheme(prefix, loader, force=True)
 
 
 def _reason(error: BaseException) -> str:

@@ -10,21 +10,10 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer
 
-from fastervit_mm import compat
+from fastervit_mm.weights import restricted as compat
 from fastervit_mm.weights import CheckpointError
 from fastervit_mm.weights.reading import read_checkpoint
 from tests.bad_input.workshop import Attack
-
-
-@pytest.fixture
-def old(monkeypatch):
-    """As on torch before 2.10, also on one that is newer."""
-    monkeypatch.setattr(compat, 'TORCH', (2, 1))
-    for name in ('Unpickler', 'load'):
-        module = torch._weights_only_unpickler
-        monkeypatch.setattr(module, name, getattr(module, name))
-    compat.allow_checkpoint_types()
-    assert torch._weights_only_unpickler.Unpickler is compat.CheckpointUnpickler
 
 
 def same(a, b):
@@ -40,7 +29,7 @@ def same(a, b):
 
 
 @pytest.mark.parametrize('zipped', [True, False])
-def test_what_checkpoints_hold_is_read(tmp_path, old, zipped):
+def test_what_checkpoints_hold_is_read(tmp_path, zipped):
     tensors = OrderedDict(a=torch.rand(3, 2), b=torch.ones(2).bfloat16(), n=torch.tensor(7))
     tensors['view'] = tensors['a'][:, 1]
     tensors._metadata = dict(version=1)
@@ -94,7 +83,7 @@ RAW = dict(
 
 @pytest.mark.parametrize('zipped', [True, False])
 @pytest.mark.parametrize('name', EVIL)
-def test_nothing_else_is(tmp_path, old, name, zipped, monkeypatch):
+def test_nothing_else_is(tmp_path, name, zipped, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save(dict(state_dict={}, extra=EVIL[name]()), 'evil.pth',
                _use_new_zipfile_serialization=zipped)
@@ -112,7 +101,7 @@ def test_no_operation_goes_round_the_list(name):
     assert HistoryBuffer.mean is mean
 
 
-def test_torchscript_and_tar_are_refused_before_torch_sees_them(tmp_path, old, monkeypatch):
+def test_torchscript_and_tar_are_refused_before_torch_sees_them(tmp_path, monkeypatch):
     torch.jit.script(torch.nn.ReLU()).save(tmp_path / 'script.pth')
     with tarfile.open(tmp_path / 'tar.pth', 'w') as tar:
         tar.addfile(tarfile.TarInfo('\x80storages'), io.BytesIO())
