@@ -4,7 +4,7 @@ import pickle
 import zipfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, Iterator, Mapping
+from typing import Any, Dict, Iterator, Mapping, Optional
 from urllib.parse import urlparse
 
 import torch
@@ -16,9 +16,11 @@ from torch import Tensor
 from .addresses import DETECTORS, SCHEME, resolve
 from .dino import convert_dino, is_official_dino
 from .errors import CheckpointError
+from .keys import WRAPPERS, is_averaged
 from .restricted import load_values
 
 SAFETENSORS = '.safetensors'
+_USUAL = ('state_dict', 'model', '')  # entries of a file with its weights
 
 
 def fetch(checkpoint: str) -> str:
@@ -103,28 +105,76 @@ def read_checkpoint(checkpoint: str, map_location: Any = 'cpu', mapped: bool = F
             f'{path}; {_reason(error)}). Delete it and download or copy it again') from error
 
 
-def tensors_of(content: Any, checkpoint: str) -> Dict[str, Tensor]:
+def entries(content: Any, name: str = '') -> Dict[str, Dict[str, Tensor]]:
+    """The state dicts in what :func:`read_checkpoint` returned, by their dotted names.
+
+    Args:
+        content: Tensors by name, whose own name is ``''``, or a dict with such entries.
+        name: Of the content. Default none.
+
+    Returns:
+        With the weights that a trained network is tested with first: ``state_dict``, ``model``, the
+        file itself, others, averaged ones (EMA). No optimizer's state.
+    """
+    found = {}
+    if isinstance(content, Mapping):
+        named = {key: value for key, value in content.items() if isinstance(key, str)}
+        if tensors := {key: value for key, value in named.items() if isinstance(value, Tensor)}:
+            found[name] = tensors
+        for key, value in named.items():
+            if not (key.startswith(('optim', 'message_hub')) or name.endswith('state_dict')):
+                found.update(entries(value, f'{name}.{key}'.lstrip('.')))
+    return dict(sorted(found.items(), key=lambda entry: (
+        is_averaged(entry[0]), _USUAL.index(entry[0]) if entry[0] in _USUAL else len(_USUAL),
+        -len(entry[1]))))
+
+
+def tensors_of(content: Any, checkpoint: str, entry: Optional[str] = None) -> Dict[str, Tensor]:
     """The named tensors in what :func:`read_checkpoint` returned.
+
+    Args:
+        content: Tensors by name, or a dict with such entries.
+        checkpoint: The file's name, for messages.
+        entry: Name of one of :func:`entries`. Default the first.
 
     Raises:
         CheckpointError: If there are none, or if they are larger than the file can hold.
     """
-    if isinstance(content, Mapping):
-        for entry in ('state_dict', 'model'):
-            if isinstance(content.get(entry), Mapping):
-                content = content[entry]
-                break
-        tensors = {k: v for k, v in content.items()
-                   if isinstance(k, str) and isinstance(v, Tensor)}
-        if tensors:
-            _check_held(tensors, checkpoint)
-            return tensors
-        names = [k for k in content if isinstance(k, str)]
-        found = f'a dict with {names[:8]}'
-    else:
-        found = f'a {type(content).__name__}'
+    held = entries(content)
+    if held:
+        tensors = held[next(iter(held)) if entry is None else entry]
+        _check_held(tensors, checkpoint)
+        return tensors
+    found = (f'a dict with {[k for k in content if isinstance(k, str)][:8]}'
+             if isinstance(content, Mapping) else f'a {type(content).__name__}')
     raise CheckpointError(f'checkpoint={checkpoint!r}: contains no named tensors, but {found}. '
                           'Expected a state dict, or a dict with one under "state_dict"')
+
+
+def where_from(content: Any, tensors: Mapping[str, Tensor], entry: Optional[str],
+               prefix: str) -> str:
+    """What of a file was taken, in brackets; nothing where there was no choice.
+
+    Args:
+        content: What was read from the file.
+        tensors: Those that were taken, by the file's names.
+        entry: The one that was asked for; None for the first of :func:`entries`.
+        prefix: The one before the names that were taken.
+    """
+    held = list(entries(content)) or ['']
+    taken = held[0] if entry is None else entry
+    averaged = [name for name in held if is_averaged(name)]
+    said = [taken] if taken not in _USUAL else []
+    if taken in averaged:
+        said = [f'averaged weights, {taken}']
+    elif 'ema_state_dict' in averaged and 'message_hub' in content:
+        said = ['averaged weights, which EMAHook saves as state_dict']
+    elif averaged:
+        said = [f'not the averaged weights in the file, which are under {averaged[0]}']
+    said += [f'below {prefix}'] if prefix not in ('', 'backbone.') else []
+    wrappers = sorted({found for name in tensors for found in WRAPPERS.findall(name)})
+    said += [f'without {" and ".join(wrappers)}'] if wrappers else []
+    return f' ({"; ".join(said)})' if said else ''
 
 
 def _check_stored(path: str, checkpoint: str) -> None:
