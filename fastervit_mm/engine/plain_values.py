@@ -39,7 +39,7 @@ def plain(value: Any, name: str) -> Any:
         return os.fspath(value)
     if isinstance(value, Mapping):
         return {plain(key, name): plain(one, f'{name}.{key}') for key, one in value.items()}
-    for kind, made in ((tuple, tuple), (frozenset, frozenset), (Set, set), (Sequence, list)):
+    for kind, made in ((tuple, tuple), (frozenset, tuple), (Set, set), (Sequence, list)):
         if isinstance(value, kind):
             return made(plain(one, name) for one in value)
     if callable(value):

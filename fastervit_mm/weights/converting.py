@@ -11,7 +11,14 @@ from .dino import convert_dino, is_official_dino
 from .errors import CheckpointError
 from .keys import backbone_place, translate, translate_whole
 from .loading import NO_FASTERVIT, describe
-from .reading import SAFETENSORS, fetch, read_checkpoint, tensors_of, where_from
+from .reading import (
+    SAFETENSORS,
+    entry_and_prefix,
+    fetch,
+    read_checkpoint,
+    tensors_of,
+    where_from,
+)
 
 
 def convert(source: str, target: Optional[str] = None, classifier: bool = False,
@@ -26,7 +33,7 @@ def convert(source: str, target: Optional[str] = None, classifier: bool = False,
             ``.safetensors``. Default the source's name with that ending, in the current folder.
         classifier: Write the whole classifier of the authors' file, under the names of mmpretrain's
             ``ImageClassifier`` (:func:`~fastervit_mm.weights.translate_whole`). Default False.
-        prefix: Of the backbone's names in the source. Default: found.
+        prefix: As that of :func:`~fastervit_mm.weights.load_backbone`. Default: found.
 
     Returns:
         A line that says what was written.
@@ -44,12 +51,13 @@ def convert(source: str, target: Optional[str] = None, classifier: bool = False,
     if os.path.exists(target):
         raise FileExistsError(f'OUT={target!r}: exists already; give a new name or remove it')
     whole = read_checkpoint(source, mapped=True)
-    content = tensors_of(whole, source)
+    entry, prefix = entry_and_prefix(whole, prefix)
+    content = tensors_of(whole, source, entry)
     kind = place = ''
     if is_official_dino(content):
         content, kind = convert_dino(content, source), 'DINO with '
     else:
-        place = where_from(whole, content, None, backbone_place(content, prefix, source))
+        place = where_from(whole, content, entry, backbone_place(content, prefix, source))
     tensors = translate(content, prefix, source)
     looks_like = describe(tensors)
     if looks_like == NO_FASTERVIT:

@@ -1,7 +1,7 @@
 """Loading a backbone from a checkpoint: completely, or with an error that says what is missing."""
 import logging
 from collections import OrderedDict
-from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Dict, List, Mapping, NamedTuple, Optional
 
 from mmengine.logging import print_log
 from mmengine.model import update_init_info
@@ -12,7 +12,7 @@ from ..backbone import VARIANTS, SwinHAT
 from ..backbone.names import fit_carrier_bias, is_carrier_bias
 from .errors import CheckpointError, check_finite, some
 from .keys import backbone_place, translate
-from .reading import entries, read_checkpoint, tensors_of, where_from
+from .reading import entry_and_prefix, read_checkpoint, tensors_of, where_from
 from .swin import (
     carrier_parts,
     convert_microsoft,
@@ -65,7 +65,7 @@ def load_backbone(backbone: nn.Module, checkpoint: str, prefix: Optional[str] = 
             values that are not finite. The backbone is then unchanged.
     """
     content = read_checkpoint(checkpoint, map_location, mapped=True)
-    entry, prefix = _split(prefix, entries(content))
+    entry, prefix = entry_and_prefix(content, prefix)
     found = tensors_of(content, checkpoint, entry)
     place = where_from(content, found, entry, backbone_place(found, prefix, checkpoint))
     swin = isinstance(backbone, SwinHAT)
@@ -118,16 +118,6 @@ def load_backbone(backbone: nn.Module, checkpoint: str, prefix: Optional[str] = 
     print_log(line, logger='current',
               level=logging.WARNING if unfilled or surplus else logging.INFO)
     return report
-
-
-def _split(prefix: Optional[str], held: Mapping[str, Mapping[str, Tensor]]
-           ) -> Tuple[Optional[str], Optional[str]]:
-    """The entry of a file that a prefix begins with, and the rest of the prefix; None for none."""
-    for entry in held:
-        if prefix and entry and f'{prefix}.'.startswith(f'{entry}.') and not any(
-                name.startswith(prefix) for name in next(iter(held.values()))):
-            return entry, prefix[len(entry) + 1:] or None
-    return None, prefix
 
 
 def check_windows(backbone: nn.Module, state_dict: Mapping[str, Tensor], checkpoint: str,

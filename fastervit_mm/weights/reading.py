@@ -4,7 +4,7 @@ import pickle
 import zipfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, Iterator, Mapping, Optional
+from typing import Any, Dict, Iterator, Mapping, Optional, Tuple
 from urllib.parse import urlparse
 
 import torch
@@ -151,6 +151,21 @@ def tensors_of(content: Any, checkpoint: str, entry: Optional[str] = None) -> Di
                           'Expected a state dict, or a dict with one under "state_dict"')
 
 
+def entry_and_prefix(content: Any, prefix: Optional[str]) -> Tuple[Optional[str], Optional[str]]:
+    """The entry of a file that a prefix begins with, and the rest of the prefix; None for none.
+
+    Args:
+        content: What was read from the file.
+        prefix: Before the names that are wanted; it may begin with the name of an entry.
+    """
+    held = entries(content)
+    for entry in held:
+        if prefix and entry and f'{prefix}.'.startswith(f'{entry}.') and not any(
+                name.startswith(prefix) for name in next(iter(held.values()))):
+            return entry, prefix[len(entry) + 1:] or None
+    return None, prefix
+
+
 def where_from(content: Any, tensors: Mapping[str, Tensor], entry: Optional[str],
                prefix: str) -> str:
     """What of a file was taken, in brackets; nothing where there was no choice.
@@ -170,7 +185,7 @@ def where_from(content: Any, tensors: Mapping[str, Tensor], entry: Optional[str]
     elif 'ema_state_dict' in averaged and 'message_hub' in content:
         said = ['averaged weights, which EMAHook saves as state_dict']
     elif averaged:
-        said = [f'not the averaged weights in the file, which are under {averaged[0]}']
+        said = [f'not the averaged weights, which are in the file under {averaged[0]}']
     said += [f'below {prefix}'] if prefix not in ('', 'backbone.') else []
     wrappers = sorted({found for name in tensors for found in WRAPPERS.findall(name)})
     said += [f'without {" and ".join(wrappers)}'] if wrappers else []

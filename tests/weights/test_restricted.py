@@ -1,4 +1,4 @@
-"""The reader that stands in for torch's own before torch 2.10: the same files, the same promise."""
+"""The reader of torch's files makes values, on every torch, and runs nothing."""
 import argparse
 import io
 import pickle
@@ -10,9 +10,9 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer
 
-from fastervit_mm.weights import restricted as compat
 from fastervit_mm.weights import CheckpointError
 from fastervit_mm.weights.reading import read_checkpoint
+from fastervit_mm.weights.restricted import CheckpointPickle
 from tests.bad_input.workshop import Attack
 
 
@@ -54,7 +54,7 @@ def test_a_history_that_is_read_first_knows_its_statistics(monkeypatch):
     pickle.dump(HistoryBuffer([1.0, 2.0], [1, 1]), file, protocol=2)
     file.seek(0)
     monkeypatch.setattr(HistoryBuffer, '_statistics_methods', {})
-    assert compat.CheckpointPickle.load(file).statistics('mean') == 1.5
+    assert CheckpointPickle.load(file).statistics('mean') == 1.5
 
 
 class Call:
@@ -97,7 +97,7 @@ def test_nothing_else_is(tmp_path, name, zipped, monkeypatch):
 def test_no_operation_goes_round_the_list(name):
     mean = HistoryBuffer.mean
     with pytest.raises((pickle.UnpicklingError, KeyError)):
-        compat.CheckpointPickle.load(io.BytesIO(b'\x80\x02' + RAW[name]))
+        CheckpointPickle.load(io.BytesIO(b'\x80\x02' + RAW[name]))
     assert HistoryBuffer.mean is mean
 
 
