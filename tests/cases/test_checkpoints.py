@@ -15,7 +15,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.optim import OneCycleParamScheduler
-from mmengine.registry import DATASETS, MODELS
+from mmengine.registry import DATASETS, HOOKS, MODELS
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
@@ -110,7 +110,7 @@ def test_a_trained_checkpoint_is_plain_values_whatever_its_metainfo(run):
     assert content['state_dict']._metadata['line'] == dict(version=1)
     for name in ('meta', 'param_schedulers', 'optimizer'):
         assert same(plain(content[name], name), content[name])
-    assert torch.load(run / 'iter_6.pth', weights_only=True)['meta'] == content['meta']
+    assert CheckpointLoader.load_checkpoint(str(run / 'iter_6.pth'))['meta'] == content['meta']
 
 
 def test_a_run_with_one_cycle_resumes_bit_for_bit(run, tmp_path):
@@ -168,6 +168,7 @@ class Own(torch.Tensor):
     """A tensor of a class that no reader knows."""
 
 
+@HOOKS.register_module()
 class OwnTensors(Hook):
     def before_save_checkpoint(self, runner, checkpoint):
         checkpoint['state_dict']['own'] = torch.zeros(1).as_subclass(Own)
@@ -176,7 +177,7 @@ class OwnTensors(Hook):
 def test_what_cannot_be_read_is_not_saved(tmp_path):
     """It is known at the first checkpoint, and nothing half-good is left."""
     with pytest.raises(CheckpointError, match='iter_3.pth was not saved.*Own'):
-        trained(tmp_path, custom_hooks=[OwnTensors()])
+        trained(tmp_path, custom_hooks=[dict(type='OwnTensors')])
     assert not [*tmp_path.glob('*.pth*')]
 
 
