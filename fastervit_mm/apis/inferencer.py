@@ -37,6 +37,7 @@ from ..models import (
     rename_published,
     switch_to_deploy,
 )
+from ..weights.reading import strict_loaders
 from . import categories
 from .inputs import Failure, Input, Source, collect, images
 from .outputs import CocoFiles, Videos, write_classes, write_label_map
@@ -139,7 +140,7 @@ class Inferencer:
         if config.get('visualizer'):
             config.visualizer = readable(config.visualizer)
         meta = categories.metainfo(config)
-        with quiet_libraries(), warnings.catch_warnings():
+        with quiet_libraries(), strict_loaders(), warnings.catch_warnings():
             # About a visualizer without a folder to write to, and about classes that are set below.
             warnings.filterwarnings('ignore', message='.*(save_dir|dataset_meta).*')
             self.base = _build(scope, config, os.fspath(checkpoint), device, meta)
