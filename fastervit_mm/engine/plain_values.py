@@ -73,3 +73,10 @@ class PlainValuesHook(Hook):
                 value.update((key, plain(one, key)) for key, one in value.items())
             else:
                 checkpoint[name] = plain(value, name)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        if runner._resume:  # mmengine compares pickles, and warns where values are other types
+            own = getattr(runner.train_dataloader.dataset, 'metainfo', None)
+            meta = checkpoint['meta']
+            if repr(plain(own, '')) == repr(plain(meta.get('dataset_meta'), '')):
+                meta['dataset_meta'] = own

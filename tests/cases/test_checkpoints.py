@@ -87,7 +87,7 @@ def settings(work_dir, **changes):
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01, momentum=0.9)),
         param_scheduler=[dict(type='OneCycleLR', eta_max=0.1, total_steps=6, by_epoch=False)],
         default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=3, by_epoch=False)),
-        default_scope='mmengine', log_level='ERROR',
+        default_scope='mmengine', log_level='WARNING',
         **{**dict(custom_hooks=[dict(type='EMAHook')]), **changes}))
 
 
@@ -119,11 +119,13 @@ def test_a_run_with_one_cycle_resumes_bit_for_bit(run, tmp_path):
     assert not any(map(callable, content['param_schedulers'][0].values()))
     older = dict(content, param_schedulers=[dict(
         content['param_schedulers'][0], anneal_func=OneCycleParamScheduler._annealing_cos)])
-    older['meta'] = dict(content['meta'], dataset_meta=META_OF_CONFIGS)
+    older['meta'] = dict(content['meta'], dataset_meta={**PLAIN, **META_OF_CONFIGS})
     torch.save(older, tmp_path / 'older.pth')
     last = read_checkpoint(str(run / 'iter_6.pth'))
     for path in (run / 'iter_3.pth', tmp_path / 'older.pth'):
         again = trained(tmp_path / path.stem, load_from=str(path), resume=True)
+        log = ''.join(path.read_text() for path in again.glob('*/*.log'))
+        assert 'Advance dataloader' in log and 'metainfo from the resumed checkpoint' not in log
         again = read_checkpoint(str(again / 'iter_6.pth'))
         assert same(again['param_schedulers'], last['param_schedulers'])
         assert again['optimizer']['param_groups'] == last['optimizer']['param_groups']
