@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.optim import OneCycleParamScheduler
 
 from fastervit_mm.weights import CheckpointError
 from fastervit_mm.weights.reading import read_checkpoint
@@ -73,6 +74,8 @@ CLASS_CHANGED = (b'cmmengine.logging.history_buffer\nHistoryBuffer\n'
 EVIL = dict(
     attack=lambda: Attack(), eval=lambda: Call(eval, ('1', )),
     getattr=lambda: Call(getattr, (HistoryBuffer, '__init__')),
+    scheduler_made=lambda: Call(OneCycleParamScheduler, ()),
+    scheduler_reached=lambda: Call(getattr, (OneCycleParamScheduler, '__init__')),
     module=lambda: torch.nn.Linear(1, 1), instance=lambda: pickle.PickleBuffer)
 RAW = dict(
     class_changed=CLASS_CHANGED,
