@@ -31,6 +31,7 @@ import torch  # noqa: E402
 
 from fastervit_mm.engine.curves import read_run  # noqa: E402
 from fastervit_mm.engine.notices import REQUEUE  # noqa: E402
+from fastervit_mm.weights import read_checkpoint  # noqa: E402
 
 CONFIG = f"""
 _base_ = '{REPO}/configs/mmdet/cascade_fvit_shapes.py'
@@ -104,7 +105,7 @@ def wait_for(place: str, process: subprocess.Popen, log: Path, since: int, work_
 def state(work_dir: Path) -> Dict[str, torch.Tensor]:
     """Every tensor of the newest checkpoint: weights, EMA and optimizer."""
     path = Path((work_dir / 'last_checkpoint').read_text())
-    content = torch.load(path, weights_only=True, map_location='cpu')
+    content = read_checkpoint(str(path))
     found = {f'{part}.{k}': v for part in ('state_dict', 'ema_state_dict')
              for k, v in content[part].items()}
     for index, moments in content['optimizer']['state'].items():

@@ -6,14 +6,11 @@ import argparse
 import importlib.util
 import inspect
 import pickle
-import tarfile
 import warnings
-from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
-from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Callable, Dict, NoReturn
+from typing import Any, Callable, Dict
 
 import numpy as np
 import torch
@@ -78,7 +75,6 @@ def checkpoint_types() -> Dict[str, Any]:
     named = {f'{kind.__module__}.{kind.__qualname__}': kind for kind in types}
     # torch pickles with protocol 2, where numpy's bytes are stored as text, for codecs.encode.
     named['_codecs.encode'] = __import__('_codecs').encode
-    named['builtins.getattr'] = _statistic_of_history
     for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):  # as numpy 1 and 2 write
         for name in ('_reconstruct', 'scalar'):
             named[f'{module}.{name}'] = getattr(multiarray, name)
@@ -86,133 +82,27 @@ def checkpoint_types() -> Dict[str, Any]:
 
 
 def allow_checkpoint_types() -> None:
-    """Let ``torch.load(weights_only=True)`` read :func:`checkpoint_types`.
+    """Let ``torch.load(weights_only=True)`` read :func:`checkpoint_types` beside what it reads.
 
     From 2.6 on torch reads weights only by default, and mmengine 0.10.7 then cannot read its own
-    checkpoints, so ``--resume`` and ``tools/test.py`` fail (open-mmlab/mmengine#1655). Can go when
-    mmengine allows its types itself; ``Namespace`` stays for the authors' files.
-
-    torch 2.1 to 2.5 have no list of names to add to, and until 2.9 the reader itself sets items of
-    what is no dict (CVE-2026-24747). There it is replaced by :class:`CheckpointUnpickler`, which
-    can go with torch 2.9.
+    checkpoints, so mmdet's and mmseg's own tools cannot resume (open-mmlab/mmengine#1655). Nothing
+    else changes for other code. Can go when mmengine allows its types itself; ``Namespace`` stays
+    for the authors' files.
     """
-    if TORCH >= (2, 10):
-        torch.serialization.add_safe_globals(
-            [(value, name) for name, value in checkpoint_types().items()])
-    else:
-        torch._weights_only_unpickler.Unpickler = CheckpointPickle.Unpickler
-        torch._weights_only_unpickler.load = CheckpointPickle.load
-
-
-@cache
-def _allowed() -> Dict[str, Any]:
-    """All that a checkpoint may name: what torch's own list has, and :func:`checkpoint_types`."""
-    newer = [torch.bool, torch.uint8, torch.bfloat16]  # missing in torch 2.1
-    return {**torch._weights_only_unpickler._get_allowed_globals(),
-            **{f'builtins.{kind.__name__}': kind for kind in (set, bytearray, complex)},
-            **{str(kind): kind for kind in newer}, 'torch.device': torch.device,
-            **checkpoint_types()}
-
-
-class CheckpointUnpickler(pickle._Unpickler):
-    """torch's restricted reader for torch before 2.10; all but :func:`_allowed` is an error.
-
-    Nothing else is imported, called, made or changed. Python's reader and not its faster twin, in
-    which only names can be restricted: a file could still change an allowed class, by the operation
-    that restores an object's state.
-    """
-
-    dispatch = {operation: method for operation, method in pickle._Unpickler.dispatch.items()
-                if bytes([operation]) not in (pickle.INST, pickle.OBJ, pickle.NEWOBJ_EX,
-                                              pickle.EXT1, pickle.EXT2, pickle.EXT4)}
-
-    def find_class(self, module: str, name: str) -> Any:
-        # Names of Python 2, which protocol 2 has.
-        module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
-        return _allowed().get(f'{module}.{name}') or self._refuse(f'global {module}.{name}')
-
-    def _call(self) -> None:
-        arguments, function = self.stack.pop(), self._one_of_allowed()
-        self.stack[-1] = function(*arguments)
-
-    def _new(self) -> None:
-        arguments, kind = self.stack.pop(), self._one_of_allowed()
-        self.stack[-1] = kind.__new__(kind, *arguments)
-
-    def _one_of_allowed(self) -> Any:
-        value = self.stack[-1]
-        if not any(value is allowed for allowed in _allowed().values()):
-            self._refuse(f'call of {type(value).__name__}')
-        return value
-
-    def _build(self) -> None:
-        state, value = self.stack.pop(), self.stack[-1]
-        if type(value) in (OrderedDict, HistoryBuffer, argparse.Namespace):
-            if type(value) is HistoryBuffer:  # what its __setstate__ does, without the file's part
-                HistoryBuffer._set_default_statistics(value)
-            value.__dict__.update(state)
-        elif isinstance(value, np.dtype) or type(value) in (
-                np.ndarray, torch.Tensor, torch.nn.Parameter):
-            value.__setstate__(state)
-        else:
-            self._refuse(f'state of {type(value).__name__}')
-
-    def _set(self) -> None:
-        value = self.stack.pop()
-        key = self.stack.pop()
-        self._mapping()[key] = value
-
-    def _set_many(self) -> None:
-        items = self.pop_mark()
-        self._mapping().update(zip(items[::2], items[1::2]))
-
-    def _mapping(self) -> dict:
-        value = self.stack[-1]
-        return value if type(value) in (dict, OrderedDict) else self._refuse(
-            f'item of {type(value).__name__}')
-
-    def _refuse(self, what: str) -> NoReturn:
-        raise pickle.UnpicklingError(f'Unsupported {what}')
-
-    dispatch.update({pickle.REDUCE[0]: _call, pickle.NEWOBJ[0]: _new, pickle.BUILD[0]: _build,
-                     pickle.SETITEM[0]: _set, pickle.SETITEMS[0]: _set_many})
-
-
-class CheckpointPickle:
-    """:class:`CheckpointUnpickler` in the place of a module, as torch takes it."""
-    Unpickler = CheckpointUnpickler
-
-    @staticmethod
-    def load(file: Any, **options: Any) -> Any:
-        return CheckpointUnpickler(file, **options).load()
-
-
-def refuse_other_formats(path: str) -> None:
-    """Raise an error for files that torch before 2.6 reads by more than a restricted pickle.
-
-    Even with ``weights_only=True`` it loads TorchScript and unpacks tar files
-    (CVE-2025-32434, GHSA-53q9-r3pm-6pq6). Can go with torch 2.5.
-
-    Raises:
-        pickle.UnpicklingError: For such a file.
-    """
-    with open(path, 'rb') as file:
-        # By torch's own reader: two readers may differ on what an archive contains.
-        if torch.serialization._is_zipfile(file):
-            foreign = torch.serialization._is_torchscript_zip(torch._C.PyTorchFileReader(path))
-        else:
-            foreign = tarfile.is_tarfile(path)
-    if foreign:
-        raise pickle.UnpicklingError('a TorchScript or tar archive')
+    if TORCH >= (2, 6):
+        torch.serialization.add_safe_globals([
+            (value, name) for name, value in dict(
+                checkpoint_types(), **{'builtins.getattr': _statistic_of_history}).items()])
 
 
 def _statistic_of_history(owner: object, name: str) -> object:
-    """Replaces ``getattr`` in a checkpoint: it gives HistoryBuffer's statistics, nothing else.
+    """Replaces ``getattr`` in a file, unless the program allows it: HistoryBuffer's statistics.
 
-    A HistoryBuffer is pickled with its methods ``min``, ``max``, ``mean`` and ``current``, each as
-    a call of ``getattr``. ``getattr`` itself could reach anything and is never allowed.
+    A HistoryBuffer is pickled with its methods, each as a call of ``getattr``, which could reach
+    anything.
     """
-    if owner is not HistoryBuffer or name not in ('min', 'max', 'mean', 'current'):
+    history = owner is HistoryBuffer and name in ('min', 'max', 'mean', 'current')
+    if not history and getattr not in torch.serialization.get_safe_globals():
         raise pickle.UnpicklingError(f'getattr of {name!r} on {owner!r} is not allowed')
     return getattr(owner, name)
 

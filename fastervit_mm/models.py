@@ -26,7 +26,9 @@ from .weights import (
     translate,
     translate_whole,
 )
+from .weights.keys import whole_place
 from .weights.loading import NO_FASTERVIT, check_windows, describe
+from .weights.reading import entries, where_from
 
 
 def build_model(cfg: Config) -> nn.Module:
@@ -102,9 +104,10 @@ def _as_numbered(meta: Mapping[str, Any], cfg: Config) -> dict:
 
 def rename_published(content: Mapping[str, Any], model: nn.Module, checkpoint: str
                      ) -> Mapping[str, Any]:
-    """What was read from a file, with the authors' tensors under a whole model's names.
+    """What was read from a file, with its tensors under a whole model's names.
 
-    So a classifier (``configs/mmpretrain``) loads them whole, head included.
+    So a classifier (``configs/mmpretrain``) loads the authors' whole, head included, and what other
+    trainers and compilers put before names does not matter.
 
     Args:
         content: What :func:`~fastervit_mm.weights.read_checkpoint` returned.
@@ -118,11 +121,16 @@ def rename_published(content: Mapping[str, Any], model: nn.Module, checkpoint: s
         CheckpointError: For a file that was trained with other windows than the model has
             (:meth:`~fastervit_mm.FasterViT.other_windows`); with the names, that trace is lost.
     """
-    found = content.get('state_dict', content)
+    entry, found = next(iter(entries(content).items()), ('', {}))
     for backbone in (m for m in model.modules() if isinstance(m, FasterViT)):
         check_windows(backbone, found, checkpoint)
-    tensors = translate_whole(found)
-    return content if list(tensors) == list(found) else {**content, 'state_dict': tensors}
+    place = whole_place(found, unwrapped(model).state_dict(), checkpoint)
+    tensors = translate_whole(found, place)
+    if said := where_from(content, found, entry, place):
+        print_log(f'{checkpoint}: loaded{said}', logger='current')
+    if entry in ('state_dict', '') and list(tensors) == list(found):
+        return content
+    return {**content, 'state_dict': tensors}
 
 
 def check_complete(model: nn.Module, content: Mapping[str, Any], checkpoint: str) -> None:

@@ -25,13 +25,15 @@ def parse_args():
                         'IN\'s name with .safetensors, in this folder)')
     parser.add_argument('--classifier', action='store_true',
                         help='keep the classifier too, under the names of mmpretrain\'s')
+    parser.add_argument('--prefix', metavar='NAME.', help='before the backbone\'s names in IN, '
+                        'such as student.backbone. (default: found)')
     return parser.parse_args()
 
 
 def main():
     args = parse_args()
     with errors_in_one_line('convert_weights'):
-        print(convert(args.source, args.target, args.classifier))
+        print(convert(args.source, args.target, args.classifier, args.prefix))
 
 
 if __name__ == '__main__':

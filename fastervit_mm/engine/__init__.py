@@ -16,12 +16,13 @@ from .logs import MemoryLogProcessor, OptionalTensorboardVisBackend
 from .mesa import MESAHook
 from .notices import FiniteLossHook, NoticeHook
 from .optimizers import MergedOptimWrapperConstructor
+from .plain_values import PlainValuesHook
 from .resuming import MissedValidationHook, ResumableEpochLoop, ResumableIterLoop
 from .sharding import ShardedRunner
 
 __all__ = ['BoxesHook', 'CompleteCheckpointHook', 'CurvesHook', 'DeployHook', 'EstimateHook',
            'FiniteLossHook', 'LabelMapsHook', 'MESAHook', 'MemoryLogProcessor',
            'MergedOptimWrapperConstructor', 'MissedValidationHook', 'NoticeHook',
-           'OptionalTensorboardVisBackend', 'OverlaysHook', 'PublishedFiguresHook',
-           'PublishedNamesHook', 'RegroupHook', 'ResumableEpochLoop', 'ResumableIterLoop',
-           'ShardedRunner', 'WholeCheckpointHook']
+           'OptionalTensorboardVisBackend', 'OverlaysHook', 'PlainValuesHook',
+           'PublishedFiguresHook', 'PublishedNamesHook', 'RegroupHook', 'ResumableEpochLoop',
+           'ResumableIterLoop', 'ShardedRunner', 'WholeCheckpointHook']

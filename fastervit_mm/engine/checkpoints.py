@@ -74,7 +74,7 @@ def point_to(checkpoint: str, work_dir: str) -> None:
 
 
 def save_whole(save, folder: str, name: str, work_dir: str) -> None:
-    """Save a checkpoint under another name, and rename it when it is on the disk.
+    """Save a checkpoint under another name, and rename it when it is on the disk and can be read.
 
     Args:
         save: Called with the name of the file to write in ``folder``.
@@ -83,18 +83,38 @@ def save_whole(save, folder: str, name: str, work_dir: str) -> None:
         work_dir: Where the error looks for earlier checkpoints.
 
     Raises:
+        CheckpointError: For one that holds what :func:`read_checkpoint` refuses.
         OSError: Says which checkpoint could not be saved, why, and which is the last one.
     """
     path = Path(folder) / name
     try:
         with whole_file(path) as part:
             save(part.name)
+            check_readable(part, path)
     except OSError as error:
         last = newest_checkpoint(work_dir)
         raise OSError(error.errno, f'The checkpoint {path} could not be saved: '
                       f'{error.strerror or error}. Training has stopped; ' + (
                           f'the last checkpoint is {last}. Make room and go on with --resume'
                           if last else 'there is no earlier checkpoint')) from error
+
+
+def check_readable(written: Path, path: Path) -> None:
+    """Raise an error for a file that cannot be read again; its tensors are not read for that.
+
+    Args:
+        written: The file.
+        path: What it will be.
+
+    Raises:
+        CheckpointError: Says what in it is not a value.
+    """
+    try:
+        read_checkpoint(str(written), mapped=True)
+    except CheckpointError as error:
+        reason = str(error).partition(': ')[2].partition('. Take')[0]
+        raise CheckpointError(f'The checkpoint {path} was not saved, since no tool could read it: '
+                              f'{reason}') from error
 
 
 def why_not_whole(path: Path) -> Optional[str]:

@@ -17,6 +17,7 @@ from ..compat import TORCH
 from ..config_files import ConfigError, read_config
 from ..models import dataset_configs, unwrapped
 from ..weights import CheckpointError
+from ..weights.reading import strict_loaders
 from .checkpoints import files_of, newest_checkpoint, save_whole
 from .checks import check_config, unwritable
 from .console import quiet, quiet_libraries
@@ -63,7 +64,8 @@ class QuietRunner(DistributedRunner):
     """mmengine's runner; what no user can act on goes only to the log file.
 
     Its visualizer is one whose labels can be read, in place of mmdet's or mmseg's own. A checkpoint
-    that it saves is whole or absent, and it resumes from the newest whole one.
+    that it saves is whole or absent, and it resumes from the newest whole one. What mmengine reads
+    for it, it reads by :func:`~fastervit_mm.weights.reading.strict_loaders`.
 
     Attributes:
         saved_at: Iterations trained in the last checkpoint to resume from; None without one.
@@ -73,7 +75,7 @@ class QuietRunner(DistributedRunner):
     start_from: Optional[str] = None
 
     def __init__(self, *args, **kwargs):
-        with quiet_libraries():
+        with quiet_libraries(), strict_loaders():
             super().__init__(*args, **kwargs)
 
     def build_logger(self, *args, **kwargs) -> MMLogger:
@@ -86,11 +88,11 @@ class QuietRunner(DistributedRunner):
             readable(visualizer) if isinstance(visualizer, dict) else visualizer)
 
     def train(self) -> nn.Module:
-        with quiet_libraries():
+        with quiet_libraries(), strict_loaders():
             return super().train()
 
     def test(self) -> dict:
-        with quiet_libraries():
+        with quiet_libraries(), strict_loaders():
             return super().test()
 
     def save_checkpoint(self, out_dir: str, filename: str, *args, **kwargs) -> None:
@@ -294,7 +296,7 @@ def _add_hooks(cfg: Config, *names: str) -> None:
 def add_for_training(cfg: Config) -> None:
     """Add to a config what training has here: hooks, whole checkpoints, loops that resume."""
     _add_hooks(cfg, 'PublishedNamesHook', 'RegroupHook', 'BoxesHook', 'FiniteLossHook',
-               'MissedValidationHook', 'NoticeHook')
+               'MissedValidationHook', 'NoticeHook', 'PlainValuesHook')
     make_resumable(cfg)
     hooks = cfg.setdefault('default_hooks', ConfigDict())
     hook = hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook', interval=1))

@@ -21,7 +21,7 @@ from ..backbone.attention import WindowBlock
 from ..config_files import ConfigError
 from ..weights import CheckpointError
 from ..weights.reading import SAFETENSORS, read_checkpoint
-from .checkpoints import PART, files_of, remove, whole_file
+from .checkpoints import PART, check_readable, files_of, remove, whole_file
 from .launch import QuietRunner
 
 _SHARD = {'shard', 'shape'}  # the entries of a divided tensor in a checkpoint
@@ -93,8 +93,9 @@ class ShardedRunner(QuietRunner):
             with whole_file(part / f'rank{self.rank}.pth') as file:
                 # mmengine's own would save in the first process alone.
                 Runner.save_checkpoint.__wrapped__(self, str(part), file.name, *args, **kwargs)
-        except OSError as error:
-            failed = f'{error.strerror or error} (process {self.rank})'
+                check_readable(file, path)
+        except (OSError, CheckpointError) as error:
+            failed = f'{getattr(error, "strerror", None) or error} (process {self.rank})'
         failures = [failure for failure in all_gather_object(failed) if failure]
         if self.rank == 0:
             if failures:

@@ -9,12 +9,20 @@ from torch import Tensor
 from .addresses import resolve
 from .dino import convert_dino, is_official_dino
 from .errors import CheckpointError
-from .keys import translate, translate_whole
+from .keys import backbone_place, translate, translate_whole
 from .loading import NO_FASTERVIT, describe
-from .reading import SAFETENSORS, fetch, read_checkpoint, tensors_of
+from .reading import (
+    SAFETENSORS,
+    entry_and_prefix,
+    fetch,
+    read_checkpoint,
+    tensors_of,
+    where_from,
+)
 
 
-def convert(source: str, target: Optional[str] = None, classifier: bool = False) -> str:
+def convert(source: str, target: Optional[str] = None, classifier: bool = False,
+            prefix: Optional[str] = None) -> str:
     """Write the backbone's tensors of ``source``, under this package's names, to ``target``.
 
     Of a detector of the official DINO code, all tensors under mmdet's names.
@@ -25,6 +33,7 @@ def convert(source: str, target: Optional[str] = None, classifier: bool = False)
             ``.safetensors``. Default the source's name with that ending, in the current folder.
         classifier: Write the whole classifier of the authors' file, under the names of mmpretrain's
             ``ImageClassifier`` (:func:`~fastervit_mm.weights.translate_whole`). Default False.
+        prefix: As that of :func:`~fastervit_mm.weights.load_backbone`. Default: found.
 
     Returns:
         A line that says what was written.
@@ -41,11 +50,15 @@ def convert(source: str, target: Optional[str] = None, classifier: bool = False)
         target = name.removesuffix(SAFETENSORS) + SAFETENSORS
     if os.path.exists(target):
         raise FileExistsError(f'OUT={target!r}: exists already; give a new name or remove it')
-    content = tensors_of(read_checkpoint(source, mapped=True), source)
-    kind = ''
+    whole = read_checkpoint(source, mapped=True)
+    entry, prefix = entry_and_prefix(whole, prefix)
+    content = tensors_of(whole, source, entry)
+    kind = place = ''
     if is_official_dino(content):
         content, kind = convert_dino(content, source), 'DINO with '
-    tensors = translate(content)
+    else:
+        place = where_from(whole, content, entry, backbone_place(content, prefix, source))
+    tensors = translate(content, prefix, source)
     looks_like = describe(tensors)
     if looks_like == NO_FASTERVIT:
         raise CheckpointError(f'IN={source!r}: looks like {looks_like}; its first names are '
@@ -68,7 +81,7 @@ def convert(source: str, target: Optional[str] = None, classifier: bool = False)
         if os.path.exists(partial):
             os.remove(partial)
     before, after = (os.path.getsize(path) / 2**20 for path in (fetch(source), target))
-    return (f'{target}: {len(state_dict)} tensors of {kind}{looks_like}, {after:.1f} MiB of '
+    return (f'{target}: {len(state_dict)} tensors of {kind}{looks_like}{place}, {after:.1f} MiB of '
             f'{before:.1f} MiB')
 
 

@@ -1,13 +1,87 @@
 """The tensors of a file under the names of the backbone, or of a classifier that holds it."""
-from typing import Dict, Mapping, Optional
+import re
+from typing import Dict, Iterable, Mapping, Optional, Sequence, Set
 
 from torch import Tensor
 
 from ..backbone.names import is_authors, rename_authors
 from .dino import convert_dino, is_official_dino
+from .errors import CheckpointError
 
 # Where a classifier of mmpretrain has what follows the backbone in the authors' files.
 _CLASSIFIER = {'norm.': 'backbone.out_norms.3.', 'head.': 'head.fc.'}
+# The first tensors of a FasterViT, its own and the authors'; and of a SwinHAT and a Swin.
+_FIRST = (('stem.conv1.weight', 'patch_embed.conv_down.0.weight'),
+          ('stem.conv.weight', 'patch_embed.projection.weight', 'patch_embed.proj.weight'))
+_USUAL = {'module', 'model', 'backbone'}
+# Put between names by torch.compile, FSDP and checkpoint_wrapper.
+WRAPPERS = re.compile(r'\b_(?:orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module)\.')
+
+
+def unwrapped(tensors: Mapping[str, Tensor]) -> Dict[str, Tensor]:
+    """Tensors without what torch's wrappers of modules put into their names."""
+    return {WRAPPERS.sub('', name): tensor for name, tensor in tensors.items()}
+
+
+def is_averaged(name: str) -> bool:
+    """Whether the name of an entry or a prefix is of averaged weights, such as ``model_ema``."""
+    return 'ema' in re.split('[._]', name.lower())
+
+
+def find_place(tensors: Mapping[str, Tensor], names: Sequence[Sequence[str]], usual: Set[str],
+               checkpoint: str, remedy: str) -> Optional[str]:
+    """The prefix below which a file has a network, whatever trainers and wrappers put before it.
+
+    Args:
+        tensors: By the file's names.
+        names: Names of the network's tensors, in groups; the first group that is found tells.
+        usual: Words of which a prefix consists that is taken where there are several.
+        checkpoint: The file's name, for the message.
+        remedy: What to do about several, for the message; ``{}`` in it is the first prefix.
+
+    Returns:
+        Such as ``'model.backbone.'``; None for a file that has none of the names.
+
+    Raises:
+        CheckpointError: For several, none of which is the usual one.
+    """
+    for group in names:
+        # A network that a trainer holds under two names is one.
+        found = {tensor.data_ptr(): key[:len(key) - len(name)]
+                 for key, tensor in reversed(tensors.items()) for name in group
+                 if key == name or key.endswith(f'.{name}')}
+        places = list(dict.fromkeys(found.values()))[::-1]
+        plain = [place for place in places if set(place.split('.')) <= {'', *usual}]
+        if len(places) == 1 or len(plain) == 1:
+            return (plain or places)[0]
+        if places:
+            raise CheckpointError(
+                f'checkpoint={checkpoint!r}: holds this network {len(places)} times, below '
+                f'{", ".join(map(repr, places))}. {remedy.format(repr(places[0]))}')
+    return None
+
+
+def backbone_place(tensors: Mapping[str, Tensor], prefix: Optional[str] = None,
+                   checkpoint: str = '') -> str:
+    """The prefix of a backbone's names in a file.
+
+    Args:
+        tensors: By the file's names.
+        prefix: The one that was asked for. Default none: found.
+        checkpoint: The file's name, for messages. Default none.
+
+    Raises:
+        CheckpointError: For several backbones.
+    """
+    tensors = unwrapped(tensors)
+    if prefix is None:
+        found = find_place(tensors, _FIRST, _USUAL, checkpoint,
+                           'Say which: prefix={} (tools/convert_weights.py: --prefix)')
+        return found if found is not None else 'backbone.' * any(
+            key.startswith('backbone.') for key in tensors)
+    place = WRAPPERS.sub('', f'{prefix}.').rstrip('.')
+    places = [f'{before}{place}.' for before in ('', 'module.')] if place else ['']
+    return next((p for p in places if any(key.startswith(p) for key in tensors)), places[0])
 
 
 def translate(state_dict: Mapping[str, Tensor],
@@ -15,44 +89,67 @@ def translate(state_dict: Mapping[str, Tensor],
     """Tensors of the backbone under the backbone's names, whatever the file calls them.
 
     Args:
-        state_dict: Tensors as the authors publish them, as this backbone saves them, or a whole
-            detector's, segmentor's or classifier's.
-        prefix: Where the backbone is in a larger model. Default: ``backbone.``, where any tensor
-            has that prefix.
+        state_dict: Tensors as the authors publish them, as this backbone saves them, or of a larger
+            model, whatever holds that.
+        prefix: Where the backbone is in a larger model. Default: where the file has a backbone's
+            first tensor.
         checkpoint: The file's name, for messages. Default none.
 
     Returns:
         What belongs to the backbone; the classifier and cached position values are left out.
 
     Raises:
-        CheckpointError: For an official DINO detector that cannot be converted.
+        CheckpointError: For an official DINO detector that cannot be converted, and for several
+            backbones in a file.
     """
-    tensors = _without_module(state_dict)
+    tensors = unwrapped(state_dict)
     if is_official_dino(tensors):
         tensors = convert_dino(tensors, checkpoint)
-    if prefix is None and any(key.startswith('backbone.') for key in tensors):
-        prefix = 'backbone.'
-    if prefix:
-        tensors = _below(prefix.rstrip('.') + '.', tensors)
+    tensors = _below(backbone_place(tensors, prefix, checkpoint), tensors)
     if is_authors(tensors):
         rename_authors(tensors)
     return tensors
 
 
-def translate_whole(state_dict: Mapping[str, Tensor]) -> Dict[str, Tensor]:
-    """All tensors of the authors' file under the names of a model that holds the backbone.
-
-    The model has the backbone as ``backbone``, with a BatchNorm on its last map, and the linear
-    layer as ``head.fc``: mmpretrain's ``ImageClassifier`` with a ``LinearClsHead``.
+def whole_place(tensors: Mapping[str, Tensor], own: Iterable[str] = (),
+                checkpoint: str = '') -> str:
+    """The prefix of a whole model's names in a file, or of the authors' there.
 
     Args:
-        state_dict: Tensors as the authors publish them, or of this backbone alone. Others keep
-            their names.
+        tensors: By the file's names.
+        own: The model's names. Default not known.
+        checkpoint: The file's name, for messages. Default none.
+
+    Raises:
+        CheckpointError: For several such models.
+    """
+    tensors = unwrapped(tensors)
+    remedy = 'Save one of them alone, without {} before its names'
+    # Short names such as level_embed are in other networks too.
+    names = sorted((name for name in own if name.count('.') > 2), key=len, reverse=True)
+    place = find_place(tensors, [[name] for name in names], _USUAL - {'backbone'}, checkpoint,
+                       remedy)
+    if place is None:
+        place = find_place(tensors, _FIRST[:1], _USUAL, checkpoint, remedy) or ''
+    return place.removesuffix('backbone.')
+
+
+def translate_whole(state_dict: Mapping[str, Tensor], prefix: Optional[str] = None
+                    ) -> Dict[str, Tensor]:
+    """All tensors of a file under the names of a model that holds the backbone.
+
+    The authors' file has the model's backbone as ``backbone``, with a BatchNorm on its last map,
+    and the linear layer as ``head.fc``: mmpretrain's ``ImageClassifier`` with a ``LinearClsHead``.
+
+    Args:
+        state_dict: Tensors as the authors publish them, of this backbone alone, or of the model,
+            whatever holds them. Others keep their names.
+        prefix: Of the model's names. Default :func:`whole_place`.
 
     Returns:
         A new dict; cached position values are left out.
     """
-    tensors = _without_module(state_dict)
+    tensors = _below(whole_place(state_dict) if prefix is None else prefix, unwrapped(state_dict))
     classifier = {}
     if is_authors(tensors):
         for key, tensor in tensors.items():
@@ -63,14 +160,6 @@ def translate_whole(state_dict: Mapping[str, Tensor]) -> Dict[str, Tensor]:
     elif not any(key.startswith('stem.') for key in tensors):
         return tensors
     return {**{f'backbone.{key}': tensor for key, tensor in tensors.items()}, **classifier}
-
-
-def _without_module(state_dict: Mapping[str, Tensor]) -> Dict[str, Tensor]:
-    """Without the prefix that data parallel training puts before every name."""
-    tensors = dict(state_dict)
-    if tensors and all(key.startswith('module.') for key in tensors):
-        tensors = _below('module.', tensors)
-    return tensors
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> Dict[str, Tensor]:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from ..backbone import VARIANTS, SwinHAT
 from ..backbone.names import fit_carrier_bias, is_carrier_bias
 from .errors import CheckpointError, check_finite, some
-from .keys import translate
-from .reading import read_checkpoint, tensors_of
+from .keys import backbone_place, translate
+from .reading import entry_and_prefix, read_checkpoint, tensors_of, where_from
 from .swin import (
     carrier_parts,
     convert_microsoft,
@@ -52,7 +52,9 @@ def load_backbone(backbone: nn.Module, checkpoint: str, prefix: Optional[str] = 
         backbone: The :class:`~fastervit_mm.FasterViT` to load into.
         checkpoint: Path, URL or ``fastervit://`` name; the authors' file, this backbone's, or a
             whole detector's, segmentor's or classifier's. For a SwinHAT, a Swin's.
-        prefix: Of the backbone's names in a larger model. Default: found in the file.
+        prefix: Of the backbone's names in the file, such as ``'student.backbone.'``; it may begin
+            with an entry of the file, such as ``'state_dict_ema'``. Default: found in the file, of
+            which averaged weights are taken where there are no others.
         allow_partial: Accept a file in which tensors are missing or have other shapes.
         map_location: Argument of :func:`torch.load`. Default the CPU.
 
@@ -63,7 +65,9 @@ def load_backbone(backbone: nn.Module, checkpoint: str, prefix: Optional[str] = 
             values that are not finite. The backbone is then unchanged.
     """
     content = read_checkpoint(checkpoint, map_location, mapped=True)
-    found = tensors_of(content, checkpoint)
+    entry, prefix = entry_and_prefix(content, prefix)
+    found = tensors_of(content, checkpoint, entry)
+    place = where_from(content, found, entry, backbone_place(found, prefix, checkpoint))
     swin = isinstance(backbone, SwinHAT)
     if swin and backbone.convert_weights:
         found = convert_microsoft(found, checkpoint)
@@ -108,7 +112,7 @@ def load_backbone(backbone: nn.Module, checkpoint: str, prefix: Optional[str] = 
     backbone.load_state_dict(OrderedDict(fitting), strict=False)
     zero = [k for k in fitting if is_carrier_bias(k) and not any(map(is_carrier_bias, found))]
     report = LoadReport([k for k in fitting if k not in zero], fresh, unused, mismatched)
-    line = _one_line(kind, checkpoint, own, report, new)
+    line = _one_line(kind, checkpoint + place, own, report, new)
     if zero:
         line += f'; the file has none of {len(zero)} carrier biases, so they are 0'
     print_log(line, logger='current',

@@ -2,8 +2,9 @@
 import os
 import pickle
 import zipfile
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, Mapping, Union
+from typing import Any, Dict, Iterator, Mapping, Optional, Tuple
 from urllib.parse import urlparse
 
 import torch
@@ -12,12 +13,14 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..compat import refuse_other_formats
 from .addresses import DETECTORS, SCHEME, resolve
 from .dino import convert_dino, is_official_dino
 from .errors import CheckpointError
+from .keys import WRAPPERS, is_averaged
+from .restricted import load_values
 
 SAFETENSORS = '.safetensors'
+_USUAL = ('state_dict', 'model', '')  # entries of a file with its weights
 
 
 def fetch(checkpoint: str) -> str:
@@ -82,13 +85,7 @@ def read_checkpoint(checkpoint: str, map_location: Any = 'cpu', mapped: bool = F
         archive = first.startswith(b'PK') and zipfile.is_zipfile(path)
         if archive:
             _check_stored(path, checkpoint)
-        refuse_other_formats(path)
-        if not archive or not isinstance(map_location, (str, torch.device)):
-            return torch.load(path, map_location=map_location, weights_only=True)
-        # Mapped, no tensor reaches beyond the file. Read, torch 2.1 believes what the file says of
-        # a tensor's size, and gives whatever is in memory after the data.
-        content = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
-        return content if mapped and str(map_location) == 'cpu' else _copied(content, map_location)
+        return load_values(path, map_location, mapped)
     except (CheckpointError, OSError):
         raise
     except Exception as error:  # noqa: BLE001  the reader of a damaged pickle may raise anything
@@ -108,28 +105,91 @@ def read_checkpoint(checkpoint: str, map_location: Any = 'cpu', mapped: bool = F
             f'{path}; {_reason(error)}). Delete it and download or copy it again') from error
 
 
-def tensors_of(content: Any, checkpoint: str) -> Dict[str, Tensor]:
+def entries(content: Any, name: str = '') -> Dict[str, Dict[str, Tensor]]:
+    """The state dicts in what :func:`read_checkpoint` returned, by their dotted names.
+
+    Args:
+        content: Tensors by name, whose own name is ``''``, or a dict with such entries.
+        name: Of the content. Default none.
+
+    Returns:
+        With the weights that a trained network is tested with first: ``state_dict``, ``model``, the
+        file itself, others, averaged ones (EMA). No optimizer's state.
+    """
+    found = {}
+    if isinstance(content, Mapping):
+        named = {key: value for key, value in content.items() if isinstance(key, str)}
+        if tensors := {key: value for key, value in named.items() if isinstance(value, Tensor)}:
+            found[name] = tensors
+        for key, value in named.items():
+            if not (key.startswith(('optim', 'message_hub')) or name.endswith('state_dict')):
+                found.update(entries(value, f'{name}.{key}'.lstrip('.')))
+    return dict(sorted(found.items(), key=lambda entry: (
+        is_averaged(entry[0]), _USUAL.index(entry[0]) if entry[0] in _USUAL else len(_USUAL),
+        -len(entry[1]))))
+
+
+def tensors_of(content: Any, checkpoint: str, entry: Optional[str] = None) -> Dict[str, Tensor]:
     """The named tensors in what :func:`read_checkpoint` returned.
+
+    Args:
+        content: Tensors by name, or a dict with such entries.
+        checkpoint: The file's name, for messages.
+        entry: Name of one of :func:`entries`. Default the first.
 
     Raises:
         CheckpointError: If there are none, or if they are larger than the file can hold.
     """
-    if isinstance(content, Mapping):
-        for entry in ('state_dict', 'model'):
-            if isinstance(content.get(entry), Mapping):
-                content = content[entry]
-                break
-        tensors = {k: v for k, v in content.items()
-                   if isinstance(k, str) and isinstance(v, Tensor)}
-        if tensors:
-            _check_held(tensors, checkpoint)
-            return tensors
-        names = [k for k in content if isinstance(k, str)]
-        found = f'a dict with {names[:8]}'
-    else:
-        found = f'a {type(content).__name__}'
+    held = entries(content)
+    if held:
+        tensors = held[next(iter(held)) if entry is None else entry]
+        _check_held(tensors, checkpoint)
+        return tensors
+    found = (f'a dict with {[k for k in content if isinstance(k, str)][:8]}'
+             if isinstance(content, Mapping) else f'a {type(content).__name__}')
     raise CheckpointError(f'checkpoint={checkpoint!r}: contains no named tensors, but {found}. '
                           'Expected a state dict, or a dict with one under "state_dict"')
+
+
+def entry_and_prefix(content: Any, prefix: Optional[str]) -> Tuple[Optional[str], Optional[str]]:
+    """The entry of a file that a prefix begins with, and the rest of the prefix; None for none.
+
+    Args:
+        content: What was read from the file.
+        prefix: Before the names that are wanted; it may begin with the name of an entry.
+    """
+    held = entries(content)
+    for entry in held:
+        if prefix and entry and f'{prefix}.'.startswith(f'{entry}.') and not any(
+                name.startswith(prefix) for name in next(iter(held.values()))):
+            return entry, prefix[len(entry) + 1:] or None
+    return None, prefix
+
+
+def where_from(content: Any, tensors: Mapping[str, Tensor], entry: Optional[str],
+               prefix: str) -> str:
+    """What of a file was taken, in brackets; nothing where there was no choice.
+
+    Args:
+        content: What was read from the file.
+        tensors: Those that were taken, by the file's names.
+        entry: The one that was asked for; None for the first of :func:`entries`.
+        prefix: The one before the names that were taken.
+    """
+    held = list(entries(content)) or ['']
+    taken = held[0] if entry is None else entry
+    averaged = [name for name in held if is_averaged(name)]
+    said = [taken] if taken not in _USUAL else []
+    if taken in averaged:
+        said = [f'averaged weights, {taken}']
+    elif 'ema_state_dict' in averaged and 'message_hub' in content:
+        said = ['averaged weights, which EMAHook saves as state_dict']
+    elif averaged:
+        said = [f'not the averaged weights, which are in the file under {averaged[0]}']
+    said += [f'below {prefix}'] if prefix not in ('', 'backbone.') else []
+    wrappers = sorted({found for name in tensors for found in WRAPPERS.findall(name)})
+    said += [f'without {" and ".join(wrappers)}'] if wrappers else []
+    return f' ({"; ".join(said)})' if said else ''
 
 
 def _check_stored(path: str, checkpoint: str) -> None:
@@ -156,29 +216,13 @@ def _read_safetensors(path: str, checkpoint: str, map_location: Any, mapped: boo
             f'checkpoint={checkpoint!r}: truncated or not a safetensors file '
             f'({os.path.getsize(path)} bytes at {path}; {reason}). Delete it and download or copy '
             'it again') from error
-    if mapped and str(map_location) == 'cpu':
-        return tensors
-    return _copied(tensors, _device(map_location))
+    return tensors if mapped and str(map_location) == 'cpu' else _copied(tensors, map_location)
 
 
-def _device(map_location: Any) -> Union[str, torch.device]:
-    """Where tensors go; the CPU where torch.load would ask a function for each."""
-    return map_location if isinstance(map_location, (str, torch.device)) else 'cpu'
-
-
-def _copied(node: Any, device: Union[str, torch.device]) -> Any:
-    """Tensors in nested containers, which are mapped, in memory of their own."""
-    if isinstance(node, Tensor):
-        held = node.untyped_storage().nbytes() >= node.numel() * node.element_size()
-        return node.detach().to(device, copy=True) if held else node  # a view that repeats numbers
-    if isinstance(node, dict):
-        for key in list(node):
-            node[key] = _copied(node[key], device)
-    elif isinstance(node, list):
-        node[:] = [_copied(one, device) for one in node]
-    elif type(node) is tuple:
-        return tuple(_copied(one, device) for one in node)
-    return node
+def _copied(tensors: Mapping[str, Tensor], map_location: Any) -> Dict[str, Tensor]:
+    """Tensors in memory of their own; on the CPU where torch.load would ask a function for each."""
+    device = map_location if isinstance(map_location, (str, torch.device)) else 'cpu'
+    return {name: tensor.to(device, copy=True) for name, tensor in tensors.items()}
 
 
 def _check_held(tensors: Mapping[str, Tensor], checkpoint: str) -> None:
@@ -200,32 +244,39 @@ def load_from_fastervit(filename: str, map_location: Any = None) -> dict:
     """
     # Only the tensors: the optimizer's state in the file is three times as large.
     content = read_checkpoint(filename, 'cpu', mapped=True)
-    if filename[len(SCHEME):] in DETECTORS:
-        return _load_dino(content, filename, map_location)
     tensors = tensors_of(content, filename)
-    return dict(state_dict=_copied(tensors, _device(map_location)))
+    if filename[len(SCHEME):] in DETECTORS:
+        tensors = convert_dino(tensors, filename)
+    return dict(state_dict=_copied(tensors, map_location))
 
 
-@CheckpointLoader.register_scheme(prefixes=('', 'http://', 'https://'), force=True)
 def load_from_file(filename: str, map_location: Any = None) -> Any:
-    """mmengine's loader for paths and URLs, with ``weights_only=True`` on every torch.
+    """mmengine's loader for paths and URLs in :func:`strict_loaders`.
 
-    mmengine 0.10.7 uses torch's default for paths, and ``weights_only=False`` for downloads.
     A detector of the official DINO code becomes mmdet's (:func:`~.dino.convert_dino`).
     """
     content = read_checkpoint(filename, mapped=True)
     if isinstance(content, Mapping) and isinstance(content.get('model'), Mapping) and (
             is_official_dino(content['model'])):
-        return _load_dino(content, filename, map_location)
-    if isinstance(map_location, (str, torch.device)):
-        return _copied(content, map_location)
+        tensors = convert_dino(tensors_of(content, filename), filename)
+        return dict(state_dict=_copied(tensors, map_location))
     return read_checkpoint(filename, map_location)
 
 
-def _load_dino(content: Any, filename: str, map_location: Any) -> dict:
-    """mmdet's tensors, in memory; of a mapped file the optimizer's state is never read."""
-    tensors = convert_dino(tensors_of(content, filename), filename)
-    return dict(state_dict=_copied(tensors, _device(map_location)))
+@contextmanager
+def strict_loaders() -> Iterator[None]:
+    """Let mmengine read paths and URLs as :func:`read_checkpoint` does, for a while.
+
+    mmengine 0.10.7 uses torch's default for paths, which before torch 2.6 runs what a file holds,
+    and ``weights_only=False`` for downloads.
+    """
+    before = {prefix: CheckpointLoader._schemes[prefix] for prefix in ('', 'http://', 'https://')}
+    CheckpointLoader.register_scheme(list(before), load_from_file, force=True)
+    try:
+        yield
+    finally:
+        for prefix, loader in before.items():
+            CheckpointLoader.register_scheme(prefix, loader, force=True)
 
 
 def _reason(error: BaseException) -> str:

@@ -428,8 +428,8 @@ CHECKPOINTS = [
          "test: checkpoint='huge.pth': truncated or not a PyTorch checkpoint (…). Delete it and "
          'download or copy it again',
          make=w.rezips('huge.pth', w.enlarges)),
-    Case('with code, read by mmengine itself',
-         "(CheckpointLoader.load_checkpoint('evil.pth'))",
+    Case('with code, for a backbone alone',
+         "(load_backbone(FasterViT(), 'evil.pth'))",
          "CheckpointError: checkpoint='evil.pth': refused, and no code in it was run. …",
          'CheckpointError', make=w.saves('evil.pth', lambda c: dict(c, extra=w.Attack()))),
     Case('of another network, to predict with',

@@ -8,7 +8,6 @@ import time
 
 import pytest
 import torch
-from mmengine.runner.checkpoint import CheckpointLoader
 
 from fastervit_mm import FasterViT, get_config
 from fastervit_mm.weights import CheckpointError, load_backbone
@@ -19,8 +18,7 @@ from tests.running import run_tool
 
 pytestmark = pytest.mark.filterwarnings('ignore::UserWarning')
 SECONDS = 10  # as the page says
-NAMES = dict(FasterViT=FasterViT, get_config=get_config, torch=torch, load_backbone=load_backbone,
-             CheckpointLoader=CheckpointLoader)
+NAMES = dict(FasterViT=FasterViT, get_config=get_config, torch=torch, load_backbone=load_backbone)
 ERRORS = dict(ValueError=ValueError, CheckpointError=CheckpointError)
 # What a run that was stopped may leave: its config and log, and predictions of other inputs.
 NEW = ('work_dirs/*/*.py', 'work_dirs/*/20*/*', 'work_dirs/*/20*/vis_data/*', 'out/*')

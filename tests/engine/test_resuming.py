@@ -19,7 +19,7 @@ from mmengine.runner import Runner
 from fastervit_mm.engine.checkpoints import INTERRUPTED, newest_checkpoint, save_whole
 from fastervit_mm.engine.notices import REQUEUE
 from fastervit_mm.engine.resuming import _Forward, reproducible
-from fastervit_mm.weights import CheckpointError
+from fastervit_mm.weights import CheckpointError, read_checkpoint
 from tests import samples
 from tests.conftest import REPO, load_program
 from tests.running import Started, run_tool
@@ -50,7 +50,7 @@ def test_killed_anywhere_it_ends_as_if_it_had_not_been(campaign, tmp_path, sessi
     other = tmp_path / 'other'
     shutil.copytree(tmp_path / 'plain', other)
     path = newest_checkpoint(other)
-    content = torch.load(path, weights_only=True)
+    content = read_checkpoint(str(path))
     next(iter(content['state_dict'].values())).mul_(1.000001)
     torch.save(content, other / path.name)
     (other / 'last_checkpoint').write_text(str(other / path.name))
@@ -85,8 +85,8 @@ def test_a_notice_between_iterations_of_a_segmentor_that_loads_in_workers(
     assert done.returncode == 0, done.output[-3000:]
     assert not (stopped / INTERRUPTED).exists()  # the next checkpoint has taken its place
     assert undisturbed.wait() == 0
-    assert any('relative_position_bias_table' in name for name in torch.load(
-        newest_checkpoint(plain), weights_only=True)['state_dict'])
+    assert any('relative_position_bias_table' in name for name in read_checkpoint(
+        str(newest_checkpoint(plain)))['state_dict'])
     assert campaign.differences(plain, stopped) == []
 
 
@@ -229,7 +229,7 @@ def test_the_newest_whole_checkpoint_is_found(run, caplog):
 
 
 def test_a_checkpoint_of_numbers_that_are_none_is_passed_over_where_asked(run):
-    content = torch.load(run / 'epoch_3.pth', weights_only=True)
+    content = read_checkpoint(str(run / 'epoch_3.pth'))
     next(iter(content['state_dict'].values())).fill_(float('nan'))
     torch.save(content, run / 'epoch_3.pth')
     (run / 'last_checkpoint').write_text(str(run / 'epoch_3.pth'))

@@ -130,7 +130,10 @@ _GLOBALS = [('os', 'system'), ('posix', 'mkdir'), ('builtins', 'eval'), ('builti
             ('mmengine.logging.history_buffer', 'HistoryBuffer'), ('numpy', 'ndarray'),
             ('numpy', 'dtype'), ('numpy.core.multiarray', '_reconstruct'),
             ('numpy._core.multiarray', 'scalar'), ('_codecs', 'encode'), ('argparse', 'Namespace'),
-            ('collections', 'OrderedDict'), ('torch._utils', '_rebuild_tensor_v2'),
+            ('collections', 'OrderedDict'), ('collections', 'defaultdict'), ('builtins', 'dict'),
+            ('mmengine.config.config', 'ConfigDict'), ('pathlib', 'PosixPath'),
+            ('mmengine.optim.scheduler.param_scheduler', 'OneCycleParamScheduler'),
+            ('torch._utils', '_rebuild_tensor_v2'),
             ('torch', 'FloatStorage'), ('torch', 'Size'),
             ('torch._tensor', '_rebuild_from_type_v2')]
 _OPCODES = st.one_of(

@@ -1,4 +1,4 @@
-"""The reader that stands in for torch's own before torch 2.10: the same files, the same promise."""
+"""The reader of torch's files makes values, on every torch, and runs nothing."""
 import argparse
 import io
 import pickle
@@ -9,22 +9,12 @@ import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.optim import OneCycleParamScheduler
 
-from fastervit_mm import compat
 from fastervit_mm.weights import CheckpointError
 from fastervit_mm.weights.reading import read_checkpoint
+from fastervit_mm.weights.restricted import CheckpointPickle
 from tests.bad_input.workshop import Attack
-
-
-@pytest.fixture
-def old(monkeypatch):
-    """As on torch before 2.10, also on one that is newer."""
-    monkeypatch.setattr(compat, 'TORCH', (2, 1))
-    for name in ('Unpickler', 'load'):
-        module = torch._weights_only_unpickler
-        monkeypatch.setattr(module, name, getattr(module, name))
-    compat.allow_checkpoint_types()
-    assert torch._weights_only_unpickler.Unpickler is compat.CheckpointUnpickler
 
 
 def same(a, b):
@@ -40,7 +30,7 @@ def same(a, b):
 
 
 @pytest.mark.parametrize('zipped', [True, False])
-def test_what_checkpoints_hold_is_read(tmp_path, old, zipped):
+def test_what_checkpoints_hold_is_read(tmp_path, zipped):
     tensors = OrderedDict(a=torch.rand(3, 2), b=torch.ones(2).bfloat16(), n=torch.tensor(7))
     tensors['view'] = tensors['a'][:, 1]
     tensors._metadata = dict(version=1)
@@ -65,7 +55,7 @@ def test_a_history_that_is_read_first_knows_its_statistics(monkeypatch):
     pickle.dump(HistoryBuffer([1.0, 2.0], [1, 1]), file, protocol=2)
     file.seek(0)
     monkeypatch.setattr(HistoryBuffer, '_statistics_methods', {})
-    assert compat.CheckpointPickle.load(file).statistics('mean') == 1.5
+    assert CheckpointPickle.load(file).statistics('mean') == 1.5
 
 
 class Call:
@@ -84,6 +74,8 @@ CLASS_CHANGED = (b'cmmengine.logging.history_buffer\nHistoryBuffer\n'
 EVIL = dict(
     attack=lambda: Attack(), eval=lambda: Call(eval, ('1', )),
     getattr=lambda: Call(getattr, (HistoryBuffer, '__init__')),
+    scheduler_made=lambda: Call(OneCycleParamScheduler, ()),
+    scheduler_reached=lambda: Call(getattr, (OneCycleParamScheduler, '__init__')),
     module=lambda: torch.nn.Linear(1, 1), instance=lambda: pickle.PickleBuffer)
 RAW = dict(
     class_changed=CLASS_CHANGED,
@@ -94,7 +86,7 @@ RAW = dict(
 
 @pytest.mark.parametrize('zipped', [True, False])
 @pytest.mark.parametrize('name', EVIL)
-def test_nothing_else_is(tmp_path, old, name, zipped, monkeypatch):
+def test_nothing_else_is(tmp_path, name, zipped, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save(dict(state_dict={}, extra=EVIL[name]()), 'evil.pth',
                _use_new_zipfile_serialization=zipped)
@@ -108,11 +100,11 @@ def test_nothing_else_is(tmp_path, old, name, zipped, monkeypatch):
 def test_no_operation_goes_round_the_list(name):
     mean = HistoryBuffer.mean
     with pytest.raises((pickle.UnpicklingError, KeyError)):
-        compat.CheckpointPickle.load(io.BytesIO(b'\x80\x02' + RAW[name]))
+        CheckpointPickle.load(io.BytesIO(b'\x80\x02' + RAW[name]))
     assert HistoryBuffer.mean is mean
 
 
-def test_torchscript_and_tar_are_refused_before_torch_sees_them(tmp_path, old, monkeypatch):
+def test_torchscript_and_tar_are_refused_before_torch_sees_them(tmp_path, monkeypatch):
     torch.jit.script(torch.nn.ReLU()).save(tmp_path / 'script.pth')
     with tarfile.open(tmp_path / 'tar.pth', 'w') as tar:
         tar.addfile(tarfile.TarInfo('\x80storages'), io.BytesIO())

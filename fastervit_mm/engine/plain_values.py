@@ -1,0 +1,82 @@
+"""Checkpoints of plain values, which are read again without running code."""
+import logging
+import os
+from collections.abc import Mapping, Sequence, Set
+from enum import Enum
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.hooks import Hook
+from mmengine.logging import HistoryBuffer, print_log
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+_AS_THEY_ARE = (torch.Tensor, torch.dtype, torch.device, HistoryBuffer, type(None))
+
+
+def plain(value: Any, name: str) -> Any:
+    """A value in plain dicts, lists, tuples, sets, texts, numbers and tensors.
+
+    Args:
+        value: Such as a ConfigDict, an array, a path, or any of them in one another. Classes and
+            functions become their names; what else is not plain becomes its text, with a warning.
+        name: Of the value, for the warning.
+    """
+    if isinstance(value, _AS_THEY_ARE):
+        return value
+    if isinstance(value, Enum):
+        return plain(value.value, name)
+    for kind in (str, bytes, bool, int, float, complex):
+        if isinstance(value, kind):
+            return kind(value)
+    if isinstance(value, np.longdouble):  # has no plain twin
+        return float(value)
+    if isinstance(value, (np.ndarray, np.generic)):
+        return plain(value.tolist(), name)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, Mapping):
+        return {plain(key, name): plain(one, f'{name}.{key}') for key, one in value.items()}
+    for kind, made in ((tuple, tuple), (frozenset, tuple), (Set, set), (Sequence, list)):
+        if isinstance(value, kind):
+            return made(plain(one, name) for one in value)
+    if callable(value):
+        return f'{value.__module__}.{getattr(value, "__qualname__", type(value).__qualname__)}'
+    _warn(name, type(value).__name__)
+    return str(value)
+
+
+@cache
+def _warn(name: str, kind: str) -> None:
+    print_log(f'{name} is a {kind}, which a checkpoint does not hold: its text is saved',
+              'current', level=logging.WARNING)
+
+
+@HOOKS.register_module()
+class PlainValuesHook(Hook):
+    """Save checkpoints of plain values alone (:func:`plain`).
+
+    A ``metainfo`` may hold whatever a config may. Functions in the state of a schedule, such as
+    OneCycleLR's curve, are left out: a run that resumes has them from its config.
+    """
+    priority = 'LOWEST'  # after hooks that add something
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        schedules = checkpoint.get('param_schedulers', [])
+        for states in schedules.values() if isinstance(schedules, dict) else [schedules]:
+            states[:] = [{key: value for key, value in state.items() if not callable(value)}
+                         for state in states]
+        for name, value in checkpoint.items():
+            if name.endswith('state_dict'):  # an OrderedDict, with the versions of layers
+                value.update((key, plain(one, key)) for key, one in value.items())
+            else:
+                checkpoint[name] = plain(value, name)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        if runner._resume:  # mmengine compares pickles, and warns where values are other types
+            own = getattr(runner.train_dataloader.dataset, 'metainfo', None)
+            meta = checkpoint['meta']
+            if repr(plain(own, '')) == repr(plain(meta.get('dataset_meta'), '')):
+                meta['dataset_meta'] = own
