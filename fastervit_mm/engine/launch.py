@@ -1,4 +1,5 @@
 """Training and testing of any OpenMMLab config from the command line: what tools/ call."""
+import inspect
 import os
 from copy import deepcopy
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import nn
 
 from ..compat import TORCH
 from ..config_files import ConfigError, read_config
-from ..models import dataset_configs, unwrapped
+from ..models import class_of, dataset_configs, type_name, unwrapped
 from ..weights import CheckpointError
 from .checkpoints import files_of, newest_checkpoint, save_whole
 from .checks import check_config, unwritable
@@ -27,7 +28,7 @@ from .memory import keep_freed_memory
 from .onednn import use_onednn
 from .precision import choose_for_testing, choose_for_training, has_amp_device, test_in
 from .resuming import make_resumable
-from .settings import check_parts
+from .settings import check_parts, metric_configs
 
 
 def load_config(config: str, launcher: str = 'none', work_dir: Optional[str] = None,
@@ -194,7 +195,7 @@ def train(cfg: Config, amp: Union[bool, str] = False, auto_scale_lr: bool = Fals
     check_parts(cfg, training=True)
     choose_for_training(cfg, amp)
     if auto_scale_lr:
-        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise ValueError('auto_scale_lr=True: the config has no auto_scale_lr.base_batch_size; '
                              'add auto_scale_lr=dict(base_batch_size=16), where 16 is the batch '
                              'size that its learning rate was chosen for')
@@ -271,7 +272,7 @@ def test(cfg: Config, checkpoint: str, out: Optional[str] = None, show: bool = F
     if out is not None:
         _check_out(out, segments)
         if segments:
-            cfg.test_evaluator.update(output_dir=out, keep_results=True)
+            _write_label_maps(cfg, out)
     if tta:
         _augment(cfg, segments)
     runner = build_runner(cfg)
@@ -288,7 +289,8 @@ def test(cfg: Config, checkpoint: str, out: Optional[str] = None, show: bool = F
 
 def _add_hooks(cfg: Config, *names: str) -> None:
     hooks = list(cfg.get('custom_hooks') or [])
-    cfg.custom_hooks = hooks + [dict(type=name) for name in names if dict(type=name) not in hooks]
+    there = [type_name(hook) for hook in hooks if isinstance(hook, dict)]
+    cfg.custom_hooks = hooks + [dict(type=name) for name in names if name not in there]
 
 
 def add_for_training(cfg: Config) -> None:
@@ -296,9 +298,10 @@ def add_for_training(cfg: Config) -> None:
     _add_hooks(cfg, 'PublishedNamesHook', 'RegroupHook', 'BoxesHook', 'FiniteLossHook',
                'MissedValidationHook', 'NoticeHook')
     make_resumable(cfg)
-    hooks = cfg.setdefault('default_hooks', ConfigDict())
-    hook = hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook', interval=1))
-    if hook is not None and getattr(hook.type, '__name__', hook.type) == 'CheckpointHook':
+    if cfg.get('default_hooks') is None:
+        cfg.default_hooks = ConfigDict()
+    hook = cfg.default_hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook', interval=1))
+    if hook is not None and type_name(hook) == 'CheckpointHook':
         hook.type = 'WholeCheckpointHook'
 
 
@@ -324,7 +327,7 @@ def _test_on(cfg: Config, split: str) -> None:
 
 def _draw(cfg: Config, show: bool, show_dir: Optional[str], wait_time: float,
           segments: bool) -> None:
-    if 'visualization' not in cfg.get('default_hooks', {}):
+    if not (cfg.get('default_hooks') or {}).get('visualization'):
         raise ValueError('show, show_dir: the config has no visualization hook; add '
                          'default_hooks=dict(visualization=dict(type='
                          f'{"SegVisualizationHook" if segments else "DetVisualizationHook"!r}))')
@@ -361,6 +364,17 @@ def _check_out(out: str, segments: bool) -> None:
 def _check_writable(name: str, folder: str) -> None:
     for problem in unwritable(name, folder):  # now, not after the last image
         raise ConfigError(problem)
+
+
+def _write_label_maps(cfg: Config, folder: str) -> None:
+    """Let the first metric that can write label maps do so."""
+    for _, metric in metric_configs(cfg, 'test_evaluator'):
+        kind = class_of(metric, cfg, METRICS)
+        if 'output_dir' in inspect.signature(kind.__init__).parameters:
+            metric.update(output_dir=folder, keep_results=True)
+            return
+    raise ValueError('out: no metric of test_evaluator writes label maps; add one such as '
+                     "dict(type='IoUMetric')")
 
 
 def _augment(cfg: Config, segments: bool) -> None:
@@ -400,7 +414,6 @@ def _leave_masks_out(cfg: Config) -> None:
         head.pop('mask_roi_extractor', None)
         print_log('Test-time augmentation merges boxes, not masks: the mask head is left out '
                   'and segm is not evaluated', logger='current')
-    evaluators = cfg.test_evaluator
-    for metric in evaluators if isinstance(evaluators, list) else [evaluators]:
+    for _, metric in metric_configs(cfg, 'test_evaluator'):
         if isinstance(metric.get('metric'), (list, tuple)):
             metric['metric'] = [m for m in metric['metric'] if m != 'segm']

@@ -47,9 +47,9 @@ class Draws(Sampler):
 
     def __iter__(self) -> Iterator[List[Draw]]:
         rank, epoch = get_rank(), getattr(self.sampler, 'epoch', 0)
-        number, drawn = self.begun or (0, self._drawn(epoch))
+        begin, drawn = self.begun or (0, self._drawn(epoch))
         self.begun = None
-        for number, batch in enumerate(drawn, number):
+        for number, batch in enumerate(drawn, begin):
             yield [Draw(index, (_DATA, self.seed, rank, epoch, number, place))
                    for place, index in enumerate(batch)]
 
