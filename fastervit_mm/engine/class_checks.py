@@ -115,8 +115,8 @@ def _misnamed(place: str, names: Sequence[str], order: Sequence[str], file: str,
         return (f'{place}.ann_file={file!r}: several categories are named {_few(twice)}, and mmdet '
                 'would give each a label of its own. Give their annotations one category_id and '
                 'take the others from the list, or give them different names')
-    if absent and numbering != 'all':
-        listed = category_names(file)
+    listed = category_names(file)
+    if absent and listed and numbering != 'all':
         return (f'{place}.ann_file={file!r}: has no category named {_few(absent)}, which the '
                 f'config lists; mmdet would silently drop them. It has {len(listed)}: '
                 f'{_few(listed)}. Set {place}.metainfo.classes to those')

@@ -1,5 +1,4 @@
 """Training and testing of any OpenMMLab config from the command line: what tools/ call."""
-import inspect
 import os
 from copy import deepcopy
 from pathlib import Path
@@ -16,7 +15,7 @@ from torch import nn
 
 from ..compat import TORCH
 from ..config_files import ConfigError, read_config
-from ..models import class_of, dataset_configs, type_name, unwrapped
+from ..models import dataset_configs, type_name, unwrapped
 from ..weights import CheckpointError
 from .checkpoints import files_of, newest_checkpoint, save_whole
 from .checks import check_config, unwritable
@@ -272,7 +271,7 @@ def test(cfg: Config, checkpoint: str, out: Optional[str] = None, show: bool = F
     if out is not None:
         _check_out(out, segments)
         if segments:
-            _write_label_maps(cfg, out)
+            cfg.test_evaluator.update(output_dir=out, keep_results=True)
     if tta:
         _augment(cfg, segments)
     runner = build_runner(cfg)
@@ -327,7 +326,7 @@ def _test_on(cfg: Config, split: str) -> None:
 
 def _draw(cfg: Config, show: bool, show_dir: Optional[str], wait_time: float,
           segments: bool) -> None:
-    if not (cfg.get('default_hooks') or {}).get('visualization'):
+    if 'visualization' not in cfg.get('default_hooks', {}):
         raise ValueError('show, show_dir: the config has no visualization hook; add '
                          'default_hooks=dict(visualization=dict(type='
                          f'{"SegVisualizationHook" if segments else "DetVisualizationHook"!r}))')
@@ -364,17 +363,6 @@ def _check_out(out: str, segments: bool) -> None:
 def _check_writable(name: str, folder: str) -> None:
     for problem in unwritable(name, folder):  # now, not after the last image
         raise ConfigError(problem)
-
-
-def _write_label_maps(cfg: Config, folder: str) -> None:
-    """Let the first metric that can write label maps do so."""
-    for _, metric in metric_configs(cfg, 'test_evaluator'):
-        kind = class_of(metric, cfg, METRICS)
-        if 'output_dir' in inspect.signature(kind.__init__).parameters:
-            metric.update(output_dir=folder, keep_results=True)
-            return
-    raise ValueError('out: no metric of test_evaluator writes label maps; add one such as '
-                     "dict(type='IoUMetric')")
 
 
 def _augment(cfg: Config, segments: bool) -> None:

@@ -21,6 +21,8 @@ from mmengine.runner.loops import _InfiniteDataloaderIterator
 from torch import nn
 from torch.utils.data import DataLoader, Sampler
 
+from ..config_files import ConfigError
+from ..models import type_name
 from .checkpoints import whole_file
 
 _MODEL, _DATA, _ORDER = range(3)  # streams of random numbers
@@ -145,7 +147,14 @@ class LateLoader(DataLoader):
 
 
 def reproducible(loader: DataLoader, seed: int) -> DataLoader:
-    """The same data loader with :class:`Draws` and a :class:`SeededDataset`."""
+    """The same data loader with :class:`Draws` and a :class:`SeededDataset`.
+
+    Raises:
+        ConfigError: For a dataset without samples, with which PyTorch would divide by zero.
+    """
+    if not len(loader.dataset):
+        raise ConfigError('train_dataloader.dataset: no image is left to train on, of those that '
+                          'the annotation file lists and filter_cfg lets through')
     if loader.batch_sampler is None:  # batch_size=None: samples that are batches
         return loader
     same = ('num_workers', 'collate_fn', 'pin_memory', 'timeout', 'worker_init_fn',
@@ -310,6 +319,6 @@ def make_resumable(cfg: Any) -> None:
     kind = loop.get('type')
     if kind is None and 'by_epoch' in loop:
         kind = 'EpochBasedTrainLoop' if loop.pop('by_epoch') else 'IterBasedTrainLoop'
-    kind = getattr(kind, '__name__', kind)
+    name = kind and type_name(dict(type=kind))
     loop.type = dict(EpochBasedTrainLoop='ResumableEpochLoop',
-                     IterBasedTrainLoop='ResumableIterLoop').get(kind, loop.get('type'))
+                     IterBasedTrainLoop='ResumableIterLoop').get(name, kind)
