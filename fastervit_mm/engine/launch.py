@@ -12,6 +12,7 @@ from mmengine.registry import METRICS, RUNNERS, init_default_scope
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 from torch import nn
+from torch.utils.data import DataLoader
 
 from ..compat import TORCH
 from ..config_files import ConfigError, read_config
@@ -84,6 +85,18 @@ class QuietRunner(DistributedRunner):
     def build_visualizer(self, visualizer: Union[Visualizer, dict, None] = None) -> Visualizer:
         return super().build_visualizer(
             readable(visualizer) if isinstance(visualizer, dict) else visualizer)
+
+    @staticmethod
+    def build_dataloader(dataloader: Union[DataLoader, dict], *args, **kwargs) -> DataLoader:
+        try:
+            return Runner.build_dataloader(dataloader, *args, **kwargs)
+        except ValueError as error:
+            if 'need at least one array' not in str(error):  # numpy's, to mmengine's BaseDataset
+                raise
+            data = ', '.join(f'data_root={one.get("data_root")!r}, ann_file={one.get("ann_file")!r}'
+                             for _, one in dataset_configs(dict(loader=dataloader), 'loader'))
+            raise ConfigError(f'{data}: no image is there that the dataset takes. Look at its '
+                              'ann_file, data_prefix, img_suffix and filter_cfg') from None
 
     def train(self) -> nn.Module:
         with quiet_libraries():

@@ -21,7 +21,6 @@ from mmengine.runner.loops import _InfiniteDataloaderIterator
 from torch import nn
 from torch.utils.data import DataLoader, Sampler
 
-from ..config_files import ConfigError
 from ..models import type_name
 from .checkpoints import whole_file
 
@@ -147,14 +146,7 @@ class LateLoader(DataLoader):
 
 
 def reproducible(loader: DataLoader, seed: int) -> DataLoader:
-    """The same data loader with :class:`Draws` and a :class:`SeededDataset`.
-
-    Raises:
-        ConfigError: For a dataset without samples, with which PyTorch would divide by zero.
-    """
-    if not len(loader.dataset):
-        raise ConfigError('train_dataloader.dataset: no image is left to train on, of those that '
-                          'the annotation file lists and filter_cfg lets through')
+    """The same data loader with :class:`Draws` and a :class:`SeededDataset`."""
     if loader.batch_sampler is None:  # batch_size=None: samples that are batches
         return loader
     same = ('num_workers', 'collate_fn', 'pin_memory', 'timeout', 'worker_init_fn',
