@@ -426,3 +426,12 @@ def test_a_dataset_of_no_image_is_said_in_a_line(pure_python, tmp_path):
     cfg.train_dataloader.dataset.img_suffix = '.jpg'
     with pytest.raises(ConfigError, match='data_root=.* no image'):
         launch.train(cfg)
+
+
+def test_what_mmengines_hub_is_told_works_when_it_is_typed():
+    from fastervit_mm.utils import register_all_modules
+    with pytest.raises(ConfigError) as caught:
+        register_all_modules()
+    typed = {}
+    exec(str(caught.value).partition('Instead: ')[2], typed)
+    assert type(typed['model']).__name__ == 'EncoderDecoder'
