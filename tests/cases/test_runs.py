@@ -17,6 +17,7 @@ from fastervit_mm.datasets.class_order import label_order, numbered_by_file
 from fastervit_mm.engine import launch
 from fastervit_mm.engine.class_checks import learned_otherwise, wrong_classes
 from fastervit_mm.engine.resuming import Draw, _Forward, reproducible
+from fastervit_mm.swapping import swap_backbone
 from tests.cases import making
 from tests.conftest import TINY
 
@@ -405,6 +406,14 @@ def test_a_config_of_classes_is_one_of_its_library(pure_python):
     launch.add_for_training(again)
     assert again.train_cfg.type == 'ResumableEpochLoop' and again.default_scope == 'mmseg'
     assert len(again.custom_hooks) == len(hooks)
+
+
+def test_a_config_of_classes_swaps_its_backbone_as_text(pure_python, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        swap_backbone(pure_python)
+    exec(str(caught.value).partition('python -c "')[2].rstrip('"'), {})
+    assert "arch='0'" in swap_backbone('config_text.py', '0', tmp_path / 'swapped.py').text
 
 
 def test_a_config_of_classes_trains_resumes_and_is_tested(pure_python, tmp_path):
