@@ -13,7 +13,7 @@ CLS_DEMO := work_dirs/demo-cls
 # Photographs where there are some (docs/pretrain.md), else generated shapes.
 CLS_CONFIG := configs/mmpretrain/fastervit_$(if $(wildcard data/imagenette/train),imagenette,shapes).py
 
-.PHONY: help env demo demo-seg demo-cls demo-hat bench docs test test-demos soak fuzz matrix lint audit clean distclean
+.PHONY: help env demo demo-seg demo-cls demo-hat bench docs test test-demos scan soak fuzz matrix lint audit clean distclean
 
 help:
 	@echo 'make demo   train a small Cascade Mask R-CNN on generated shapes, evaluate, draw;'
@@ -26,6 +26,7 @@ help:
 	@echo 'make test   the whole test suite, some 25 minutes on two idle cores'
 	@echo 'make test-demos   the demos with their whole training, and gradients of every width in 16 bits;'
 	@echo '            make test shortens both'
+	@echo 'make scan   the checks against all configs that mmdet, mmseg and mmpretrain install; 10 minutes'
 	@echo 'make soak   kill a training 20 times, resume it, compare the end; about 10 minutes'
 	@echo 'make fuzz   damaged checkpoints, annotations and configs, 10 minutes each; MINUTES=1 for less'
 	@echo 'make matrix environments of other versions of torch and mmcv, and their tests; an hour or two'
@@ -70,6 +71,9 @@ test-demos: env
 	FASTERVIT_MM_FULL_DEMOS=1 $(RUN) -m pytest -n 2 --dist loadfile \
 	tests/end_to_end/test_demo.py tests/end_to_end/test_demo_seg.py tests/end_to_end/test_demo_cls.py \
 	tests/backbone/test_numbers.py tests/end_to_end/test_demo_hat.py
+
+scan: env
+	FASTERVIT_MM_ALL_CONFIGS=1 $(RUN) -m pytest -n auto --maxprocesses 4 tests/configs/test_installed.py
 
 # Each kill at random: in a step, in a validation, while a checkpoint is written.
 soak: env

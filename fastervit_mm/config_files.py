@@ -16,6 +16,7 @@ from mmengine.utils import import_modules_from_strings
 
 _PACKAGE = Path(__file__).resolve().parent
 _PREFIX = f'{__package__}::'  # of a config of this package in another's `_base_`
+_LIBRARIES = ('mmdet', 'mmseg', 'mmpretrain')
 
 
 class ConfigError(ValueError):
@@ -155,7 +156,16 @@ def read_config(config: Union[str, os.PathLike]) -> Config:
     except ImportError as error:
         raise ConfigError(f'{path}: custom_imports: {error} ({error.__context__}). Install it, or '
                           'add its folder to PYTHONPATH') from error
+    if cfg.get('default_scope') is None and isinstance(cfg.get('model'), dict):
+        cfg.default_scope = _library(cfg.model.get('type'))
     return cfg
+
+
+def _library(kind: Union[str, type, None]) -> str:
+    """The library of a model's class, which configs of classes instead of names leave out."""
+    names = [base.__module__ for base in kind.__mro__] if isinstance(kind, type) else [str(kind)]
+    found = (name.partition('.')[0] for name in names)
+    return next((name for name in found if name in _LIBRARIES), 'mmengine')
 
 
 class _AbsentBase(FileNotFoundError):

@@ -7,7 +7,12 @@ import json
 import mmap
 import os
 from pathlib import Path
-from typing import Any, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+
+# How mmdet's readers number labels, by the class that has their load_data_list: those of the
+# config's names that the file lists, as it lists them or by id; or all that it lists.
+_NUMBERING = dict(CocoDataset='listed', BaseVideoDataset='listed', Objects365V2Dataset='listed',
+                  Objects365V1Dataset='by id', LVISV05Dataset='all', LVISV1Dataset='all')
 
 
 def category_names(path: Union[str, Path]) -> List[str]:
@@ -16,6 +21,10 @@ def category_names(path: Union[str, Path]) -> List[str]:
     Raises:
         ValueError: For a file that has no list of categories, with the reason.
     """
+    return [str(category['name']) for category in _categories(path)]
+
+
+def _categories(path: Union[str, Path]) -> List[Dict[str, Any]]:
     decoder = json.JSONDecoder()
     if not os.path.getsize(path):
         raise ValueError('it is empty')
@@ -25,19 +34,31 @@ def category_names(path: Union[str, Path]) -> List[str]:
         following = text[at + 12:at + 12 + 2_000_000].decode(errors='replace') if at >= 0 else ''
     try:
         categories = decoder.raw_decode(following.lstrip(' \t\r\n:'))[0]
-        return [str(category['name']) for category in categories]
-    except (json.JSONDecodeError, TypeError, KeyError):
-        content = json.loads(Path(path).read_text(encoding='utf-8-sig'))
-    try:
-        return [str(category['name']) for category in content['categories']]
-    except (TypeError, KeyError):
-        raise ValueError('no list of categories, each a dict with a name') from None
+        if _have_names(categories):
+            return categories
+    except json.JSONDecodeError:
+        pass
+    content = json.loads(Path(path).read_text(encoding='utf-8-sig'))
+    categories = content.get('categories') if isinstance(content, dict) else None
+    if not _have_names(categories):
+        raise ValueError('no list of categories, each a dict with a name')
+    return categories
 
 
-def numbered_by_file(kind: Optional[type]) -> bool:
-    """Whether a dataset's class numbers its labels as a COCO file lists its categories."""
+def _have_names(categories: Any) -> bool:
+    return isinstance(categories, list) and all(
+        isinstance(category, dict) and 'name' in category for category in categories)
+
+
+def numbered_by_file(kind: Optional[type]) -> str:
+    """How a dataset's class numbers labels by its annotation file.
+
+    Returns:
+        ``'listed'``, ``'by id'`` or ``'all'``, as :func:`label_order` takes it; ``''`` for a class
+        that numbers them by the config's names.
+    """
     loading = getattr(getattr(kind, 'load_data_list', None), '__qualname__', '')
-    return loading == 'CocoDataset.load_data_list'
+    return _NUMBERING.get(loading.partition('.')[0], '')
 
 
 def declared_classes(dataset: Mapping[str, Any], kind: Optional[type]) -> Optional[Tuple[str, ...]]:
@@ -62,7 +83,18 @@ def declared_classes(dataset: Mapping[str, Any], kind: Optional[type]) -> Option
     return None if names is None else tuple(names)
 
 
-def label_order(names: Sequence[str], ann_file: Union[str, Path]) -> Tuple[str, ...]:
-    """Those of some classes that a COCO file has, in the order in which mmdet numbers them."""
-    wanted = set(names)
-    return tuple(name for name in category_names(ann_file) if name in wanted)
+def label_order(names: Sequence[str], ann_file: Union[str, Path], numbering: str = 'listed'
+                ) -> Tuple[str, ...]:
+    """The classes of a COCO file in the order in which mmdet numbers them.
+
+    Args:
+        names: Those that the config lists.
+        ann_file: The file.
+        numbering: As from :func:`numbered_by_file`: those of the names that the file has, as it
+            lists them, or sorted by their ids; or all that it has. Default ``'listed'``.
+    """
+    wanted, categories = set(names), _categories(ann_file)
+    if numbering == 'by id':
+        categories = sorted(categories, key=lambda category: category['id'])
+    order = (str(category['name']) for category in categories)
+    return tuple(name for name in order if numbering == 'all' or name in wanted)

@@ -1,7 +1,7 @@
 """Checks of a config, made before anything is built or trained."""
 import os
 import tempfile
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, Optional
 
 import torch
 from mmengine.config import Config
@@ -9,11 +9,11 @@ from mmengine.registry import DATASETS, MODELS
 
 from ..backbone import FasterViT
 from ..config_files import ConfigError
-from ..datasets.class_order import category_names, declared_classes, numbered_by_file
-from ..models import class_of, dataset_configs
+from ..models import class_of, dataset_configs, type_name
 from ..weights import CheckpointError, read_checkpoint, resolve, tensors_of
+from .class_checks import heads, learned_otherwise, wrong_classes
 from .distributed import without_gradient
-from .settings import check_parts, wrong_settings
+from .settings import check_parts, metric_configs, wrong_settings
 
 # Number of processes by launcher, which is known before the process group exists.
 _WORLD_SIZE = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
@@ -51,9 +51,9 @@ def check_config(cfg: Config, training: bool, split: str = 'test') -> List[str]:
             ('work_dir', unwritable('work_dir', cfg.get('work_dir'))),
             ('a setting', wrong_settings(cfg, loaders, training)),
             *((loader, _wrong_data(cfg, loader)) for loader in loaders),
-            ('model', _wrong_classes(cfg, loaders)),
+            ('model', wrong_classes(cfg, loaders, training)),
             ('model', _wrong_widths(cfg, training)),
-            ('checkpoint', _unusable_checkpoints(cfg, training))):
+            ('checkpoint', _unusable_checkpoints(cfg, training, loaders[0]))):
         problems += _tried(what, check)
     if problems:
         name = f'{cfg.filename}: ' if cfg.filename else ''
@@ -74,7 +74,7 @@ def _tried(what: str, check: Iterator[str]) -> Iterator[str]:
 
 
 def _wrong_data(cfg: Config, loader: str) -> Iterator[str]:
-    """Files and folders of a loader's datasets and of its evaluator, and their classes."""
+    """Files and folders of a loader's datasets and of its evaluator that do not exist."""
     will_be_made = False
     for place, dataset in dataset_configs(cfg, loader):
         kind = class_of(dataset, cfg, DATASETS)
@@ -83,18 +83,8 @@ def _wrong_data(cfg: Config, loader: str) -> Iterator[str]:
         elif _is_local(dataset):
             yield from _others_data(place, dataset, kind)
             yield from _missing_files(place, dataset, kind)
-            yield from _missing_classes(place, dataset, kind, declared_classes(dataset, kind))
     if not will_be_made:
         yield from _missing_evaluation_file(cfg, loader.replace('dataloader', 'evaluator'))
-
-
-def _wrong_classes(cfg: Config, loaders: Sequence[str]) -> Iterator[str]:
-    """Heads whose number of classes is not that of the first dataset that names some."""
-    names = (declared_classes(dataset, class_of(dataset, cfg, DATASETS))
-             for loader in loaders for _, dataset in dataset_configs(cfg, loader))
-    classes = next(filter(None, names), None)
-    if classes is not None:
-        yield from _wrong_num_classes(cfg.model, classes)
 
 
 def unwritable(name: str, folder: Optional[str]) -> Iterator[str]:
@@ -163,56 +153,12 @@ def _missing_files(place: str, dataset: Dict, kind: Optional[type]) -> Iterator[
 
 
 def _missing_evaluation_file(cfg: Config, name: str) -> Iterator[str]:
-    evaluators = cfg.get(name) or []
-    for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
-        path = evaluator.get('ann_file') if isinstance(evaluator, dict) else None
+    for place, metric in metric_configs(cfg, name):
+        path = metric.get('ann_file')
         if path and '://' not in path and not os.path.isfile(path):
-            yield (f'{name}.ann_file={path!r}: no such file ({os.path.abspath(path)}). It does not '
-                   f'follow data_root; set {name}.ann_file to the annotation file that '
+            yield (f'{place}.ann_file={path!r}: no such file ({os.path.abspath(path)}). It does '
+                   f'not follow data_root; set {place}.ann_file to the annotation file that '
                    f'{name.replace("evaluator", "dataloader")} reads')
-
-
-def _missing_classes(place: str, dataset: Dict, kind: Optional[type],
-                     names: Optional[Sequence[str]]) -> Iterator[str]:
-    """Classes that a COCO annotation file lacks; mmdet would silently drop them."""
-    path = _paths(dataset).get('ann_file')
-    if not numbered_by_file(kind) or names is None or not os.path.isfile(path or ''):
-        return
-    try:
-        listed = category_names(path)
-    except ValueError as error:  # JSON's and of its characters too
-        yield (f'{place}.ann_file={path!r}: not an annotation file as COCO has them ({error}). '
-               '"python tools/prepare_data.py check" lists all that is wrong in one')
-        return
-    absent = [n for n in names if n not in listed]
-    if absent:
-        yield (f'{place}.ann_file={path!r}: has no category named {_few(absent)}, which the config '
-               f'lists; mmdet would silently drop them. It has {len(listed)}: {_few(listed)}. '
-               f'Set {place}.metainfo.classes to those')
-
-
-def _wrong_num_classes(model: Dict, classes: Sequence[str]) -> Iterator[str]:
-    if 'language_model' in model:  # its heads score words: num_classes is how many fit
-        return
-    for place, head in _heads(model, 'model'):
-        # A proposal head has one class, object; a semantic head of a detector has stuff too.
-        others = 'rpn' in place or 'semantic' in place
-        if head.get('num_classes', len(classes)) != len(classes) and not others:
-            yield (f'{place}.num_classes={head["num_classes"]}, but the data have {len(classes)} '
-                   f'({_few(classes)}). Set {place}.num_classes={len(classes)}')
-
-
-def _heads(node: Any, place: str) -> Iterator[Tuple[str, Dict]]:
-    """Every prediction head of a model, with its dotted name."""
-    items = node.items() if isinstance(node, dict) else enumerate(node)
-    for key, value in items:
-        if not isinstance(value, (dict, list)) or key in ('backbone', 'neck', 'train_cfg',
-                                                          'test_cfg', 'tta_cfg'):
-            continue
-        inner = f'{place}.{key}'
-        if isinstance(value, dict) and ('head' in str(key) or 'head' in place.split('.')[-1]):
-            yield inner, value
-        yield from _heads(value, inner)
 
 
 def _wrong_widths(cfg: Config, training: bool) -> Iterator[str]:
@@ -236,7 +182,7 @@ def _wrong_widths(cfg: Config, training: bool) -> Iterator[str]:
         readers = {'model.neck' + ('.0' if isinstance(neck, list) else ''):
                    neck[0] if isinstance(neck, list) else neck}
     else:
-        readers = dict(_heads(cfg.model, 'model'))
+        readers = dict(heads(cfg.model, 'model'))
     for place, reader in readers.items():
         has, index = reader.get('in_channels'), reader.get('in_index')
         if has is None or (index is None and isinstance(has, int) and 'head' not in place):
@@ -256,13 +202,13 @@ def _wrong_widths(cfg: Config, training: bool) -> Iterator[str]:
                    f'gives {right}. Set {place}.in_channels={right}')
 
 
-def _unusable_checkpoints(cfg: Config, training: bool) -> Iterator[str]:
+def _unusable_checkpoints(cfg: Config, training: bool, loader: str) -> Iterator[str]:
     named = {'load_from': cfg.get('load_from')}
     if training:  # a test fills the whole model from its checkpoint
         for place, node in (('model', cfg.model), ('model.backbone', cfg.model.get('backbone'))):
             init = (node or {}).get('init_cfg') or {}
             for i, one in enumerate(init if isinstance(init, list) else [init]):
-                if one.get('type') == 'Pretrained':
+                if 'type' in one and type_name(one) in ('Pretrained', 'PretrainedInit'):
                     where = f'{place}.init_cfg' + (f'.{i}' if isinstance(init, list) else '')
                     named[f'{where}.checkpoint'] = one.get('checkpoint')
     for name, checkpoint in named.items():
@@ -282,6 +228,8 @@ def _unusable_checkpoints(cfg: Config, training: bool) -> Iterator[str]:
                     f'checkpoint={checkpoint!r}: holds no state of training to continue from '
                     f'(no {", no ".join(absent)}). To start from its weights, leave --resume out: '
                     f'--cfg-options load_from={checkpoint}')
+            if name == 'load_from' and (cfg.get('resume') or not training):
+                yield from learned_otherwise(cfg, loader, content)
         except FileNotFoundError as error:
             reason = str(error).removeprefix(f'checkpoint={checkpoint!r}: ')
             yield (f'{name}={checkpoint!r}: {reason}. Give a file, a URL or a published name such '
@@ -312,8 +260,3 @@ def _unscaled_lr(cfg: Config) -> Iterator[str]:
         yield (f'The batch is {batch} ({terms}), and the learning rate {lr:g} was chosen for '
                f'{base}. In proportion it would be {lr * batch / base:g}: {automatic}--cfg-options '
                f'optim_wrapper.optimizer.lr={lr * batch / base:g}')
-
-
-def _few(names: Sequence[str]) -> str:
-    more = f' and {len(names) - 5} more' if len(names) > 5 else ''
-    return ', '.join(map(repr, names[:5])) + more

@@ -12,10 +12,11 @@ from mmengine.registry import METRICS, RUNNERS, init_default_scope
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 from torch import nn
+from torch.utils.data import DataLoader
 
 from ..compat import TORCH
 from ..config_files import ConfigError, read_config
-from ..models import dataset_configs, unwrapped
+from ..models import dataset_configs, type_name, unwrapped
 from ..weights import CheckpointError
 from ..weights.reading import strict_loaders
 from .checkpoints import files_of, newest_checkpoint, save_whole
@@ -28,7 +29,7 @@ from .memory import keep_freed_memory
 from .onednn import use_onednn
 from .precision import choose_for_testing, choose_for_training, has_amp_device, test_in
 from .resuming import make_resumable
-from .settings import check_parts
+from .settings import check_parts, metric_configs
 
 
 def load_config(config: str, launcher: str = 'none', work_dir: Optional[str] = None,
@@ -86,6 +87,18 @@ class QuietRunner(DistributedRunner):
     def build_visualizer(self, visualizer: Union[Visualizer, dict, None] = None) -> Visualizer:
         return super().build_visualizer(
             readable(visualizer) if isinstance(visualizer, dict) else visualizer)
+
+    @staticmethod
+    def build_dataloader(dataloader: Union[DataLoader, dict], *args, **kwargs) -> DataLoader:
+        try:
+            return Runner.build_dataloader(dataloader, *args, **kwargs)
+        except ValueError as error:
+            if 'need at least one array' not in str(error):  # numpy's, to mmengine's BaseDataset
+                raise
+            data = ', '.join(f'data_root={one.get("data_root")!r}, ann_file={one.get("ann_file")!r}'
+                             for _, one in dataset_configs(dict(loader=dataloader), 'loader'))
+            raise ConfigError(f'{data}: no image is there that the dataset takes. Look at its '
+                              'ann_file, data_prefix, img_suffix and filter_cfg') from None
 
     def train(self) -> nn.Module:
         with quiet_libraries(), strict_loaders():
@@ -196,7 +209,7 @@ def train(cfg: Config, amp: Union[bool, str] = False, auto_scale_lr: bool = Fals
     check_parts(cfg, training=True)
     choose_for_training(cfg, amp)
     if auto_scale_lr:
-        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise ValueError('auto_scale_lr=True: the config has no auto_scale_lr.base_batch_size; '
                              'add auto_scale_lr=dict(base_batch_size=16), where 16 is the batch '
                              'size that its learning rate was chosen for')
@@ -290,7 +303,8 @@ def test(cfg: Config, checkpoint: str, out: Optional[str] = None, show: bool = F
 
 def _add_hooks(cfg: Config, *names: str) -> None:
     hooks = list(cfg.get('custom_hooks') or [])
-    cfg.custom_hooks = hooks + [dict(type=name) for name in names if dict(type=name) not in hooks]
+    there = [type_name(hook) for hook in hooks if isinstance(hook, dict)]
+    cfg.custom_hooks = hooks + [dict(type=name) for name in names if name not in there]
 
 
 def add_for_training(cfg: Config) -> None:
@@ -298,9 +312,10 @@ def add_for_training(cfg: Config) -> None:
     _add_hooks(cfg, 'PublishedNamesHook', 'RegroupHook', 'BoxesHook', 'FiniteLossHook',
                'MissedValidationHook', 'NoticeHook', 'PlainValuesHook')
     make_resumable(cfg)
-    hooks = cfg.setdefault('default_hooks', ConfigDict())
-    hook = hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook', interval=1))
-    if hook is not None and getattr(hook.type, '__name__', hook.type) == 'CheckpointHook':
+    if cfg.get('default_hooks') is None:
+        cfg.default_hooks = ConfigDict()
+    hook = cfg.default_hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook', interval=1))
+    if hook is not None and type_name(hook) == 'CheckpointHook':
         hook.type = 'WholeCheckpointHook'
 
 
@@ -387,7 +402,6 @@ def _leave_masks_out(cfg: Config) -> None:
         head.pop('mask_roi_extractor', None)
         print_log('Test-time augmentation merges boxes, not masks: the mask head is left out '
                   'and segm is not evaluated', logger='current')
-    evaluators = cfg.test_evaluator
-    for metric in evaluators if isinstance(evaluators, list) else [evaluators]:
+    for _, metric in metric_configs(cfg, 'test_evaluator'):
         if isinstance(metric.get('metric'), (list, tuple)):
             metric['metric'] = [m for m in metric['metric'] if m != 'segm']

@@ -1,6 +1,6 @@
 """Mixed precision of training and of testing: in which type, and where."""
 import logging
-from typing import Any, Optional, Union
+from typing import Any, Mapping, Optional, Union
 
 import torch
 from mmengine.config import Config
@@ -9,6 +9,8 @@ from mmengine.logging import print_log
 from mmengine.runner import autocast
 from mmengine.structures import BaseDataElement
 from torch import nn
+
+from ..models import type_name
 
 NAMES = {'bf16': 'bfloat16', 'fp16': 'float16'}  # of the command line, and PyTorch's
 # Networks of this size are reported to overflow in float16 (Swin-L, InternImage-XL).
@@ -42,7 +44,7 @@ def choose_for_training(cfg: Config, amp: Union[bool, str] = False) -> None:
     if amp and not has_amp_device():
         raise ValueError(f'amp={amp!r}: mixed precision needs a GPU, NPU, MLU or MUSA device, '
                          'and this machine has none. Leave --amp out')
-    if not amp and wrapper.get('type') != 'AmpOptimWrapper':
+    if not amp and not _is_mixed(wrapper):
         return
     if not has_amp_device():
         print_log('No GPU found: the config\'s mixed precision is off, training is in float32',
@@ -84,7 +86,7 @@ def choose_for_testing(cfg: Config, amp: Union[bool, str] = False) -> Optional[t
     """
     _check_name(amp)
     if not amp:
-        if (cfg.get('optim_wrapper') or {}).get('type') == 'AmpOptimWrapper':
+        if _is_mixed(cfg.get('optim_wrapper') or {}):
             print_log('Testing in float32; the config trains in mixed precision, in which --amp '
                       'tests', logger='current')
         return None
@@ -93,6 +95,10 @@ def choose_for_testing(cfg: Config, amp: Union[bool, str] = False) -> Optional[t
     name = NAMES[amp if amp in NAMES else 'bf16' if _has_bfloat16() else 'fp16']
     print_log(f'Testing in mixed precision, {name}', logger='current')
     return getattr(torch, name)
+
+
+def _is_mixed(wrapper: Mapping) -> bool:
+    return 'type' in wrapper and type_name(wrapper) == 'AmpOptimWrapper'
 
 
 def test_in(model: nn.Module, dtype: torch.dtype) -> None:

@@ -5,10 +5,11 @@ process and the iteration. So nothing has to be kept of random states, and a run
 whichever checkpoint, draws what the uninterrupted run would have drawn.
 """
 import random
+from collections import deque
 from contextlib import contextmanager
-from itertools import islice
+from itertools import count
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
@@ -17,23 +18,20 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, LOOPS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from mmengine.runner.loops import _InfiniteDataloaderIterator
+from torch import nn
 from torch.utils.data import DataLoader, Sampler
 
+from ..models import type_name
 from .checkpoints import whole_file
 
-_MODEL, _DATA = 0, 1  # streams of random numbers
+_MODEL, _DATA, _ORDER = range(3)  # streams of random numbers
+_BEGUN = 'epoch_begun_at'  # the iteration, in what a checkpoint keeps of the run
 
 
-class Draw(int):
+class Draw(NamedTuple):
     """An index into a dataset, with the numbers that decide what is random in that sample."""
-
-    def __new__(cls, index: int, entropy: Tuple[int, ...]):
-        draw = super().__new__(cls, index)
-        draw.entropy = entropy
-        return draw
-
-    def __reduce__(self):
-        return Draw, (int(self), self.entropy)
+    index: Any  # a number, or as mmdet's TrackImgSampler gives it, a video and a frame
+    entropy: Tuple[int, ...]
 
 
 class Draws(Sampler):
@@ -42,31 +40,61 @@ class Draws(Sampler):
     Args:
         batches: The batch sampler.
         seed: Of the run.
-
-    Attributes:
-        skip: How many batches the next iteration leaves out; nothing is loaded for them.
     """
 
     def __init__(self, batches: Sampler, seed: int):
-        self.batches, self.seed, self.skip = batches, seed, 0
+        self.batches, self.seed, self.begun = batches, seed, None
+        self.length = len(batches)  # once: mmdet's MultiDataAspectRatioBatchSampler draws for it
 
     def __iter__(self) -> Iterator[List[Draw]]:
-        skip, self.skip = self.skip, 0
         rank, epoch = get_rank(), getattr(self.sampler, 'epoch', 0)
-        if self.endless:
-            # mmengine's InfiniteSampler goes on where the last iteration was, or ends with it.
-            self.sampler.indices = self.sampler._indices_of_rank()
-        for number, batch in enumerate(islice(self.batches, skip, None), skip):
+        begin, drawn = self.begun or (0, self._drawn(epoch))
+        self.begun = None
+        for number, batch in enumerate(drawn, begin):
             yield [Draw(index, (_DATA, self.seed, rank, epoch, number, place))
                    for place, index in enumerate(batch)]
 
-    @property
-    def endless(self) -> bool:
-        """Whether this is one long epoch, as of mmengine's and mmdet's endless samplers."""
-        return hasattr(self.sampler, '_indices_of_rank')
+    def leave_out(self, number: int, epoch: int = 0) -> int:
+        """Let the next iteration begin behind some batches, without loading anything for them.
+
+        Args:
+            number: Of batches from the beginning of an epoch; they may be more than it has.
+            epoch: The epoch. Default 0.
+
+        Returns:
+            The epoch in which the next iteration begins.
+        """
+        for earlier in range(epoch):  # some go on with what is left, as CustomSampleSizeSampler
+            self._set_epoch(earlier)
+            deque(self.sampler, maxlen=0)
+        self._set_epoch(epoch)
+        place, drawn = 0, self._drawn(epoch)
+        for _ in range(number):
+            if next(drawn, None) is None:
+                epoch += 1
+                self._set_epoch(epoch)
+                place, drawn = 0, self._drawn(epoch)
+                next(drawn)
+            place += 1
+        self.begun = place, drawn
+        return epoch
+
+    def _set_epoch(self, epoch: int) -> None:
+        if hasattr(self.sampler, 'set_epoch'):
+            self.sampler.set_epoch(epoch)
+
+    def _drawn(self, epoch: int) -> Iterator[List[Any]]:
+        """An epoch's batches; mmdet's GroupMultiSourceSampler draws global random numbers."""
+        batches = iter(self.batches)
+        for number in count():
+            with _seeded((_ORDER, self.seed, epoch, number)):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
 
     def __len__(self) -> int:
-        return len(self.batches)
+        return self.length
 
     def __getattr__(self, name: str) -> Any:
         if name == 'batches':  # not there yet, as in a copy
@@ -79,15 +107,16 @@ class SeededDataset:
 
     It passes for the dataset itself, in ``isinstance`` too.
     """
+    __getitems__ = None  # PyTorch would ask the dataset for a whole batch
 
     def __init__(self, dataset: Any):
         self.__dict__['dataset'] = dataset
 
-    def __getitem__(self, index: Union[int, Draw]) -> Any:
+    def __getitem__(self, index: Any) -> Any:
         if not isinstance(index, Draw):
             return self.dataset[index]
         with _seeded(index.entropy):
-            return self.dataset[int(index)]
+            return self.dataset[index.index]
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -106,14 +135,24 @@ class SeededDataset:
         return type(self.dataset)
 
 
+class LateLoader(DataLoader):
+    """A data loader that draws, and starts workers, when its first batch is asked for.
+
+    So a loop can be built before it is known where its training goes on.
+    """
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from super().__iter__()
+
+
 def reproducible(loader: DataLoader, seed: int) -> DataLoader:
     """The same data loader with :class:`Draws` and a :class:`SeededDataset`."""
-    if loader.batch_sampler is None:
+    if loader.batch_sampler is None:  # batch_size=None: samples that are batches
         return loader
     same = ('num_workers', 'collate_fn', 'pin_memory', 'timeout', 'worker_init_fn',
             'multiprocessing_context', 'prefetch_factor', 'persistent_workers',
             'pin_memory_device')
-    return DataLoader(SeededDataset(loader.dataset),
+    return LateLoader(SeededDataset(loader.dataset),
                       batch_sampler=Draws(loader.batch_sampler, seed),
                       **{name: getattr(loader, name) for name in same})
 
@@ -142,10 +181,9 @@ class _Resumable:
     """What both loops have in common."""
 
     def __init__(self, runner: Runner, dataloader: Union[DataLoader, dict], *args, **kwargs):
-        if isinstance(dataloader, dict):
-            different = runner._randomness_cfg.get('diff_rank_seed', False)
-            dataloader = reproducible(
-                runner.build_dataloader(dataloader, runner.seed, different), runner.seed)
+        different = runner._randomness_cfg.get('diff_rank_seed', False)
+        dataloader = reproducible(
+            runner.build_dataloader(dataloader, runner.seed, different), runner.seed)
         super().__init__(runner, dataloader, *args, **kwargs)
 
     def run_iter(self, *args) -> None:
@@ -161,23 +199,37 @@ class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
     """mmengine's loop over epochs, which can also resume within one.
 
     Each iteration has random numbers of its own: see this module.
+
+    Attributes:
+        done: Iterations of the current epoch that were trained before this run.
     """
+    done = 0
+
+    def run(self) -> nn.Module:
+        draws = self.dataloader.batch_sampler
+        if self._iter and isinstance(draws, Draws):
+            # Not all epochs are equally long: AspectRatioBatchSampler may drop more than it says.
+            self.done = self._iter - self.runner.message_hub.runtime_info.get(
+                _BEGUN, self._epoch * len(draws))
+            if not 0 <= self.done < len(draws):
+                self.runner.logger.warning(
+                    f'Iteration {self._iter} is not in epoch {self._epoch + 1}, which has '
+                    f'{len(draws)} iterations: the checkpoint is of another batch size, '
+                    'number of processes or dataset. The epoch starts at its beginning')
+                self._iter = self._epoch * len(draws)
+                self.done = 0
+            draws.leave_out(self.done, self._epoch)
+        return super().run()
 
     def run_epoch(self) -> None:
         """The rest of an epoch: all of it, unless training resumed in its middle."""
-        done = self._iter - self._epoch * len(self.dataloader)
-        if not 0 <= done < len(self.dataloader):
-            self.runner.logger.warning(
-                f'Iteration {self._iter} is not in epoch {self._epoch + 1}, which has '
-                f'{len(self.dataloader)} iterations: the checkpoint is of another batch size, '
-                'number of processes or dataset. The epoch starts at its beginning')
-            self._iter = self._epoch * len(self.dataloader)
-            done = 0
+        self.runner.message_hub.update_info(_BEGUN, self._iter - self.done)
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
-        self.dataloader.batch_sampler.skip = done
-        for idx, data_batch in enumerate(self.dataloader, done):
+        for idx, data_batch in enumerate(self.dataloader, self.done):
             self.run_iter(idx, data_batch)
+        self.done = 0
+        self.runner.message_hub.update_info(_BEGUN, self._iter)
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
 
@@ -189,8 +241,8 @@ class ResumableIterLoop(_Resumable, IterBasedTrainLoop):
     Each iteration has random numbers of its own: see this module.
     """
 
-    def run(self) -> None:
-        if self._iter:
+    def run(self) -> nn.Module:
+        if self._iter and isinstance(self.dataloader.batch_sampler, Draws):
             self.dataloader_iterator = _Forward(self.dataloader, self._iter)
         return super().run()
 
@@ -207,11 +259,7 @@ class _Forward:
             self.left -= 1
             return None
         if self.iterator is None:
-            draws = self.dataloader.batch_sampler
-            epoch, skip = (0, self.skipped) if draws.endless else divmod(self.skipped, len(draws))
-            if hasattr(draws.sampler, 'set_epoch'):
-                draws.sampler.set_epoch(epoch)
-            draws.skip = skip
+            epoch = self.dataloader.batch_sampler.leave_out(self.skipped)
             self.iterator = _InfiniteDataloaderIterator(self.dataloader)
             self.iterator._epoch = epoch
         return next(self.iterator)
@@ -235,7 +283,7 @@ class MissedValidationHook(Hook):
         loop = runner.train_loop
         by_epoch = isinstance(loop, EpochBasedTrainLoop)
         now, end = (loop.epoch, loop.max_epochs) if by_epoch else (loop.iter, loop.max_iters)
-        between = not by_epoch or loop.iter == loop.epoch * len(loop.dataloader)
+        between = not getattr(loop, 'done', 0)
         if runner.val_loop is None or not now or not between or self._done(runner) == loop.iter:
             return
         loop._decide_current_val_interval()
@@ -263,6 +311,6 @@ def make_resumable(cfg: Any) -> None:
     kind = loop.get('type')
     if kind is None and 'by_epoch' in loop:
         kind = 'EpochBasedTrainLoop' if loop.pop('by_epoch') else 'IterBasedTrainLoop'
-    kind = getattr(kind, '__name__', kind)
+    name = kind and type_name(dict(type=kind))
     loop.type = dict(EpochBasedTrainLoop='ResumableEpochLoop',
-                     IterBasedTrainLoop='ResumableIterLoop').get(kind, loop.get('type'))
+                     IterBasedTrainLoop='ResumableIterLoop').get(name, kind)

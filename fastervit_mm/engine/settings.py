@@ -75,11 +75,34 @@ def wrong_settings(cfg: Config, loaders: List[str], training: bool) -> Iterator[
                                  whole=True)
     if training:
         for name in ('max_epochs', 'max_iters', 'val_interval'):
-            yield from _wrong_number(f'train_cfg.{name}', cfg.train_cfg.get(name), 1, whole=True)
+            number = cfg.train_cfg.get(name)
+            if isinstance(number, float) and number.is_integer():  # as mmengine takes it
+                number = int(number)
+            yield from _wrong_number(f'train_cfg.{name}', number, 1, whole=True)
         optimizer = cfg.optim_wrapper.get('optimizer')
         if isinstance(optimizer, dict):
             for name in ('lr', 'weight_decay'):
                 yield from _wrong_number(f'optim_wrapper.optimizer.{name}', optimizer.get(name), 0)
+
+
+def metric_configs(cfg: Config, name: str) -> Iterator[Tuple[str, Dict]]:
+    """Every metric of an evaluator, which is one, a list of them, or a class that holds them.
+
+    Args:
+        cfg: A config.
+        name: Such as ``'val_evaluator'``; one that the config lacks gives nothing.
+
+    Yields:
+        Its dotted name in the config, and its settings.
+    """
+    place, metrics = name, cfg.get(name) or []
+    if isinstance(metrics, dict) and 'metrics' in metrics:
+        place, metrics = f'{name}.metrics', metrics['metrics']
+    if not isinstance(metrics, (list, tuple)):
+        yield place, metrics
+        return
+    yield from ((f'{place}.{i}', metric) for i, metric in enumerate(metrics)
+                if isinstance(metric, dict))
 
 
 def _wrong_number(place: str, value: Any, least: int, whole: bool = False) -> Iterator[str]:
@@ -98,9 +121,9 @@ def _named(cfg: Config, loaders: List[str], training: bool) -> Iterator[Named]:
         for place, dataset in dataset_configs(cfg, loader):
             found += [(place, dataset, DATASETS),
                       (f'{place}.pipeline', dataset.get('pipeline'), TRANSFORMS)]
-        evaluator = loader.replace('dataloader', 'evaluator')
-        if evaluator != 'train_evaluator' and 'metrics' not in (cfg.get(evaluator) or ()):
-            found.append((evaluator, cfg.get(evaluator), METRICS))  # else an evaluator of one's own
+        if loader != 'train_dataloader':
+            found += [(place, metric, METRICS) for place, metric in metric_configs(
+                cfg, loader.replace('dataloader', 'evaluator'))]
     if training:
         found += [('optim_wrapper', dict({'type': 'OptimWrapper'}, **cfg.optim_wrapper),
                    OPTIM_WRAPPERS),

@@ -74,8 +74,11 @@ def swap_backbone(config: Union[str, os.PathLike], arch: Union[str, dict] = '2',
     variant = resolve_variant(arch)
     cfg = read_config(config)
     if Config._is_lazy_import(cfg.filename):
-        raise ConfigError(f'{cfg.filename}: a config in Python\'s own import syntax, which no '
-                          '_base_ can name. Give the one of text, from the folder .mim/configs')
+        text = f'{Path(cfg.filename).stem}_text.py'
+        raise ConfigError(
+            f'{cfg.filename}: a config in Python\'s own import syntax, which no _base_ can name. '
+            'Give it as text, which this writes: python -c "from mmengine.config import Config; '
+            f'Config.fromfile({cfg.filename!r}).dump({text!r})"')
     place, model = _model_with_backbone(cfg)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     why: Dict[str, str] = {}

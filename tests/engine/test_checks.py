@@ -70,7 +70,7 @@ def inherited(tmp_path, tiny_coco, monkeypatch):
 def test_generated_data_are_not_inherited_for_ones_own(inherited, tiny_coco):
     found = problems(inherited)
     assert len(found) == 4
-    for loader, (kind, classes) in zip(('train', 'val'), (found[:2], found[2:])):
+    for loader, kind, classes in zip(('train', 'val'), found[:2], found[2:]):
         place = f'{loader}_dataloader.dataset'
         assert (f"{place}.type='ShapesDataset': generates its own pictures, but data_root="
                 f"{str(tiny_coco)!r} holds other files. For those set "
@@ -80,7 +80,7 @@ def test_generated_data_are_not_inherited_for_ones_own(inherited, tiny_coco):
     assert any("val_evaluator.ann_file='gone.json'" in p for p in problems(inherited))
     for loader in (inherited.train_dataloader, inherited.val_dataloader):
         loader.dataset.type = 'CocoDataset'
-        loader.dataset.metainfo.classes = ('person', 'car', 'dog', 'cat')
+        loader.dataset.metainfo.classes = ('person', 'car', 'cat', 'dog')
     inherited.val_evaluator.ann_file = str(tiny_coco / 'annotations/instances_val2017.json')
     check_config(inherited, training=True)
 
@@ -157,8 +157,9 @@ def test_heads_of_another_number_of_classes(coco, ade):
     assert 'model.roi_head.bbox_head.1.num_classes=81, but the data have 80' in found[0]
     assert 'Set model.roi_head.mask_head.num_classes=80' in found[1]
     ade.model.auxiliary_head.num_classes = 19
-    found, = problems(ade, training=False)
+    found, = problems(ade)
     assert 'model.auxiliary_head.num_classes=19, but the data have 150' in found
+    check_config(ade, training=False)  # to test a network on data of other classes is possible
 
 
 def test_widths_unlike_the_necks(coco, ade):

@@ -1,0 +1,264 @@
+"""Checks of classes: their order in every split, and how many of them the heads tell apart."""
+import json
+import mmap
+import os
+import re
+from collections import Counter, deque
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+from mmengine.config import Config
+from mmengine.registry import DATASETS, METRICS
+
+from ..datasets.class_order import (
+    category_names,
+    declared_classes,
+    label_order,
+    numbered_by_file,
+)
+from ..models import class_of, dataset_configs, type_name
+from .settings import metric_configs
+
+_MOST = 12  # names of an order that are written out from its beginning
+
+
+class Classes(NamedTuple):
+    """The classes of one dataset.
+
+    Attributes:
+        place: The dataset's dotted name in the config.
+        names: Those that the config, or the dataset's class, lists.
+        order: The names by label.
+        file: The annotation file that numbers them; None where the config does.
+        things: How many of the names are countable, of a panoptic dataset; else all.
+    """
+    place: str
+    names: Tuple[str, ...]
+    order: Tuple[str, ...]
+    file: Optional[str]
+    things: int
+
+
+def wrong_classes(cfg: Config, loaders: Sequence[str], training: bool) -> Iterator[str]:
+    """Classes of the data that do not exist, have another order or do not fit the heads.
+
+    Args:
+        cfg: A config.
+        loaders: Names of the data loaders that will be used.
+        training: Whether the config will be trained.
+    """
+    found: List[Classes] = []
+    for loader in loaders:
+        begin = len(found)
+        yield from _read(cfg, loader, found)
+        yield from _wrong_evaluation(cfg, loader.replace('dataloader', 'evaluator'),
+                                     found[begin] if begin < len(found) else None)
+    if found:
+        yield from _other_orders(found, 'language_model' in cfg.model)
+        yield from _wrong_num_classes(cfg, found, training)
+
+
+def learned_otherwise(cfg: Config, loader: str, content: Mapping) -> Iterator[str]:
+    """The order of classes in a checkpoint, where the data have the same in another.
+
+    Args:
+        cfg: The config that will be tested, or trained further.
+        loader: Name of its data loader.
+        content: What was read from the checkpoint, ``cfg.load_from``.
+    """
+    found: List[Classes] = []
+    deque(_read(cfg, loader, found), maxlen=0)  # what is wrong with the data has been said
+    meta = (content.get('meta') or {}).get('dataset_meta') or {}
+    learned = meta.get('classes')
+    if found and isinstance(learned, (list, tuple)) and _reordered(learned, found[0].order):
+        yield (f'load_from={cfg.load_from!r}: was trained with its classes in another order than '
+               f'{found[0].place} has them: '
+               f'{_orders("in the checkpoint", learned, "in the data", found[0].order)}. '
+               f'{_remedy(found[0], "the checkpoint")}')
+
+
+def _read(cfg: Config, loader: str, found: List[Classes]) -> Iterator[str]:
+    """Add the classes of a loader's datasets to those found; what is wrong with their names."""
+    for place, dataset in dataset_configs(cfg, loader):
+        kind = class_of(dataset, cfg, DATASETS)
+        try:
+            names = declared_classes(dataset, kind)
+        except ValueError as error:
+            yield f'{place}.{error}'
+            continue
+        if names is None:
+            continue
+        meta = {**(getattr(kind, 'METAINFO', None) or {}), **(dataset.get('metainfo') or {})}
+        things = len(meta.get('thing_classes') or names)
+        file = os.path.join(dataset.get('data_root') or '', str(dataset.get('ann_file') or ''))
+        numbering, order = numbered_by_file(kind), names
+        if numbering and os.path.isfile(file):
+            try:
+                order = label_order(names, file, numbering)
+            except ValueError as error:  # JSON's and of its characters too
+                yield (f'{place}.ann_file={file!r}: not an annotation file as COCO has them '
+                       f'({error}). "python tools/prepare_data.py check" lists all that is wrong '
+                       'in one')
+                continue
+            if problem := _misnamed(place, names, order, file, numbering):
+                yield problem
+                continue
+        found.append(Classes(place, names, order, file if order is not names else None, things))
+
+
+def _misnamed(place: str, names: Sequence[str], order: Sequence[str], file: str, numbering: str
+              ) -> Optional[str]:
+    """What is wrong with a file's categories where they lack names or repeat them."""
+    absent = [n for n in names if n not in order]
+    twice = [n for n, count in Counter(order).items() if count > 1]
+    if twice:
+        return (f'{place}.ann_file={file!r}: several categories are named {_few(twice)}, and mmdet '
+                'would give each a label of its own. Give their annotations one category_id and '
+                'take the others from the list, or give them different names')
+    listed = category_names(file)
+    if absent and listed and numbering != 'all':
+        return (f'{place}.ann_file={file!r}: has no category named {_few(absent)}, which the '
+                f'config lists; mmdet would silently drop them. It has {len(listed)}: '
+                f'{_few(listed)}. Set {place}.metainfo.classes to those')
+    return None
+
+
+def _other_orders(found: Sequence[Classes], apart: bool) -> Iterator[str]:
+    """Datasets whose labels are not numbered as the config's, or as those of the first dataset.
+
+    Args:
+        found: The datasets.
+        apart: Whether each dataset may have labels of its own.
+    """
+    agree = len({one.order for one in found if one.file}) == 1
+    for one in found:
+        if any(name in one.names and one.names[label:label + 1] != (name,)
+               for label, name in enumerate(one.order)):
+            remedy = (f'Set {one.place}.metainfo.classes to the order of the file' if agree
+                      else _remedy(one, 'the config'))
+            yield (f'{one.place}.ann_file={one.file!r}: lists its categories in another order than '
+                   'the config, and mmdet numbers labels as the file does: '
+                   f'{_orders("in the file", one.order, "in the config", one.names)}. {remedy}')
+        elif _reordered(found[0].names, one.names) and not apart:
+            yield (f'{one.place}: its classes have another order than those of {found[0].place}: '
+                   f'{_orders("here", one.names, "there", found[0].names)}. '
+                   f'{_remedy(one, found[0].place)}')
+
+
+def _wrong_evaluation(cfg: Config, name: str, data: Optional[Classes]) -> Iterator[str]:
+    """Annotation files of COCO's metrics with other labels than the dataset, or ids of words."""
+    for place, metric in metric_configs(cfg, name):
+        file = metric.get('ann_file')
+        kind = class_of(metric, cfg, METRICS)
+        if not file or not os.path.isfile(file) or not {'CocoMetric', 'CocoPanopticMetric'} & {
+                c.__name__ for c in getattr(kind, '__mro__', ())}:
+            continue
+        if ids := _ids_of_words(file):
+            yield (f'{place}.ann_file={file!r}: annotations have ids that are words, such as '
+                   f'{ids!r}, with which pycocotools fails after the last image. Give each '
+                   'annotation a whole number of its own as its id')
+        if data is None:
+            continue
+        numbering = 'by id' if metric.get('sort_categories') else (
+            'all' if type_name(metric) == 'LVISMetric' else 'listed')
+        try:
+            order = label_order(data.names, file, numbering)
+        except ValueError as error:
+            yield f'{place}.ann_file={file!r}: not an annotation file as COCO has them ({error})'
+            continue
+        if _reordered(data.order, order):
+            yield (f'{place}.ann_file={file!r}: lists its categories in another order than '
+                   f'{data.place} has labels: '
+                   f'{_orders("in this file", order, "in the dataset", data.order)}. '
+                   f'Set {place}.ann_file to the annotation file that the dataset reads')
+
+
+def _ids_of_words(file: str) -> Optional[str]:
+    """The first id of an annotation that is a str; the file is parsed only if there may be one."""
+    with open(file, 'rb') as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        if not re.search(rb'"id"\s*:\s*"', text):
+            return None
+    content = json.loads(Path(file).read_text(encoding='utf-8-sig'))
+    return next((a['id'] for a in content.get('annotations', ()) if isinstance(a.get('id'), str)),
+                None)
+
+
+def _wrong_num_classes(cfg: Config, found: Sequence[Classes], training: bool) -> Iterator[str]:
+    """Heads that tell fewer classes apart than are trained, or more than are evaluated.
+
+    mmdet fails where a prediction has no category; to test a segmentor or classifier on data of
+    other classes is possible.
+    """
+    if 'language_model' in cfg.model:  # its heads score words: num_classes is how many fit
+        return
+    names, place = found[0].names, found[0].place
+    right = {number for one in found for number in (len(one.names), one.things)}
+    scope = cfg.get('default_scope')
+    more_fail = scope == 'mmdet' or (training and scope == 'mmseg')
+    for where, head in heads(cfg.model, 'model'):
+        number = head.get('num_classes', len(names))
+        if head.get('out_channels') == 1 and 'num_classes' in head:  # which is 1 or 2
+            if training and len(names) != 2:
+                yield (f'{where}.out_channels=1: tells two classes apart, but the data have '
+                       f'{len(names)} ({_few(names)}). Name two in {place}.metainfo.classes, such '
+                       "as ('background', 'thing'), or leave out_channels out")
+        elif number in right or _has_other_labels(where, head):
+            continue
+        elif more_fail if number > len(names) else training:
+            yield (f'{where}.num_classes={number}, but the data have {len(names)} '
+                   f'({_few(names)}). Set {where}.num_classes={len(names)}')
+
+
+def _has_other_labels(place: str, head: Dict) -> bool:
+    """Whether a head's labels are not the data's classes.
+
+    A proposal head has one class, object; a semantic head of a detector has stuff too; a tracker
+    has identities; a head for boundaries has two.
+    """
+    return any(part in place for part in ('rpn', 'semantic', '.reid')) or (
+        'type' in head and type_name(head) == 'STDCHead')
+
+
+def heads(node: Any, place: str) -> Iterator[Tuple[str, Dict]]:
+    """Every prediction head of a model, with its dotted name.
+
+    Args:
+        node: Settings of the model, or of a part.
+        place: Its own dotted name.
+    """
+    items = node.items() if isinstance(node, dict) else enumerate(node)
+    for key, value in items:
+        if not isinstance(value, (dict, list)) or key in ('backbone', 'neck', 'train_cfg',
+                                                          'test_cfg', 'tta_cfg'):
+            continue
+        inner = f'{place}.{key}'
+        if isinstance(value, dict) and ('head' in str(key) or 'head' in place.split('.')[-1]):
+            yield inner, value
+        yield from heads(value, inner)
+
+
+def _reordered(one: Sequence[str], other: Sequence[str]) -> bool:
+    return list(one) != list(other) and sorted(one) == sorted(other)
+
+
+def _remedy(classes: Classes, whose: str) -> str:
+    change = f'set {classes.place}.metainfo.classes to it' if whose != 'the config' else ''
+    if classes.file is None:
+        return f'Take the order of {whose}: {change}'
+    return (f'Write the categories of {classes.file} in the order of {whose}; their ids and the '
+            f'annotations stay as they are' + (f'; and {change}' if change else ''))
+
+
+def _orders(here: str, one: Sequence[str], there: str, other: Sequence[str]) -> str:
+    """Two orders; of many classes from the first label on that differs."""
+    begin = 0
+    if len(one) > _MOST:
+        begin = next((i for i, (a, b) in enumerate(zip(one, other)) if a != b), 0)
+    said = f'from label {begin} on ' if begin else ''
+    return (f'{here} {said}{_few(one[begin:], _MOST)}; {there} {said}'
+            f'{_few(other[begin:], _MOST)}')
+
+
+def _few(names: Sequence[str], most: int = 5) -> str:
+    more = f' and {len(names) - most} more' if len(names) > most else ''
+    return ', '.join(map(repr, names[:most])) + more
