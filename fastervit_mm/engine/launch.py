@@ -345,7 +345,7 @@ def _draw(cfg: Config, show: bool, show_dir: Optional[str], wait_time: float) ->
                          'default_runtime base of mmdet, mmseg or mmpretrain')
     if show_dir:
         _check_writable('show_dir', show_dir)
-    own = cfg.get('default_hooks', {}).get('visualization') or {}
+    own = (cfg.get('default_hooks') or {}).get('visualization') or {}
     cfg.custom_hooks.append(dict(type='OverlaysHook', out_dir=show_dir, show=show,
                                  wait_time=wait_time, score_thr=own.get('score_thr', 0.3)))
 
