@@ -260,7 +260,10 @@ def load_from_file(filename: str, map_location: Any = None) -> Any:
             is_official_dino(content['model'])):
         tensors = convert_dino(tensors_of(content, filename), filename)
         return dict(state_dict=_copied(tensors, map_location))
-    return read_checkpoint(filename, map_location)
+    content = read_checkpoint(filename, map_location)
+    if isinstance(content, dict) and isinstance(content.get('meta'), dict):
+        content['meta'].pop('config', None)  # older versions wrote it; mmengine's resume runs it
+    return content
 
 
 @contextmanager

@@ -133,6 +133,15 @@ def test_a_run_with_one_cycle_resumes_bit_for_bit(run, tmp_path):
             assert torch.equal(again['state_dict'][name], last['state_dict'][name])
 
 
+def test_a_config_in_a_checkpoint_is_not_run(run, tmp_path):
+    """mmengine's resume would, to see on how many GPUs an older version had trained."""
+    content = read_checkpoint(str(run / 'iter_3.pth'))
+    content['meta']['config'] = f'open({str(tmp_path / "ran")!r}, "w")'
+    torch.save(content, tmp_path / 'older.pth')
+    trained(tmp_path / 'again', load_from=str(tmp_path / 'older.pth'), resume=True)
+    assert (tmp_path / 'again/iter_6.pth').is_file() and not (tmp_path / 'ran').exists()
+
+
 META_OF_CONFIGS = {key: META[key] for key in (
     'classes', 'source', 'counts', 'where', 'some', 'ordered', 'nothing')}
 
