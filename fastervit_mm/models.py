@@ -8,6 +8,7 @@ import os
 from collections import OrderedDict
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple, Union
 
+import numpy as np
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper, revert_sync_batchnorm
@@ -72,19 +73,32 @@ def load_model(cfg: Config, checkpoint: str, device: str = 'cpu') -> nn.Module:
     state_dict = OrderedDict((key.removeprefix('module.'), value) for key, value in found.items())
     state_dict._metadata = getattr(found, '_metadata', OrderedDict())  # versions of layers
     load_state_dict(model, state_dict, logger='silent')
-    model.dataset_meta = _as_numbered(content.get('meta', {}).get('dataset_meta') or {}, cfg)
+    model.dataset_meta = _as_numbered(learned_meta(content), cfg)
     return model.to(device).eval()
 
 
-def _as_numbered(meta: Mapping[str, Any], cfg: Config) -> dict:
+def learned_meta(content: Mapping[str, Any]) -> dict:
+    """What a checkpoint says of the data that it was trained on: classes, palette and others.
+
+    The libraries' generation before mmengine had ``CLASSES`` and ``PALETTE`` for it.
+
+    Args:
+        content: What was read from the file.
+    """
+    meta = content.get('meta') or {}
+    meta = meta.get('dataset_meta') or {k: meta[k] for k in ('CLASSES', 'PALETTE') if k in meta}
+    return {key.lower(): value.tolist() if isinstance(value, np.ndarray) else value
+            for key, value in meta.items()}
+
+
+def _as_numbered(meta: dict, cfg: Config) -> dict:
     """A checkpoint's classes in the order in which its labels were numbered, and its colours.
 
     mmdet saves the config's list, but numbers labels as the annotation file lists its categories.
     """
-    meta = {key.lower(): value for key, value in meta.items()}
     for _, dataset in dataset_configs(cfg, 'train_dataloader'):
         kind = class_of(dataset, cfg, DATASETS)
-        file = os.path.join(dataset.get('data_root') or '', dataset.get('ann_file') or '')
+        file = annotation_file(dataset)
         classes = tuple(meta.get('classes') or ())
         if not (numbered_by_file(kind) and os.path.isfile(file)
                 and classes == declared_classes(dataset, kind)):
@@ -245,6 +259,11 @@ def dataset_config(cfg: Config, loader: str = 'test_dataloader') -> Dict:
         return dataset
     raise ValueError(f'config={cfg.filename}: no {loader} with a dataset, which says how images '
                      'are prepared')
+
+
+def annotation_file(dataset: Mapping[str, Any]) -> str:
+    """The path of a dataset's annotation file, as far as its settings say."""
+    return os.path.join(dataset.get('data_root') or '', str(dataset.get('ann_file') or ''))
 
 
 def image_folders(cfg: Config, loader: str = 'test_dataloader') -> List[str]:
