@@ -5,7 +5,6 @@ A config is one of mmdet, mmseg or mmpretrain. None of these is imported before 
 import copy
 import logging
 import os
-from collections import OrderedDict
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple, Union
 
 import numpy as np
@@ -69,10 +68,7 @@ def load_model(cfg: Config, checkpoint: str, device: str = 'cpu') -> nn.Module:
     model = build_model(cfg)
     content = rename_published(content, model, checkpoint)
     check_complete(model, content, checkpoint)
-    found = content.get('state_dict', content)
-    state_dict = OrderedDict((key.removeprefix('module.'), value) for key, value in found.items())
-    state_dict._metadata = getattr(found, '_metadata', OrderedDict())  # versions of layers
-    load_state_dict(model, state_dict, logger='silent')
+    load_state_dict(model, content.get('state_dict', content), logger='silent')
     model.dataset_meta = _as_numbered(learned_meta(content), cfg)
     return model.to(device).eval()
 
@@ -164,8 +160,7 @@ def check_complete(model: nn.Module, content: Mapping[str, Any], checkpoint: str
     """
     own = unwrapped(model).state_dict()
     found = content.get('state_dict', content)
-    tensors = {key.removeprefix('module.'): value for key, value in found.items()
-               if isinstance(value, Tensor)}
+    tensors = {key: value for key, value in found.items() if isinstance(value, Tensor)}
     fit_carrier_bias(tensors, own)
     missing = [k for k in own if k not in tensors and not k.endswith('num_batches_tracked')]
     # Of FasterViT-6, which is FasterViT-5 with more blocks, all of 5 would be filled.

@@ -35,6 +35,7 @@ def wrong_metrics(cfg: Config, loader: str, training: bool) -> Iterator[str]:
         if masks and not _predicts_masks(cfg):
             yield (f'{place}.metric={metric["metric"]!r}: segm scores masks, which this model does '
                    f'not predict. Set {place}.metric=\'bbox\'')
+            masks = False
         if file is None:
             if any(_without_truth(dataset) for _, dataset in data):
                 yield (f'{place}: has no ann_file, and the images come without their annotations. '
@@ -125,8 +126,8 @@ def _other_images(place: str, file: str, where: str, dataset: Dict, cfg: Config)
     for number in {**there, **here}:
         if here.get(number) != there.get(number):
             yield (f'{place}.ann_file={file!r}: has other images than {where}.ann_file={own!r}: '
-                   f'that with id {number!r} is {here.get(number, "absent")!r} here and '
-                   f'{there.get(number, "absent")!r} there. Set {place}.ann_file={own!r}')
+                   f'that with id {number!r} is {here.get(number, "absent")} here and '
+                   f'{there.get(number, "absent")} there. Set {place}.ann_file={own!r}')
             return
 
 
@@ -155,7 +156,7 @@ def _unknown_names(cfg: Config) -> Iterator[str]:
         if given and name != 'auto' and name not in known and not any(
                 names is None and name.startswith(prefix) for prefix, names in given):
             open_ended = [f'{prefix}{name}' for prefix, names in given if names is None]
-            near = difflib.get_close_matches(name, known, 1, 0.5) or open_ended or known[:5]
+            near = difflib.get_close_matches(name, known, 1, 0.5) or open_ended or known[:3]
             yield (f'{place}={name!r}: val_evaluator does not measure that. Give a name that it '
                    f'measures, such as {" or ".join(map(repr, near))}')
 
