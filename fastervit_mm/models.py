@@ -5,6 +5,7 @@ A config is one of mmdet, mmseg or mmpretrain. None of these is imported before 
 import copy
 import logging
 import os
+from contextlib import suppress
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple, Union
 
 import numpy as np
@@ -92,23 +93,19 @@ def _as_numbered(meta: dict, cfg: Config) -> dict:
 
     mmdet saves the config's list, but numbers labels as the annotation file lists its categories.
     """
-    for _, dataset in dataset_configs(cfg, 'train_dataloader'):
-        kind = class_of(dataset, cfg, DATASETS)
-        file = annotation_file(dataset)
-        classes = tuple(meta.get('classes') or ())
-        if not (numbered_by_file(kind) and os.path.isfile(file)
+    _, dataset = next(dataset_configs(cfg, 'train_dataloader'), ('', {}))
+    kind, file = class_of(dataset, cfg, DATASETS), annotation_file(dataset)
+    classes = tuple(meta.get('classes') or ())
+    if not numbered_by_file(kind) or not os.path.isfile(file):
+        return meta
+    with suppress(OSError, ValueError):  # the checks before a training say what is wrong
+        order = label_order(classes, file)
+        if (order != classes and set(order) == set(classes)
                 and classes == declared_classes(dataset, kind)):
-            break
-        try:
-            order = label_order(classes, file)
-        except (OSError, ValueError):
-            break
-        if order != classes and set(order) == set(classes):
             print_log(f'The checkpoint names its classes {list(classes)}, but {file}, on which it '
                       f'was trained, numbers them {list(order)}: they are named so', 'current',
                       logging.WARNING)
             meta['classes'] = order
-        break
     return meta
 
 

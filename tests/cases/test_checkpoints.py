@@ -22,7 +22,7 @@ from torch import nn
 from fastervit_mm import FasterViT
 from fastervit_mm.engine import launch
 from fastervit_mm.engine.plain_values import plain
-from fastervit_mm.models import check_complete, rename_published
+from fastervit_mm.models import check_complete, load_model, rename_published
 from fastervit_mm.weights import CheckpointError, convert, load_backbone, read_checkpoint
 from tests.bad_input.workshop import Attack
 from tests.conftest import TINY, stir
@@ -336,6 +336,18 @@ def test_a_whole_model_is_found_too(network, name):
     check_complete(network, content, 'other.pth')
     assert content['state_dict'].keys() == tensors.keys()
     assert all(torch.equal(content['state_dict'][k], v) for k, v in tensors.items())
+
+
+@pytest.mark.parametrize('meta', [
+    dict(dataset_meta=dict(CLASSES=('red', 'blue'), PALETTE=[[1, 2, 3], [4, 5, 6]])),
+    dict(dataset_meta=dict(classes=np.array(['red', 'blue']),
+                           palette=np.array([[1, 2, 3], [4, 5, 6]]))),
+    dict(CLASSES=('red', 'blue'), PALETTE=[[1, 2, 3], [4, 5, 6]], epoch=1)])
+def test_classes_of_numpy_and_of_the_older_generation(tmp_path, meta):
+    torch.save(dict(state_dict=Line().state_dict(), meta=meta), tmp_path / 'a.pth')
+    found = load_model(settings(tmp_path), str(tmp_path / 'a.pth')).dataset_meta
+    assert tuple(found['classes']) == ('red', 'blue')
+    assert found['palette'] == [[1, 2, 3], [4, 5, 6]]
 
 
 def test_mmengines_own_runner_resumes_what_ours_saved(run, tmp_path):
