@@ -28,9 +28,9 @@ def check_config(cfg: Config, training: bool, split: str = 'test') -> List[str]:
     """Check a config for mistakes that would fail, or silently spoil a run, hours later.
 
     It checks that the classes that it names exist and numbers are in range, the folders and
-    annotation files of the data, the classes of the annotations against those of the heads, the
-    backbone's widths against the layers that read its maps, the checkpoints, and the work
-    directory.
+    annotation files of the data, the classes of the annotations against those of the heads, what
+    evaluators score and hooks watch, the backbone's widths against the layers that read its maps,
+    the checkpoints, and the work directory.
 
     Args:
         cfg: A config of mmdet, mmseg or mmpretrain.

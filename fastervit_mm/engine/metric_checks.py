@@ -37,7 +37,8 @@ def wrong_metrics(cfg: Config, loader: str, training: bool) -> Iterator[str]:
                    f'not predict. Set {place}.metric=\'bbox\'')
             masks = False
         if file is None:
-            if any(_without_truth(dataset) for _, dataset in data):
+            if type_name(metric) == 'CocoMetric' and any(
+                    _without_truth(dataset) for _, dataset in data):
                 yield (f'{place}: has no ann_file, and the images come without their annotations. '
                        f'Set {place}.ann_file to the annotation file that {loader} reads; for data '
                        "without one add 'instances' to the meta_keys of its PackDetInputs")
