@@ -87,6 +87,7 @@ def settings(work_dir, **changes):
         param_scheduler=[dict(type='OneCycleLR', eta_max=0.1, total_steps=6, by_epoch=False)],
         default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=3, by_epoch=False)),
         default_scope='mmengine', log_level='WARNING',
+        experiment_name=str(work_dir),  # else runs of one second share a log
         **{**dict(custom_hooks=[dict(type='EMAHook')]), **changes}))
 
 
