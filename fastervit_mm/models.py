@@ -5,9 +5,10 @@ A config is one of mmdet, mmseg or mmpretrain. None of these is imported before 
 import copy
 import logging
 import os
-from collections import OrderedDict
+from contextlib import suppress
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple, Union
 
+import numpy as np
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper, revert_sync_batchnorm
@@ -68,37 +69,43 @@ def load_model(cfg: Config, checkpoint: str, device: str = 'cpu') -> nn.Module:
     model = build_model(cfg)
     content = rename_published(content, model, checkpoint)
     check_complete(model, content, checkpoint)
-    found = content.get('state_dict', content)
-    state_dict = OrderedDict((key.removeprefix('module.'), value) for key, value in found.items())
-    state_dict._metadata = getattr(found, '_metadata', OrderedDict())  # versions of layers
-    load_state_dict(model, state_dict, logger='silent')
-    model.dataset_meta = _as_numbered(content.get('meta', {}).get('dataset_meta') or {}, cfg)
+    load_state_dict(model, content.get('state_dict', content), logger='silent')
+    model.dataset_meta = _as_numbered(learned_meta(content), cfg)
     return model.to(device).eval()
 
 
-def _as_numbered(meta: Mapping[str, Any], cfg: Config) -> dict:
+def learned_meta(content: Mapping[str, Any]) -> dict:
+    """What a checkpoint says of the data that it was trained on: classes, palette and others.
+
+    The libraries' generation before mmengine had ``CLASSES`` and ``PALETTE`` for it.
+
+    Args:
+        content: What was read from the file.
+    """
+    meta = content.get('meta') or {}
+    meta = meta.get('dataset_meta') or {k: meta[k] for k in ('CLASSES', 'PALETTE') if k in meta}
+    return {key.lower(): value.tolist() if isinstance(value, np.ndarray) else value
+            for key, value in meta.items()}
+
+
+def _as_numbered(meta: dict, cfg: Config) -> dict:
     """A checkpoint's classes in the order in which its labels were numbered, and its colours.
 
     mmdet saves the config's list, but numbers labels as the annotation file lists its categories.
     """
-    meta = {key.lower(): value for key, value in meta.items()}
-    for _, dataset in dataset_configs(cfg, 'train_dataloader'):
-        kind = class_of(dataset, cfg, DATASETS)
-        file = os.path.join(dataset.get('data_root') or '', dataset.get('ann_file') or '')
-        classes = tuple(meta.get('classes') or ())
-        if not (numbered_by_file(kind) and os.path.isfile(file)
+    _, dataset = next(dataset_configs(cfg, 'train_dataloader'), ('', {}))
+    kind, file = class_of(dataset, cfg, DATASETS), annotation_file(dataset)
+    classes = tuple(meta.get('classes') or ())
+    if not numbered_by_file(kind) or not os.path.isfile(file):
+        return meta
+    with suppress(OSError, ValueError):  # the checks before a training say what is wrong
+        order = label_order(classes, file)
+        if (order != classes and set(order) == set(classes)
                 and classes == declared_classes(dataset, kind)):
-            break
-        try:
-            order = label_order(classes, file)
-        except (OSError, ValueError):
-            break
-        if order != classes and set(order) == set(classes):
             print_log(f'The checkpoint names its classes {list(classes)}, but {file}, on which it '
                       f'was trained, numbers them {list(order)}: they are named so', 'current',
                       logging.WARNING)
             meta['classes'] = order
-        break
     return meta
 
 
@@ -150,8 +157,7 @@ def check_complete(model: nn.Module, content: Mapping[str, Any], checkpoint: str
     """
     own = unwrapped(model).state_dict()
     found = content.get('state_dict', content)
-    tensors = {key.removeprefix('module.'): value for key, value in found.items()
-               if isinstance(value, Tensor)}
+    tensors = {key: value for key, value in found.items() if isinstance(value, Tensor)}
     fit_carrier_bias(tensors, own)
     missing = [k for k in own if k not in tensors and not k.endswith('num_batches_tracked')]
     # Of FasterViT-6, which is FasterViT-5 with more blocks, all of 5 would be filled.
@@ -245,6 +251,11 @@ def dataset_config(cfg: Config, loader: str = 'test_dataloader') -> Dict:
         return dataset
     raise ValueError(f'config={cfg.filename}: no {loader} with a dataset, which says how images '
                      'are prepared')
+
+
+def annotation_file(dataset: Mapping[str, Any]) -> str:
+    """The path of a dataset's annotation file, as far as its settings say."""
+    return os.path.join(dataset.get('data_root') or '', str(dataset.get('ann_file') or ''))
 
 
 def image_folders(cfg: Config, loader: str = 'test_dataloader') -> List[str]:

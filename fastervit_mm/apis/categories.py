@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 
-from ..models import class_of, dataset_config, image_folders
+from ..models import annotation_file, class_of, dataset_config, image_folders
 
 # COCO's annotations number its 80 classes from 1 to 90, without these.
 _COCO_GAPS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
@@ -42,7 +42,7 @@ def find_categories(cfg: Config, classes: Sequence[str]) -> Categories:
         classes: Names of its classes.
     """
     dataset = dataset_config(cfg)
-    annotations = os.path.join(dataset.get('data_root') or '', dataset.get('ann_file') or '')
+    annotations = annotation_file(dataset)
     if os.path.isfile(annotations) and annotations.endswith('.json'):
         try:
             content = mmengine.load(annotations)

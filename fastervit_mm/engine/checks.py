@@ -9,11 +9,13 @@ from mmengine.registry import DATASETS, MODELS
 
 from ..backbone import FasterViT
 from ..config_files import ConfigError
-from ..models import class_of, dataset_configs, type_name
+from ..datasets.class_order import numbered_by_file
+from ..models import annotation_file, class_of, dataset_configs, type_name
 from ..weights import CheckpointError, read_checkpoint, resolve, tensors_of
 from .class_checks import heads, learned_otherwise, wrong_classes
 from .distributed import without_gradient
-from .settings import check_parts, metric_configs, wrong_settings
+from .metric_checks import holds, missing_file, read_json, wrong_metrics
+from .settings import check_parts, wrong_settings
 
 # Number of processes by launcher, which is known before the process group exists.
 _WORLD_SIZE = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
@@ -26,9 +28,9 @@ def check_config(cfg: Config, training: bool, split: str = 'test') -> List[str]:
     """Check a config for mistakes that would fail, or silently spoil a run, hours later.
 
     It checks that the classes that it names exist and numbers are in range, the folders and
-    annotation files of the data, the classes of the annotations against those of the heads, the
-    backbone's widths against the layers that read its maps, the checkpoints, and the work
-    directory.
+    annotation files of the data, the classes of the annotations against those of the heads, what
+    evaluators score and hooks watch, the backbone's widths against the layers that read its maps,
+    the checkpoints, and the work directory.
 
     Args:
         cfg: A config of mmdet, mmseg or mmpretrain.
@@ -52,6 +54,8 @@ def check_config(cfg: Config, training: bool, split: str = 'test') -> List[str]:
             ('a setting', wrong_settings(cfg, loaders, training)),
             *((loader, _wrong_data(cfg, loader)) for loader in loaders),
             ('model', wrong_classes(cfg, loaders, training)),
+            *((loader.replace('dataloader', 'evaluator'), wrong_metrics(cfg, loader, training))
+              for loader in loaders),
             ('model', _wrong_widths(cfg, training)),
             ('checkpoint', _unusable_checkpoints(cfg, training, loaders[0]))):
         problems += _tried(what, check)
@@ -83,8 +87,10 @@ def _wrong_data(cfg: Config, loader: str) -> Iterator[str]:
         elif _is_local(dataset):
             yield from _others_data(place, dataset, kind)
             yield from _missing_files(place, dataset, kind)
+            if loader == 'train_dataloader':
+                yield from _nothing_but_crowds(place, dataset, kind)
     if not will_be_made:
-        yield from _missing_evaluation_file(cfg, loader.replace('dataloader', 'evaluator'))
+        yield from missing_file(cfg, loader.replace('dataloader', 'evaluator'))
 
 
 def unwritable(name: str, folder: Optional[str]) -> Iterator[str]:
@@ -152,13 +158,17 @@ def _missing_files(place: str, dataset: Dict, kind: Optional[type]) -> Iterator[
             yield f'{place}.{name}: {os.path.abspath(path)} does not exist. {remedy}'
 
 
-def _missing_evaluation_file(cfg: Config, name: str) -> Iterator[str]:
-    for place, metric in metric_configs(cfg, name):
-        path = metric.get('ann_file')
-        if path and '://' not in path and not os.path.isfile(path):
-            yield (f'{place}.ann_file={path!r}: no such file ({os.path.abspath(path)}). It does '
-                   f'not follow data_root; set {place}.ann_file to the annotation file that '
-                   f'{name.replace("evaluator", "dataloader")} reads')
+def _nothing_but_crowds(place: str, dataset: Dict, kind: Optional[type]) -> Iterator[str]:
+    """Annotations all of which are of crowds; the file is parsed only if they may be."""
+    file = annotation_file(dataset)
+    if not (numbered_by_file(kind) and os.path.isfile(file)):
+        return
+    if holds(file, rb'"iscrowd"\s*:\s*[0f]') or not holds(file, rb'"iscrowd"\s*:\s*[1t]'):
+        return
+    annotations = read_json(file).get('annotations') or ()
+    if annotations and all(annotation.get('iscrowd') for annotation in annotations):
+        yield (f'{place}.ann_file={file!r}: all {len(annotations)} annotations have iscrowd=1, '
+               'which marks what training ignores. Set iscrowd to 0 in each that is one object')
 
 
 def _wrong_widths(cfg: Config, training: bool) -> Iterator[str]:

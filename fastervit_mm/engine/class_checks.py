@@ -1,14 +1,10 @@
 """Checks of classes: their order in every split, and how many of them the heads tell apart."""
-import json
-import mmap
 import os
-import re
 from collections import Counter, deque
-from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from mmengine.config import Config
-from mmengine.registry import DATASETS, METRICS
+from mmengine.registry import DATASETS
 
 from ..datasets.class_order import (
     category_names,
@@ -16,8 +12,8 @@ from ..datasets.class_order import (
     label_order,
     numbered_by_file,
 )
-from ..models import class_of, dataset_configs, type_name
-from .settings import metric_configs
+from ..models import annotation_file, class_of, dataset_configs, learned_meta, type_name
+from .metric_checks import coco_metrics
 
 _MOST = 12  # names of an order that are written out from its beginning
 
@@ -51,8 +47,9 @@ def wrong_classes(cfg: Config, loaders: Sequence[str], training: bool) -> Iterat
     for loader in loaders:
         begin = len(found)
         yield from _read(cfg, loader, found)
-        yield from _wrong_evaluation(cfg, loader.replace('dataloader', 'evaluator'),
-                                     found[begin] if begin < len(found) else None)
+        if begin < len(found):
+            yield from _wrong_evaluation(
+                cfg, loader.replace('dataloader', 'evaluator'), found[begin])
     if found:
         yield from _other_orders(found, 'language_model' in cfg.model)
         yield from _wrong_num_classes(cfg, found, training)
@@ -68,8 +65,7 @@ def learned_otherwise(cfg: Config, loader: str, content: Mapping) -> Iterator[st
     """
     found: List[Classes] = []
     deque(_read(cfg, loader, found), maxlen=0)  # what is wrong with the data has been said
-    meta = (content.get('meta') or {}).get('dataset_meta') or {}
-    learned = meta.get('classes')
+    learned = learned_meta(content).get('classes')
     if found and isinstance(learned, (list, tuple)) and _reordered(learned, found[0].order):
         yield (f'load_from={cfg.load_from!r}: was trained with its classes in another order than '
                f'{found[0].place} has them: '
@@ -86,11 +82,16 @@ def _read(cfg: Config, loader: str, found: List[Classes]) -> Iterator[str]:
         except ValueError as error:
             yield f'{place}.{error}'
             continue
+        own = dataset.get('metainfo') or {}
+        if 'CLASSES' in own and 'classes' not in own:
+            yield (f'{place}.metainfo.CLASSES: is not read, because the key is written in small '
+                   f'letters. Set {place}.metainfo.classes={own["CLASSES"]!r} instead')
+            continue
         if names is None:
             continue
-        meta = {**(getattr(kind, 'METAINFO', None) or {}), **(dataset.get('metainfo') or {})}
+        meta = {**(getattr(kind, 'METAINFO', None) or {}), **own}
         things = len(meta.get('thing_classes') or names)
-        file = os.path.join(dataset.get('data_root') or '', str(dataset.get('ann_file') or ''))
+        file = annotation_file(dataset)
         numbering, order = numbered_by_file(kind), names
         if numbering and os.path.isfile(file):
             try:
@@ -145,19 +146,10 @@ def _other_orders(found: Sequence[Classes], apart: bool) -> Iterator[str]:
                    f'{_remedy(one, found[0].place)}')
 
 
-def _wrong_evaluation(cfg: Config, name: str, data: Optional[Classes]) -> Iterator[str]:
-    """Annotation files of COCO's metrics with other labels than the dataset, or ids of words."""
-    for place, metric in metric_configs(cfg, name):
-        file = metric.get('ann_file')
-        kind = class_of(metric, cfg, METRICS)
-        if not file or not os.path.isfile(file) or not {'CocoMetric', 'CocoPanopticMetric'} & {
-                c.__name__ for c in getattr(kind, '__mro__', ())}:
-            continue
-        if ids := _ids_of_words(file):
-            yield (f'{place}.ann_file={file!r}: annotations have ids that are words, such as '
-                   f'{ids!r}, with which pycocotools fails after the last image. Give each '
-                   'annotation a whole number of its own as its id')
-        if data is None:
+def _wrong_evaluation(cfg: Config, name: str, data: Classes) -> Iterator[str]:
+    """Annotation files of COCO's metrics with other labels than the dataset."""
+    for place, metric, file in coco_metrics(cfg, name):
+        if not file or not os.path.isfile(file):
             continue
         numbering = 'by id' if metric.get('sort_categories') else (
             'all' if type_name(metric) == 'LVISMetric' else 'listed')
@@ -171,16 +163,6 @@ def _wrong_evaluation(cfg: Config, name: str, data: Optional[Classes]) -> Iterat
                    f'{data.place} has labels: '
                    f'{_orders("in this file", order, "in the dataset", data.order)}. '
                    f'Set {place}.ann_file to the annotation file that the dataset reads')
-
-
-def _ids_of_words(file: str) -> Optional[str]:
-    """The first id of an annotation that is a str; the file is parsed only if there may be one."""
-    with open(file, 'rb') as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as text:
-        if not re.search(rb'"id"\s*:\s*"', text):
-            return None
-    content = json.loads(Path(file).read_text(encoding='utf-8-sig'))
-    return next((a['id'] for a in content.get('annotations', ()) if isinstance(a.get('id'), str)),
-                None)
 
 
 def _wrong_num_classes(cfg: Config, found: Sequence[Classes], training: bool) -> Iterator[str]:
@@ -203,10 +185,22 @@ def _wrong_num_classes(cfg: Config, found: Sequence[Classes], training: bool) ->
                        f'{len(names)} ({_few(names)}). Name two in {place}.metainfo.classes, such '
                        "as ('background', 'thing'), or leave out_channels out")
         elif number in right or _has_other_labels(where, head):
-            continue
+            if number == 1 and training and _is_softmax(head):
+                yield (f'{where}.num_classes=1: a softmax over one class tells nothing apart, and '
+                       'its loss is 0 from the start. Number what is not of the class as one too: '
+                       f'{place}.metainfo.classes=(\'background\', {names[0]!r}) and '
+                       f'{where}.num_classes=2')
         elif more_fail if number > len(names) else training:
             yield (f'{where}.num_classes={number}, but the data have {len(names)} '
                    f'({_few(names)}). Set {where}.num_classes={len(names)}')
+
+
+def _is_softmax(head: Dict) -> bool:
+    """Whether all losses of a segmentor's or classifier's head are over its classes alone."""
+    losses = head.get('loss_decode', head.get('loss'))
+    losses = losses if isinstance(losses, (list, tuple)) else [losses]
+    return all(loss and type_name(loss).endswith('CrossEntropyLoss')
+               and not loss.get('use_sigmoid') for loss in losses)
 
 
 def _has_other_labels(place: str, head: Dict) -> bool:

@@ -6,29 +6,21 @@ from typing import Dict, List, Optional, Union
 
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.dist import broadcast_object_list, is_main_process
-from mmengine.logging import MMLogger, print_log
-from mmengine.registry import METRICS, RUNNERS, init_default_scope
+from mmengine.logging import print_log
+from mmengine.registry import METRICS
 from mmengine.runner import Runner
-from mmengine.visualization import Visualizer
 from torch import nn
-from torch.utils.data import DataLoader
 
 from ..compat import TORCH
 from ..config_files import ConfigError, read_config
 from ..models import dataset_configs, type_name, unwrapped
-from ..weights import CheckpointError
-from ..weights.reading import strict_loaders
-from .checkpoints import files_of, newest_checkpoint, save_whole
+from .checkpoints import files_of
 from .checks import check_config, unwritable
-from .console import quiet, quiet_libraries
-from .distributed import DistributedRunner
-from .enlarging import readable
 from .load import warn_of_a_loaded_machine
 from .memory import keep_freed_memory
-from .onednn import use_onednn
 from .precision import choose_for_testing, choose_for_training, has_amp_device, test_in
 from .resuming import make_resumable
+from .runner import build_runner
 from .settings import check_parts, metric_configs
 
 
@@ -59,98 +51,6 @@ def load_config(config: str, launcher: str = 'none', work_dir: Optional[str] = N
     elif cfg.get('work_dir') is None:
         cfg.work_dir = os.path.join('./work_dirs', Path(cfg.filename).stem)
     return cfg
-
-
-class QuietRunner(DistributedRunner):
-    """mmengine's runner; what no user can act on goes only to the log file.
-
-    Its visualizer is one whose labels can be read, in place of mmdet's or mmseg's own. A checkpoint
-    that it saves is whole or absent, and it resumes from the newest whole one. What mmengine reads
-    for it, it reads by :func:`~fastervit_mm.weights.reading.strict_loaders`.
-
-    Attributes:
-        saved_at: Iterations trained in the last checkpoint to resume from; None without one.
-        start_from: Checkpoint to load where there is none to resume from.
-    """
-    saved_at: Optional[int] = None
-    start_from: Optional[str] = None
-
-    def __init__(self, *args, **kwargs):
-        with quiet_libraries(), strict_loaders():
-            super().__init__(*args, **kwargs)
-
-    def build_logger(self, *args, **kwargs) -> MMLogger:
-        logger = super().build_logger(*args, **kwargs)
-        quiet(logger)
-        return logger
-
-    def build_visualizer(self, visualizer: Union[Visualizer, dict, None] = None) -> Visualizer:
-        return super().build_visualizer(
-            readable(visualizer) if isinstance(visualizer, dict) else visualizer)
-
-    @staticmethod
-    def build_dataloader(dataloader: Union[DataLoader, dict], *args, **kwargs) -> DataLoader:
-        try:
-            return Runner.build_dataloader(dataloader, *args, **kwargs)
-        except ValueError as error:
-            if 'need at least one array' not in str(error):  # numpy's, to mmengine's BaseDataset
-                raise
-            data = ', '.join(f'data_root={one.get("data_root")!r}, ann_file={one.get("ann_file")!r}'
-                             for _, one in dataset_configs(dict(loader=dataloader), 'loader'))
-            raise ConfigError(f'{data}: no image is there that the dataset takes. Look at its '
-                              'ann_file, data_prefix, img_suffix and filter_cfg') from None
-
-    def train(self) -> nn.Module:
-        with quiet_libraries(), strict_loaders():
-            return super().train()
-
-    def test(self) -> dict:
-        with quiet_libraries(), strict_loaders():
-            return super().test()
-
-    def save_checkpoint(self, out_dir: str, filename: str, *args, **kwargs) -> None:
-        if not is_main_process():
-            return
-        save = super().save_checkpoint
-        if '://' in str(out_dir):
-            save(out_dir, filename, *args, **kwargs)
-        else:
-            save_whole(lambda name: save(out_dir, name, *args, **kwargs), out_dir, filename,
-                       self.work_dir)
-        if kwargs.get('save_optimizer', True):
-            self.saved_at = (kwargs.get('meta') or {}).get('iter')
-
-    def load_or_resume(self) -> None:
-        if self._resume and self._load_from is None and not self._has_loaded:
-            self._load_from = _newest_for_all(self.work_dir)
-            if self._load_from is None:
-                self.logger.info(f'No checkpoint in {self.work_dir} to resume from: training '
-                                 'starts at the beginning')
-                self._resume, self._load_from = False, self.start_from
-        super().load_or_resume()
-
-
-def _newest_for_all(work_dir: str) -> Optional[str]:
-    """The newest whole checkpoint, which one process looks for."""
-    found = [None]
-    if is_main_process():
-        try:
-            path = newest_checkpoint(work_dir)
-            found = [path and str(path)]
-        except CheckpointError as error:
-            found = [error]
-    broadcast_object_list(found)
-    if isinstance(found[0], CheckpointError):
-        raise found[0]
-    return found[0]
-
-
-def build_runner(cfg: Config) -> Runner:
-    """Build the runner of a config, with linear layers fast on CPUs (:func:`use_onednn`)."""
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else QuietRunner.from_cfg(cfg)
-    use_onednn(runner.model)
-    return runner
 
 
 def compile_features(model: nn.Module) -> None:

@@ -9,7 +9,7 @@ from collections import deque
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
@@ -157,18 +157,18 @@ def reproducible(loader: DataLoader, seed: int) -> DataLoader:
                       **{name: getattr(loader, name) for name in same})
 
 
-def _seeds(entropy: Sequence[int]) -> List[int]:
-    return np.random.SeedSequence(entropy).generate_state(3).tolist()
+def _seed(entropy: Sequence[int], seed_torch: Callable) -> None:
+    one, two, three = np.random.SeedSequence(entropy).generate_state(3).tolist()
+    random.seed(one)
+    np.random.seed(two)
+    seed_torch(three)
 
 
 @contextmanager
 def _seeded(entropy: Sequence[int]) -> Iterator[None]:
     """Random numbers on the CPU that depend on ``entropy``; those outside go on as before."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    one, two, three = _seeds(entropy)
-    random.seed(one)
-    np.random.seed(two)
-    torch.default_generator.manual_seed(three)
+    _seed(entropy, torch.default_generator.manual_seed)
     try:
         yield
     finally:
@@ -187,10 +187,7 @@ class _Resumable:
         super().__init__(runner, dataloader, *args, **kwargs)
 
     def run_iter(self, *args) -> None:
-        one, two, three = _seeds((_MODEL, self.runner.seed, get_rank(), self._iter))
-        random.seed(one)
-        np.random.seed(two)
-        torch.manual_seed(three)
+        _seed((_MODEL, self.runner.seed, get_rank(), self._iter), torch.manual_seed)
         super().run_iter(*args)
 
 

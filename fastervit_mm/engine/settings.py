@@ -73,6 +73,13 @@ def wrong_settings(cfg: Config, loaders: List[str], training: bool) -> Iterator[
         yield from _wrong_number(f'{loader}.batch_size', settings.get('batch_size'), 1, whole=True)
         yield from _wrong_number(f'{loader}.num_workers', settings.get('num_workers'), 0,
                                  whole=True)
+        if not settings.get('num_workers'):
+            for name in ('persistent_workers', 'prefetch_factor', 'timeout',
+                         'multiprocessing_context'):
+                if settings.get(name):
+                    yield (f'{loader}.{name}={settings[name]!r}: needs workers, but '
+                           f'{loader}.num_workers is 0. Set {loader}.num_workers=2 or leave {name} '
+                           'out')
     if training:
         for name in ('max_epochs', 'max_iters', 'val_interval'):
             number = cfg.train_cfg.get(name)

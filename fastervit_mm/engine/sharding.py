@@ -22,7 +22,7 @@ from ..config_files import ConfigError
 from ..weights import CheckpointError
 from ..weights.reading import SAFETENSORS, read_checkpoint
 from .checkpoints import PART, check_readable, files_of, remove, whole_file
-from .launch import QuietRunner
+from .runner import QuietRunner
 
 _SHARD = {'shard', 'shape'}  # the entries of a divided tensor in a checkpoint
 

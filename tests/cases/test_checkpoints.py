@@ -4,7 +4,6 @@ import collections
 import datetime
 import enum
 import pathlib
-import subprocess
 import sys
 import types
 
@@ -23,7 +22,7 @@ from torch import nn
 from fastervit_mm import FasterViT
 from fastervit_mm.engine import launch
 from fastervit_mm.engine.plain_values import plain
-from fastervit_mm.models import check_complete, rename_published
+from fastervit_mm.models import check_complete, load_model, rename_published
 from fastervit_mm.weights import CheckpointError, convert, load_backbone, read_checkpoint
 from tests.bad_input.workshop import Attack
 from tests.conftest import TINY, stir
@@ -88,6 +87,7 @@ def settings(work_dir, **changes):
         param_scheduler=[dict(type='OneCycleLR', eta_max=0.1, total_steps=6, by_epoch=False)],
         default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=3, by_epoch=False)),
         default_scope='mmengine', log_level='WARNING',
+        experiment_name=str(work_dir),  # else runs of one second share a log
         **{**dict(custom_hooks=[dict(type='EMAHook')]), **changes}))
 
 
@@ -213,32 +213,25 @@ def test_foreign_checkpoints_are_read_as_without_the_import(tmp_path, read):
     assert torch.equal(torch.cat([one, two]), torch.arange(1000.))
 
 
-WITHOUT_THE_IMPORT = """
-import sys
-import torch
-from torch import _weights_only_unpickler as reader
-from mmengine.runner.checkpoint import CheckpointLoader
-before = dict(CheckpointLoader._schemes), reader.Unpickler, reader.load, torch.load
-import fastervit_mm
-assert (CheckpointLoader._schemes.pop('fastervit://') and
-        (CheckpointLoader._schemes, reader.Unpickler, reader.load, torch.load) == before)
+def test_importing_replaces_nothing():
+    reader = torch._weights_only_unpickler
+    for prefix, used in {**CheckpointLoader._schemes, 'reader': reader.Unpickler,
+                         'load': reader.load, 'torch': torch.load}.items():
+        assert used.__module__.startswith('fastervit_mm') == (prefix == 'fastervit://')
 
-class Own:
+
+@pytest.mark.skipif(not hasattr(torch.serialization, 'safe_globals'), reason='older torch')
+def test_what_a_program_declares_is_read(tmp_path):
+    torch.save(Declared(), tmp_path / 'own.pth')
+    with pytest.raises(CheckpointError):
+        read_checkpoint(str(tmp_path / 'own.pth'))
+    with torch.serialization.safe_globals([Declared]):
+        for read in (torch.load, read_checkpoint):
+            assert type(read(str(tmp_path / 'own.pth'))) is Declared
+
+
+class Declared:
     pass
-
-torch.save(Own(), sys.argv[1])
-if hasattr(torch.serialization, 'add_safe_globals'):
-    torch.serialization.add_safe_globals([Own])
-    assert type(torch.load(sys.argv[1], weights_only=True)) is Own
-    from fastervit_mm.weights import read_checkpoint
-    assert type(read_checkpoint(sys.argv[1])) is Own
-"""
-
-
-def test_importing_replaces_nothing(tmp_path):
-    done = subprocess.run([sys.executable, '-c', WITHOUT_THE_IMPORT, tmp_path / 'own.pth'],
-                          capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize('forced', ['TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD',
@@ -353,6 +346,18 @@ def test_a_whole_model_is_found_too(network, name):
     check_complete(network, content, 'other.pth')
     assert content['state_dict'].keys() == tensors.keys()
     assert all(torch.equal(content['state_dict'][k], v) for k, v in tensors.items())
+
+
+@pytest.mark.parametrize('meta', [
+    dict(dataset_meta=dict(CLASSES=('red', 'blue'), PALETTE=[[1, 2, 3], [4, 5, 6]])),
+    dict(dataset_meta=dict(classes=np.array(['red', 'blue']),
+                           palette=np.array([[1, 2, 3], [4, 5, 6]]))),
+    dict(CLASSES=('red', 'blue'), PALETTE=[[1, 2, 3], [4, 5, 6]], epoch=1)])
+def test_classes_of_numpy_and_of_the_older_generation(tmp_path, meta):
+    torch.save(dict(state_dict=Line().state_dict(), meta=meta), tmp_path / 'a.pth')
+    found = load_model(settings(tmp_path), str(tmp_path / 'a.pth')).dataset_meta
+    assert tuple(found['classes']) == ('red', 'blue')
+    assert found['palette'] == [[1, 2, 3], [4, 5, 6]]
 
 
 def test_mmengines_own_runner_resumes_what_ours_saved(run, tmp_path):

@@ -15,8 +15,11 @@ from torch.utils.data import DataLoader
 from fastervit_mm.config_files import ConfigError, read_config
 from fastervit_mm.datasets.class_order import label_order, numbered_by_file
 from fastervit_mm.engine import launch
+from fastervit_mm.engine.checks import _wrong_data
 from fastervit_mm.engine.class_checks import learned_otherwise, wrong_classes
+from fastervit_mm.engine.metric_checks import wrong_metrics
 from fastervit_mm.engine.resuming import Draw, _Forward, reproducible
+from fastervit_mm.engine.settings import wrong_settings
 from fastervit_mm.swapping import swap_backbone
 from tests.cases import making
 from tests.conftest import TINY
@@ -187,7 +190,9 @@ def detector(folder, train=NAMES, val=NAMES, kind='CocoDataset', metric=None):
 
 
 def wrong(cfg, *loaders, training=True):
-    return list(wrong_classes(cfg, loaders or ('train_dataloader', 'val_dataloader'), training))
+    loaders = loaders or ('train_dataloader', 'val_dataloader')
+    return [*wrong_classes(cfg, loaders, training), *(
+        problem for loader in loaders for problem in wrong_metrics(cfg, loader, training))]
 
 
 def orders_in(problem, *orders):
@@ -266,6 +271,9 @@ def test_a_checkpoint_of_the_same_classes_in_another_order(tmp_path):
     assert found(NAMES) == found(list(NAMES)) == found(('cat', 'dog')) == found(None) == []
     problem, = found(BACKWARDS)
     assert orders_in(problem, NAMES, BACKWARDS)
+    for older in (dict(meta=dict(CLASSES=BACKWARDS)),
+                  dict(meta=dict(dataset_meta=dict(classes=np.array(BACKWARDS))))):
+        assert len(list(learned_otherwise(cfg, 'val_dataloader', older))) == 1
 
 
 @pytest.mark.parametrize('kind, order', [
@@ -332,6 +340,119 @@ def test_one_class_without_its_comma(tmp_path):
     cfg = detector(tmp_path, str(names), str(names))
     cfg.model.bbox_head.num_classes = 3
     assert wrong(cfg) == []
+
+
+@pytest.mark.parametrize('loss, out, problems', [
+    (dict(type='CrossEntropyLoss'), 1, 1), (dict(type='CrossEntropyLoss', use_sigmoid=True), 1, 0),
+    (dict(type='CrossEntropyLoss'), 2, 0)])
+def test_a_softmax_has_more_than_one_class(loss, out, problems):
+    cfg = Config(dict(
+        default_scope='mmseg', model=dict(decode_head=dict(num_classes=out, loss_decode=loss)),
+        train_dataloader=dict(dataset=dict(
+            type='BaseSegDataset', metainfo=dict(classes=NAMES[:out])))))
+    assert len(wrong(cfg, 'train_dataloader')) == problems
+
+
+@pytest.mark.parametrize('crowds, problems', [([1, 1, 1], 1), ([1, 0, 1], 0), ([None, 1, 1], 0)])
+def test_there_is_more_to_train_on_than_crowds(tmp_path, crowds, problems):
+    data(tmp_path)
+    content = json.loads((tmp_path / 'train.json').read_text())
+    for annotation, crowd in zip(content['annotations'], crowds):
+        annotation['iscrowd'] = crowd
+        if crowd is None:
+            del annotation['iscrowd']
+    making.text(tmp_path / 'train.json', json.dumps(content))
+    cfg = detector(tmp_path)
+    assert len(list(_wrong_data(cfg, 'train_dataloader'))) == problems
+    assert list(_wrong_data(cfg, 'val_dataloader')) == []
+
+
+def test_classes_under_the_key_of_release_candidates(tmp_path):
+    data(tmp_path)
+    cfg = detector(tmp_path)
+    cfg.val_dataloader.dataset.metainfo = dict(CLASSES=NAMES)
+    problem, = wrong(cfg)
+    assert problem.startswith('val_dataloader.dataset.metainfo.CLASSES')
+
+
+def test_the_evaluators_file_has_the_datasets_images(tmp_path):
+    data(tmp_path)
+    for name, images in (('same', ['0.jpg']), ('more', ['0.jpg', '1.jpg']), ('other', ['1.jpg'])):
+        making.coco(tmp_path / f'{name}.json', {f'x/{image}': [] for image in images}, NAMES)
+        cfg = detector(tmp_path)
+        cfg.val_evaluator.ann_file = str(tmp_path / f'{name}.json')
+        found = wrong(cfg)
+        assert [problem[:22] for problem in found] == ['val_evaluator.ann_file'] * (name != 'same')
+
+
+@pytest.mark.parametrize('roi_head, problems', [
+    (dict(bbox_head={}), 1), (dict(mask_head=None), 1), (dict(mask_head=dict(num_classes=3)), 0),
+    (None, 1)])
+def test_masks_are_scored_where_the_model_and_the_file_have_them(tmp_path, roi_head, problems):
+    data(tmp_path)
+    cfg = detector(tmp_path, metric=dict(metric=['bbox', 'segm']))
+    cfg.model.roi_head = roi_head
+    assert len(wrong(cfg)) == 1
+    content = json.loads((tmp_path / 'val.json').read_text())
+    for annotation in content['annotations']:
+        annotation['segmentation'] = [[0, 0, 9, 0, 9, 9]]
+    making.text(tmp_path / 'val.json', json.dumps(content))
+    assert len(wrong(cfg)) == problems
+    if roi_head is None:  # as boxes alone teach masks, or RTMDet-Ins does
+        cfg.train_dataloader.dataset.pipeline = [dict(type='LoadAnnotations', with_mask=True)]
+        assert wrong(cfg) == []
+
+
+@pytest.mark.parametrize('keys, problems', [(('img_id', ), 1), (('img_id', 'instances'), 0)])
+def test_a_metric_without_a_file_gets_the_annotations_with_the_images(tmp_path, keys, problems):
+    data(tmp_path)
+    cfg = detector(tmp_path)
+    cfg.val_evaluator.ann_file = None
+    cfg.val_dataloader.dataset.pipeline = [dict(type='PackDetInputs', meta_keys=keys)]
+    assert len(wrong(cfg)) == problems
+
+
+EVALUATORS = dict(
+    coco=dict(type='mmdet.CocoMetric'), items=dict(type='mmdet.CocoMetric', metric_items=['mAP']),
+    classes=dict(type='mmdet.CocoMetric', classwise=True), voc=dict(type='mmdet.VOCMetric'),
+    iou=dict(type='mmseg.IoUMetric'), accuracy=dict(type='mmpretrain.Accuracy', topk=(1, 5)),
+    two=[dict(type='mmseg.IoUMetric'), dict(type='mmseg.IoUMetric', iou_metrics=['mFscore'],
+                                            prefix='f')])
+
+
+@pytest.mark.parametrize('evaluator, right, wrong_names', [
+    ('coco', ['auto', 'coco/bbox_mAP'], ['bbox_mAP', 'coco/segm_mAP', 'coco/mAP', 'loss']),
+    ('items', ['coco/bbox_mAP'], ['coco/bbox_mAP_50']),
+    ('classes', ['coco/red_precision'], ['red_precision']),
+    ('voc', ['pascal_voc/mAP', 'pascal_voc/AP50'], ['mAP']),
+    ('iou', ['mIoU', 'aAcc'], ['mDice', 'IoU']),
+    ('accuracy', ['accuracy/top5'], ['accuracy/top3', 'top1']),
+    ('two', ['mIoU', 'f/mFscore'], ['mFscore', 'f/mIoU'])])
+def test_what_is_watched_is_measured(evaluator, right, wrong_names):
+    for number, name in enumerate([*right, *wrong_names]):
+        cfg = Config(dict(
+            model={}, val_evaluator=EVALUATORS[evaluator], custom_hooks=[
+                dict(type='EarlyStoppingHook', monitor=name)],
+            default_hooks=dict(checkpoint=dict(type='CheckpointHook', save_best=[name])),
+            param_scheduler=dict(type='ReduceOnPlateauLR', monitor=name)))
+        found = [problem.partition('=')[0] for problem in wrong(cfg, 'val_dataloader')]
+        assert found == (number >= len(right)) * [
+            'default_hooks.checkpoint.save_best', 'custom_hooks.0.monitor',
+            'param_scheduler.monitor']
+        cfg.val_cfg = dict(type='mmdet.TeacherStudentValLoop')  # it gives teacher/… and student/…
+        assert wrong(cfg, 'val_dataloader') == []
+
+
+@pytest.mark.parametrize('setting', [dict(persistent_workers=True), dict(prefetch_factor=2)])
+@pytest.mark.parametrize('workers', [0, 2])
+def test_what_needs_workers_has_some(setting, workers):
+    cfg = Config(dict(model={}, val_dataloader=dict(num_workers=workers, **setting)))
+    found = list(wrong_settings(cfg, ['val_dataloader'], False))
+    assert len(found) == (workers == 0)
+    try:
+        DataLoader([1], num_workers=workers, **setting)
+    except ValueError:
+        assert found
 
 
 PURE_PYTHON = """
