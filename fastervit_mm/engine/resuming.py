@@ -142,6 +142,11 @@ class LateLoader(DataLoader):
     """
 
     def __iter__(self) -> Iterator[Any]:
+        # As PyTorch's does, so that a seed gives the first weights that it gives in mmengine's loop.
+        torch.empty((), dtype=torch.int64).random_()
+        return self._late()
+
+    def _late(self) -> Iterator[Any]:
         yield from super().__iter__()
 
 
