@@ -142,7 +142,7 @@ class LateLoader(DataLoader):
     """
 
     def __iter__(self) -> Iterator[Any]:
-        # As PyTorch's does, so that a seed gives the first weights that it gives in mmengine's loop.
+        # As PyTorch does: a seed gives the first weights that it gives in mmengine's own loop.
         torch.empty((), dtype=torch.int64).random_()
         return self._late()
 
