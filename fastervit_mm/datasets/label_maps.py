@@ -3,10 +3,11 @@ import os
 import shlex
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
-from .folders import SPLITS, DataError, parts_of, share_out, split_of, text_of
+from .folders import SPLITS, DataError, files_in, parts_of, share_out, split_of, text_of
 from .map_folders import IS_STANDARD, Ends, Link, cuts, find_links, links_between
 
 _SHARES = dict(train=0.8, val=0.2)
@@ -109,6 +110,9 @@ def pair_folders(images: Path, label_maps: Path, img_suffix: Optional[str] = Non
                         f'as {found.no_map[0].relative_to(images)}' + (
                             f'; there is {found.no_image[0].relative_to(label_maps)}'
                             if found.no_image else ''))
+    if (images.parent / 'ImageSets' / 'Segmentation').is_dir():  # most of VOC's have no map
+        listed = _read_lists(images.parent, found.no_map, found.ends)[1].values()
+        found.no_map = [path for path in found.no_map if any(path in those for those in listed)]
     return found
 
 
@@ -237,41 +241,23 @@ def _name_splits(data: MapData, folder: Path) -> None:
     if None in splits:
         splits['train'] = splits.pop(None)
     if set(splits) == {'train'}:
-        _read_lists(data, folder)
+        _split_by_lists(data, folder)
     if 'train' not in splits:
         raise DataError(f'data={str(folder)!r}: no training split, only '
                         f'{", ".join(map(repr, splits))}')
 
 
-def _read_lists(data: MapData, folder: Path) -> None:
-    """Splits from lists of images, such as VOC's."""
+def _split_by_lists(data: MapData, folder: Path) -> None:
+    """Divide training images by lists of them, such as VOC's."""
     whole = data.splits['train']
-    named: Dict[str, Dict[Path, None]] = defaultdict(dict)  # images by the ends of their paths
-    ends = sorted({end for end, _ in whole.ends} | {'.' + end.rpartition('.')[2]
-                                                    for end, _ in whole.ends}, key=len)
-    for image in [*(image for image, _ in whole.pairs), *whole.no_map]:
-        path = image.relative_to(folder).as_posix()
-        for known in {path, *(path[:-len(end)] for end in ends if path.endswith(end))}:
-            parts = known.split('/')
-            for i in range(len(parts)):
-                named['/'.join(parts[i:])][image] = None
-    lists: Dict[Path, Dict[str, List[Path]]] = defaultdict(dict)
-    for path in folder.rglob('*.txt'):
-        if path.stem in (*SPLITS, 'trainval'):
-            images = [image for line in text_of(path).splitlines() if line.strip()
-                      for image in named.get('/'.join(parts_of(line.split()[0])), ())]
-            if images:
-                lists[path.parent][path.stem] = images
-    places = [place for place in lists if place.name == 'Segmentation'] or list(lists)
-    if not places:
+    place, lists = _read_lists(folder, [*(image for image, _ in whole.pairs), *whole.no_map],
+                               whole.ends)
+    if not lists:
         return
-    if len(places) > 1 and any(lists[place] != lists[places[0]] for place in places):
-        raise DataError(f'data={str(folder)!r}: the lists of images in {places[0]} and in '
-                        f'{places[1]} differ. Leave one of them out of the folder')
     split_of_image = {}
     for split in ('trainval', 'train', 'val', 'test'):  # what is tested is not trained on
-        split_of_image.update(dict.fromkeys(lists[places[0]].get(split, ()),
-                                            split.replace('trainval', 'train')))
+        split_of_image.update(dict.fromkeys(lists.get(split, ()), split.replace('trainval',
+                                                                                'train')))
     data.splits.clear()
     for split in dict.fromkeys(split_of_image.values()):
         found = MapSplit([pair for pair in whole.pairs if split_of_image.get(pair[0]) == split],
@@ -279,8 +265,38 @@ def _read_lists(data: MapData, folder: Path) -> None:
         if found.pairs:
             data.splits[split] = found
     left = sum(image not in split_of_image for image, _ in whole.pairs)
-    data.notes.append(f'splits are those of the lists in {places[0]}'
+    data.notes.append(f'splits are those of the lists in {place}'
                       + (f'; {left} images with label maps are in none' if left else ''))
+
+
+def _read_lists(folder: Path, images: Sequence[Path], ends: Iterable[Ends]
+                ) -> Tuple[Optional[Path], Dict[str, List[Path]]]:
+    """The folder of lists such as ``train.txt``, and the images, or folders of them, in each."""
+    named: Dict[str, List[Path]] = defaultdict(list)  # by the ends of their paths
+    endings = {'', *(end for end, _ in ends), *('.' + end.rpartition('.')[2] for end, _ in ends)}
+    for image in images:
+        path = image.as_posix()
+        for known in {path[:len(path) - len(end)] for end in endings if path.endswith(end)}:
+            parts = known.split('/')
+            for i in range(len(parts)):
+                named['/'.join(parts[i:])].append(image)
+        parts = image.relative_to(folder).parts
+        for i, j in combinations(range(len(parts)), 2):
+            named['/'.join(parts[i:j]) + '/'].append(image)
+    lists: Dict[Path, Dict[str, List[Path]]] = defaultdict(dict)
+    for path in files_in(folder, ['.txt']):
+        if path.stem in (*SPLITS, 'trainval'):
+            names = ['/'.join(parts_of(line.split()[0])) for line in text_of(path).splitlines()
+                     if line.strip()]
+            if found := [image for name in names
+                         for image in named.get(name) or named.get(f'{name}/', ())]:
+                lists[path.parent][path.stem] = found
+    places = [place for place in lists if place.name == 'Segmentation'] or list(lists)
+    for place in places[1:]:
+        if lists[place] != lists[places[0]]:
+            raise DataError(f'data={str(folder)!r}: the lists of images in {places[0]} and in '
+                            f'{place} differ. Leave one of them out of the folder')
+    return (places[0], lists[places[0]]) if places else (None, {})
 
 
 def _share_out(data: MapData, folder: Path) -> None:

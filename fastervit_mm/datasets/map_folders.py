@@ -80,8 +80,10 @@ def find_links(root: Path, img_suffix: Optional[str], map_suffix: Optional[str])
             for distance, images in near[maps]:
                 if distance > reached:
                     break
-                if len({splits[maps], splits[images]} - {None}) > 1:
-                    continue  # images of two splits may have the same names
+                numbers = [re.findall(r'\d+$', place.name) for place in (images, maps)]
+                if len({splits[maps], splits[images]} - {None}) > 1 or (
+                        all(numbers) and numbers[0] != numbers[1]):
+                    continue  # images of two splits or sequences may have the same names
                 names = {ends: those for ends, those in
                          _fitting(stems[images], files, maps == images).items()
                          if ends[0].endswith(img_suffix or '')

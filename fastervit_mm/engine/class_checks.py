@@ -12,6 +12,7 @@ from mmengine.registry import DATASETS, METRICS
 
 from ..datasets.class_order import (
     category_names,
+    class_folders,
     declared_classes,
     label_order,
     numbered_by_file,
@@ -56,6 +57,7 @@ def wrong_classes(cfg: Config, loaders: Sequence[str], training: bool) -> Iterat
     if found:
         yield from _other_orders(found, 'language_model' in cfg.model)
         yield from _wrong_num_classes(cfg, found, training)
+        yield from _other_folders(cfg, loaders, {one.place: one.names for one in found})
 
 
 def learned_otherwise(cfg: Config, loader: str, content: Mapping) -> Iterator[str]:
@@ -143,6 +145,27 @@ def _other_orders(found: Sequence[Classes], apart: bool) -> Iterator[str]:
             yield (f'{one.place}: its classes have another order than those of {found[0].place}: '
                    f'{_orders("here", one.names, "there", found[0].names)}. '
                    f'{_remedy(one, found[0].place)}')
+
+
+def _other_folders(cfg: Config, loaders: Sequence[str], names: Mapping[str, Sequence[str]]
+                   ) -> Iterator[str]:
+    """A classifier's folders that are not those of the first dataset, or of the classes' names."""
+    first: Tuple[str, ...] = ()
+    for place, dataset in (item for loader in loaders for item in dataset_configs(cfg, loader)):
+        folders = class_folders(dataset, class_of(dataset, cfg, DATASETS))
+        if not folders or place not in names:
+            continue
+        if not first:
+            first, begin = folders, place
+        if folders != first[:len(folders)]:
+            yield (f'{place}: its folders of classes, whose labels are their places in '
+                   f'alphabetical order, are not those of {begin}: '
+                   f'{_orders("here", folders, "there", first)}. Make a folder for each class in '
+                   'both, empty where there is no image of it')
+        elif len(names[place]) != len(folders) or _reordered(names[place], folders):
+            yield (f'{place}.metainfo.classes: {_few(names[place], _MOST)}, but the labels are the '
+                   f'places of {len(folders)} folders in alphabetical order: '
+                   f'{_few(folders, _MOST)}. Name a class for each folder, in that order')
 
 
 def _wrong_evaluation(cfg: Config, name: str, data: Optional[Classes]) -> Iterator[str]:

@@ -238,8 +238,10 @@ def _oddities(name: str, found: LabelMap, copied: bool,
     for label, colour in found.palette.items():
         other, known = palette.setdefault(label, (name, colour))
         if known != colour:
-            yield ('label of several colours', f'{name}: {label} is {colour}, in {other} {known}; '
-                   'mmseg reads the numbers, which have to mean the same')
+            anew = known in found.palette.values() or colour in [c for _, c in palette.values()]
+            yield ('label map that numbers its colours anew' if anew else 'label of several colours',
+                   f'{name}: {label} is {colour}, in {other} {known}; mmseg reads the numbers, '
+                   'which have to mean the same')
             break
 
 
