@@ -30,6 +30,11 @@ class LabelMap(NamedTuple):
     palette: Mapping[int, Tuple[int, ...]] = {}
 
     @property
+    def area(self) -> int:
+        """Number of pixels; 0 if it cannot be read."""
+        return sum(self.pixels.values())
+
+    @property
     def coloured(self) -> bool:
         return self.channels > 2 and any(label > VOID for label in self.pixels)
 

@@ -7,7 +7,6 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Callable, List, Optional, Sequence, Tuple
 
 from rich.console import Console
@@ -133,8 +132,8 @@ def prepare(name: str, root: str, check: bool = False, console: Optional[Console
     if name == 'shapes':
         make_shapes(root)
     shutil.rmtree(folder / _UNPACKING, ignore_errors=True)  # of a run that was stopped
-    missing = [a for a in data.archives if not _there(a, folder)
-               and not (_download(a, folder) and _unpack(a, _download(a, folder), folder, console))]
+    missing = [archive for archive in data.archives
+               if not _there(archive, folder) and not _unpack(archive, folder, console)]
     if missing:
         _say_how(data, missing, folder, console)
         return False
@@ -144,47 +143,51 @@ def prepare(name: str, root: str, check: bool = False, console: Optional[Console
 
 
 def _there(archive: Archive, folder: Path) -> bool:
-    def filled(path: Path) -> bool:
-        return path.is_file() or (path.is_dir() and any(path.iterdir()))
     if archive.unless and any(p.is_dir() for p in (folder / archive.unless).glob('*')):
         return True
-    return all(filled(folder / part) for part in archive.parts)
+    return all(_filled(folder / part) for part in archive.parts)
 
 
-def _download(archive: Archive, folder: Path) -> Optional[Path]:
-    for place in (folder, folder.parent):
-        if (place / archive.name).is_file():
-            return place / archive.name
-    return None
+def _filled(path: Path) -> bool:
+    return path.is_file() or (path.is_dir() and any(path.iterdir()))
 
 
-def _unpack(archive: Archive, path: Path, folder: Path, console: Console) -> bool:
-    """Unpack the missing parts of an archive; each appears whole or not at all."""
-    wanted = [p for p in archive.parts if not (folder / p).exists()
-              or ((folder / p).is_dir() and not any((folder / p).iterdir()))]
+def _unpack(archive: Archive, folder: Path, console: Console) -> bool:
+    """Unpack the missing parts of a download; each appears whole or not at all."""
+    path = next((place / archive.name for place in (folder, folder.parent)
+                 if (place / archive.name).is_file()), None)
+    if path is None:
+        return False
+    wanted = [p for p in archive.parts if not _filled(folder / p)]
     building = folder / _UNPACKING
     try:
-        with (_Tar(path, archive.into) if tarfile.is_tarfile(path) else
-              zipfile.ZipFile(path)) as content:
-            members = [m for m in content.infolist() if any(
-                m.filename == archive.prefix + p or m.filename.startswith(f'{archive.prefix}{p}/')
-                for p in wanted)]
+        is_tar = tarfile.is_tarfile(path)
+        with tarfile.open(path) if is_tar else zipfile.ZipFile(path) as content:
+            if is_tar:
+                content.extraction_filter = tarfile.data_filter  # nothing outside, no owners
+            sizes = {posixpath.normpath(posixpath.join(archive.into, m.name)): (m, m.size)
+                     for m in content if m.isreg()} if is_tar else {
+                         m.filename: (m, m.file_size) for m in content.infolist()}
+            members = {name: sizes[name] for name in sizes if any(
+                name == archive.prefix + p or name.startswith(f'{archive.prefix}{p}/')
+                for p in wanted)}
             absent = [p for p in wanted
-                      if not any(m.filename.startswith(archive.prefix + p) for m in members)]
+                      if not any(name.startswith(archive.prefix + p) for name in members)]
             if absent:
                 console.print(f'[red]{path} contains no {", ".join(absent)}.[/red] Is it the file '
                               f'of {archive.address}?')
                 return False
-            needed, free = sum(m.file_size for m in members), shutil.disk_usage(folder).free
+            needed = sum(size for _, size in members.values())
+            free = shutil.disk_usage(folder).free
             if needed > free:
                 console.print(f'[red]{path} needs {needed / 1e9:.1f} GB when unpacked; {folder} '
                               f'has {free / 1e9:.1f} GB free.[/red]')
                 return False
             with Progress(console=console, transient=True) as progress:
                 task = progress.add_task(f'Unpacking {archive.name}', total=needed)
-                for member in members:
-                    content.extract(member, building)
-                    progress.advance(task, member.file_size)
+                for member, size in members.values():
+                    content.extract(member, building / archive.into)
+                    progress.advance(task, size)
         for part in wanted:
             target = folder / part
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -201,31 +204,6 @@ def _unpack(archive: Archive, path: Path, folder: Path, console: Console) -> boo
         shutil.rmtree(building, ignore_errors=True)
     console.print(f'Unpacked {", ".join(wanted)} from {path}, which can be deleted.')
     return True
-
-
-class _Tar:
-    """A tar file, with what is used here of ``zipfile.ZipFile``: its files, each below ``into``."""
-
-    def __init__(self, path: Path, into: str):
-        self._file = tarfile.open(path)
-        self._into = into
-
-    def __enter__(self) -> '_Tar':
-        return self
-
-    def __exit__(self, *error) -> None:
-        self._file.close()
-
-    def infolist(self) -> List[SimpleNamespace]:
-        named = [(posixpath.normpath(m.name), m) for m in self._file if m.isreg()]
-        return [SimpleNamespace(filename=f'{self._into}/{name}', file_size=m.size, member=m)
-                for name, m in named if not name.startswith(('..', '/'))]
-
-    def extract(self, info: SimpleNamespace, folder: Path) -> None:
-        target = folder / info.filename
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with self._file.extractfile(info.member) as source, target.open('wb') as file:
-            shutil.copyfileobj(source, file)
 
 
 def _say_how(data: DataSet, missing: Sequence[Archive], folder: Path, console: Console) -> None:
@@ -260,8 +238,8 @@ def _check(data: DataSet, folder: Path, console: Console) -> bool:
             images, annotations, problems = _check_split(data, split, folder, run)
             everything += problems
             serious = sum(not is_note(kind) for kind, _ in problems)
-            table.add_row(split.name, str(images), str(split.num_images), _number(annotations),
-                          _number(split.num_annotations), str(serious))
+            table.add_row(split.name, *('' if number is None else str(number) for number in (
+                images, split.num_images, annotations, split.num_annotations, serious)))
     console.print(table)
     return print_problems(everything, console)
 
@@ -306,7 +284,3 @@ def _check_split(data: DataSet, split: Split, folder: Path, run: Callable
                                      split.per_class) if listed else (
             check_class_folders(list(sizes), split.per_class))
     return len(files), annotations, problems
-
-
-def _number(value: Optional[int]) -> str:
-    return '' if value is None else str(value)

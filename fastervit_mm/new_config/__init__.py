@@ -1,9 +1,7 @@
 """A first config for somebody's own data, with sizes and schedule chosen from the data."""
 import os
 import shlex
-from collections import Counter
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
 
@@ -11,26 +9,30 @@ from rich.console import Console
 from rich.table import Table
 
 from ..datasets.boxes import BoxData, find_boxes
-from ..datasets.checking import (
+from ..datasets.checking.annotations import CheckedAnnotations, check_content
+from ..datasets.checking.images import images_in_both
+from ..datasets.checking.label_maps import (
     CheckedLabelMaps,
+    ReadSplit,
+    check_split,
+    problems_of,
+    read_split,
+)
+from ..datasets.checking.own import table_of_categories, table_of_labels
+from ..datasets.checking.problems import (
     Problem,
-    check_content,
-    images_in_both,
+    Run,
     print_problems,
     reading,
-    table_of_labels,
+    short_name,
+    without_shared,
 )
-from ..datasets.checking.label_maps import ReadSplit, check_split, labels_lacking, read_split
-from ..datasets.checking.problems import short_name
-from ..datasets.folders import SPLITS
-from ..datasets.label_maps import MapData, find_label_maps
+from ..datasets.label_maps import find_label_maps
 from ..datasets.labels import VOID
 from .det import det_config
 from .labels import Labels, choose_labels
 from .lines import SMALL, write_config
 from .seg import seg_config
-
-_SHOWN = 30  # rows of a table of classes
 
 
 @dataclass
@@ -118,66 +120,42 @@ def new_config(task: str, data: Path, out: Path, classes: Sequence[str] = (), ar
     with reading(console or Console()) as run:
         if task == 'det':
             boxes = find_boxes(data, ann_files, run)
-            made = det_config(boxes, data, out.absolute(), classes, arch, boxes_only, run)
-            table = _table_of_boxes(boxes, data)
+            text, decisions, meant = det_config(boxes, data, out.absolute(), classes, arch,
+                                                boxes_only, run)
+            checked, problems = _check_boxes(boxes, run)
+            table = table_of_categories(checked, f'{boxes.form} data in {data}')
         else:
             maps = find_label_maps(data, label_maps, images, img_suffix, map_suffix)
             reads = {name: read_split(split, name, run) for name, split in maps.splits.items()}
             labels = choose_labels(reads, data, classes, void)
-            *made, copied = seg_config(maps, reads, labels, data, out.absolute(), arch, run)
-            problems, checked = _check_maps(maps, reads, labels, copied, run)
+            text, decisions, meant, copied = seg_config(maps, reads, labels, data, out.absolute(),
+                                                        arch, run)
+            checked = _check_maps(reads, labels, copied)
+            problems = problems_of(checked, run)
             names = {i + labels.first: name for i, name in enumerate(labels.names)}
             table = table_of_labels(checked, {VOID, labels.first - 1}, names,
-                                    title=f'Label maps in {data}')
-        text, decisions, meant = made
+                                    f'Label maps in {data}')
         write_config(out, text, meant)
-        if task == 'det':
-            problems = _check_boxes(boxes, run)
     return Report(task, out, table, decisions, problems)
 
 
-def _check_boxes(data: BoxData, run) -> List[Problem]:
-    problems, files = [], []
-    for split in data.splits.values():
-        checked = check_content(split.content, split.images, short_name(split.source, 2), run)
-        problems += split.problems + checked.problems
-        files.append(checked.files)
-    for i, first in enumerate(files):
-        for second in files[i + 1:]:
-            problems += images_in_both(first, second, run)
+def _check_boxes(data: BoxData, run: Run
+                 ) -> Tuple[List[Tuple[str, CheckedAnnotations]], List[Problem]]:
+    splits = data.splits.values()
+    checked = [(name, check_content(split.content, split.images, short_name(split.source, 2), run))
+               for name, split in data.splits.items()]
+    problems = [problem for split in splits for problem in split.problems]
+    problems += [problem for _, one in checked for problem in one.problems]
+    problems += images_in_both([one.files for _, one in checked], run)
     # A validation split taken from the training images leaves the others unlisted, in their folder.
-    shared = len({split.images for split in data.splits.values()}) < len(data.splits)
-    return [p for p in problems if not (shared and p[0] == 'not annotated')]
+    return checked, without_shared(problems, 'not annotated', [split.images for split in splits])
 
 
-def _check_maps(data: MapData, reads: Dict[str, ReadSplit], labels: Labels, copied: bool, run
-                ) -> Tuple[List[Problem], List[Tuple[str, CheckedLabelMaps]]]:
-    folders = {label_map.parent for _, label_map in data.splits['train'].pairs}
-    checked = [(split, check_split(
+def _check_maps(reads: Dict[str, ReadSplit], labels: Labels, copied: bool
+                ) -> List[Tuple[str, CheckedLabelMaps]]:
+    folders = {label_map.parent for _, label_map in reads['train'].split.pairs}
+    return [(split, check_split(
         read, void=VOID, reduce_zero_label=labels.first == 1, numbers=labels.numbers, copied=copied,
         # Of a folder of several splits, one need not have every label.
         whole=split == 'train' or folders.isdisjoint(path.parent for _, path in read.split.pairs)))
         for split, read in reads.items()]
-    problems = [problem for _, one in checked for problem in one.problems]
-    problems += labels_lacking(checked)
-    for (_, first), (_, second) in combinations(checked, 2):
-        problems += images_in_both(first.files, second.files, run)
-    return problems, checked
-
-
-def _table_of_boxes(data: BoxData, root: Path) -> Table:
-    splits = [s for s in SPLITS if s in data.splits]
-    table = Table(title=f'{data.form} data in {root}', title_justify='left')
-    table.add_column('')
-    for split in splits:
-        table.add_column(split, justify='right')
-    table.add_row('images', *(str(len(data.splits[s].content['images'])) for s in splits),
-                  end_section=True)
-    counts = {s: Counter(name for name, *_ in data.objects(s)) for s in splits}
-    names = [n for n in data.categories if any(counts[s][n] for s in splits)]
-    for name in names[:_SHOWN]:
-        table.add_row(name, *(str(counts[s][name]) for s in splits))
-    if len(names) > _SHOWN:
-        table.add_row(f'and {len(names) - _SHOWN} more',
-                      *(str(sum(counts[s][n] for n in names[_SHOWN:])) for s in splits))
-    return table

@@ -5,11 +5,11 @@ from .coco_files import wrong_ids
 from .images import images_in_both
 from .label_maps import CheckedLabelMaps, check_label_maps
 from .masks import check_masks
-from .own import print_annotations, print_label_maps, table_of_labels
+from .own import print_annotations, print_label_maps, table_of_categories, table_of_labels
 from .problems import NOTES, Problem, is_note, print_problems, reading
 
 __all__ = ['CheckedAnnotations', 'CheckedLabelMaps', 'NOTES', 'Problem',
            'check_annotations', 'check_class_folders', 'check_class_list', 'check_coco',
            'check_content', 'check_label_maps', 'check_masks', 'images_in_both', 'is_note',
-           'print_annotations', 'print_label_maps', 'print_problems', 'reading', 'table_of_labels',
-           'wrong_ids']
+           'print_annotations', 'print_label_maps', 'print_problems', 'reading',
+           'table_of_categories', 'table_of_labels', 'wrong_ids']
