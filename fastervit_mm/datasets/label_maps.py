@@ -74,7 +74,9 @@ def find_label_maps(folder: Path, label_maps: Sequence[Path] = (), images: Seque
     else:
         for link in links_between(images[0], label_maps[0], img_suffix, map_suffix) if (
                 label_maps) else find_links(folder, img_suffix, map_suffix):
-            links[_split_of(link, folder)].append(link)
+            named = [split_of(place, folder) for place in (link.maps, link.images)
+                     if place.is_relative_to(folder)]
+            links[next(filter(None, named), None)].append(link)
     splits = {split: _paired(those) for split, those in links.items()}
     splits = {split: found for split, found in splits.items() if found.pairs}
     if not splits:
@@ -88,7 +90,10 @@ def find_label_maps(folder: Path, label_maps: Sequence[Path] = (), images: Seque
     if 'val' not in splits:
         _share_out(data, folder)
     data.splits = {split: splits[split] for split in SPLITS if split in splits}
-    leave_to_others(list(data.splits.values()))
+    paired = {path for split in data.splits.values() for pair in split.pairs for path in pair}
+    for split in data.splits.values():  # what another split has in a pair is not alone
+        split.no_map = [path for path in split.no_map if path not in paired]
+        split.no_image = [path for path in split.no_image if path not in paired]
     return data
 
 
@@ -114,20 +119,6 @@ def pair_folders(images: Path, label_maps: Path, img_suffix: Optional[str] = Non
         listed = _read_lists(images.parent, found.no_map, found.ends)[1].values()
         found.no_map = [path for path in found.no_map if any(path in those for those in listed)]
     return found
-
-
-def leave_to_others(splits: Sequence[MapSplit]) -> None:
-    """Count no image or label map as alone that another split has in a pair."""
-    paired = {path for split in splits for pair in split.pairs for path in pair}
-    for split in splits:
-        split.no_map = [path for path in split.no_map if path not in paired]
-        split.no_image = [path for path in split.no_image if path not in paired]
-
-
-def _split_of(link: Link, root: Path) -> Optional[str]:
-    def inside(place: Path) -> Optional[str]:
-        return split_of(place, root) if place.is_relative_to(root) else None
-    return inside(link.maps) or inside(link.images)
 
 
 def _paired(links: Sequence[Link]) -> MapSplit:
@@ -310,8 +301,7 @@ def _share_out(data: MapData, folder: Path) -> None:
     if not shares['train']:
         raise DataError(f'data={str(folder)!r}: one image has a label map, {whole.pairs[0][0]}; '
                         'training needs another for validation')
-    for split, names in shares.items():
-        data.splits[split] = MapSplit([by_name[name] for name in names], whole.ends)
-    data.splits['train'].no_map, data.splits['train'].no_image = whole.no_map, whole.no_image
-    data.notes.append(f'no validation split: {len(data.splits["val"].pairs)} of {len(by_name)} '
+    whole.pairs = [by_name[name] for name in shares['train']]
+    data.splits['val'] = MapSplit([by_name[name] for name in shares['val']], whole.ends)
+    data.notes.append(f'no validation split: {len(shares["val"])} of {len(by_name)} '
                       'training images, chosen by the checksum of their names, became one')

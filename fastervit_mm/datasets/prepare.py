@@ -13,16 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from .checking import (
-    Problem,
-    check_class_folders,
-    check_class_list,
-    check_coco,
-    is_note,
-    print_problems,
-    reading,
-)
-from .checking.label_maps import check_split, read_split
+from . import checking
 from .images import read_image
 from .label_maps import pair_folders
 from .scenes import CLASSES
@@ -232,32 +223,32 @@ def _check(data: DataSet, folder: Path, console: Console) -> bool:
     table.add_column('split')
     for column in ('images', 'published', 'annotations', 'published', 'problems'):
         table.add_column(column, justify='right')
-    everything: List[Problem] = []
-    with reading(console) as run:
+    everything: List[checking.Problem] = []
+    with checking.reading(console) as run:
         for split in data.splits:
             images, annotations, problems = _check_split(data, split, folder, run)
             everything += problems
-            serious = sum(not is_note(kind) for kind, _ in problems)
+            serious = sum(not checking.is_note(kind) for kind, _ in problems)
             table.add_row(split.name, *('' if number is None else str(number) for number in (
                 images, split.num_images, annotations, split.num_annotations, serious)))
     console.print(table)
-    return print_problems(everything, console)
+    return checking.print_problems(everything, console)
 
 
 def _check_split(data: DataSet, split: Split, folder: Path, run: Callable
-                 ) -> Tuple[int, Optional[int], List[Problem]]:
+                 ) -> Tuple[int, Optional[int], List[checking.Problem]]:
     """Images, annotations and problems of a split."""
     root = folder / split.images
     files = sorted(p for p in (root.rglob('*') if split.labels else root.iterdir()) if p.is_file())
-    problems: List[Problem] = []
+    problems: List[checking.Problem] = []
     if len(files) != split.num_images:
         problems.append(('number of images differs from the published', f'{split.images}: '
                          f'{len(files)}, published {split.num_images}'))
     if split.label_maps:
         # ADE20K: 0 is "other" and 1 to 150 are classes; the shapes: 0 is the ground.
-        read = read_split(pair_folders(root, folder / split.label_maps), split.name, run)
-        problems += check_split(read, data.num_classes, reduce_zero_label=True,
-                                whole=False).problems
+        read = checking.read_split(pair_folders(root, folder / split.label_maps), split.name, run)
+        problems += checking.check_split(read, data.num_classes, reduce_zero_label=True,
+                                         whole=False).problems
         sizes = {path.relative_to(root).as_posix(): image.size
                  for (path, _), image in zip(read.split.pairs, read.images)}
     else:
@@ -270,7 +261,7 @@ def _check_split(data: DataSet, split: Split, folder: Path, run: Callable
         try:
             content = json.loads((folder / split.ann_file).read_text())
             annotations = len(content['annotations'])
-            problems += check_coco(content, sizes, split.ann_file, data.num_classes)
+            problems += checking.check_coco(content, sizes, split.ann_file, data.num_classes)
         except (ValueError, KeyError, TypeError) as error:
             problems.append(('unreadable annotation file',
                              f'{split.ann_file}: {type(error).__name__}: {error}'))
@@ -279,8 +270,8 @@ def _check_split(data: DataSet, split: Split, folder: Path, run: Callable
                              f'{split.ann_file}: {annotations}, published '
                              f'{split.num_annotations}'))
     if split.labels:
-        listed = (folder / split.labels).is_file()
-        problems += check_class_list(folder / split.labels, list(sizes), data.num_classes,
-                                     split.per_class) if listed else (
-            check_class_folders(list(sizes), split.per_class))
+        listed = folder / split.labels
+        problems += checking.check_class_list(
+            listed, list(sizes), data.num_classes, split.per_class) if listed.is_file() else (
+            checking.check_class_folders(list(sizes), split.per_class))
     return len(files), annotations, problems

@@ -8,30 +8,13 @@ from typing import Dict, List, Optional, Sequence, Tuple
 from rich.console import Console
 from rich.table import Table
 
+from ..datasets import checking
 from ..datasets.boxes import BoxData, find_boxes
-from ..datasets.checking.annotations import CheckedAnnotations, check_content
-from ..datasets.checking.images import images_in_both
-from ..datasets.checking.label_maps import (
-    CheckedLabelMaps,
-    ReadSplit,
-    check_split,
-    problems_of,
-    read_split,
-)
-from ..datasets.checking.own import table_of_categories, table_of_labels
-from ..datasets.checking.problems import (
-    Problem,
-    Run,
-    print_problems,
-    reading,
-    short_name,
-    without_shared,
-)
 from ..datasets.label_maps import find_label_maps
 from ..datasets.labels import VOID
 from .det import det_config
 from .labels import Labels, choose_labels
-from .lines import SMALL, write_config
+from .lines import SMALL, check_arch, write_config
 from .seg import seg_config
 
 
@@ -50,7 +33,7 @@ class Report:
     out: Path
     table: Table
     decisions: List[str]
-    problems: List[Problem]
+    problems: List[checking.Problem]
 
     def show(self, console: Console, tools: Path) -> bool:
         """Print it, with the commands that follow.
@@ -63,7 +46,7 @@ class Report:
             Whether the data are without problems; notes are none.
         """
         console.print(self.table)
-        sound = print_problems(self.problems, console)
+        sound = checking.print_problems(self.problems, console)
         for decision in self.decisions:
             console.print(f'- {decision}', highlight=False, soft_wrap=True)
         console.print(f'\n[bold]{self.out}[/bold] is written; read its comments, then:',
@@ -110,6 +93,7 @@ def new_config(task: str, data: Path, out: Path, classes: Sequence[str] = (), ar
         FileExistsError: For a config that exists.
         ValueError: For another argument that is wrong.
     """
+    check_arch(arch)
     if out.suffix != '.py':
         raise ValueError(f'out={str(out)!r}: a config is a Python file; give a name that ends in '
                          '.py')
@@ -117,44 +101,47 @@ def new_config(task: str, data: Path, out: Path, classes: Sequence[str] = (), ar
         raise FileExistsError(f'out={str(out)!r}: exists already; --force replaces it')
     data = Path(os.path.abspath(data))
     out.parent.mkdir(parents=True, exist_ok=True)
-    with reading(console or Console()) as run:
+    with checking.reading(console or Console()) as run:
         if task == 'det':
             boxes = find_boxes(data, ann_files, run)
             text, decisions, meant = det_config(boxes, data, out.absolute(), classes, arch,
                                                 boxes_only, run)
             checked, problems = _check_boxes(boxes, run)
-            table = table_of_categories(checked, f'{boxes.form} data in {data}')
+            table = checking.table_of_categories(checked, f'{boxes.form} data in {data}')
         else:
             maps = find_label_maps(data, label_maps, images, img_suffix, map_suffix)
-            reads = {name: read_split(split, name, run) for name, split in maps.splits.items()}
+            reads = {name: checking.read_split(split, name, run)
+                     for name, split in maps.splits.items()}
             labels = choose_labels(reads, data, classes, void)
             text, decisions, meant, copied = seg_config(maps, reads, labels, data, out.absolute(),
                                                         arch, run)
             checked = _check_maps(reads, labels, copied)
-            problems = problems_of(checked, run)
+            problems = checking.problems_of(checked, run)
             names = {i + labels.first: name for i, name in enumerate(labels.names)}
-            table = table_of_labels(checked, {VOID, labels.first - 1}, names,
-                                    f'Label maps in {data}')
+            table = checking.table_of_labels(checked, {VOID, labels.first - 1}, names,
+                                             f'Label maps in {data}')
         write_config(out, text, meant)
     return Report(task, out, table, decisions, problems)
 
 
-def _check_boxes(data: BoxData, run: Run
-                 ) -> Tuple[List[Tuple[str, CheckedAnnotations]], List[Problem]]:
-    splits = data.splits.values()
-    checked = [(name, check_content(split.content, split.images, short_name(split.source, 2), run))
-               for name, split in data.splits.items()]
-    problems = [problem for split in splits for problem in split.problems]
+def _check_boxes(data: BoxData, run: checking.Run
+                 ) -> Tuple[List[Tuple[str, checking.CheckedAnnotations]], List[checking.Problem]]:
+    splits = data.splits.items()
+    checked = [(name, checking.check_content(
+        split.content, split.images, checking.short_name(split.source, 2), run))
+        for name, split in splits]
+    problems = [problem for _, split in splits for problem in split.problems]
     problems += [problem for _, one in checked for problem in one.problems]
-    problems += images_in_both([one.files for _, one in checked], run)
+    problems += checking.images_in_both([one.files for _, one in checked], run)
     # A validation split taken from the training images leaves the others unlisted, in their folder.
-    return checked, without_shared(problems, 'not annotated', [split.images for split in splits])
+    return checked, checking.without_shared(problems, 'not annotated',
+                                            [split.images for _, split in splits])
 
 
-def _check_maps(reads: Dict[str, ReadSplit], labels: Labels, copied: bool
-                ) -> List[Tuple[str, CheckedLabelMaps]]:
+def _check_maps(reads: Dict[str, checking.ReadSplit], labels: Labels, copied: bool
+                ) -> List[Tuple[str, checking.CheckedLabelMaps]]:
     folders = {label_map.parent for _, label_map in reads['train'].split.pairs}
-    return [(split, check_split(
+    return [(split, checking.check_split(
         read, void=VOID, reduce_zero_label=labels.first == 1, numbers=labels.numbers, copied=copied,
         # Of a folder of several splits, one need not have every label.
         whole=split == 'train' or folders.isdisjoint(path.parent for _, path in read.split.pairs)))

@@ -17,18 +17,7 @@ from ..datasets.label_maps import MapData
 from ..datasets.labels import write_label_map
 from .images import Reading, choose_reading
 from .labels import Labels
-from .lines import (
-    SMALL,
-    Lines,
-    add_schedule,
-    base_config,
-    check_arch,
-    count,
-    few,
-    inside,
-    names_of,
-    quoted,
-)
+from .lines import SMALL, Lines, add_schedule, base_config, few, inside, names_of, quoted
 
 # Longest side of a crop, images in a batch and iterations, from scratch and with ImageNet weights.
 _SMALL, _PUBLISHED = (320, 4, 2400), (512, 2, 20000)
@@ -94,9 +83,7 @@ def seg_config(data: MapData, reads: Mapping[str, ReadSplit], labels: Labels, ro
 
     Raises:
         DataError: For images that cannot be trained on together.
-        ValueError: For an unknown ``arch``.
     """
-    check_arch(arch)
     said = [*data.notes, *labels.said]
     images = {split: [image for image, _ in found.pairs] for split, found in data.splits.items()}
     reading = choose_reading(images['train'], [*chain(*list(images.values())[1:])], arch, said,
@@ -201,7 +188,7 @@ def _text(choice: _Choice, reading: Reading, labels: Labels, files: _Files,
     lines.because('UperNet, ' + ('small, trained from scratch' if small else f'FasterViT-{arch}')
                   + f', for the label maps in {root}: '
                   + ', '.join(f'{number} {split}' for split, number in images.items())
-                  + f' images, {count(len(names), "class", "classes")}. Written by '
+                  + f' images, {len(names)} classes. Written by '
                   'tools/new_config.py seg; every line may be changed.')
     lines.add(f"""
 _base_ = 'fastervit_mm::mmseg/{base_config('upernet_fvit', arch)}.py'

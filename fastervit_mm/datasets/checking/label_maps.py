@@ -1,19 +1,9 @@
 """Checks of label maps, and of their images."""
 from collections import Counter
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import (
-    Dict,
-    Iterable,
-    Iterator,
-    List,
-    Mapping,
-    NamedTuple,
-    Optional,
-    Sequence,
-    Tuple,
-    Union,
-)
+from typing import Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from ..images import ReadImage, read_image
 from ..label_maps import MapSplit, pair_folders
@@ -74,10 +64,7 @@ class ReadSplit:
     @property
     def pixels(self) -> Counter:
         """Number of pixels by label, or by colour."""
-        counted: Counter = Counter()
-        for found in self.maps:
-            counted.update(found.pixels)
-        return counted
+        return sum((Counter(found.pixels) for found in self.maps), Counter())
 
 
 class _Meaning(NamedTuple):
@@ -284,12 +271,8 @@ def _traps(pixels: Mapping[int, int], folder: str, meaning: _Meaning) -> Iterato
                f'{folder}: {_ranges(never)} of {meaning.first} to {last}')
 
 
-def _ranges(numbers: Iterable[int]) -> str:
+def _ranges(numbers: Sequence[int]) -> str:
     """Such as ``3, 7 to 9``."""
-    found: List[List[int]] = []
-    for number in numbers:
-        if found and number == found[-1][1] + 1:
-            found[-1][1] = number
-        else:
-            found.append([number, number])
-    return ', '.join(str(a) if a == b else f'{a} to {b}' for a, b in found)
+    runs = ([number for _, number in run] for _, run in groupby(
+        enumerate(numbers), lambda pair: pair[1] - pair[0]))
+    return ', '.join(f'{run[0]} to {run[-1]}' if run[1:] else str(run[0]) for run in runs)
