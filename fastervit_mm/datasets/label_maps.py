@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
 from .folders import SPLITS, DataError, files_in, parts_of, share_out, split_of, text_of
-from .map_folders import IS_STANDARD, Ends, Link, cuts, find_links, links_between
+from .map_folders import IS_STANDARD, JPEG, Ends, Link, cuts, find_links, links_between
 
 _SHARES = dict(train=0.8, val=0.2)
 
@@ -80,11 +80,10 @@ def find_label_maps(folder: Path, label_maps: Sequence[Path] = (), images: Seque
     splits = {split: _paired(those) for split, those in links.items()}
     splits = {split: found for split, found in splits.items() if found.pairs}
     if not splits:
-        wanted = ''.join(f' and {what} that end in {suffix}' for what, suffix in (
-            ('images', img_suffix), ('maps', map_suffix)) if suffix)
         raise DataError(
             f'data={str(folder)!r}: no label maps were found. Looked for images that have the '
-            f'names of others, such as images/train/a.jpg and annotations/train/a.png{wanted}')
+            f'names of others, such as images/train/a{img_suffix or ".jpg"} and '
+            f'annotations/train/a{map_suffix or ".png"}')
     data = MapData(splits, list(dict.fromkeys(n for s in splits.values() for n in s.notes)))
     _name_splits(data, folder)
     if 'val' not in splits:
@@ -137,10 +136,7 @@ def _paired(links: Sequence[Link]) -> MapSplit:
                     maps_of[link.images / image].setdefault(link.maps / label_map, ends)
     found, images_of = MapSplit(), {}
     for image, maps in sorted(maps_of.items()):
-        if len(maps) > 1:
-            label_map = _of_several(image, maps, found.notes)
-        else:
-            label_map, = maps
+        label_map = _of_several(image, maps, found.notes) if len(maps) > 1 else next(iter(maps))
         if label_map in images_of:
             other, ends = images_of[label_map]
             raise DataError(f'{label_map}: may be the label map of {other.name} and of {image}. '
@@ -164,7 +160,7 @@ def _of_several(image: Path, maps: Dict[Path, Ends], notes: List[str]) -> Path:
     names = ', '.join(str(path.relative_to(top)) for path in sorted(maps))
     for why, meant in (
             ('of classes', [path for path in maps if IS_STANDARD.search(path.as_posix())]),
-            ('not JPEG', [path for path in maps if path.suffix.lower() not in ('.jpg', '.jpeg')])):
+            ('not JPEG', [path for path in maps if path.suffix.lower() not in JPEG])):
         if len(meant) == 1:
             if not any(why in note for note in notes):
                 notes.append(f'images have several label maps, such as {names}: that which is '
@@ -247,8 +243,8 @@ def _split_by_lists(data: MapData, folder: Path) -> None:
         return
     split_of_image = {}
     for split in ('trainval', 'train', 'val', 'test'):  # what is tested is not trained on
-        split_of_image.update(dict.fromkeys(lists.get(split, ()), split.replace('trainval',
-                                                                                'train')))
+        meant = 'train' if split == 'trainval' else split
+        split_of_image.update(dict.fromkeys(lists.get(split, ()), meant))
     data.splits.clear()
     for split in dict.fromkeys(split_of_image.values()):
         found = MapSplit([pair for pair in whole.pairs if split_of_image.get(pair[0]) == split],
@@ -271,7 +267,7 @@ def _read_lists(folder: Path, images: Sequence[Path], ends: Iterable[Ends]
             parts = known.split('/')
             for i in range(len(parts)):
                 named['/'.join(parts[i:])].append(image)
-        parts = image.relative_to(folder).parts
+        parts = Path(os.path.relpath(image, folder)).parts
         for i, j in combinations(range(len(parts)), 2):
             named['/'.join(parts[i:j]) + '/'].append(image)
     lists: Dict[Path, Dict[str, List[Path]]] = defaultdict(dict)

@@ -8,7 +8,8 @@ from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequenc
 import numpy as np
 
 from .folders import files_in, split_of
-from .images import IMAGES, opened
+from .images import IMAGES
+from .labels import read_label_map
 
 # Where datasets have several maps for an image, those that hold classes.
 IS_STANDARD = re.compile(r'SegmentationClass(PNG)?/[^/]*$'
@@ -16,6 +17,7 @@ IS_STANDARD = re.compile(r'SegmentationClass(PNG)?/[^/]*$'
 _MAP = re.compile('ann|label|mask|seg|gt|ground|truth|semantic|instance|panoptic|colou?r',
                   re.IGNORECASE)
 _IMAGE = re.compile('ima?ge?|rgb|photo|jpe?g|frame|pict', re.IGNORECASE)
+JPEG = ('.jpg', '.jpeg', '.jpe', '.jfif')
 _ENDS = 4  # words of a name that may be its ending, such as those of x_gtFine_labelTrainIds.png
 _ALIKE = 16  # names of a folder that may begin alike
 _FEW = 100  # folders of which all pairs are compared
@@ -185,13 +187,7 @@ def _are_maps(images: Path, maps: Path, ends: Ends, names: Tuple[str, str], cert
 
 def _values(path: Path) -> float:
     """Different values in an image; JPEG holds no labels."""
-    if path.suffix.lower() in ('.jpg', '.jpeg'):
-        return np.inf
-    try:
-        with opened(path) as image:
-            return len(np.unique(np.asarray(image)))
-    except Exception:  # noqa: BLE001  a decoder may raise anything for a damaged file
-        return np.inf
+    return np.inf if path.suffix.lower() in JPEG else len(read_label_map(path).pixels) or np.inf
 
 
 def _without_maps(links: Sequence[Link], folders: Dict[Path, List[str]], root: Path) -> List[Link]:
