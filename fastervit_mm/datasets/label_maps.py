@@ -10,8 +10,6 @@ from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 from .folders import SPLITS, DataError, files_in, parts_of, share_out, split_of, text_of
 from .map_folders import IS_STANDARD, JPEG, Ends, Link, cuts, find_links, links_between
 
-_SHARES = dict(train=0.8, val=0.2)
-
 
 @dataclass
 class MapSplit:
@@ -291,7 +289,7 @@ def _share_out(data: MapData, folder: Path) -> None:
     whole = data.splits['train']
     by_name = {image.relative_to(os.path.commonpath([folder, image])).as_posix(): (image, label_map)
                for image, label_map in whole.pairs}
-    shares = share_out(by_name, _SHARES)
+    shares = share_out(by_name, dict(train=0.8, val=0.2))
     if not shares['val']:
         shares['val'] = [shares['train'].pop()]
     if not shares['train']:

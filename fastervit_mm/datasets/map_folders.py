@@ -92,10 +92,9 @@ def find_links(root: Path, img_suffix: Optional[str], map_suffix: Optional[str])
                     best.append(Link(images, maps, names, (folders[images], files)))
             named = [link for link in best if _IMAGE.search(str(link.images.relative_to(root)))]
             links += [(reached, link) for link in named or best]
-        nearest: Dict[Path, int] = {}
-        for distance, link in links:
-            nearest[link.images] = min(distance, nearest.get(link.images, distance))
         if links:
+            nearest = {link.images: distance for distance, link in sorted(
+                links, key=lambda found: -found[0])}
             links = [link for distance, link in links if distance == nearest[link.images]]
             return links + _without_maps(links, folders, root)
     return []

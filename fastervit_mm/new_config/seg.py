@@ -14,7 +14,7 @@ from ..datasets.checking.problems import Run, one_by_one
 from ..datasets.folders import SPLITS, files_in
 from ..datasets.images import IMAGES
 from ..datasets.label_maps import MapData
-from ..datasets.labels import write_label_map
+from ..datasets.labels import renumbered, write_label_map
 from .images import Reading, choose_reading
 from .labels import Labels
 from .lines import SMALL, Lines, add_schedule, base_config, few, inside, names_of, quoted
@@ -155,9 +155,7 @@ def _places(pairs: Sequence[Tuple[Path, Path]], suffixes: Sequence[str]
 
 
 def _choose(read: ReadSplit, labels: Labels, limit: int, batch: int, iterations: int) -> _Choice:
-    pixels: Counter = Counter()
-    for label, number in read.pixels.items():
-        pixels[labels.numbers[label] if labels.numbers else label] += number
+    pixels = renumbered(read.pixels, labels.numbers)
     shares = np.array([pixels[i + labels.first] for i in range(len(labels.names))], float)
     shares /= max(shares.sum(), 1)
     size, = Counter(tuple(image.size) for image in read.images

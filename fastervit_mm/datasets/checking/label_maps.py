@@ -7,7 +7,7 @@ from typing import Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence
 
 from ..images import ReadImage, read_image
 from ..label_maps import MapSplit, pair_folders
-from ..labels import VOID, LabelMap, colours_of, read_label_map
+from ..labels import VOID, LabelMap, colours_of, read_label_map, renumbered
 from .images import images_in_both
 from .problems import Problem, Run, one_by_one, short_name
 
@@ -157,9 +157,7 @@ def check_split(read: ReadSplit, num_classes: Optional[int] = None, void: int = 
         problems += _oddities(name, found, copied, palette)
         if found.coloured and numbers is None:
             continue
-        labels: Counter = Counter()
-        for label, count in found.pixels.items():
-            labels[numbers[label] if numbers else label] += count
+        labels = renumbered(found.pixels, numbers)
         wrong = sorted(label for label in labels if not meaning.is_possible(label))
         if wrong:
             problems.append(('label out of range', f'{name}: {wrong[:5]}, ' + (
