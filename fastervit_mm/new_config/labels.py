@@ -140,8 +140,8 @@ def _by_number(pixels: Mapping[int, int], root: Path, names: Sequence[str], void
         labels = [0, VOID]
         found.said.append(
             'the label maps hold two labels, 0 and 255: both are taken for classes, and 255 became '
-            '1, because mmseg ignores 255. If it is void, 0 is the only class, and there is nothing '
-            'to tell apart')
+            '1, because mmseg ignores 255. If it is void, 0 is the only class: there is nothing to '
+            'tell apart')
     elif void not in pixels and void not in (0, VOID):
         found.said.append(f'no pixel has label {void} (--void)')
     if not labels:
