@@ -62,7 +62,7 @@ def numbered_by_file(kind: Optional[type]) -> str:
 
 
 def declared_classes(dataset: Mapping[str, Any], kind: Optional[type]) -> Optional[Tuple[str, ...]]:
-    """The classes that a dataset's settings name, or else its class; None for neither.
+    """The classes that a dataset's settings name, or its class, or folders; None for neither.
 
     Args:
         dataset: Settings of a dataset, without wrappers.
@@ -80,7 +80,28 @@ def declared_classes(dataset: Mapping[str, Any], kind: Optional[type]) -> Option
                              f'them. For one class, write ({names!r}, ), with the comma')
         with open(names, encoding='utf-8') as file:
             names = [line.rstrip('\n\r') for line in file]
-    return None if names is None else tuple(names)
+    return class_folders(dataset, kind) or None if names is None else tuple(names)
+
+
+def class_folders(dataset: Mapping[str, Any], kind: Optional[type]) -> Tuple[str, ...]:
+    """Folders of images that number a classifier's classes, in the order of their labels.
+
+    Args:
+        dataset: Settings of a dataset, without wrappers.
+        kind: Its class; of mmpretrain's, those that number folders as their names sort.
+
+    Returns:
+        Names of the folders; none for a dataset that numbers its classes otherwise.
+    """
+    finding = getattr(getattr(kind, '_find_samples', None), '__qualname__', '')
+    prefix = dataset.get('data_prefix') or ''
+    root = os.path.join(dataset.get('data_root') or '',
+                        prefix.get('img_path', '') if isinstance(prefix, dict) else prefix)
+    if not finding.startswith('CustomDataset.') or not os.path.isdir(root) or (
+            dataset.get('ann_file') or dataset.get('split') or not dataset.get('with_label', True)):
+        return ()
+    from mmpretrain.datasets.custom import find_folders
+    return tuple(find_folders(root)[0])
 
 
 def label_order(names: Sequence[str], ann_file: Union[str, Path], numbering: str = 'listed'

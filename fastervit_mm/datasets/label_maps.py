@@ -3,13 +3,12 @@ import os
 import shlex
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
-from .folders import SPLITS, DataError, parts_of, share_out, split_of, text_of
-from .map_folders import IS_STANDARD, Ends, Link, cuts, find_links, links_between
-
-_SHARES = dict(train=0.8, val=0.2)
+from .folders import SPLITS, DataError, files_in, parts_of, share_out, split_of, text_of
+from .map_folders import IS_STANDARD, JPEG, Ends, Link, cuts, find_links, links_between
 
 
 @dataclass
@@ -73,21 +72,25 @@ def find_label_maps(folder: Path, label_maps: Sequence[Path] = (), images: Seque
     else:
         for link in links_between(images[0], label_maps[0], img_suffix, map_suffix) if (
                 label_maps) else find_links(folder, img_suffix, map_suffix):
-            links[_split_of(link, folder)].append(link)
+            named = [split_of(place, folder) for place in (link.maps, link.images)
+                     if place.is_relative_to(folder)]
+            links[next(filter(None, named), None)].append(link)
     splits = {split: _paired(those) for split, those in links.items()}
     splits = {split: found for split, found in splits.items() if found.pairs}
     if not splits:
-        wanted = ''.join(f' and {what} that end in {suffix}' for what, suffix in (
-            ('images', img_suffix), ('maps', map_suffix)) if suffix)
         raise DataError(
             f'data={str(folder)!r}: no label maps were found. Looked for images that have the '
-            f'names of others, such as images/train/a.jpg and annotations/train/a.png{wanted}')
+            f'names of others, such as images/train/a{img_suffix or ".jpg"} and '
+            f'annotations/train/a{map_suffix or ".png"}')
     data = MapData(splits, list(dict.fromkeys(n for s in splits.values() for n in s.notes)))
     _name_splits(data, folder)
     if 'val' not in splits:
         _share_out(data, folder)
     data.splits = {split: splits[split] for split in SPLITS if split in splits}
-    leave_to_others(list(data.splits.values()))
+    paired = {path for split in data.splits.values() for pair in split.pairs for path in pair}
+    for split in data.splits.values():  # what another split has in a pair is not alone
+        split.no_map = [path for path in split.no_map if path not in paired]
+        split.no_image = [path for path in split.no_image if path not in paired]
     return data
 
 
@@ -109,21 +112,10 @@ def pair_folders(images: Path, label_maps: Path, img_suffix: Optional[str] = Non
                         f'as {found.no_map[0].relative_to(images)}' + (
                             f'; there is {found.no_image[0].relative_to(label_maps)}'
                             if found.no_image else ''))
+    if (images.parent / 'ImageSets' / 'Segmentation').is_dir():  # most of VOC's have no map
+        listed = _read_lists(images.parent, found.no_map, found.ends)[1].values()
+        found.no_map = [path for path in found.no_map if any(path in those for those in listed)]
     return found
-
-
-def leave_to_others(splits: Sequence[MapSplit]) -> None:
-    """Count no image or label map as alone that another split has in a pair."""
-    paired = {path for split in splits for pair in split.pairs for path in pair}
-    for split in splits:
-        split.no_map = [path for path in split.no_map if path not in paired]
-        split.no_image = [path for path in split.no_image if path not in paired]
-
-
-def _split_of(link: Link, root: Path) -> Optional[str]:
-    def inside(place: Path) -> Optional[str]:
-        return split_of(place, root) if place.is_relative_to(root) else None
-    return inside(link.maps) or inside(link.images)
 
 
 def _paired(links: Sequence[Link]) -> MapSplit:
@@ -142,10 +134,7 @@ def _paired(links: Sequence[Link]) -> MapSplit:
                     maps_of[link.images / image].setdefault(link.maps / label_map, ends)
     found, images_of = MapSplit(), {}
     for image, maps in sorted(maps_of.items()):
-        if len(maps) > 1:
-            label_map = _of_several(image, maps, found.notes)
-        else:
-            label_map, = maps
+        label_map = _of_several(image, maps, found.notes) if len(maps) > 1 else next(iter(maps))
         if label_map in images_of:
             other, ends = images_of[label_map]
             raise DataError(f'{label_map}: may be the label map of {other.name} and of {image}. '
@@ -169,7 +158,7 @@ def _of_several(image: Path, maps: Dict[Path, Ends], notes: List[str]) -> Path:
     names = ', '.join(str(path.relative_to(top)) for path in sorted(maps))
     for why, meant in (
             ('of classes', [path for path in maps if IS_STANDARD.search(path.as_posix())]),
-            ('not JPEG', [path for path in maps if path.suffix.lower() not in ('.jpg', '.jpeg')])):
+            ('not JPEG', [path for path in maps if path.suffix.lower() not in JPEG])):
         if len(meant) == 1:
             if not any(why in note for note in notes):
                 notes.append(f'images have several label maps, such as {names}: that which is '
@@ -237,41 +226,23 @@ def _name_splits(data: MapData, folder: Path) -> None:
     if None in splits:
         splits['train'] = splits.pop(None)
     if set(splits) == {'train'}:
-        _read_lists(data, folder)
+        _split_by_lists(data, folder)
     if 'train' not in splits:
         raise DataError(f'data={str(folder)!r}: no training split, only '
                         f'{", ".join(map(repr, splits))}')
 
 
-def _read_lists(data: MapData, folder: Path) -> None:
-    """Splits from lists of images, such as VOC's."""
+def _split_by_lists(data: MapData, folder: Path) -> None:
+    """Divide training images by lists of them, such as VOC's."""
     whole = data.splits['train']
-    named: Dict[str, Dict[Path, None]] = defaultdict(dict)  # images by the ends of their paths
-    ends = sorted({end for end, _ in whole.ends} | {'.' + end.rpartition('.')[2]
-                                                    for end, _ in whole.ends}, key=len)
-    for image in [*(image for image, _ in whole.pairs), *whole.no_map]:
-        path = image.relative_to(folder).as_posix()
-        for known in {path, *(path[:-len(end)] for end in ends if path.endswith(end))}:
-            parts = known.split('/')
-            for i in range(len(parts)):
-                named['/'.join(parts[i:])][image] = None
-    lists: Dict[Path, Dict[str, List[Path]]] = defaultdict(dict)
-    for path in folder.rglob('*.txt'):
-        if path.stem in (*SPLITS, 'trainval'):
-            images = [image for line in text_of(path).splitlines() if line.strip()
-                      for image in named.get('/'.join(parts_of(line.split()[0])), ())]
-            if images:
-                lists[path.parent][path.stem] = images
-    places = [place for place in lists if place.name == 'Segmentation'] or list(lists)
-    if not places:
+    place, lists = _read_lists(folder, [*(image for image, _ in whole.pairs), *whole.no_map],
+                               whole.ends)
+    if not lists:
         return
-    if len(places) > 1 and any(lists[place] != lists[places[0]] for place in places):
-        raise DataError(f'data={str(folder)!r}: the lists of images in {places[0]} and in '
-                        f'{places[1]} differ. Leave one of them out of the folder')
     split_of_image = {}
     for split in ('trainval', 'train', 'val', 'test'):  # what is tested is not trained on
-        split_of_image.update(dict.fromkeys(lists[places[0]].get(split, ()),
-                                            split.replace('trainval', 'train')))
+        meant = 'train' if split == 'trainval' else split
+        split_of_image.update(dict.fromkeys(lists.get(split, ()), meant))
     data.splits.clear()
     for split in dict.fromkeys(split_of_image.values()):
         found = MapSplit([pair for pair in whole.pairs if split_of_image.get(pair[0]) == split],
@@ -279,8 +250,38 @@ def _read_lists(data: MapData, folder: Path) -> None:
         if found.pairs:
             data.splits[split] = found
     left = sum(image not in split_of_image for image, _ in whole.pairs)
-    data.notes.append(f'splits are those of the lists in {places[0]}'
+    data.notes.append(f'splits are those of the lists in {place}'
                       + (f'; {left} images with label maps are in none' if left else ''))
+
+
+def _read_lists(folder: Path, images: Sequence[Path], ends: Iterable[Ends]
+                ) -> Tuple[Optional[Path], Dict[str, List[Path]]]:
+    """The folder of lists such as ``train.txt``, and the images, or folders of them, in each."""
+    named: Dict[str, List[Path]] = defaultdict(list)  # by the ends of their paths
+    endings = {'', *(end for end, _ in ends), *('.' + end.rpartition('.')[2] for end, _ in ends)}
+    for image in images:
+        path = image.as_posix()
+        for known in {path[:len(path) - len(end)] for end in endings if path.endswith(end)}:
+            parts = known.split('/')
+            for i in range(len(parts)):
+                named['/'.join(parts[i:])].append(image)
+        parts = Path(os.path.relpath(image, folder)).parts
+        for i, j in combinations(range(len(parts)), 2):
+            named['/'.join(parts[i:j]) + '/'].append(image)
+    lists: Dict[Path, Dict[str, List[Path]]] = defaultdict(dict)
+    for path in files_in(folder, ['.txt']):
+        if path.stem in (*SPLITS, 'trainval'):
+            names = ['/'.join(parts_of(line.split()[0])) for line in text_of(path).splitlines()
+                     if line.strip()]
+            if found := [image for name in names
+                         for image in named.get(name) or named.get(f'{name}/', ())]:
+                lists[path.parent][path.stem] = found
+    places = [place for place in lists if place.name == 'Segmentation'] or list(lists)
+    for place in places[1:]:
+        if lists[place] != lists[places[0]]:
+            raise DataError(f'data={str(folder)!r}: the lists of images in {places[0]} and in '
+                            f'{place} differ. Leave one of them out of the folder')
+    return (places[0], lists[places[0]]) if places else (None, {})
 
 
 def _share_out(data: MapData, folder: Path) -> None:
@@ -288,14 +289,13 @@ def _share_out(data: MapData, folder: Path) -> None:
     whole = data.splits['train']
     by_name = {image.relative_to(os.path.commonpath([folder, image])).as_posix(): (image, label_map)
                for image, label_map in whole.pairs}
-    shares = share_out(by_name, _SHARES)
+    shares = share_out(by_name, dict(train=0.8, val=0.2))
     if not shares['val']:
         shares['val'] = [shares['train'].pop()]
     if not shares['train']:
         raise DataError(f'data={str(folder)!r}: one image has a label map, {whole.pairs[0][0]}; '
                         'training needs another for validation')
-    for split, names in shares.items():
-        data.splits[split] = MapSplit([by_name[name] for name in names], whole.ends)
-    data.splits['train'].no_map, data.splits['train'].no_image = whole.no_map, whole.no_image
-    data.notes.append(f'no validation split: {len(data.splits["val"].pairs)} of {len(by_name)} '
+    whole.pairs = [by_name[name] for name in shares['train']]
+    data.splits['val'] = MapSplit([by_name[name] for name in shares['val']], whole.ends)
+    data.notes.append(f'no validation split: {len(shares["val"])} of {len(by_name)} '
                       'training images, chosen by the checksum of their names, became one')

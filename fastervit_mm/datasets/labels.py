@@ -1,6 +1,7 @@
 """The one reader and writer of label maps: numbers of classes, or colours that stand for them."""
+from collections import Counter
 from pathlib import Path
-from typing import Dict, Mapping, NamedTuple, Optional, Tuple, Union
+from typing import Mapping, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 from PIL import Image
@@ -30,6 +31,11 @@ class LabelMap(NamedTuple):
     palette: Mapping[int, Tuple[int, ...]] = {}
 
     @property
+    def area(self) -> int:
+        """Number of pixels; 0 if it cannot be read."""
+        return sum(self.pixels.values())
+
+    @property
     def coloured(self) -> bool:
         return self.channels > 2 and any(label > VOID for label in self.pixels)
 
@@ -39,7 +45,9 @@ def read_label_map(path: Path) -> LabelMap:
     try:
         with opened(path) as image:
             image.load()
-            pixels, channels = _count(_labels(image)), len(image.getbands())
+            labels, counts = np.unique(_labels(image), return_counts=True)
+            pixels = dict(zip(labels.astype(int).tolist(), counts.tolist()))
+            channels = len(image.getbands())
             if channels > 2 and all(colour % GREY == 0 for colour in pixels):
                 pixels = {colour // GREY: count for colour, count in pixels.items()}
             palette = image.getpalette() or [] if image.mode == 'P' else []
@@ -68,6 +76,14 @@ def write_label_map(path: Path, target: Path, numbers: Optional[Mapping[int, int
     Image.fromarray(labels.astype(np.uint8)).save(target)
 
 
+def renumbered(pixels: Mapping[int, int], numbers: Optional[Mapping[int, int]]) -> Counter:
+    """Number of pixels by the label that a label, or colour, becomes; None for the same."""
+    counted: Counter = Counter()
+    for label, count in pixels.items():
+        counted[numbers[label] if numbers else label] += count
+    return counted
+
+
 def colours_of(pixels: Mapping[int, int], most: int = 6) -> str:
     """Colours in words, the most frequent first."""
     order = sorted(pixels, key=pixels.get, reverse=True)
@@ -87,14 +103,3 @@ def _labels(image: Image.Image) -> np.ndarray:
         labels = channels[0] if len(channels) == 2 else (
             channels[0] << 16 | channels[1] << 8 | channels[2])
     return labels
-
-
-def _count(labels: np.ndarray) -> Dict[int, int]:
-    if labels.dtype != bool and not 0 <= labels.min() <= labels.max() < 2**16:
-        return {int(v): int(n) for v, n in zip(*np.unique(labels, return_counts=True))}
-    counts = np.zeros(2**16, np.int64)
-    rows = max(2**22 // labels.shape[1], 1)  # numpy takes 8 bytes for each pixel
-    for start in range(0, len(labels), rows):
-        part = np.bincount(labels[start:start + rows].ravel().astype(np.intp))
-        counts[:len(part)] += part
-    return {int(label): int(counts[label]) for label in np.flatnonzero(counts)}

@@ -8,7 +8,8 @@ from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequenc
 import numpy as np
 
 from .folders import files_in, split_of
-from .images import IMAGES, opened
+from .images import IMAGES
+from .labels import read_label_map
 
 # Where datasets have several maps for an image, those that hold classes.
 IS_STANDARD = re.compile(r'SegmentationClass(PNG)?/[^/]*$'
@@ -16,6 +17,7 @@ IS_STANDARD = re.compile(r'SegmentationClass(PNG)?/[^/]*$'
 _MAP = re.compile('ann|label|mask|seg|gt|ground|truth|semantic|instance|panoptic|colou?r',
                   re.IGNORECASE)
 _IMAGE = re.compile('ima?ge?|rgb|photo|jpe?g|frame|pict', re.IGNORECASE)
+JPEG = ('.jpg', '.jpeg', '.jpe', '.jfif')
 _ENDS = 4  # words of a name that may be its ending, such as those of x_gtFine_labelTrainIds.png
 _ALIKE = 16  # names of a folder that may begin alike
 _FEW = 100  # folders of which all pairs are compared
@@ -45,65 +47,64 @@ def links_between(images: Path, label_maps: Path, img_suffix: Optional[str],
     Raises:
         FileNotFoundError: If there is no such folder, or no image or label map in it.
     """
-    of = []
-    for argument, place, suffix, option in (
-            ('images', images, img_suffix, 'img_suffix'),
-            ('label_maps', label_maps, map_suffix, 'map_suffix')):
+    suffixes, of = (img_suffix, map_suffix), []
+    for argument, place, suffix in zip(('images', 'label_maps'), (images, label_maps), suffixes):
         if not place.is_dir():
             raise FileNotFoundError(f'{argument}={str(place)!r}: no such folder')
-        of.append(_names_by_folder(place))
-        if not any(name.endswith(suffix or '') for names in of[-1].values() for name in names):
+        of.append(_names_by_folder(place, suffix))
+        if not of[-1]:
             raise FileNotFoundError(f'{argument}={str(place)!r}: no file in it ends in '
-                                    + (f'{suffix} ({option})' if suffix else ', '.join(IMAGES)))
+                                    + (suffix or ', '.join(IMAGES)))
     links = []
     for place in dict.fromkeys(Path(os.path.relpath(place, root)) for root, names in zip(
             (images, label_maps), of) for place in names):
         files = of[0].get(images / place, ()), of[1].get(label_maps / place, ())
-        fit = _fitting(_by_stem(files[0]), files[1], images == label_maps)
+        fit = _fitting(_by_stem(files[0], img_suffix), files[1], map_suffix, images == label_maps)
         links.append(Link(images / place, label_maps / place, {
             ends: names for ends, names in fit.items() if images != label_maps
             or any(_are_maps(images / place, label_maps / place, ends, names[0], certain, images)
                    for certain in (True, False))}, files))
-    return _with_endings(links, img_suffix, map_suffix)
+    return links
 
 
 def find_links(root: Path, img_suffix: Optional[str], map_suffix: Optional[str]) -> List[Link]:
     """Folders of images and of maps below a folder, of which none is nearer to the other."""
-    folders = _names_by_folder(root)
-    stems = {place: _by_stem(names) for place, names in folders.items()}
-    splits = {place: split_of(place, root) for place in folders}
-    near = _near(folders, root)
+    folders, of_maps = (_names_by_folder(root, suffix) for suffix in (img_suffix, map_suffix))
+    stems = {place: _by_stem(names, img_suffix) for place, names in folders.items()}
+    splits = {place: split_of(place, root) for place in {**folders, **of_maps}}
+    near = _near(splits, root)
     for certain in (True, False):  # by what they are called, else by what is in them
         links = []
-        for maps, files in folders.items():
+        for maps, files in of_maps.items():
             best, reached = [], np.inf
             for distance, images in near[maps]:
                 if distance > reached:
                     break
-                if len({splits[maps], splits[images]} - {None}) > 1:
-                    continue  # images of two splits may have the same names
-                names = {ends: those for ends, those in
-                         _fitting(stems[images], files, maps == images).items()
-                         if ends[0].endswith(img_suffix or '')
-                         and ends[1].endswith(map_suffix or '')
-                         and _are_maps(images, maps, ends, those[0], certain, root)}
+                numbers = [re.findall(r'\d+$', place.name) for place in (images, maps)]
+                if len({splits[maps], splits[images]} - {None}) > 1 or (
+                        all(numbers) and numbers[0] != numbers[1]):
+                    continue  # images of two splits or sequences may have the same names
+                names = {ends: those for ends, those in _fitting(
+                    stems.get(images, {}), files, map_suffix, maps == images).items()
+                    if _are_maps(images, maps, ends, those[0], certain, root)}
                 if names:
                     reached = distance
                     best.append(Link(images, maps, names, (folders[images], files)))
             named = [link for link in best if _IMAGE.search(str(link.images.relative_to(root)))]
             links += [(reached, link) for link in named or best]
-        nearest: Dict[Path, int] = {}
-        for distance, link in links:
-            nearest[link.images] = min(distance, nearest.get(link.images, distance))
         if links:
+            nearest = {link.images: distance for distance, link in sorted(
+                links, key=lambda found: -found[0])}
             links = [link for distance, link in links if distance == nearest[link.images]]
-            return _with_endings(links, img_suffix, map_suffix) + _without_maps(
-                links, folders, root)
+            return links + _without_maps(links, folders, root)
     return []
 
 
-def cuts(name: str) -> Iterator[Tuple[str, str]]:
+def cuts(name: str, suffix: Optional[str] = None) -> Iterator[Tuple[str, str]]:
     """(stem, ending) of a name, the longest stem first; an ending's words are not numbers."""
+    if suffix:
+        yield name[:-len(suffix)], suffix
+        return
     at = len(name)
     for _ in range(_ENDS):
         at = max((i for i in range(1, at) if not name[i].isalnum()), default=0)
@@ -112,28 +113,29 @@ def cuts(name: str) -> Iterator[Tuple[str, str]]:
         yield name[:at], name[at:]
 
 
-def _names_by_folder(root: Path) -> Dict[Path, List[str]]:
-    """Names of images in each folder; VOC's instances are no classes."""
+def _names_by_folder(root: Path, suffix: Optional[str]) -> Dict[Path, List[str]]:
+    """Names of images with a suffix in each folder; VOC's instances are no classes."""
     folders = defaultdict(list)
     for path in files_in(root, IMAGES):
-        if path.parent.name != 'SegmentationObject':
+        if path.parent.name != 'SegmentationObject' and path.name.endswith(suffix or ''):
             folders[path.parent].append(path.name)
     return folders
 
 
-def _by_stem(names: Iterable[str]) -> Dict[str, List[str]]:
+def _by_stem(names: Iterable[str], suffix: Optional[str]) -> Dict[str, List[str]]:
     ends = defaultdict(list)
     for name in names:
-        for stem, end in cuts(name):
+        for stem, end in cuts(name, suffix):
             ends[stem].append(end)
     return ends
 
 
-def _fitting(stems: Dict[str, List[str]], maps: Sequence[str], same: bool) -> Names:
+def _fitting(stems: Dict[str, List[str]], maps: Sequence[str], suffix: Optional[str], same: bool
+             ) -> Names:
     """Names of images, whose endings are given by stem, and of maps that share a stem."""
     fit = defaultdict(list)
     for name in maps:
-        for stem, end in cuts(name):
+        for stem, end in cuts(name, suffix):
             ends = stems.get(stem, ())
             for other in ends if len(ends) <= _ALIKE else ():
                 if not (same and other == end):
@@ -184,26 +186,7 @@ def _are_maps(images: Path, maps: Path, ends: Ends, names: Tuple[str, str], cert
 
 def _values(path: Path) -> float:
     """Different values in an image; JPEG holds no labels."""
-    if path.suffix.lower() in ('.jpg', '.jpeg'):
-        return np.inf
-    try:
-        with opened(path) as image:
-            return len(np.unique(np.asarray(image)))
-    except Exception:  # noqa: BLE001  a decoder may raise anything for a damaged file
-        return np.inf
-
-
-def _with_endings(links: List[Link], img_suffix: Optional[str], map_suffix: Optional[str]
-                  ) -> List[Link]:
-    """Only the endings that the user gave: .png is that of x.png rather than of x_mask.png."""
-    for i, wanted in enumerate((img_suffix or '', map_suffix or '')):
-        whole = any(ends[i] == wanted for link in links for ends in link.names)
-        links = [link._replace(
-            names={ends: names for ends, names in link.names.items()
-                   if (ends[i] == wanted if whole else ends[i].endswith(wanted))},
-            files=tuple([name for name in names if i != j or name.endswith(wanted)]
-                        for j, names in enumerate(link.files))) for link in links]
-    return links
+    return np.inf if path.suffix.lower() in JPEG else len(read_label_map(path).pixels) or np.inf
 
 
 def _without_maps(links: Sequence[Link], folders: Dict[Path, List[str]], root: Path) -> List[Link]:

@@ -7,23 +7,13 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Callable, List, Optional, Sequence, Tuple
 
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from .checking import (
-    Problem,
-    check_class_folders,
-    check_class_list,
-    check_coco,
-    is_note,
-    print_problems,
-    reading,
-)
-from .checking.label_maps import check_split, read_split
+from . import checking
 from .images import read_image
 from .label_maps import pair_folders
 from .scenes import CLASSES
@@ -133,8 +123,8 @@ def prepare(name: str, root: str, check: bool = False, console: Optional[Console
     if name == 'shapes':
         make_shapes(root)
     shutil.rmtree(folder / _UNPACKING, ignore_errors=True)  # of a run that was stopped
-    missing = [a for a in data.archives if not _there(a, folder)
-               and not (_download(a, folder) and _unpack(a, _download(a, folder), folder, console))]
+    missing = [archive for archive in data.archives
+               if not _there(archive, folder) and not _unpack(archive, folder, console)]
     if missing:
         _say_how(data, missing, folder, console)
         return False
@@ -144,47 +134,51 @@ def prepare(name: str, root: str, check: bool = False, console: Optional[Console
 
 
 def _there(archive: Archive, folder: Path) -> bool:
-    def filled(path: Path) -> bool:
-        return path.is_file() or (path.is_dir() and any(path.iterdir()))
     if archive.unless and any(p.is_dir() for p in (folder / archive.unless).glob('*')):
         return True
-    return all(filled(folder / part) for part in archive.parts)
+    return all(_filled(folder / part) for part in archive.parts)
 
 
-def _download(archive: Archive, folder: Path) -> Optional[Path]:
-    for place in (folder, folder.parent):
-        if (place / archive.name).is_file():
-            return place / archive.name
-    return None
+def _filled(path: Path) -> bool:
+    return path.is_file() or (path.is_dir() and any(path.iterdir()))
 
 
-def _unpack(archive: Archive, path: Path, folder: Path, console: Console) -> bool:
-    """Unpack the missing parts of an archive; each appears whole or not at all."""
-    wanted = [p for p in archive.parts if not (folder / p).exists()
-              or ((folder / p).is_dir() and not any((folder / p).iterdir()))]
+def _unpack(archive: Archive, folder: Path, console: Console) -> bool:
+    """Unpack the missing parts of a download; each appears whole or not at all."""
+    path = next((place / archive.name for place in (folder, folder.parent)
+                 if (place / archive.name).is_file()), None)
+    if path is None:
+        return False
+    wanted = [p for p in archive.parts if not _filled(folder / p)]
     building = folder / _UNPACKING
     try:
-        with (_Tar(path, archive.into) if tarfile.is_tarfile(path) else
-              zipfile.ZipFile(path)) as content:
-            members = [m for m in content.infolist() if any(
-                m.filename == archive.prefix + p or m.filename.startswith(f'{archive.prefix}{p}/')
-                for p in wanted)]
+        is_tar = tarfile.is_tarfile(path)
+        with tarfile.open(path) if is_tar else zipfile.ZipFile(path) as content:
+            if is_tar:
+                content.extraction_filter = tarfile.data_filter  # nothing outside, no owners
+            sizes = {posixpath.normpath(posixpath.join(archive.into, m.name)): (m, m.size)
+                     for m in content if m.isreg()} if is_tar else {
+                         m.filename: (m, m.file_size) for m in content.infolist()}
+            members = {name: sizes[name] for name in sizes if any(
+                name == archive.prefix + p or name.startswith(f'{archive.prefix}{p}/')
+                for p in wanted)}
             absent = [p for p in wanted
-                      if not any(m.filename.startswith(archive.prefix + p) for m in members)]
+                      if not any(name.startswith(archive.prefix + p) for name in members)]
             if absent:
                 console.print(f'[red]{path} contains no {", ".join(absent)}.[/red] Is it the file '
                               f'of {archive.address}?')
                 return False
-            needed, free = sum(m.file_size for m in members), shutil.disk_usage(folder).free
+            needed = sum(size for _, size in members.values())
+            free = shutil.disk_usage(folder).free
             if needed > free:
                 console.print(f'[red]{path} needs {needed / 1e9:.1f} GB when unpacked; {folder} '
                               f'has {free / 1e9:.1f} GB free.[/red]')
                 return False
             with Progress(console=console, transient=True) as progress:
                 task = progress.add_task(f'Unpacking {archive.name}', total=needed)
-                for member in members:
-                    content.extract(member, building)
-                    progress.advance(task, member.file_size)
+                for member, size in members.values():
+                    content.extract(member, building / archive.into)
+                    progress.advance(task, size)
         for part in wanted:
             target = folder / part
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -201,31 +195,6 @@ def _unpack(archive: Archive, path: Path, folder: Path, console: Console) -> boo
         shutil.rmtree(building, ignore_errors=True)
     console.print(f'Unpacked {", ".join(wanted)} from {path}, which can be deleted.')
     return True
-
-
-class _Tar:
-    """A tar file, with what is used here of ``zipfile.ZipFile``: its files, each below ``into``."""
-
-    def __init__(self, path: Path, into: str):
-        self._file = tarfile.open(path)
-        self._into = into
-
-    def __enter__(self) -> '_Tar':
-        return self
-
-    def __exit__(self, *error) -> None:
-        self._file.close()
-
-    def infolist(self) -> List[SimpleNamespace]:
-        named = [(posixpath.normpath(m.name), m) for m in self._file if m.isreg()]
-        return [SimpleNamespace(filename=f'{self._into}/{name}', file_size=m.size, member=m)
-                for name, m in named if not name.startswith(('..', '/'))]
-
-    def extract(self, info: SimpleNamespace, folder: Path) -> None:
-        target = folder / info.filename
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with self._file.extractfile(info.member) as source, target.open('wb') as file:
-            shutil.copyfileobj(source, file)
 
 
 def _say_how(data: DataSet, missing: Sequence[Archive], folder: Path, console: Console) -> None:
@@ -254,32 +223,32 @@ def _check(data: DataSet, folder: Path, console: Console) -> bool:
     table.add_column('split')
     for column in ('images', 'published', 'annotations', 'published', 'problems'):
         table.add_column(column, justify='right')
-    everything: List[Problem] = []
-    with reading(console) as run:
+    everything: List[checking.Problem] = []
+    with checking.reading(console) as run:
         for split in data.splits:
             images, annotations, problems = _check_split(data, split, folder, run)
             everything += problems
-            serious = sum(not is_note(kind) for kind, _ in problems)
-            table.add_row(split.name, str(images), str(split.num_images), _number(annotations),
-                          _number(split.num_annotations), str(serious))
+            serious = sum(not checking.is_note(kind) for kind, _ in problems)
+            table.add_row(split.name, *('' if number is None else str(number) for number in (
+                images, split.num_images, annotations, split.num_annotations, serious)))
     console.print(table)
-    return print_problems(everything, console)
+    return checking.print_problems(everything, console)
 
 
 def _check_split(data: DataSet, split: Split, folder: Path, run: Callable
-                 ) -> Tuple[int, Optional[int], List[Problem]]:
+                 ) -> Tuple[int, Optional[int], List[checking.Problem]]:
     """Images, annotations and problems of a split."""
     root = folder / split.images
     files = sorted(p for p in (root.rglob('*') if split.labels else root.iterdir()) if p.is_file())
-    problems: List[Problem] = []
+    problems: List[checking.Problem] = []
     if len(files) != split.num_images:
         problems.append(('number of images differs from the published', f'{split.images}: '
                          f'{len(files)}, published {split.num_images}'))
     if split.label_maps:
         # ADE20K: 0 is "other" and 1 to 150 are classes; the shapes: 0 is the ground.
-        read = read_split(pair_folders(root, folder / split.label_maps), split.name, run)
-        problems += check_split(read, data.num_classes, reduce_zero_label=True,
-                                whole=False).problems
+        read = checking.read_split(pair_folders(root, folder / split.label_maps), split.name, run)
+        problems += checking.check_split(read, data.num_classes, reduce_zero_label=True,
+                                         whole=False).problems
         sizes = {path.relative_to(root).as_posix(): image.size
                  for (path, _), image in zip(read.split.pairs, read.images)}
     else:
@@ -292,7 +261,7 @@ def _check_split(data: DataSet, split: Split, folder: Path, run: Callable
         try:
             content = json.loads((folder / split.ann_file).read_text())
             annotations = len(content['annotations'])
-            problems += check_coco(content, sizes, split.ann_file, data.num_classes)
+            problems += checking.check_coco(content, sizes, split.ann_file, data.num_classes)
         except (ValueError, KeyError, TypeError) as error:
             problems.append(('unreadable annotation file',
                              f'{split.ann_file}: {type(error).__name__}: {error}'))
@@ -301,12 +270,8 @@ def _check_split(data: DataSet, split: Split, folder: Path, run: Callable
                              f'{split.ann_file}: {annotations}, published '
                              f'{split.num_annotations}'))
     if split.labels:
-        listed = (folder / split.labels).is_file()
-        problems += check_class_list(folder / split.labels, list(sizes), data.num_classes,
-                                     split.per_class) if listed else (
-            check_class_folders(list(sizes), split.per_class))
+        listed = folder / split.labels
+        problems += checking.check_class_list(
+            listed, list(sizes), data.num_classes, split.per_class) if listed.is_file() else (
+            checking.check_class_folders(list(sizes), split.per_class))
     return len(files), annotations, problems
-
-
-def _number(value: Optional[int]) -> str:
-    return '' if value is None else str(value)

@@ -8,6 +8,7 @@ from mmengine.registry import DATASETS
 
 from ..datasets.class_order import (
     category_names,
+    class_folders,
     declared_classes,
     label_order,
     numbered_by_file,
@@ -53,6 +54,7 @@ def wrong_classes(cfg: Config, loaders: Sequence[str], training: bool) -> Iterat
     if found:
         yield from _other_orders(found, 'language_model' in cfg.model)
         yield from _wrong_num_classes(cfg, found, training)
+        yield from _other_folders(cfg, loaders, {one.place: one.names for one in found})
 
 
 def learned_otherwise(cfg: Config, loader: str, content: Mapping) -> Iterator[str]:
@@ -229,6 +231,27 @@ def heads(node: Any, place: str) -> Iterator[Tuple[str, Dict]]:
         if isinstance(value, dict) and ('head' in str(key) or 'head' in place.split('.')[-1]):
             yield inner, value
         yield from heads(value, inner)
+
+
+def _other_folders(cfg: Config, loaders: Sequence[str], names: Mapping[str, Sequence[str]]
+                   ) -> Iterator[str]:
+    """A classifier's folders that are not those of the first dataset, or of the classes' names."""
+    first: Tuple[str, ...] = ()
+    for place, dataset in (item for loader in loaders for item in dataset_configs(cfg, loader)):
+        folders = class_folders(dataset, class_of(dataset, cfg, DATASETS))
+        if not folders or place not in names:
+            continue
+        if not first:
+            first, begin = folders, place
+        if folders != first[:len(folders)]:
+            yield (f'{place}: its folders of classes, whose labels are their places in '
+                   f'alphabetical order, are not those of {begin}: '
+                   f'{_orders("here", folders, "there", first)}. Make a folder for each class in '
+                   'both, empty where there is no image of it')
+        elif len(names[place]) != len(folders) or _reordered(names[place], folders):
+            yield (f'{place}.metainfo.classes: {_few(names[place], _MOST)}, but the labels are the '
+                   f'places of {len(folders)} folders in alphabetical order: '
+                   f'{_few(folders, _MOST)}. Name a class for each folder, in that order')
 
 
 def _reordered(one: Sequence[str], other: Sequence[str]) -> bool:

@@ -1,36 +1,21 @@
 """A first config for somebody's own data, with sizes and schedule chosen from the data."""
 import os
 import shlex
-from collections import Counter
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
 
 from rich.console import Console
 from rich.table import Table
 
+from ..datasets import checking
 from ..datasets.boxes import BoxData, find_boxes
-from ..datasets.checking import (
-    CheckedLabelMaps,
-    Problem,
-    check_content,
-    images_in_both,
-    print_problems,
-    reading,
-    table_of_labels,
-)
-from ..datasets.checking.label_maps import ReadSplit, check_split, labels_lacking, read_split
-from ..datasets.checking.problems import short_name
-from ..datasets.folders import SPLITS
-from ..datasets.label_maps import MapData, find_label_maps
+from ..datasets.label_maps import find_label_maps
 from ..datasets.labels import VOID
 from .det import det_config
 from .labels import Labels, choose_labels
-from .lines import SMALL, write_config
+from .lines import SMALL, check_arch, write_config
 from .seg import seg_config
-
-_SHOWN = 30  # rows of a table of classes
 
 
 @dataclass
@@ -48,7 +33,7 @@ class Report:
     out: Path
     table: Table
     decisions: List[str]
-    problems: List[Problem]
+    problems: List[checking.Problem]
 
     def show(self, console: Console, tools: Path) -> bool:
         """Print it, with the commands that follow.
@@ -61,7 +46,7 @@ class Report:
             Whether the data are without problems; notes are none.
         """
         console.print(self.table)
-        sound = print_problems(self.problems, console)
+        sound = checking.print_problems(self.problems, console)
         for decision in self.decisions:
             console.print(f'- {decision}', highlight=False, soft_wrap=True)
         console.print(f'\n[bold]{self.out}[/bold] is written; read its comments, then:',
@@ -108,6 +93,7 @@ def new_config(task: str, data: Path, out: Path, classes: Sequence[str] = (), ar
         FileExistsError: For a config that exists.
         ValueError: For another argument that is wrong.
     """
+    check_arch(arch)
     if out.suffix != '.py':
         raise ValueError(f'out={str(out)!r}: a config is a Python file; give a name that ends in '
                          '.py')
@@ -115,69 +101,48 @@ def new_config(task: str, data: Path, out: Path, classes: Sequence[str] = (), ar
         raise FileExistsError(f'out={str(out)!r}: exists already; --force replaces it')
     data = Path(os.path.abspath(data))
     out.parent.mkdir(parents=True, exist_ok=True)
-    with reading(console or Console()) as run:
+    with checking.reading(console or Console()) as run:
         if task == 'det':
             boxes = find_boxes(data, ann_files, run)
-            made = det_config(boxes, data, out.absolute(), classes, arch, boxes_only, run)
-            table = _table_of_boxes(boxes, data)
+            text, decisions, meant = det_config(boxes, data, out.absolute(), classes, arch,
+                                                boxes_only, run)
+            checked, problems = _check_boxes(boxes, run)
+            table = checking.table_of_categories(checked, f'{boxes.form} data in {data}')
         else:
             maps = find_label_maps(data, label_maps, images, img_suffix, map_suffix)
-            reads = {name: read_split(split, name, run) for name, split in maps.splits.items()}
+            reads = {name: checking.read_split(split, name, run)
+                     for name, split in maps.splits.items()}
             labels = choose_labels(reads, data, classes, void)
-            *made, copied = seg_config(maps, reads, labels, data, out.absolute(), arch, run)
-            problems, checked = _check_maps(maps, reads, labels, copied, run)
+            text, decisions, meant, copied = seg_config(maps, reads, labels, data, out.absolute(),
+                                                        arch, run)
+            checked = _check_maps(reads, labels, copied)
+            problems = checking.problems_of(checked, run)
             names = {i + labels.first: name for i, name in enumerate(labels.names)}
-            table = table_of_labels(checked, {VOID, labels.first - 1}, names,
-                                    title=f'Label maps in {data}')
-        text, decisions, meant = made
+            table = checking.table_of_labels(checked, {VOID, labels.first - 1}, names,
+                                             f'Label maps in {data}')
         write_config(out, text, meant)
-        if task == 'det':
-            problems = _check_boxes(boxes, run)
     return Report(task, out, table, decisions, problems)
 
 
-def _check_boxes(data: BoxData, run) -> List[Problem]:
-    problems, files = [], []
-    for split in data.splits.values():
-        checked = check_content(split.content, split.images, short_name(split.source, 2), run)
-        problems += split.problems + checked.problems
-        files.append(checked.files)
-    for i, first in enumerate(files):
-        for second in files[i + 1:]:
-            problems += images_in_both(first, second, run)
+def _check_boxes(data: BoxData, run: checking.Run
+                 ) -> Tuple[List[Tuple[str, checking.CheckedAnnotations]], List[checking.Problem]]:
+    splits = data.splits.items()
+    checked = [(name, checking.check_content(
+        split.content, split.images, checking.short_name(split.source, 2), run))
+        for name, split in splits]
+    problems = [problem for _, split in splits for problem in split.problems]
+    problems += [problem for _, one in checked for problem in one.problems]
+    problems += checking.images_in_both([one.files for _, one in checked], run)
     # A validation split taken from the training images leaves the others unlisted, in their folder.
-    shared = len({split.images for split in data.splits.values()}) < len(data.splits)
-    return [p for p in problems if not (shared and p[0] == 'not annotated')]
+    return checked, checking.without_shared(problems, 'not annotated',
+                                            [split.images for _, split in splits])
 
 
-def _check_maps(data: MapData, reads: Dict[str, ReadSplit], labels: Labels, copied: bool, run
-                ) -> Tuple[List[Problem], List[Tuple[str, CheckedLabelMaps]]]:
-    folders = {label_map.parent for _, label_map in data.splits['train'].pairs}
-    checked = [(split, check_split(
+def _check_maps(reads: Dict[str, checking.ReadSplit], labels: Labels, copied: bool
+                ) -> List[Tuple[str, checking.CheckedLabelMaps]]:
+    folders = {label_map.parent for _, label_map in reads['train'].split.pairs}
+    return [(split, checking.check_split(
         read, void=VOID, reduce_zero_label=labels.first == 1, numbers=labels.numbers, copied=copied,
         # Of a folder of several splits, one need not have every label.
         whole=split == 'train' or folders.isdisjoint(path.parent for _, path in read.split.pairs)))
         for split, read in reads.items()]
-    problems = [problem for _, one in checked for problem in one.problems]
-    problems += labels_lacking(checked)
-    for (_, first), (_, second) in combinations(checked, 2):
-        problems += images_in_both(first.files, second.files, run)
-    return problems, checked
-
-
-def _table_of_boxes(data: BoxData, root: Path) -> Table:
-    splits = [s for s in SPLITS if s in data.splits]
-    table = Table(title=f'{data.form} data in {root}', title_justify='left')
-    table.add_column('')
-    for split in splits:
-        table.add_column(split, justify='right')
-    table.add_row('images', *(str(len(data.splits[s].content['images'])) for s in splits),
-                  end_section=True)
-    counts = {s: Counter(name for name, *_ in data.objects(s)) for s in splits}
-    names = [n for n in data.categories if any(counts[s][n] for s in splits)]
-    for name in names[:_SHOWN]:
-        table.add_row(name, *(str(counts[s][name]) for s in splits))
-    if len(names) > _SHOWN:
-        table.add_row(f'and {len(names) - _SHOWN} more',
-                      *(str(sum(counts[s][n] for n in names[_SHOWN:])) for s in splits))
-    return table

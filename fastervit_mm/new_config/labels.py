@@ -61,23 +61,26 @@ def choose_labels(reads: Mapping[str, ReadSplit], root: Path, classes: Sequence[
     if any(found.coloured for read in reads.values() for found in read.maps):
         return _by_colour(reads, root, list(classes), colours)
     pixels = sum((read.pixels for read in reads.values()), Counter())
-    published = _published(reads)
-    if published and void in (None, published[1]) and not classes and not names:
-        from mmseg.utils import get_classes, get_palette
-        first = int(published[1] == 0)
-        known = get_classes(published[0])
-        if max(set(pixels) - {VOID}, default=0) - first < len(known):
-            return Labels(known, first, None, get_palette(published[0]), [
-                f'the label maps are those of {published[0]}, whose {len(known)} classes are taken'
-                + (', and 0 for no class' if first else '')])
-    return _by_number(pixels, root, list(classes) or names, VOID if void is None else void,
-                      _palette(reads))
+    path = next(iter(reads.values())).split.pairs[0][1].as_posix()
+    for pattern, dataset, no_class in () if classes or names else _PUBLISHED:
+        if re.search(pattern, path) and void in (None, no_class):
+            from mmseg.utils import get_classes, get_palette
+            first, known = int(no_class == 0), get_classes(dataset)
+            if max(set(pixels) - {VOID}, default=0) - first < len(known):
+                return Labels(known, first, None, get_palette(dataset), [
+                    f'the label maps are those of {dataset}, whose {len(known)} classes are taken'
+                    + (', and 0 for no class' if first else '')])
+    palette = dict(chain.from_iterable(found.palette.items() for read in reads.values()
+                                       for found in read.maps))
+    return _by_number(pixels, root, list(classes) or names, VOID if void is None else void, palette)
 
 
 def _check_forms(reads: Mapping[str, ReadSplit], void: int) -> None:
     """Refuse label maps whose labels nobody can know."""
     pairs = [(path, found) for read in reads.values()
              for (_, path), found in zip(read.split.pairs, read.maps)]
+    if not any(found.area for _, found in pairs):
+        raise DataError(f'{pairs[0][0]}: no label map can be read ({pairs[0][1].size})')
     for path, found in pairs:
         if found.format == 'JPEG':
             raise DataError(
@@ -87,11 +90,7 @@ def _check_forms(reads: Mapping[str, ReadSplit], void: int) -> None:
         lowest = min({*found.pixels} - {void}, default=0)
         if lowest < 0:
             raise DataError(f'{path}: holds label {lowest}. If it is no class: --void {lowest}')
-    if all(isinstance(found.size, str) for _, found in pairs):
-        raise DataError(f'{pairs[0][0]}: no label map can be read ({pairs[0][1].size})')
-    # More colours than classes: a photograph, or segments that are numbered.
-    for path, found in pairs:
-        if found.coloured and len(found.pixels) > VOID:
+        if found.coloured and len(found.pixels) > VOID:  # a photograph, or numbers of segments
             raise DataError(f'{path}: {len(found.pixels)} colours, such as '
                             f'{colours_of(found.pixels)}, so that it is not a label map, in which '
                             'each pixel has the number or the colour of a class')
@@ -100,14 +99,12 @@ def _check_forms(reads: Mapping[str, ReadSplit], void: int) -> None:
 def _by_colour(reads: Mapping[str, ReadSplit], root: Path, classes: List[str],
                known: Mapping[str, int]) -> Labels:
     """Labels for colours, which are in the order of a file that names them."""
-    path, found = next(
-        (path, found) for read in reads.values()
-        for (_, path), found in zip(read.split.pairs, read.maps) if found.coloured)
-    pixels: Counter = Counter()
+    path = next(path for read in reads.values()
+                for (_, path), found in zip(read.split.pairs, read.maps) if found.coloured)
     for read in reads.values():
         read.maps = [one._replace(pixels={label * GREY: n for label, n in one.pixels.items()})
                      if one.channels > 2 and not one.coloured else one for one in read.maps]
-        pixels += read.pixels
+    pixels = sum((read.pixels for read in reads.values()), Counter())
     panoptic = [file for file in files_in(root, ['.json']) if 'panoptic' in file.name]
     if panoptic and not known:
         raise DataError(
@@ -138,72 +135,63 @@ def _by_number(pixels: Mapping[int, int], root: Path, names: Sequence[str], void
                palette: Mapping[int, Tuple[int, ...]]) -> Labels:
     labels = sorted(set(pixels) - {void, VOID})
     found = Labels([], int(void == 0))
-    if void not in pixels and void not in (0, VOID):
+    both = set(pixels) == {0, VOID} and void == VOID
+    if both:
+        labels = [0, VOID]
+        found.said.append(
+            'the label maps hold two labels, 0 and 255: both are taken for classes, and 255 became '
+            '1, because mmseg ignores 255. If it is void, 0 is the only class: there is nothing to '
+            'tell apart')
+    elif void not in pixels and void not in (0, VOID):
         found.said.append(f'no pixel has label {void} (--void)')
-    if set(pixels) == {0, VOID} and void == VOID:
-        labels, found.numbers = [0, VOID], {0: 0, VOID: 1}
-        found.said.append('the label maps hold 0 and 255, and mmseg ignores 255')
     if not labels:
         raise DataError(f'data={str(root)!r}: the label maps hold {sorted(pixels)}, which is no '
                         'class')
-    named = names if isinstance(names, dict) else {}
-    sparse = not named and len(names) == len(labels) < labels[-1] + 1 - found.first
-    if found.numbers is None and (void not in (0, VOID) or labels[-1] > VOID or sparse):
-        if not sparse and not named and len(names) > len(labels):
-            named = dict(enumerate(names))
-        labels = sorted({*labels, *named} - {void, VOID})
-        found.first, found.numbers = 0, {label: i for i, label in enumerate(labels)}
-        found.numbers.update({void: VOID, VOID: VOID})
-        found.said.append(
-            'mmseg keeps labels of 8 bits and ignores 255' + (
-                '' if void == VOID else f', and not {void}')
-            + f': {few(labels, 10)} became 0 to {len(labels) - 1}')
-    if found.numbers is None:
+    named, sparse = _by_label(list(names.values()) if both and isinstance(names, dict) else names,
+                              labels, found.first)
+    if both or sparse or void not in (0, VOID) or labels[-1] > VOID:
+        labels = labels if both else sorted({*labels, *named} - {void, VOID})
+        found.first, found.numbers = 0, {void: VOID, VOID: VOID}
+        found.numbers.update((label, i) for i, label in enumerate(labels))
+        if not both:
+            found.said.append(
+                'mmseg keeps labels of 8 bits and ignores 255' + (
+                    '' if void == VOID else f', and not {void}')
+                + f': {few(labels, 10)} became 0 to {len(labels) - 1}')
+    else:
         labels = list(range(found.first, max([labels[-1], *named]) + 1))
     if len(labels) > VOID:
         raise DataError(f'data={str(root)!r}: the label maps hold {few(labels)}: {len(labels)} '
                         f'labels, and mmseg takes {VOID} classes. Are they numbers of objects?')
-    found.names = _names(labels, names, named, found, root, pixels)
+    lacking = [f'class_{label}' for label in labels if label not in named]
+    if lacking and names and not isinstance(names, dict):
+        raise DataError(
+            f'classes={names}: {count(len(names), "name", "names")}, but the labels are '
+            f'{few(sorted(pixels), 30)}: with {labels[0]} as the first, {len(labels)} classes'
+            + ('' if found.first else '. If 0 is no class: --void 0'))
+    if lacking:
+        found.said.append(
+            ('classes without a name are' if named else 'nothing names the classes; they are')
+            + f' called {lacking[0]}' + (f' to {lacking[-1]}' if lacking[1:] else '')
+            + ': give --classes, or rename them in the config')
+    if labels[0] == 0 and found.numbers is None and 0 not in pixels:
+        found.said.append('no pixel has label 0; if the labels count from 1, give --void 0')
+    found.names = [named.get(label, f'class_{label}') for label in labels]
     if all(label in palette for label in labels):
         found.palette = [palette[label] for label in labels]
     return found
 
 
-def _names(labels: List[int], names: Sequence[str], named: Mapping[int, str], found: Labels,
-           root: Path, pixels: Mapping[int, int]) -> List[str]:
-    """A name for each label."""
-    if named or not names:
-        chosen = [named.get(label, f'class_{label}') for label in labels]
-        lacking = [name for label, name in zip(labels, chosen) if label not in named]
-        if lacking:
-            found.said.append(
-                ('nothing names the classes; they are' if not named else 'classes without a name '
-                 'are') + f' called {lacking[0]}' + (f' to {lacking[-1]}' if lacking[1:] else '')
-                + ': give --classes, or rename them in the config')
-        return chosen
-    names = list(names)
-    if found.first and len(names) > len(labels) and names[0].strip('_').lower() in (
+def _by_label(names: Sequence[str], labels: List[int], first: int) -> Tuple[Dict[int, str], bool]:
+    """Names by label, and whether they are those of labels between which others never occur."""
+    if isinstance(names, dict):
+        return names, False
+    if len(names) == len(labels) < labels[-1] + 1 - first:
+        return dict(zip(labels, names)), True
+    if len(names) > labels[-1] and names[0].strip('_').lower() in (
             *_NOTHING, 'background', 'other'):
-        names.pop(0)  # the name of label 0
-    if len(names) < len(labels):
-        raise DataError(
-            f'classes={names}: {count(len(names), "name", "names")}, but the labels are '
-            f'{few(sorted(pixels), 30)}: with {labels[0]} as the first, {len(labels)} classes'
-            + ('' if found.first else '. If 0 is no class: --void 0'))
-    if not found.first and found.numbers is None and 0 not in pixels:
-        found.said.append('no pixel has label 0; if the labels count from 1, give --void 0')
-    return names
-
-
-def _published(reads: Mapping[str, ReadSplit]) -> Optional[Tuple[str, int]]:
-    path = next(iter(reads.values())).split.pairs[0][1].as_posix()
-    return next(((name, void) for pattern, name, void in _PUBLISHED if re.search(pattern, path)),
-                None)
-
-
-def _palette(reads: Mapping[str, ReadSplit]) -> Dict[int, Tuple[int, ...]]:
-    return dict(chain.from_iterable(found.palette.items() for read in reads.values()
-                                    for found in read.maps))
+        first = 0  # the name of label 0, which may be no class
+    return dict(enumerate(names, first)), False
 
 
 def _read_names(root: Path) -> Tuple[Sequence[str], Dict[str, int]]:
@@ -220,19 +208,20 @@ def _read_names(root: Path) -> Tuple[Sequence[str], Dict[str, int]]:
 
 def _parse(rows: List[str]) -> Tuple[Sequence[str], Dict[str, int]]:
     colours: Dict[str, int] = {}
-    for heading in (0, 1):
-        fits = [_COLOUR.fullmatch(row) for row in rows[heading:]]
-        if fits and all(fits):
-            rows = [fit['name'] or fit['after'] or '' for fit in fits]
-            rgb = [[int(fit[i]) for i in (2, 3, 4)] for fit in fits]
-            colours = {row: r << 16 | g << 8 | b for row, (r, g, b) in zip(rows, rgb)}
-            break
-    for heading in (0, 1):
-        fits = [_NUMBERED.fullmatch(row) for row in rows[heading:]]
-        if fits and all(fits):
-            named = {int(fit[1]): fit[3] for fit in fits}
-            counted = list(named) in (list(range(len(fits))), list(range(1, len(fits) + 1)))
-            if len(set(named.values())) == len(fits) and (
-                    counted or all(fit[2].strip(' .-') for fit in fits)):
-                return named, {named[int(fit[1])]: colours[fit[0]] for fit in fits if colours}
+    if fits := _fits(_COLOUR, rows):
+        rows = [fit['name'] or fit['after'] or '' for fit in fits]
+        colours = {row: int(fit[2]) << 16 | int(fit[3]) << 8 | int(fit[4])
+                   for row, fit in zip(rows, fits)}
+    fits = _fits(_NUMBERED, rows)
+    named = {int(fit[1]): fit[3] for fit in fits}
+    counted = list(named) in (list(range(len(fits))), list(range(1, len(fits) + 1)))
+    if fits and len(set(named.values())) == len(fits) and (
+            counted or all(fit[2].strip(' .-') for fit in fits)):
+        return named, {named[int(fit[1])]: colours[fit[0]] for fit in fits if colours}
     return rows, colours
+
+
+def _fits(pattern: re.Pattern, rows: List[str]) -> List[re.Match]:
+    """Matches of all rows, of which the first may be a heading; none if another does not match."""
+    fits = [pattern.fullmatch(row) for row in rows]
+    return next((those for those in (fits, fits[1:]) if all(those)), [])

@@ -14,21 +14,10 @@ from ..datasets.checking.problems import Run, one_by_one
 from ..datasets.folders import SPLITS, files_in
 from ..datasets.images import IMAGES
 from ..datasets.label_maps import MapData
-from ..datasets.labels import write_label_map
+from ..datasets.labels import renumbered, write_label_map
 from .images import Reading, choose_reading
 from .labels import Labels
-from .lines import (
-    SMALL,
-    Lines,
-    add_schedule,
-    base_config,
-    check_arch,
-    count,
-    few,
-    inside,
-    names_of,
-    quoted,
-)
+from .lines import SMALL, Lines, add_schedule, base_config, few, inside, names_of, quoted
 
 # Longest side of a crop, images in a batch and iterations, from scratch and with ImageNet weights.
 _SMALL, _PUBLISHED = (320, 4, 2400), (512, 2, 20000)
@@ -94,9 +83,7 @@ def seg_config(data: MapData, reads: Mapping[str, ReadSplit], labels: Labels, ro
 
     Raises:
         DataError: For images that cannot be trained on together.
-        ValueError: For an unknown ``arch``.
     """
-    check_arch(arch)
     said = [*data.notes, *labels.said]
     images = {split: [image for image, _ in found.pairs] for split, found in data.splits.items()}
     reading = choose_reading(images['train'], [*chain(*list(images.values())[1:])], arch, said,
@@ -117,8 +104,7 @@ def seg_config(data: MapData, reads: Mapping[str, ReadSplit], labels: Labels, ro
                       f'{dataset}.seg_map_suffix': files.map_suffix})
         if ann_file:
             meant[f'{dataset}.ann_file'] = ann_file
-    largest = max((found.size[0] * found.size[1] for read in reads.values() for found in read.maps
-                   if not isinstance(found.size, str)), default=0)
+    largest = max(found.area for read in reads.values() for found in read.maps)
     text = _text(choice, reading, labels, files, {s: len(images[s]) for s in files.splits}, root,
                  arch, largest > _PILLOW)
     return text, said, meant, files.copied
@@ -127,35 +113,28 @@ def seg_config(data: MapData, reads: Mapping[str, ReadSplit], labels: Labels, ro
 def _arrange(data: MapData, reads: Mapping[str, ReadSplit], labels: Labels, root: Path,
              beside: Path, said: List[str], run: Run) -> _Files:
     """Say where files are as mmseg's BaseSegDataset reads them, and write those that it cannot."""
-    ends = {pair for found in data.splits.values() for pair in found.ends}
-    img_suffixes = {image for image, _ in ends}
-    img_suffix = img_suffixes.pop() if len(img_suffixes) == 1 else ''
-    places = {split: _places(found.pairs, *next(iter(ends))) for split, found in
-              data.splits.items()} if len(ends) == 1 else {}
-    maps = [found for read in reads.values() for found in read.maps
-            if not isinstance(found.size, str)]
+    suffixes = [ends.pop() if len(ends) == 1 else '' for ends in map(set, zip(*(
+        ends for found in data.splits.values() for ends in found.ends)))]
+    places = {split: _places(found.pairs, suffixes) for split, found in data.splits.items()}
+    maps = [found for read in reads.values() for found in read.maps]
     why = [why for why, needed in (
         ('class numbers are others', labels.numbers is not None),
         ('mmseg reads one channel', any(found.channels > 1 for found in maps)),
-        ('Pillow refuses maps as large', any(
-            found.mode != 'L' and found.size[0] * found.size[1] > _PILLOW for found in maps)),
+        ('Pillow refuses maps as large',
+         any(found.mode != 'L' and found.area > _PILLOW for found in maps)),
         ('mmseg reads images and maps of one ending, in folders that are alike',
-         not places or None in places.values())) if needed]
+         any(stems != map_stems for _, (stems, map_stems) in places.values()))) if needed]
     files, work = {}, []
     for split, found in data.splits.items():
+        (images, label_maps), (stems, _) = places[split]
         if why:
-            images = Path(os.path.commonpath([image.parent for image, _ in found.pairs]))
-            stems = [image.relative_to(images).as_posix() for image, _ in found.pairs]
-            stems = [stem[:len(stem) - len(img_suffix)] for stem in stems]
-            label_maps, numbers = beside / split, labels.numbers
-            work += [(path, label_maps / f'{stem}.png', numbers)
+            label_maps = beside / split
+            work += [(path, label_maps / f'{stem}.png', labels.numbers)
                      for stem, (_, path), one in zip(stems, found.pairs, reads[split].maps)
-                     if not isinstance(one.size, str)]
-        else:
-            images, label_maps, stems = places[split]
+                     if one.area]
         listed = None
-        if not img_suffix or {path for path in files_in(images, IMAGES)
-                              if path.name.endswith(img_suffix)} != {i for i, _ in found.pairs}:
+        if not suffixes[0] or {path for path in files_in(images, IMAGES) if path.name.endswith(
+                suffixes[0])} != {image for image, _ in found.pairs}:
             path = beside / f'{split}.txt'
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text('\n'.join(stems) + '\n', encoding='utf-8')
@@ -164,37 +143,19 @@ def _arrange(data: MapData, reads: Mapping[str, ReadSplit], labels: Labels, root
     if why:
         list(run(write_label_map, work, 'copies of label maps'))
         said.append(f'copies of the label maps, because {" and ".join(why)}, are in {beside}')
-    return _Files(files, img_suffix, '.png' if why else next(iter(ends))[1], bool(why))
+    return _Files(files, suffixes[0], '.png' if why else suffixes[1], bool(why))
 
 
-def _places(pairs: Sequence[Tuple[Path, Path]], img_suffix: str, map_suffix: str
-            ) -> Optional[Tuple[Path, Path, List[str]]]:
-    """The folders below which images and maps have equal paths, and these; None for several."""
-    roots, ends = set(), []
-    for image, label_map in pairs:
-        end = os.path.commonprefix([image.parent.parts[::-1], label_map.parent.parts[::-1]])[::-1]
-        if image.parent == label_map.parent:
-            end = ()
-        depth = len(end)
-        roots.add((image.parents[depth], label_map.parents[depth]))
-        ends.append((*end, image.name[:len(image.name) - len(img_suffix)]))
-    if len(roots) > 1:
-        # Images beside their maps, in several folders.
-        if any(image != label_map for image, label_map in roots):
-            return None
-        top = Path(os.path.commonpath([image for image, _ in roots]))
-        return top, top, [(image.parent / stem[-1]).relative_to(top).as_posix()
-                          for (image, _), stem in zip(pairs, ends)]
-    (images, label_maps), = roots
-    same = os.path.commonprefix([end[:-1] for end in ends])
-    return images.joinpath(*same), label_maps.joinpath(*same), [
-        '/'.join(end[len(same):]) for end in ends]
+def _places(pairs: Sequence[Tuple[Path, Path]], suffixes: Sequence[str]
+            ) -> Tuple[List[Path], List[List[str]]]:
+    """The folder of all images and that of all maps, and their paths in it without a suffix."""
+    tops = [Path(os.path.commonpath([path.parent for path in paths])) for paths in zip(*pairs)]
+    return tops, [[path.relative_to(top).as_posix().removesuffix(suffix) for path in paths]
+                  for paths, top, suffix in zip(zip(*pairs), tops, suffixes)]
 
 
 def _choose(read: ReadSplit, labels: Labels, limit: int, batch: int, iterations: int) -> _Choice:
-    pixels: Counter = Counter()
-    for label, number in read.pixels.items():
-        pixels[labels.numbers[label] if labels.numbers else label] += number
+    pixels = renumbered(read.pixels, labels.numbers)
     shares = np.array([pixels[i + labels.first] for i in range(len(labels.names))], float)
     shares /= max(shares.sum(), 1)
     size, = Counter(tuple(image.size) for image in read.images
@@ -225,7 +186,7 @@ def _text(choice: _Choice, reading: Reading, labels: Labels, files: _Files,
     lines.because('UperNet, ' + ('small, trained from scratch' if small else f'FasterViT-{arch}')
                   + f', for the label maps in {root}: '
                   + ', '.join(f'{number} {split}' for split, number in images.items())
-                  + f' images, {count(len(names), "class", "classes")}. Written by '
+                  + f' images, {len(names)} classes. Written by '
                   'tools/new_config.py seg; every line may be changed.')
     lines.add(f"""
 _base_ = 'fastervit_mm::mmseg/{base_config('upernet_fvit', arch)}.py'

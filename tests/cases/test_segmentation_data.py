@@ -11,11 +11,12 @@ from PIL import Image
 from rich.console import Console
 
 import fastervit_mm  # noqa: F401  (for fastervit_mm:: in a config)
-from fastervit_mm.datasets.checking import check_label_maps, print_label_maps
+from fastervit_mm.datasets.checking import check_label_maps, is_note, print_label_maps
 from fastervit_mm.datasets.checking.label_maps import read_split
 from fastervit_mm.datasets.folders import DataError
 from fastervit_mm.datasets.label_maps import find_label_maps, pair_folders
 from fastervit_mm.datasets.labels import read_label_map
+from fastervit_mm.engine.class_checks import wrong_classes
 from fastervit_mm.new_config import new_config
 from fastervit_mm.new_config.labels import choose_labels
 from tests.cases.making import text
@@ -188,6 +189,14 @@ def test_two_folders_whose_images_have_the_same_names_never_mix(tmp_path):
         'images/a/1.png', 'masks/b/2.png']
 
 
+def test_a_sequence_has_no_maps_of_another(tmp_path):
+    write(tmp_path, 'images/seq1/{i}.jpg', 'masks/seq2/{i}.png')
+    with pytest.raises(DataError):
+        find_label_maps(tmp_path)
+    write(tmp_path, 'images/seq2/{i}.jpg', 'masks/seq2/{i}.png')
+    assert sum(map(len, chosen(tmp_path).values())) == 3
+
+
 def labelled(root: Path, arrays, splits=('train', 'val'), count: int = 2, **saving) -> Path:
     """Images of noise, and one label map for each, given by split or for all."""
     for seed, split in enumerate(splits):
@@ -256,6 +265,44 @@ def test_palette_maps_are_read_as_numbers(tmp_path):
     kinds = [kind for kind, _ in check_label_maps(tmp_path / 'masks', tmp_path / 'images').problems]
     assert kinds.count('palette label map') == 4 and kinds.count('label of several colours') == 1
     assert set(read_split(found, 'all').pixels) == {0, 1, 2}
+
+
+@pytest.mark.parametrize('other', ['train/train1.png', 'val/val0.png'])
+def test_a_palette_that_is_numbered_anew_is_a_problem(other, tmp_path):
+    red, blue = (200, 0, 0), (0, 0, 200)
+    labelled(tmp_path / 'data', stripes(0, 1, 2))
+    for path in sorted((tmp_path / 'data').glob('masks/*/*.png')):
+        image = Image.open(path)
+        image.putpalette([0, 0, 0, *(blue + red if path.as_posix().endswith(other) else
+                                     red + blue)])
+        image.save(path)
+    report, _ = config(tmp_path / 'data', tmp_path)
+    assert {kind for kind, _ in report.problems if not is_note(kind)} == {
+        'colours that are numbered anew'}
+
+
+def test_gif_maps_are_read(tmp_path):
+    for i in range(1, 5):
+        pair(tmp_path / f'data/images/{i}.jpg', tmp_path / f'data/masks/{i}_mask.gif', i, (0, 255))
+    _, cfg, seen = made(tmp_path / 'data', tmp_path)
+    assert cfg.num_classes == 2 and sorted(seen['train'] + seen['val']) == [
+        (i, i) for i in range(1, 5)]
+
+
+@pytest.mark.parametrize('folders, classes, wrong', [
+    (('ant', 'bee', 'cat'), None, 0), (('ant', 'cat'), None, 1),
+    (('ant', 'bee', 'cat', 'dog'), None, 1), (('ant', 'bee'), None, 0),
+    (('ant', 'bee', 'cat'), ('cat', 'bee', 'ant'), 2), (('ant', 'bee', 'cat'), ('A', 'B', 'C'), 0)])
+def test_folders_of_classes_number_labels_alike(folders, classes, wrong, tmp_path):
+    cfg = dict(default_scope='mmpretrain', model=dict(head=dict(num_classes=3)))
+    for split, names in (('train', ('ant', 'bee', 'cat')), ('val', folders)):
+        for name in names:
+            (tmp_path / split / name).mkdir(parents=True)
+        cfg[f'{split}_dataloader'] = dict(dataset=dict(
+            type='CustomDataset', data_root=str(tmp_path), data_prefix=split,
+            **(dict(metainfo=dict(classes=classes)) if classes else {})))
+    loaders = ['train_dataloader', 'val_dataloader']
+    assert len(list(wrong_classes(Config(cfg), loaders, training=True))) == wrong
 
 
 @pytest.mark.parametrize('break_it, message', [
@@ -377,6 +424,27 @@ def test_lists_are_the_splits(folder, tmp_path):
     assert {split: [Path(name).stem for name in names]
             for split, names in chosen(tmp_path).items()} == dict(
         train=['1', '2'], val=['3', '4'], test=['5', '6'])
+
+
+def test_lists_of_sequences_are_the_splits(tmp_path):
+    for place in ('bear', 'bus', 'cat'):
+        write(tmp_path, f'JPEGImages/480p/{place}/{{i:05d}}.jpg',
+              f'Annotations/480p/{place}/{{i:05d}}.png', count=2)
+    text(tmp_path / 'ImageSets/2017/train.txt', 'bear\ncat\n')
+    text(tmp_path / 'ImageSets/2017/val.txt', 'bus\n')
+    found = {split: {Path(name).parent.name for name in names}
+             for split, names in chosen(tmp_path).items()}
+    assert found == dict(train={'bear', 'cat'}, val={'bus'})
+
+
+def test_images_that_no_list_names_lack_no_map(tmp_path):
+    write(tmp_path, 'JPEGImages/{i}.jpg', 'SegmentationClass/{i}.png', count=5)
+    for i in (2, 3):
+        (tmp_path / f'SegmentationClass/{i}.png').unlink()
+    places = tmp_path / 'JPEGImages', tmp_path / 'SegmentationClass'
+    assert [path.stem for path in pair_folders(*places).no_map] == ['2', '3']
+    text(tmp_path / 'ImageSets/Segmentation/train.txt', '1\n2\n4\n')
+    assert [path.stem for path in pair_folders(*places).no_map] == ['2']
 
 
 def test_of_two_images_one_is_for_validation(tmp_path):

@@ -10,13 +10,10 @@ from rich.console import Console
 
 from fastervit_mm.datasets import prepare as module
 from fastervit_mm.datasets import shapes
+from fastervit_mm.datasets.checking import check_coco
 from fastervit_mm.datasets.images import read_image
 from fastervit_mm.datasets.labels import read_label_map
-from fastervit_mm.datasets.prepare import (
-    DATA_SETS,
-    check_coco,
-    prepare,
-)
+from fastervit_mm.datasets.prepare import DATA_SETS, prepare
 from tests.running import run_tool
 
 

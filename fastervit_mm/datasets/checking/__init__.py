@@ -3,13 +3,30 @@ from .annotations import CheckedAnnotations, check_annotations, check_coco, chec
 from .classes import check_class_folders, check_class_list
 from .coco_files import wrong_ids
 from .images import images_in_both
-from .label_maps import CheckedLabelMaps, check_label_maps
+from .label_maps import (
+    CheckedLabelMaps,
+    ReadSplit,
+    check_label_maps,
+    check_split,
+    problems_of,
+    read_split,
+)
 from .masks import check_masks
-from .own import print_annotations, print_label_maps, table_of_labels
-from .problems import NOTES, Problem, is_note, print_problems, reading
+from .own import print_annotations, print_label_maps, table_of_categories, table_of_labels
+from .problems import (
+    NOTES,
+    Problem,
+    Run,
+    is_note,
+    print_problems,
+    reading,
+    short_name,
+    without_shared,
+)
 
-__all__ = ['CheckedAnnotations', 'CheckedLabelMaps', 'NOTES', 'Problem',
+__all__ = ['CheckedAnnotations', 'CheckedLabelMaps', 'NOTES', 'Problem', 'ReadSplit', 'Run',
            'check_annotations', 'check_class_folders', 'check_class_list', 'check_coco',
-           'check_content', 'check_label_maps', 'check_masks', 'images_in_both', 'is_note',
-           'print_annotations', 'print_label_maps', 'print_problems', 'reading', 'table_of_labels',
-           'wrong_ids']
+           'check_content', 'check_label_maps', 'check_masks', 'check_split', 'images_in_both',
+           'is_note', 'print_annotations', 'print_label_maps', 'print_problems', 'problems_of',
+           'read_split', 'reading', 'short_name', 'table_of_categories', 'table_of_labels',
+           'without_shared', 'wrong_ids']

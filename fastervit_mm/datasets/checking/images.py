@@ -1,36 +1,34 @@
-"""Images that two splits share."""
+"""Images that several splits share."""
 import hashlib
 import os
 from collections import defaultdict
 from pathlib import Path
-from typing import Dict, Iterator, List, Mapping, Tuple
+from typing import Dict, Iterator, List, Mapping, Sequence, Tuple
 
 from .problems import Problem, Run, one_by_one
 
 
-def images_in_both(first: Mapping[str, Path], second: Mapping[str, Path], run: Run = one_by_one
+def images_in_both(splits: Sequence[Mapping[str, Path]], run: Run = one_by_one
                    ) -> Iterator[Problem]:
     """Images of two splits with the same bytes, whatever they are called.
 
     Args:
-        first, second: Files by the names that messages have, such as
-            :attr:`CheckedAnnotations.files`.
+        splits: Files of each, by name, such as :attr:`CheckedAnnotations.files`.
         run: How files are read; by default one by one.
     """
-    by_bytes: Tuple[Dict[int, List[str]], ...] = (defaultdict(list), defaultdict(list))
-    for found, split in zip(by_bytes, (first, second)):
-        for name, path in split.items():
-            found[os.path.getsize(path)].append(name)
+    by_size: Dict[int, List[Tuple[int, Path]]] = defaultdict(list)
+    for i, split in enumerate(splits):
+        for path in split.values():
+            by_size[os.path.getsize(path)].append((i, path))
     # Only files of the same length can be equal; reading those is enough.
-    names = [[name for size in found if size in other for name in found[size]]
-             for found, other in (by_bytes, by_bytes[::-1])]
-    hashes = [dict(zip(wanted, run(_digest, [(str(split[name]),) for name in wanted],
-                                   'images in both splits')))
-              for wanted, split in zip(names, (first, second))]
-    known = {digest: name for name, digest in hashes[0].items()}
-    for name, digest in hashes[1].items():
-        if digest in known:
-            yield 'image in both splits', f'{first[known[digest]]} = {second[name]}'
+    alike = [one for found in by_size.values() if len({i for i, _ in found}) > 1 for one in found]
+    known: Dict[bytes, Dict[int, Path]] = defaultdict(dict)
+    for (i, path), digest in zip(alike, run(_digest, [(str(path),) for _, path in alike],
+                                            'images in both splits')):
+        for j, other in known[digest].items():
+            if j != i:
+                yield 'image in both splits', f'{other} = {path}'
+        known[digest].setdefault(i, path)
 
 
 def _digest(path: str) -> bytes:

@@ -1,25 +1,17 @@
 """Checks of label maps, and of their images."""
 from collections import Counter
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import (
-    Dict,
-    Iterable,
-    Iterator,
-    List,
-    Mapping,
-    NamedTuple,
-    Optional,
-    Sequence,
-    Tuple,
-    Union,
-)
+from typing import Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from ..images import ReadImage, read_image
 from ..label_maps import MapSplit, pair_folders
-from ..labels import VOID, LabelMap, colours_of, read_label_map
+from ..labels import VOID, LabelMap, colours_of, read_label_map, renumbered
+from .images import images_in_both
 from .problems import Problem, Run, one_by_one, short_name
 
+Palette = Dict[int, Tuple[str, Tuple[int, ...]]]  # by label: the name of a map, and the colour
 
 class Label(NamedTuple):
     """A label that occurs.
@@ -44,6 +36,7 @@ class CheckedLabelMaps(NamedTuple):
         labels: Every label that occurs, void too, in their order.
         files: The images by name.
         ends: Endings of the names of images and maps, the most frequent first.
+        palette: The first colour of each label that a palette gives, and the map that has it.
     """
     problems: List[Problem]
     images: int
@@ -51,6 +44,7 @@ class CheckedLabelMaps(NamedTuple):
     labels: Tuple[Label, ...]
     files: Mapping[str, Path]
     ends: Sequence[Tuple[str, str]]
+    palette: Palette
 
 
 @dataclass
@@ -70,10 +64,7 @@ class ReadSplit:
     @property
     def pixels(self) -> Counter:
         """Number of pixels by label, or by colour."""
-        counted: Counter = Counter()
-        for found in self.maps:
-            counted.update(found.pixels)
-        return counted
+        return sum((Counter(found.pixels) for found in self.maps), Counter())
 
 
 class _Meaning(NamedTuple):
@@ -159,16 +150,14 @@ def check_split(read: ReadSplit, num_classes: Optional[int] = None, void: int = 
     problems += [('label map without an image', short_name(path, 3)) for path in split.no_image]
     pixels: Counter = Counter()
     having: Counter = Counter()
-    palette: Dict[int, Tuple[str, Tuple[int, ...]]] = {}
+    palette: Palette = {}
     for (image, path), image_read, found in zip(split.pairs, read.images, read.maps):
         name = short_name(path, 3)
         problems += _damages(short_name(image, 2), image_read, name, found)
         problems += _oddities(name, found, copied, palette)
         if found.coloured and numbers is None:
             continue
-        labels: Counter = Counter()
-        for label, count in found.pixels.items():
-            labels[numbers[label] if numbers else label] += count
+        labels = renumbered(found.pixels, numbers)
         wrong = sorted(label for label in labels if not meaning.is_possible(label))
         if wrong:
             problems.append(('label out of range', f'{name}: {wrong[:5]}, ' + (
@@ -191,16 +180,20 @@ def check_split(read: ReadSplit, num_classes: Optional[int] = None, void: int = 
         problems, len(split.pairs) + len(split.no_map), len(split.pairs) + len(split.no_image),
         tuple(Label(label, pixels[label] / total, having[label]) for label in sorted(pixels)),
         {str(path): path for path, _ in split.pairs},
-        [ends for ends, _ in split.ends.most_common()])
+        [ends for ends, _ in split.ends.most_common()], palette)
 
 
-def labels_lacking(checked: Sequence[Tuple[str, CheckedLabelMaps]]) -> Iterator[Problem]:
-    """Labels that other splits have and the first, for training, lacks."""
+def problems_of(checked: Sequence[Tuple[str, CheckedLabelMaps]], run: Run) -> List[Problem]:
+    """What is wrong with splits, by name, and with others beside the first, for training."""
+    problems = [problem for _, one in checked for problem in one.problems]
     (first, trained), *others = checked
-    known = {found.label for found in trained.labels}
-    return (('label that training lacks',
-             f'{name}: {found.label} in {found.images} label maps, in none of {first}')
-            for name, one in others for found in one.labels if found.label not in known)
+    known, palette = {found.label for found in trained.labels}, dict(trained.palette)
+    for name, one in others:
+        problems += [('label that training lacks', f'{name}: {found.label} in {found.images} label '
+                      f'maps, in none of {first}') for found in one.labels
+                     if found.label not in known]
+        problems += _recoloured(name, {label: c for label, (_, c) in one.palette.items()}, palette)
+    return problems + list(images_in_both([one.files for _, one in checked], run))
 
 
 def _read(image: Path, label_map: Path) -> Tuple[ReadImage, LabelMap]:
@@ -221,9 +214,8 @@ def _damages(image_name: str, image: ReadImage, name: str, found: LabelMap) -> I
                f'{name}: {found.size}, the image {image.size}')
 
 
-def _oddities(name: str, found: LabelMap, copied: bool,
-              palette: Dict[int, Tuple[str, Tuple[int, ...]]]) -> Iterator[Problem]:
-    """Forms that mmseg misunderstands; ``palette`` is filled with colours and where they were."""
+def _oddities(name: str, found: LabelMap, copied: bool, palette: Palette) -> Iterator[Problem]:
+    """Forms that mmseg misunderstands; ``palette`` has the colours of other maps."""
     if found.format == 'JPEG':
         yield ('label map saved as JPEG', f'{name}: compression changes labels; save it as PNG '
                'from where it was drawn')
@@ -235,11 +227,19 @@ def _oddities(name: str, found: LabelMap, copied: bool,
                'tools/new_config.py seg writes copies of one')
     if found.mode == 'P':
         yield 'palette label map', f'{name}: mmseg reads the numbers, not the colours'
-    for label, colour in found.palette.items():
+    yield from _recoloured(name, found.palette, palette)
+
+
+def _recoloured(name: str, own: Mapping[int, Tuple[int, ...]], palette: Palette
+                ) -> Iterator[Problem]:
+    """A label whose colour is another than in the palette, to which new labels are added."""
+    for label, colour in own.items():
         other, known = palette.setdefault(label, (name, colour))
         if known != colour:
-            yield ('label of several colours', f'{name}: {label} is {colour}, in {other} {known}; '
-                   'mmseg reads the numbers, which have to mean the same')
+            anew = known in own.values() or colour in [c for _, c in palette.values()]
+            yield ('colours that are numbered anew' if anew else 'label of several colours',
+                   f'{name}: {label} is {colour}, in {other} {known}; mmseg reads the numbers, '
+                   'which have to mean the same')
             break
 
 
@@ -269,12 +269,8 @@ def _traps(pixels: Mapping[int, int], folder: str, meaning: _Meaning) -> Iterato
                f'{folder}: {_ranges(never)} of {meaning.first} to {last}')
 
 
-def _ranges(numbers: Iterable[int]) -> str:
+def _ranges(numbers: Sequence[int]) -> str:
     """Such as ``3, 7 to 9``."""
-    found: List[List[int]] = []
-    for number in numbers:
-        if found and number == found[-1][1] + 1:
-            found[-1][1] = number
-        else:
-            found.append([number, number])
-    return ', '.join(str(a) if a == b else f'{a} to {b}' for a, b in found)
+    runs = ([number for _, number in run] for _, run in groupby(
+        enumerate(numbers), lambda pair: pair[1] - pair[0]))
+    return ', '.join(f'{run[0]} to {run[-1]}' if run[1:] else str(run[0]) for run in runs)

@@ -2,7 +2,7 @@
 import os
 from itertools import combinations
 from pathlib import Path
-from typing import Dict, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Any, List, Mapping, Optional, Sequence, Set, Tuple
 
 from rich.console import Console
 from rich.markup import escape
@@ -11,8 +11,8 @@ from rich.table import Table
 from ..labels import VOID
 from .annotations import CheckedAnnotations, check_annotations
 from .images import images_in_both
-from .label_maps import CheckedLabelMaps, Label, check_label_maps, labels_lacking
-from .problems import Problem, Run, is_note, print_problems, reading, short_name
+from .label_maps import CheckedLabelMaps, check_label_maps, problems_of
+from .problems import Problem, is_note, print_problems, reading, short_name, without_shared
 
 
 def print_annotations(ann: Sequence[str], images: Sequence[str],
@@ -34,11 +34,8 @@ def print_annotations(ann: Sequence[str], images: Sequence[str],
     with reading(console) as run:
         checked = [check_annotations(*pair, run=run) for pair in pairs]
         problems = [problem for one in checked for problem in one.problems]
-        problems += _in_both([one.files for one in checked], run)
-    if len({Path(folder).resolve() for folder in images}) < len(images):
-        # In a folder of several splits, each lacks the images of the others.
-        problems = [problem for problem in problems if problem[0] != 'not annotated']
-    problems += _other_categories(ann, checked)
+        problems += images_in_both([one.files for one in checked], run)
+    problems = without_shared(problems, 'not annotated', images) + _other_categories(ann, checked)
     names = _names(ann)
     table = _table('annotation file', 'images', 'without object', 'annotations', 'masks',
                    'problems')
@@ -46,19 +43,7 @@ def print_annotations(ann: Sequence[str], images: Sequence[str],
         table.add_row(escape(name), *map(str, (
             one.images, one.empty, one.annotations, one.masks, _serious(one.problems))))
     console.print(table)
-    table = _table('category', *(f'{name}\n{what}' for name in names
-                                 for what in ('boxes', 'median size')))
-    found = [{c.name: c for c in one.categories} for one in checked]
-    for category in dict.fromkeys(c.name for one in checked for c in one.categories):
-        cells: List[str] = []
-        for categories in found:
-            known = categories.get(category)
-            cells += ['-', ''] if known is None else [
-                str(known.boxes), '' if known.size is None else
-                f'{known.size[0]:.0f} x {known.size[1]:.0f}']
-        table.add_row(escape(category), *cells)
-    if table.row_count:
-        console.print(table)
+    console.print(table_of_categories(list(zip(names, checked))))
     return print_problems(problems, console)
 
 
@@ -83,13 +68,9 @@ def print_label_maps(label_maps: Sequence[str], images: Sequence[str],
     with reading(console) as run:
         checked = [(name, check_label_maps(*pair, run=run, **settings))
                    for name, pair in zip(names, pairs)]
-        problems = [problem for _, one in checked for problem in one.problems]
-        problems += labels_lacking(checked)
-        problems += _in_both([one.files for _, one in checked], run)
-    for kind, folders in (('image without a label map', images),
-                          ('label map without an image', label_maps)):
-        if len({Path(folder).resolve() for folder in folders}) < len(folders):
-            problems = [problem for problem in problems if problem[0] != kind]
+        problems = problems_of(checked, run)
+    problems = without_shared(problems, 'image without a label map', images)
+    problems = without_shared(problems, 'label map without an image', label_maps)
     table = _table('label maps', 'images', 'label maps', 'problems', 'img_suffix',
                    'seg_map_suffix')
     for name, one in checked:
@@ -99,6 +80,20 @@ def print_label_maps(label_maps: Sequence[str], images: Sequence[str],
     void = {settings.get('void', VOID), 0 if settings.get('reduce_zero_label') else VOID}
     console.print(table_of_labels(checked, void))
     return print_problems(problems, console)
+
+
+def table_of_categories(checked: Sequence[Tuple[str, CheckedAnnotations]],
+                        title: Optional[str] = None) -> Table:
+    """A table of the categories of several splits.
+
+    Args:
+        checked: With the names of splits.
+        title: Default none.
+    """
+    cells = [{c.name: (str(c.boxes), f'{c.size[0]:.0f} x {c.size[1]:.0f}' if c.size else '')
+              for c in one.categories} for _, one in checked]
+    return _by_split('category', ('boxes', 'median size'), checked, cells, {
+        name: name for found in cells for name in found}, title)
 
 
 def table_of_labels(checked: Sequence[Tuple[str, CheckedLabelMaps]], void: Set[int],
@@ -112,24 +107,24 @@ def table_of_labels(checked: Sequence[Tuple[str, CheckedLabelMaps]], void: Set[i
         names: Of labels. Default none.
         title: Default none.
     """
-    table = _table('label', *(f'{name}\n{what}' for name, _ in checked
-                              for what in ('pixels', 'images')))
+    cells = [{found.label: (f'{found.share:.2%}', str(found.images)) for found in one.labels}
+             for _, one in checked]
+    names = {**(names or {}), **dict.fromkeys(void, 'void')}
+    return _by_split('label', ('pixels', 'images'), checked, cells, {
+        label: f'{label} {names.get(label, "")}' for label in sorted(set().union(*cells))}, title)
+
+
+def _by_split(first: str, columns: Sequence[str], checked: Sequence, cells: Sequence[Mapping],
+              rows: Mapping[Any, str], title: Optional[str]) -> Table:
+    """A table of two columns for each split; a row has a name, and cells by its key."""
+    table = _table(first, *(f'{name}\n{column}' for name, _ in checked for column in columns))
     table.title, table.title_justify = title and escape(title), 'left'
-    labels = sorted({found.label for _, one in checked for found in one.labels})
-    table.add_row('all', *(cell for _, one in checked for cell in ('', str(one.images))),
+    table.add_row('all', *(cell for _, one in checked for cell in ('', f'{one.images} images')),
                   end_section=True)
-    for label in labels:
-        name = 'void' if label in void else (names or {}).get(label, '')
-        table.add_row(escape(f'{label} {name}'.strip()), *(
-            cell for _, one in checked for cell in _label_cells(one, label)))
+    for key, name in rows.items():
+        table.add_row(escape(name), *(
+            cell for found in cells for cell in found.get(key, ('-', '-'))))
     return table
-
-
-def _label_cells(checked: CheckedLabelMaps, label: int) -> Tuple[str, str]:
-    found: Dict[int, Label] = {one.label: one for one in checked.labels}
-    if label not in found:
-        return '-', '-'
-    return f'{found[label].share:.2%}', str(found[label].images)
 
 
 def _pairs(name: str, first: Sequence[str], other: str, second: Sequence[str]
@@ -137,19 +132,13 @@ def _pairs(name: str, first: Sequence[str], other: str, second: Sequence[str]
     if len(first) != len(second):
         raise ValueError(f'--{name} names {len(first)} and --{other} {len(second)}; give a folder '
                          f'of --{other} for each of --{name}, in the same order')
-    for option, paths, is_there, what in (
-            (name, first, Path.is_file if name == 'ann' else Path.is_dir,
-             'file' if name == 'ann' else 'folder'), (other, second, Path.is_dir, 'folder')):
+    for option, paths in ((name, first), (other, second)):
+        what = 'file' if option == 'ann' else 'folder'
         for path in paths:
-            if not is_there(Path(path)):
+            if not (os.path.isfile if what == 'file' else os.path.isdir)(path):
                 raise FileNotFoundError(f'--{option} {path}: no such {what} '
                                         f'({Path(path).absolute()})')
     return list(zip(first, second))
-
-
-def _in_both(files: Sequence[Mapping[str, Path]], run: Run) -> List[Problem]:
-    return [problem for one, other in combinations(files, 2)
-            for problem in images_in_both(one, other, run)]
 
 
 def _other_categories(ann: Sequence[str], checked: Sequence[CheckedAnnotations]) -> List[Problem]:

@@ -35,6 +35,13 @@ def short_name(path: Union[str, Path], parts: int) -> str:
     return str(Path(*Path(path).parts[-parts:]))
 
 
+def without_shared(problems: Iterable[Problem], kind: str, folders: Sequence[Union[str, Path]]
+                   ) -> List[Problem]:
+    """Problems without a kind, if splits share a folder, in which each lacks the others' files."""
+    shared = len({Path(folder).resolve() for folder in folders}) < len(folders)
+    return [problem for problem in problems if not (shared and problem[0] == kind)]
+
+
 def place_of(annotation: Dict[str, Any], ann_file: str) -> str:
     """Where an annotation is, for messages: its ``from``, if it was read from another file."""
     return annotation.get('from') or f'{ann_file}: annotation {annotation["id"]}'
