@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-IMAGES = ('.jpg', '.jpeg', '.png', '.ppm', '.pgm', '.bmp', '.tif', '.tiff', '.webp')
+IMAGES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.gif', '.ppm', '.pgm', '.bmp', '.tif', '.tiff',
+          '.webp')
 _ORIENTATION = 0x0112  # EXIF's number for it
 _MOST_PIXELS = 2**30  # of OpenCV
 _PILLOW = threading.Lock()

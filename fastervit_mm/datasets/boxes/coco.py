@@ -1,5 +1,6 @@
 """Boxes and masks of COCO files, and the changes without which mmdet cannot use one."""
 import json
+import os
 import shlex
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
@@ -8,7 +9,7 @@ from ..checking.coco_files import ReadAnnotations, entries_of, read_annotations,
 from ..checking.problems import Content, short_name
 from ..folders import SPLITS, DataError, files_in, split_of
 from ..images import image_size
-from ..pairing import common_parts, locate
+from ..pairing import locate
 from .data import BoxData, BoxSplit
 
 
@@ -157,20 +158,17 @@ def _as_split(path: Path, read: ReadAnnotations, images: Sequence[Path], split: 
 
 def _renamed(content: Content, found: Sequence[Optional[Path]]) -> Tuple[Path, List[str]]:
     """The folder to which the names of the images are relative; they are made so where needed."""
-    images = content['images']
-    at = next(i for i, path in enumerate(found) if path)
-    depth = len(Path(images[at]['file_name']).parts)
-    place = Path(*found[at].parts[:-depth])
-    wrong = [(image, path) for image, path in zip(images, found)
-             if path and place / image['file_name'] != path]
+    images = [(image, path) for image, path in zip(content['images'], found) if path]
+    name, path = images[0][0]['file_name'], images[0][1]
+    place = Path(*path.parts[:-len(Path(name).parts)])
+    wrong = next((one for one in images if place / one[0]['file_name'] != one[1]), None)
     if not wrong:
         return place, []
-    first = wrong[0][0]['file_name']
-    place = common_parts(path.parent for path in found if path)
-    for image, path in zip(images, found):
-        if path:
-            image['file_name'] = path.relative_to(place).as_posix()
-    return place, [f'images have names such as {first!r}, for {wrong[0][0]["file_name"]!r}']
+    name = wrong[0]['file_name']
+    place = Path(os.path.commonpath([path.parent for _, path in images]))
+    for image, path in images:
+        image['file_name'] = path.relative_to(place).as_posix()
+    return place, [f'images have names such as {name!r}, for {wrong[0]["file_name"]!r}']
 
 
 def _mended(content: Content, name: str, found: Sequence[Optional[Path]]

@@ -7,7 +7,6 @@ from typing import Collection, Dict, Iterator, List, NamedTuple, Optional, Seque
 from ..checking.problems import Problem, Run
 from ..folders import SPLITS
 from ..images import image_size
-from ..pairing import common_parts
 
 
 class Box(NamedTuple):
@@ -108,7 +107,7 @@ def sizes_of(images: Sequence[Path], run: Run) -> Dict[Path, Tuple[int, int]]:
 def as_coco(pairs: Sequence[Tuple[Path, Sequence[Box]]], names: Sequence[str],
             sizes: Dict[Path, Tuple[int, int]], source: Path) -> BoxSplit:
     """Images and their objects as a COCO split, with the categories in the order of ``names``."""
-    folder = common_parts(image.parent for image, _ in pairs)
+    folder = Path(os.path.commonpath([image.parent for image, _ in pairs]))
     ids = {name: i for i, name in enumerate(dict.fromkeys(names), 1)}
     content = dict(images=[], annotations=[],
                    categories=[dict(id=i, name=name) for name, i in ids.items()])

@@ -21,6 +21,7 @@ from typing import (
 
 from ..folders import files_in
 from ..images import IMAGES, ReadImage, read_image
+from ..pairing import loosely, named_parts
 from .coco_files import read_annotations, wrong_ids
 from .masks import check_masks
 from .problems import Content, Problem, Run, one_by_one, place_of, short_name
@@ -144,15 +145,18 @@ def check_coco(content: Content, sizes: Mapping[str, Any], ann_file: str,
     if num_classes not in (None, len(categories)):
         yield ('number of categories differs from the published',
                f'{ann_file}: {len(categories)}, published {num_classes}')
-    alike = {Path(name).name.lower(): name for name in sizes}
+    alike = {loosely(named_parts(name))[:1]: name for name in sizes}
     for image in content['images']:
         name, said = image['file_name'], (image['width'], image['height'])
         if name not in sizes:
-            other = alike.get(name.replace('\\', '/').rsplit('/', 1)[-1].lower())
+            end = loosely(named_parts(name))
+            other = alike.get(end[:1])
+            found = other and (end == loosely(named_parts(other))
+                               or re.match(r'/|\.\.|.*\\|\w+:', name))
             yield ('annotated image that is missing',
                    f'{ann_file}: {name}' + (f'; there is {other}' if other else '') + (
                        ', for which tools/new_config.py det writes a corrected copy'
-                       if other and re.match(r'/|\.\.|.*\\|\w+:', name) else ''))
+                       if found else ''))
         elif not isinstance(sizes[name], str) and sizes[name] != said:
             yield ('image of another size than annotated',
                    f'{name}: {sizes[name]}, {ann_file} says {said}' + (
@@ -218,6 +222,9 @@ def _check_more(content: Content, ann_file: str) -> Iterator[Problem]:
     if used:
         yield from (('category without any annotation', f'{ann_file}: {category["name"]}')
                     for category in content['categories'] if category['id'] not in used)
+    if used and all(annotation.get('iscrowd') for annotation in content['annotations']):
+        yield 'only ignored objects', (f'{ann_file}: every annotation has iscrowd=1, so nothing '
+                                       'trains or counts; objects have iscrowd=0')
     boxes = [annotation['bbox'] for annotation in content['annotations']]
     if boxes and all(0 <= value <= 1 for box in boxes for value in box):
         yield ('boxes in parts of the image, not in pixels', f'{ann_file}: such as {boxes[0]}')
@@ -231,8 +238,13 @@ def _check_more(content: Content, ann_file: str) -> Iterator[Problem]:
     if outside and len(boxes) >= 5 and all(w > x and h > y for x, y, w, h in boxes):
         yield ('boxes that may be [left, top, right, bottom]',
                f'{ann_file}: COCO has [left, top, width, height]; such as {boxes[0]}')
+    seen: Dict[tuple, str] = {}
     for annotation in content['annotations']:
         place = place_of(annotation, ann_file)
+        first = seen.setdefault(
+            (annotation['image_id'], annotation['category_id'], *annotation['bbox']), place)
+        if first != place:
+            yield 'same box twice', f'{place}: {annotation["bbox"]}, as {first}'
         width, height = annotation['bbox'][2:]
         if 0 < min(width, height) < 1:
             yield 'box smaller than a pixel', f'{place}: {annotation["bbox"]}; mmdet leaves it out'
