@@ -3,7 +3,6 @@ import os
 import shlex
 from collections import Counter
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
 
@@ -142,9 +141,7 @@ def _check_boxes(data: BoxData, run) -> List[Problem]:
         checked = check_content(split.content, split.images, short_name(split.source, 2), run)
         problems += split.problems + checked.problems
         files.append(checked.files)
-    for i, first in enumerate(files):
-        for second in files[i + 1:]:
-            problems += images_in_both(first, second, run)
+    problems += images_in_both(files, run)
     # A validation split taken from the training images leaves the others unlisted, in their folder.
     shared = len({split.images for split in data.splits.values()}) < len(data.splits)
     return [p for p in problems if not (shared and p[0] == 'not annotated')]
@@ -160,8 +157,7 @@ def _check_maps(data: MapData, reads: Dict[str, ReadSplit], labels: Labels, copi
         for split, read in reads.items()]
     problems = [problem for _, one in checked for problem in one.problems]
     problems += labels_lacking(checked)
-    for (_, first), (_, second) in combinations(checked, 2):
-        problems += images_in_both(first.files, second.files, run)
+    problems += images_in_both([one.files for _, one in checked], run)
     return problems, checked
 
 

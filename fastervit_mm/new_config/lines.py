@@ -1,5 +1,6 @@
 """The text of a config, piece by piece."""
 import os
+import pprint
 import textwrap
 from pathlib import Path
 from typing import Any, Mapping, Sequence
@@ -74,13 +75,8 @@ def names_of(names: Sequence[str]) -> str:
     text = quoted(tuple(names))
     if len(text) <= 88:
         return text
-    lines = ['']
-    for name in names:
-        item = f'{quoted(name)},'
-        if lines[-1] and len(lines[-1]) + len(item) >= 94:
-            lines.append('')
-        lines[-1] += f' {item}' if lines[-1] else item
-    return '(\n' + '\n'.join(f'    {line}' for line in lines) + '\n)'
+    text = pprint.pformat(list(names), width=95, compact=True)[1:-1].replace('{{', '{\\x7b')
+    return '(\n    ' + text.replace('\n', '\n   ') + ',\n)'
 
 
 def write_config(out: Path, text: str, meant: Mapping[str, Any]) -> None:

@@ -257,7 +257,7 @@ def test_an_image_in_two_splits_is_told_by_its_bytes(mine, tmp_path, said):
     assert f'{mine.images}/a/1.jpg = {val}/a/3.jpg' in said.said()
     assert 'note: category that another file lacks: 1' in said.said() and ': no book' in said.said()
     # One folder of images for all splits is usual.
-    assert len(list(images_in_both(mine.check().files, mine.check().files))) == 3
+    assert len(list(images_in_both([mine.check().files, mine.check().files]))) == 3
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 import json
 import os
 import re
-from collections import Counter
 from pathlib import Path
 from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 from unicodedata import normalize
@@ -60,19 +59,19 @@ def find_yolo(folder: Path, images: Sequence[Path], ann_files: Sequence[Path], r
     numbered = settings.names or {folder: {i: f'class_{i}' for i in range(_MOST_CLASSES)}}
     lines = {image: list(_lines(labels[image], numbered, folder)) for image in used
              if image in labels}
-    keypoints = _keypoints([line for found in lines.values() for line in found], settings,
-                           data.notes)
+    every = [line for found in lines.values() for line in found]
+    keypoints = _keypoints(every, settings, data.notes)
     boxes = {image: [_box(line, sizes[image], keypoints) for line in found]
              for image, found in lines.items()}
     names = [name for of_folder in numbered.values() for name in of_folder.values()]
     if settings.names:
-        twice = {name for of_folder in numbered.values()
-                 for name, n in Counter(of_folder.values()).items() if n > 1}
+        twice = [name for name in dict.fromkeys(names) if any(
+            list(of_folder.values()).count(name) > 1 for of_folder in numbered.values())]
         if twice:
-            data.notes.append(f'{", ".join(map(repr, sorted(twice)))}: several numbers have this '
-                              'name and become one class')
+            data.notes.append(f'{", ".join(map(repr, twice))}: several numbers have this name and '
+                              'become one class')
     else:
-        of_objects = {name for found in lines.values() for _, name, _ in found}
+        of_objects = {name for _, name, _ in every}
         names = [name for name in names if name in of_objects]
         data.notes.append('no data.yaml or classes.txt names the classes; they are called class_0, '
                           'class_1, …: rename them in the config and in the annotation files')
@@ -279,34 +278,27 @@ def _lines(path: Path, numbered: Dict[Path, Dict[int, str]], folder: Path) -> It
 
 def _keypoints(lines: Sequence[Line], settings: _Settings, notes: List[str]) -> bool:
     """Whether the labels are poses, a box and keypoints; what is left out of them is said."""
-    counts = Counter(len(values) for *_, values in lines)
+    sixth = sum(len(values) == 5 for *_, values in lines)
+    if sixth:
+        notes.append(f'{sixth} labels have a sixth number (a confidence or a track), which is left '
+                     'out')
     more = [line for line in lines if len(line[2]) > 5]
-    if counts[5]:
-        notes.append(f'{counts[5]} labels have a sixth number (a confidence or a track), which is '
-                     'left out')
-    if settings.keypoints is not None:
-        points, each = settings.keypoints
-        wrong = next((line for line in more if points and len(line[2]) != 4 + points * each), None)
-        if wrong:
-            raise DataError(f'{wrong[0]}: {len(wrong[2]) + 1} numbers, but with kpt_shape: '
-                            f'[{points}, {each}] a label has {5 + points * each}')
-        reason = f'kpt_shape is [{points}, {each}]'
-        poses = points > 0
-    else:
-        size = len(more[0][2]) if more else 0
-        poses = bool(more) and all(len(values) == size for *_, values in more) and (
-            all(map(_has_visibilities, more)) or all(map(_surrounds_points, more)))
-        reason = (f'each has {size + 1} numbers, of which the first four are a box around points; '
-                  'if they are polygons, write kpt_shape: [0, 2] into data.yaml')
+    points, each = settings.keypoints or (0, 0)
+    poses = points > 0 or settings.keypoints is None and bool(more) and (
+        len({len(values) for *_, values in more}) == 1
+        and (all(map(_has_visibilities, more)) or all(map(_surrounds_points, more))))
+    for place, _, values in more:
+        if len(values) != 4 + points * each if points else len(values) % 2 and not poses:
+            raise DataError(f'{place}: {len(values) + 1} numbers; expected a class, then ' + (
+                f'{4 + points * each} numbers, by kpt_shape: [{points}, {each}]' if points else
+                'x, y, width and height, or a polygon, or a box and keypoints with kpt_shape in '
+                'data.yaml'))
     if poses and more:
-        notes.append(f'the labels are poses ({reason}): boxes are taken, keypoints left out')
-        return True
-    odd = next((line for line in more if len(line[2]) % 2), None)
-    if odd:
-        raise DataError(f'{odd[0]}: {len(odd[2]) + 1} numbers; expected a class, then x, y, width '
-                        'and height, or a polygon, or a box and keypoints with kpt_shape in '
-                        'data.yaml')
-    return False
+        notes.append('the labels are poses, ' + (
+            'by kpt_shape' if points else 'whose first four numbers are a box around points (for '
+            'polygons, write kpt_shape: [0, 2] into data.yaml)')
+            + ': boxes are taken, keypoints left out')
+    return poses
 
 
 def _has_visibilities(line: Line) -> bool:

@@ -5,19 +5,7 @@ import re
 from collections import Counter, defaultdict
 from pathlib import Path
 from statistics import median
-from typing import (
-    Any,
-    Container,
-    Dict,
-    Iterable,
-    Iterator,
-    List,
-    Mapping,
-    NamedTuple,
-    Optional,
-    Tuple,
-    Union,
-)
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple, Union
 
 from ..folders import files_in
 from ..images import IMAGES, ReadImage, read_image
@@ -117,7 +105,6 @@ def check_content(content: Content, folder: Path, name: str, run: Run = one_by_o
     problems += check_coco(content, sizes, name, turned=turned)
     problems += _check_more(content, name)
     problems += check_masks(content, name)
-    problems += _turned(content, sizes, turned)
     annotated = {a['image_id'] for a in content['annotations']}
     return CheckedAnnotations(
         problems, len(content['images']),
@@ -128,8 +115,8 @@ def check_content(content: Content, folder: Path, name: str, run: Run = one_by_o
 
 
 def check_coco(content: Content, sizes: Mapping[str, Any], ann_file: str,
-               num_classes: Optional[int] = None, turned: Container[str] = ()
-               ) -> Iterable[Problem]:
+               num_classes: Optional[int] = None, turned: Mapping[str, int] = {}
+               ) -> Iterator[Problem]:
     """What is wrong with a COCO annotation file, masks excepted.
 
     Args:
@@ -137,7 +124,7 @@ def check_coco(content: Content, sizes: Mapping[str, Any], ann_file: str,
         sizes: (width, height) of each image by file name, or a str for an unreadable one.
         ann_file: Name of the file, for messages.
         num_classes: Number of categories that it should have; None for any.
-        turned: Images that are turned by their EXIF tag, which explains other sizes.
+        turned: EXIF's orientation of images that it turns, which explains other sizes.
     """
     yield from wrong_ids(content, ann_file)
     images = {image['id']: image for image in content['images']}
@@ -161,6 +148,8 @@ def check_coco(content: Content, sizes: Mapping[str, Any], ann_file: str,
             yield ('image of another size than annotated',
                    f'{name}: {sizes[name]}, {ann_file} says {said}' + (
                        '; mmcv turns it by its EXIF tag' if name in turned else ''))
+        elif name in turned:  # whether the boxes were drawn on the turned image can only be seen
+            yield 'image turned by its EXIF tag', f'{name}: orientation {turned[name]}'
     listed = {image['file_name'] for image in content['images']}
     yield from (('not annotated', f'{name} is not in {ann_file}')
                 for name in sizes if name not in listed)
@@ -251,18 +240,6 @@ def _check_more(content: Content, ann_file: str) -> Iterator[Problem]:
         elif min(width, height) > 0 and annotation.get('area', 1) <= 0:
             yield ('area of 0, though the box has one',
                    f'{place}: {annotation["bbox"]}; mmdet leaves it out')
-
-
-def _turned(content: Content, sizes: Mapping[str, Any], turned: Mapping[str, int]
-            ) -> Iterator[Problem]:
-    """Images whose EXIF tag turns them, annotated with the size that mmcv sees.
-
-    Whether the boxes were drawn on the turned image can only be seen.
-    """
-    for image in content['images']:
-        name = image['file_name']
-        if name in turned and sizes.get(name) == (image['width'], image['height']):
-            yield 'image turned by its EXIF tag', f'{name}: orientation {turned[name]}'
 
 
 def _categories(content: Content) -> Tuple[Category, ...]:

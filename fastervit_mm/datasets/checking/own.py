@@ -2,7 +2,7 @@
 import os
 from itertools import combinations
 from pathlib import Path
-from typing import Dict, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import List, Mapping, Optional, Sequence, Set, Tuple
 
 from rich.console import Console
 from rich.markup import escape
@@ -11,8 +11,8 @@ from rich.table import Table
 from ..labels import VOID
 from .annotations import CheckedAnnotations, check_annotations
 from .images import images_in_both
-from .label_maps import CheckedLabelMaps, Label, check_label_maps, labels_lacking
-from .problems import Problem, Run, is_note, print_problems, reading, short_name
+from .label_maps import CheckedLabelMaps, check_label_maps, labels_lacking
+from .problems import Problem, is_note, print_problems, reading, short_name
 
 
 def print_annotations(ann: Sequence[str], images: Sequence[str],
@@ -34,7 +34,7 @@ def print_annotations(ann: Sequence[str], images: Sequence[str],
     with reading(console) as run:
         checked = [check_annotations(*pair, run=run) for pair in pairs]
         problems = [problem for one in checked for problem in one.problems]
-        problems += _in_both([one.files for one in checked], run)
+        problems += images_in_both([one.files for one in checked], run)
     if len({Path(folder).resolve() for folder in images}) < len(images):
         # In a folder of several splits, each lacks the images of the others.
         problems = [problem for problem in problems if problem[0] != 'not annotated']
@@ -85,7 +85,7 @@ def print_label_maps(label_maps: Sequence[str], images: Sequence[str],
                    for name, pair in zip(names, pairs)]
         problems = [problem for _, one in checked for problem in one.problems]
         problems += labels_lacking(checked)
-        problems += _in_both([one.files for _, one in checked], run)
+        problems += images_in_both([one.files for _, one in checked], run)
     for kind, folders in (('image without a label map', images),
                           ('label map without an image', label_maps)):
         if len({Path(folder).resolve() for folder in folders}) < len(folders):
@@ -115,21 +115,16 @@ def table_of_labels(checked: Sequence[Tuple[str, CheckedLabelMaps]], void: Set[i
     table = _table('label', *(f'{name}\n{what}' for name, _ in checked
                               for what in ('pixels', 'images')))
     table.title, table.title_justify = title and escape(title), 'left'
-    labels = sorted({found.label for _, one in checked for found in one.labels})
+    found = [{label.label: label for label in one.labels} for _, one in checked]
     table.add_row('all', *(cell for _, one in checked for cell in ('', str(one.images))),
                   end_section=True)
-    for label in labels:
+    for label in sorted(set().union(*found)):
         name = 'void' if label in void else (names or {}).get(label, '')
         table.add_row(escape(f'{label} {name}'.strip()), *(
-            cell for _, one in checked for cell in _label_cells(one, label)))
+            cell for labels in found for cell in (
+                (f'{labels[label].share:.2%}', str(labels[label].images)) if label in labels
+                else ('-', '-'))))
     return table
-
-
-def _label_cells(checked: CheckedLabelMaps, label: int) -> Tuple[str, str]:
-    found: Dict[int, Label] = {one.label: one for one in checked.labels}
-    if label not in found:
-        return '-', '-'
-    return f'{found[label].share:.2%}', str(found[label].images)
 
 
 def _pairs(name: str, first: Sequence[str], other: str, second: Sequence[str]
@@ -137,19 +132,12 @@ def _pairs(name: str, first: Sequence[str], other: str, second: Sequence[str]
     if len(first) != len(second):
         raise ValueError(f'--{name} names {len(first)} and --{other} {len(second)}; give a folder '
                          f'of --{other} for each of --{name}, in the same order')
-    for option, paths, is_there, what in (
-            (name, first, Path.is_file if name == 'ann' else Path.is_dir,
-             'file' if name == 'ann' else 'folder'), (other, second, Path.is_dir, 'folder')):
-        for path in paths:
-            if not is_there(Path(path)):
-                raise FileNotFoundError(f'--{option} {path}: no such {what} '
-                                        f'({Path(path).absolute()})')
+    for option, paths in ((name, first), (other, second)):
+        is_there, what = (Path.is_file, 'file') if option == 'ann' else (Path.is_dir, 'folder')
+        for path in map(Path, paths):
+            if not is_there(path):
+                raise FileNotFoundError(f'--{option} {path}: no such {what} ({path.absolute()})')
     return list(zip(first, second))
-
-
-def _in_both(files: Sequence[Mapping[str, Path]], run: Run) -> List[Problem]:
-    return [problem for one, other in combinations(files, 2)
-            for problem in images_in_both(one, other, run)]
 
 
 def _other_categories(ann: Sequence[str], checked: Sequence[CheckedAnnotations]) -> List[Problem]:
