@@ -2,6 +2,8 @@
 import json
 import os
 import shlex
+from collections import Counter
+from itertools import islice
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
 
@@ -171,45 +173,36 @@ def _renamed(content: Content, found: Sequence[Optional[Path]]) -> Tuple[Path, L
     return place, [f'images have names such as {name!r}, for {wrong[0]["file_name"]!r}']
 
 
-def _mended(content: Content, name: str, found: Sequence[Optional[Path]]
-            ) -> List[str]:
+def _mended(content: Content, name: str, found: Sequence[Optional[Path]]) -> List[str]:
     """Change what mmdet or pycocotools cannot use and has one meaning; says what."""
-    changes = []
-    wrong = next(wrong_ids(content, name), None)
-    numbers = {part: {_key(entry['id']): number for number, entry in enumerate(content[part], 1)}
-               for part in ('images', 'categories')}
+    names = list(dict.fromkeys(category['name'] for category in content['categories']))
+    changes = [': '.join(problem) for problem in islice(wrong_ids(content, name), 1)]
+    if len(names) < len(content['categories']):
+        twice = Counter(category['name'] for category in content['categories']).most_common(1)
+        changes.append(f'several categories have the name {twice[0][0]!r}')
+    numbers = dict(
+        image={_key(image['id']): i for i, image in enumerate(content['images'], 1)},
+        category={_key(c['id']): names.index(c['name']) + 1 for c in content['categories']})
     # With an id given twice, what belongs to it can not be told: the check says so.
-    if wrong and all(len(numbers[part]) == len(content[part]) for part in numbers):
+    if changes and len(numbers['image']) == len(content['images']) and (
+            len(numbers['category']) == len(content['categories'])):
         for number, annotation in enumerate(content['annotations'], 1):
-            annotation['from'] = f'{name}: annotation {annotation["id"]}'
-            annotation['id'] = number
-            for key, part in (('image_id', 'images'), ('category_id', 'categories')):
-                annotation[key] = numbers[part].get(_key(annotation[key]), -1)
-        for part in numbers:
-            for number, entry in enumerate(content[part], 1):
-                entry['id'] = number
-        changes.append(': '.join(wrong))
-    ids: Dict[str, Any] = {}
-    same = {category['id']: ids.setdefault(category['name'], category['id'])
-            for category in content['categories']}
-    if len(ids) < len(same):
-        twice = [c['name'] for c in content['categories'] if ids[c['name']] != c['id']]
-        content['categories'] = [c for c in content['categories'] if ids[c['name']] == c['id']]
-        for annotation in content['annotations']:
-            annotation['category_id'] = same.get(annotation['category_id'],
-                                                 annotation['category_id'])
-        changes.append(f'several categories have the name {twice[0]!r}')
+            annotation.update({'from': f'{name}: annotation {annotation["id"]}', 'id': number})
+            for part, of_id in numbers.items():
+                annotation[f'{part}_id'] = of_id.get(_key(annotation[f'{part}_id']), -1)
+        for number, image in enumerate(content['images'], 1):
+            image['id'] = number
+        content['categories'] = [dict(id=i, name=one) for i, one in enumerate(names, 1)]
     lacks = set()
     for image, path in zip(content['images'], found):
-        if path and not ('width' in image and 'height' in image):
+        if path and not image.keys() >= {'width', 'height'}:
             lacks.add('width or height of an image')
             image['width'], image['height'] = image_size(path)
     for annotation in content['annotations']:
-        for key, value in (('area', annotation['bbox'][2] * annotation['bbox'][3]), ('iscrowd', 0)):
-            if key not in annotation:
-                lacks.add(f'{key} of an annotation')
-                annotation[key] = value
-    return changes + ([f'it lacks {", ".join(sorted(lacks))}'] if lacks else [])
+        lacks.update(f'{key} of an annotation' for key in {'area', 'iscrowd'} - annotation.keys())
+        annotation.setdefault('area', annotation['bbox'][2] * annotation['bbox'][3])
+        annotation.setdefault('iscrowd', 0)
+    return changes + [f'it lacks {", ".join(sorted(lacks))}'] * bool(lacks)
 
 
 def _key(identity: Any) -> str:

@@ -145,11 +145,11 @@ def _class_lists(folder: Path, labels: Iterable[Path]) -> Dict[Path, Dict[int, s
     found = {path: names for path in files_in(folder, ['classes.txt', '.names', 'notes.json'])
              if (names := _names_in(path))}
     places = {path.parent for path in found}
-    everywhere = any(places.isdisjoint(label.parents) for label in labels)
+    nearest = {next((at for at in label.parents if at in places), None) for label in labels}
     lists: Dict[Path, Path] = {}
     for path, names in found.items():
-        for place in {path.parent, folder if everywhere else path.parent}:
-            other = lists.setdefault(place, path)
+        for place in nearest.intersection((path.parent, None)):
+            other = lists.setdefault(place or folder, path)
             if found[other] != names:
                 raise DataError(
                     f'{other} says {", ".join(found[other])}, and {path} says {", ".join(names)}: '

@@ -8,7 +8,8 @@ from typing import Dict, Iterable, Iterator, List, Mapping, Tuple
 from .problems import Problem, Run, one_by_one
 
 
-def images_in_both(splits: Iterable[Mapping[str, Path]], run: Run = one_by_one) -> Iterator[Problem]:
+def images_in_both(splits: Iterable[Mapping[str, Path]], run: Run = one_by_one
+                   ) -> Iterator[Problem]:
     """Images with the same bytes in two splits, whatever they are called.
 
     Args:
