@@ -21,7 +21,6 @@ from ..datasets.checking import (
 )
 from ..datasets.checking.label_maps import ReadSplit, check_split, labels_lacking, read_split
 from ..datasets.checking.problems import short_name
-from ..datasets.folders import SPLITS
 from ..datasets.label_maps import MapData, find_label_maps
 from ..datasets.labels import VOID
 from .det import det_config
@@ -162,18 +161,17 @@ def _check_maps(data: MapData, reads: Dict[str, ReadSplit], labels: Labels, copi
 
 
 def _table_of_boxes(data: BoxData, root: Path) -> Table:
-    splits = [s for s in SPLITS if s in data.splits]
     table = Table(title=f'{data.form} data in {root}', title_justify='left')
     table.add_column('')
-    for split in splits:
+    for split in data.splits:
         table.add_column(split, justify='right')
-    table.add_row('images', *(str(len(data.splits[s].content['images'])) for s in splits),
+    table.add_row('images', *(str(len(s.content['images'])) for s in data.splits.values()),
                   end_section=True)
-    counts = {s: Counter(name for name, *_ in data.objects(s)) for s in splits}
-    names = [n for n in data.categories if any(counts[s][n] for s in splits)]
+    counts = [Counter(name for name, *_ in data.objects(split)) for split in data.splits]
+    names = [name for name in data.categories if any(of[name] for of in counts)]
     for name in names[:_SHOWN]:
-        table.add_row(name, *(str(counts[s][name]) for s in splits))
+        table.add_row(name, *(str(of[name]) for of in counts))
     if len(names) > _SHOWN:
         table.add_row(f'and {len(names) - _SHOWN} more',
-                      *(str(sum(counts[s][n] for n in names[_SHOWN:])) for s in splits))
+                      *(str(sum(of[n] for n in names[_SHOWN:])) for of in counts))
     return table

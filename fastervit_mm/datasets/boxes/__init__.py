@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import List, Optional, Sequence
 
 from ..checking.problems import Run, one_by_one
-from ..folders import DataError, files_in, share_out
+from ..folders import SPLITS, DataError, files_in, share_out
 from ..images import IMAGES
 from .coco import find_coco
 from .data import BoxData, BoxSplit
@@ -54,6 +54,7 @@ def find_boxes(folder: Path, ann_files: Sequence[Path] = (), run: Run = one_by_o
             + ''.join(f'; {reason}' for reason in rejected[:3]))
     data.notes += [f'{reason}, and was left out' for reason in rejected[:3]]
     _share_out(data)
+    data.splits = {split: data.splits[split] for split in SPLITS if split in data.splits}
     return data
 
 

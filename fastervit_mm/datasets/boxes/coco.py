@@ -70,15 +70,14 @@ def _of_panoptic(path: Path) -> ReadAnnotations:
         ValueError: For any other file.
     """
     content = json.loads(path.read_bytes())
-    things = {c['id'] for c in content['categories'] if isinstance(c, dict) and c.get('isthing')}
+    things = [c for c in content['categories'] if isinstance(c, dict) and c.get('isthing')]
+    ids = {category.get('id') for category in things}
     boxes = [dict(segment, image_id=annotation.get('image_id'), id=number)
              for number, (annotation, segment) in enumerate((
                  (a, s) for a in content['annotations'] if isinstance(a, dict)
                  for s in a.get('segments_info') or () if isinstance(s, dict)
-                 and s.get('category_id') in things), 1)]
-    read = entries_of(dict(content, annotations=boxes, categories=[
-        c for c in content['categories'] if isinstance(c, dict) and c.get('isthing')]),
-        short_name(path, 2))
+                 and s.get('category_id') in ids), 1)]
+    read = entries_of(dict(content, annotations=boxes, categories=things), short_name(path, 2))
     if not read.content['annotations']:
         raise ValueError(': '.join(read_annotations(path).unusable[0]))
     return read._replace(encoding='for panoptic segmentation, of which the boxes of things are '
@@ -102,7 +101,7 @@ def _divide(data: BoxData, folder: Path) -> None:
         names['train'] = without
     data.notes.append(f'{whole.source}: its images are divided among {", ".join(sorted(names))}, '
                       'as their folders say')
-    data.splits = {split: whole.part(names[split]) for split in SPLITS if split in names}
+    data.splits = {split: whole.part(part) for split, part in names.items()}
 
 
 def _in_order(ann_files: Sequence[Path]) -> List[Tuple[str, Path]]:
@@ -131,7 +130,7 @@ def _by_name(folder: Path, found: Dict[Optional[str], List[Path]], notes: List[s
                             f'{", ".join(map(str, files))}. Name those to take, in this order: '
                             '--ann TRAIN.json VAL.json TEST.json')
         chosen.append((split or 'train', files[0]))
-    return sorted(chosen, key=lambda pair: SPLITS.index(pair[0]))
+    return chosen
 
 
 def _as_split(path: Path, read: ReadAnnotations, images: Sequence[Path], split: str, folder: Path,

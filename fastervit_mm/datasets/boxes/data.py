@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Collection, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from ..checking.problems import Problem, Run
-from ..folders import SPLITS
 from ..images import image_size
 
 
@@ -65,7 +64,8 @@ class BoxData:
 
     Attributes:
         form: ``'COCO'``, ``'Pascal VOC'`` or ``'YOLO'``.
-        splits: By name; :func:`find_boxes` sees to ``'train'`` and ``'val'``.
+        splits: By name, in the order train, val, test; :func:`find_boxes` sees to this, and to
+            ``'train'`` and ``'val'``.
         notes: What was done that one would want to know.
     """
     form: str
@@ -75,8 +75,8 @@ class BoxData:
     @property
     def categories(self) -> List[str]:
         """Names, in the order of the training split's file, then those of others."""
-        return list(dict.fromkeys(c['name'] for split in SPLITS if split in self.splits
-                                  for c in self.splits[split].content['categories']))
+        return list(dict.fromkeys(c['name'] for split in self.splits.values()
+                                  for c in split.content['categories']))
 
     def objects(self, split: str) -> Iterator[Tuple[str, Tuple[float, float], dict, dict]]:
         """Every object of a split: category, (width, height), its annotation, its image."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
 
 from ..checking.problems import Problem, Run
-from ..folders import SPLITS, DataError, files_in, is_finite, parts_of, split_of, text_of
+from ..folders import DataError, files_in, is_finite, parts_of, split_of, text_of
 from ..images import IMAGES, read_header
 from ..pairing import pair
 from .data import Box, BoxData, as_coco, sizes_of
@@ -103,7 +103,7 @@ def _splits(paired: Dict[Path, Path], listed: _Lists, folder: Path
     without = splits.pop(None, [])
     if without and 'train' not in splits and not listed:
         splits['train'], without = without, []
-    return {split: splits[split] for split in SPLITS if split in splits}, without
+    return splits, without
 
 
 def _objects(path: Path, root: ElementTree.Element, folder: Path) -> List[Box]:

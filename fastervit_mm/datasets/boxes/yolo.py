@@ -235,7 +235,7 @@ def _splits(images: Sequence[Path], folder: Path, settings: _Settings, notes: Li
     if left:
         notes.append(f'{len(left)} images are in no split and were left out, such as '
                      f'{left[0].relative_to(folder)}')
-    return {split: listed[split] for split in SPLITS if split in listed}
+    return listed
 
 
 def _images_of(entry: str, split: str, images: Sequence[Path], folder: Path, settings: _Settings
