@@ -1,6 +1,4 @@
 """Boxes and masks in a folder of somebody's own data: COCO, Pascal VOC or YOLO."""
-import csv
-import json
 from pathlib import Path
 from typing import List, Optional, Sequence
 
@@ -13,6 +11,10 @@ from .voc import find_voc
 from .yolo import find_yolo
 
 __all__ = ['BoxData', 'BoxSplit', 'find_boxes']
+_OTHER_FORMS = {  # the ending of their files, and what these hold
+    'CVAT': ('.xml', '<annotations>'), 'Open Images': ('.csv', 'ImageID', 'XMin'),
+    'LabelMe': ('.json', '"shapes"', '"imagePath"'),
+    'Supervisely': ('.json', '"objects"', '"size"')}
 _VAL_SHARE = 0.2  # of training images, where there is no validation split
 
 
@@ -63,20 +65,11 @@ def _other_form(folder: Path) -> Optional[str]:
     for path in files_in(folder, ['.json', '.xml', '.csv'])[:1000]:
         try:
             text = path.read_text(encoding='utf-8-sig')
-            content = json.loads(text) if path.suffix == '.json' else text
-        except (ValueError, OSError, RecursionError):
+        except (ValueError, OSError):
             continue
-        if path.suffix == '.xml':
-            form = 'CVAT' if '<annotations>' in text[:1000] else None
-        elif path.suffix == '.csv':
-            head = next(csv.reader(text.splitlines()), ())
-            form = 'Open Images' if {'ImageID', 'XMin'} <= set(head) else None
-        else:
-            keys = set(content) if isinstance(content, dict) else set()
-            form = ('LabelMe' if {'shapes', 'imagePath'} <= keys else
-                    'Supervisely' if {'objects', 'size'} <= keys else None)
-        if form:
-            return f'{path.relative_to(folder)} is of {form}: export the data as COCO there'
+        for form, (suffix, *words) in _OTHER_FORMS.items():
+            if path.suffix.lower() == suffix and all(word in text for word in words):
+                return f'{path.relative_to(folder)} is of {form}: export the data as COCO there'
     return None
 
 
