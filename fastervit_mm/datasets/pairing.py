@@ -1,8 +1,10 @@
 """What belongs to what: images and the files that describe them, by their paths."""
+import os
 from collections import defaultdict
 from itertools import groupby
 from pathlib import Path
-from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+from unicodedata import normalize
 from urllib.parse import unquote
 
 from .folders import DataError, parts_of, split_of
@@ -32,15 +34,15 @@ def pair(files: Iterable[Path], images: Iterable[Path], root: Path,
     at = defaultdict(list)
     for image in images:
         for stem in {image.stem, image.name}:  # also 0.jpg.xml
-            at[image.parent, stem].append(image)
+            at[image.parent, normalize('NFC', stem)].append(image)
     folders = {folder for folder, _ in at}
     ranked: Dict[Path, List[Tuple[tuple, List[Path]]]] = {}
     hits = []
     for file in files:
         if file.parent not in ranked:
             ranked[file.parent] = _ranked(file.parent, folders, root)
-        stems = dict.fromkeys((file.stem, Path(given.get(file, '')).stem))
-        hits.append(next(((score, file, found) for stem in stems if stem
+        stems = [normalize('NFC', path.stem) for path in (file, Path(given.get(file, '')))]
+        hits.append(next(((score, file, found) for stem in stems
                           for score, places in ranked[file.parent]
                           if (found := [i for place in places for i in at.get((place, stem), ())])),
                          ((), file, [])))
@@ -70,11 +72,11 @@ def locate(names: Sequence[str], images: Iterable[Path], ann_file: Path, split: 
     """The images that an annotation file names, wherever the names come from.
 
     A path that is right as it is, from the annotation file or from ``root``, is taken first; else
-    the image whose path ends most like the name, capitals aside, of the split's own folder,
+    the image whose path ends most like the name (see :func:`loosely`), of the split's own folder,
     nearest to the file.
 
     Args:
-        names: Such as ``0.jpg``, ``a/0.jpg``, ``C:\\data\\a\\0.jpg`` or a URL.
+        names: Such as ``0.jpg``, ``a/0.jpg``, ``C:\\data\\a\\0.jpg``, ``a%200.jpg`` or a URL.
         images: All images below ``root``.
         ann_file: The file that has the names.
         split: The split that it is for, if known.
@@ -87,52 +89,54 @@ def locate(names: Sequence[str], images: Iterable[Path], ann_file: Path, split: 
         DataError: For a name that fits several images equally well.
     """
     images = set(images)
-    ends = {image: tuple(map(str.lower, image.parts[::-1])) for image in images}
+    ends = {image: loosely(image.parts) for image in images}
     by_end = defaultdict(list)
     for image, end in ends.items():
-        by_end[end[:1]].append(image)
-        by_end[end[:2]].append(image)
+        for last in {end[:1], end[:2]}:
+            by_end[last].append(image)
     splits = {folder: split_of(folder, root) for folder in {image.parent for image in images}}
-    found: List[Tuple[int, Optional[Path]]] = []
+    found: List[Tuple[str, int, Optional[Path]]] = []
     for name in names:
-        parts = _parts(name)
         literal = [path for place in (ann_file.parent, root)
-                   if (path := place.joinpath(*parts)) in images]
-        own = tuple(map(str.lower, parts[::-1]))
+                   if (path := place.joinpath(*parts_of(name))) in images]
+        own = loosely(named_parts(name))
         best = literal[:1] or by_end.get(own[:2]) or by_end.get(own[:1], [])
         for liking in (lambda image, own=own: _common(own, ends[image]),
-                       lambda image, name=parts[-1]: image.name == name,
+                       lambda image, name=name: name.endswith(image.name),
                        lambda image: splits[image.parent] == split,
                        lambda image: _common(ann_file.parts, image.parts)):
             best = _most(best, liking) if len(best) > 1 else best
         if len(best) > 1:
             raise DataError(f'{ann_file}: {name!r} may be {_both(best, root)}. Leave one of them '
                             'out of --data')
-        found.append((_common(own, ends[best[0]]), best[0]) if best else (0, None))
+        found += [(name, _common(own, ends[image]), image) for image in best] or [(name, 0, None)]
     # An image that is missing must not be replaced by one of another split or folder.
-    most = max((length for length, _ in found), default=0)
-    some = any(image and splits[image.parent] == split for _, image in found)
+    longest = max((length for _, length, _ in found), default=0)
+    some = any(image and splits[image.parent] == split for *_, image in found)
     kept = []
-    for name, (length, image) in zip(names, found):
-        parts, whole = _parts(name), len(_parts(name))
+    for name, length, image in found:
+        parts = named_parts(name)
+        whole = len(parts)
         other = image and split and splits[image.parent] not in (split, None) and not split_of(
             Path(*parts[whole - length:-1]), Path())  # unless the name itself says so
-        kept.append(None if length < min(most, whole) or (other and (some or length < whole))
+        kept.append(None if length < min(longest, whole) or (other and (some or length < whole))
                     else image)
     return kept
 
 
-def common_parts(paths: Iterable[Path]) -> Path:
-    """The innermost folder that all folders have in common."""
-    first, *others = {path.parts for path in paths}
-    return Path(*first[:min((_common(first, other) for other in others), default=len(first))])
+def loosely(parts: Sequence[str]) -> Tuple[str, ...]:
+    """A path from its end on, without what systems write in different ways.
+
+    Such are capitals, the percent-encoding of a URL, and accents, composed or not.
+    """
+    return tuple(normalize('NFC', unquote(part)).lower() for part in reversed(parts))
 
 
-def _parts(name: str) -> Tuple[str, ...]:
-    """Of a path or a URL, such as Label Studio's with the path in ``?d=``."""
+def named_parts(name: str) -> Sequence[str]:
+    """The parts of a path or a URL, such as Label Studio's with the path in ``?d=``."""
     if '://' in name or '?d=' in name:
         name = unquote(name.partition('?d=')[2] or name.partition('?')[0])
-    return tuple(parts_of(name)) or ('',)
+    return parts_of(name)
 
 
 def _ranked(folder: Path, others: Iterable[Path], root: Path) -> List[Tuple[tuple, List[Path]]]:
@@ -148,14 +152,13 @@ def _ranked(folder: Path, others: Iterable[Path], root: Path) -> List[Tuple[tupl
     return [(score, list(places)) for score, places in groupby(order, key=alike.get)]
 
 
-def _most(items: Sequence[Path], liking) -> List[Path]:
+def _most(items: Sequence[Path], liking: Callable) -> List[Path]:
     best = max(map(liking, items))
     return [item for item in items if liking(item) == best]
 
 
 def _common(first: Sequence[str], second: Sequence[str]) -> int:
-    return next((i for i, (a, b) in enumerate(zip(first, second)) if a != b),
-                min(len(first), len(second)))
+    return len(os.path.commonprefix([tuple(first), tuple(second)]))
 
 
 def _both(paths: Iterable[Path], root: Path) -> str:

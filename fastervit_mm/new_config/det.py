@@ -1,10 +1,10 @@
 """A config for a detector on one's own data."""
-import itertools
 import json
 import math
 import os
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Dict, List, Sequence, Tuple
 
@@ -81,11 +81,6 @@ class _Choice:
     steps: int
     epochs: int
 
-    @property
-    def interval(self) -> int:
-        """Epochs between two validations."""
-        return max(1, self.epochs // 8)
-
 
 def det_config(data: BoxData, root: Path, out: Path, classes: Sequence[str] = (),
                arch: str = SMALL, boxes_only: bool = False, run: Run = one_by_one
@@ -123,10 +118,8 @@ def det_config(data: BoxData, root: Path, out: Path, classes: Sequence[str] = ()
                    for a in s.content['annotations'])
         said.append(f'{"some" if some else "the"} objects have no mask{"" if some else "s"}, so '
                     'the detector predicts boxes alone')
-    reading = choose_reading(
-        data.splits['train'].paths,
-        [path for split in SPLITS[1:] if split in data.splits for path in data.splits[split].paths],
-        arch, said, any_means=False, run=run)
+    train, *others = (found.paths for found in data.splits.values())
+    reading = choose_reading(train, [*chain(*others)], arch, said, any_means=False, run=run)
     choice = _choose(data, root, names, masks, _SMALL if arch == SMALL else _PUBLISHED)
     if choice.empty:
         said.append(f'{choice.empty} of {choice.images + choice.empty} training images have no '
@@ -141,7 +134,12 @@ def det_config(data: BoxData, root: Path, out: Path, classes: Sequence[str] = ()
     for split, (ann_file, prefix) in files.items():
         place = f'{split}_dataloader.dataset'
         meant.update({f'{place}.ann_file': ann_file, f'{place}.data_prefix.img': prefix})
-    return _text(choice, reading, data, root, arch, files), said, meant
+    lines = Lines()
+    _add_model(lines, choice, reading, data, root, arch)
+    _add_data(lines, choice, reading, files)
+    add_schedule(lines, f'{choice.epochs} epochs are {choice.epochs * choice.steps} iterations of '
+                 f'{choice.batch} images', choice.epochs, arch == SMALL, by_epoch=True)
+    return str(lines), said, meant
 
 
 def _choose_classes(data: BoxData, root: Path, classes: Sequence[str], said: List[str]
@@ -177,7 +175,7 @@ def _same_order(data: BoxData, names: List[str], said: List[str]) -> None:
         if own == names:
             continue
         ids = {c['id'] for c in categories.values()}
-        free = (i for i in itertools.count(1) if i not in ids)
+        free = iter(sorted(set(range(1, len(ids) + len(names) + 1)) - ids))
         found.content['categories'] = [
             categories.get(name) or dict(id=next(free), name=name) for name in names
         ] + [c for name, c in categories.items() if name not in names]
@@ -226,11 +224,12 @@ def _choose(data: BoxData, root: Path, classes: List[str], masks: bool, recipe: 
         math.ceil(len(sizes) / recipe.batch), epochs)
 
 
-def _text(choice: _Choice, reading: Reading, data: BoxData, root: Path, arch: str,
-          files: Dict[str, Tuple[str, str]]) -> str:
+def _add_model(lines: Lines, choice: _Choice, reading: Reading, data: BoxData, root: Path,
+               arch: str) -> None:
+    """What the config is for, classes and model."""
     small = arch == SMALL
-    counts = ', '.join(f'{len(data.splits[s].content["images"])} {s}' for s in files)
-    lines = Lines()
+    counts = ', '.join(f'{len(found.content["images"])} {split}' for split, found in
+                       data.splits.items())
     lines.because(f'Cascade {"Mask " if choice.masks else ""}R-CNN, '
                   + ('small, trained from scratch' if small else f'FasterViT-{arch}')
                   + f', for {data.form} data in {root}: {counts} images, '
@@ -275,9 +274,13 @@ num_classes = len(classes)
                       'detections.', 4)
         lines.add(f'    test_cfg=dict(\n        rpn=dict(nms_pre={max(1000, 2 * kept)}, '
                   f'max_per_img={2 * kept}), rcnn=dict(max_per_img={kept})),')
-    lines.add(f"""
-)
+    lines += [')', '']
 
+
+def _add_data(lines: Lines, choice: _Choice, reading: Reading, files: Dict[str, Tuple[str, str]]
+              ) -> None:
+    """Pipelines, datasets and evaluators."""
+    lines.add(f"""
 train_pipeline = [
     dict(type='LoadImageFromFile'{reading.loading}),
     dict(type='LoadAnnotations', with_bbox=True, with_mask={choice.masks}),
@@ -299,9 +302,8 @@ test_pipeline = [
             lines.add('test_dataloader = val_dataloader\ntest_evaluator = val_evaluator')
             continue
         ann_file, prefix = files[split]
-        batch = empty = ''
-        if split == 'train':
-            batch = f'\n    batch_size={choice.batch},'
+        batch = f'\n    batch_size={choice.batch},' if split == 'train' else ''
+        empty = ''
         if split == 'train' and choice.empty:
             lines.because(f'{choice.empty} training images have no object and are left out. With '
                           'filter_empty_gt=False they are trained on, as background.')
@@ -317,28 +319,12 @@ test_pipeline = [
             place = quoted(ann_file) if os.path.isabs(ann_file) else (
                 f'data_root + {quoted(ann_file)}')
             lines.add(f'{split}_evaluator = dict(ann_file={place}, {metric})')
-    lines.append('')
-    lines.because(f'{choice.epochs} epochs are {choice.epochs * choice.steps} iterations of '
-                  f'{choice.batch} images. More help if the score still rises at the end'
-                  + ('.' if small else '; the learning rate, 1e-4 for 16 images, is scaled to '
-                     'your batch.'))
-    lines.add(f"""
-max_epochs = {choice.epochs}
-train_cfg = dict(max_epochs=max_epochs, val_interval={choice.interval})""")
-    add_schedule(lines, small, epochs=True)
-    lines.add(f"""
-default_hooks = dict(checkpoint=dict(
-    interval={choice.interval}, max_keep_ckpts=2, save_best='coco/bbox_mAP'))""")
-    return str(lines)
 
 
 def _write(data: BoxData, root: Path, out: Path) -> Dict[str, Tuple[str, str]]:
     """(annotation file, folder of images) of each split; files that are not there are written."""
     files = {}
-    for split in SPLITS:
-        if split not in data.splits:
-            continue
-        found = data.splits[split]
+    for split, found in data.splits.items():
         if found.ann_file is None:
             found.ann_file = out.with_name(f'{out.stem}_data') / f'{split}.json'
             found.ann_file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """The text of a config, piece by piece."""
 import os
+import pprint
 import textwrap
 from pathlib import Path
 from typing import Any, Mapping, Sequence
@@ -27,21 +28,37 @@ class Lines(list):
         return '\n'.join(self) + '\n'
 
 
-def add_schedule(lines: Lines, small: bool, epochs: bool) -> None:
-    end = 'max_epochs' if epochs else 'max_iters'
+def add_schedule(lines: Lines, length: str, number: int, small: bool, by_epoch: bool) -> None:
+    """The length of training, its learning rate and checkpoints.
+
+    Args:
+        lines: Of the config.
+        length: How long it is, in words.
+        number: Epochs, or else iterations.
+        small: Whether the network is trained from scratch.
+        by_epoch: Whether it is a detector, which is trained by epochs.
+    """
+    end, rate, best = ('max_epochs', '1e-4', 'coco/bbox_mAP') if by_epoch else (
+        'max_iters', '6e-5', 'mIoU')
+    interval = max(1, number // 8)
+    scaling = '' if small else '\nauto_scale_lr = dict(enable=True)'
     warmup, factor = (50, 0.01) if small else (500, 0.001)
-    lines.add('param_scheduler = [')
-    lines.add(f"    dict(type='LinearLR', start_factor={factor}, by_epoch=False, begin=0, "
-              f'end={warmup}),')
-    if epochs:
-        lines.add(f"    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end={end},\n"
-                  '         convert_to_iter_based=True),')
-    else:
-        lines.add("    dict(type='PolyLR', power=1.0, eta_min=0.0, by_epoch=False, "
-                  f'begin={warmup}, end={end}),')
-    lines.add(']')
-    if not small:
-        lines.add('auto_scale_lr = dict(enable=True)')
+    decay = ("dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=max_epochs,\n"
+             '         convert_to_iter_based=True)' if by_epoch else
+             f"dict(type='PolyLR', power=1.0, eta_min=0.0, by_epoch=False, begin={warmup}, "
+             'end=max_iters)')
+    lines.append('')
+    lines.because(f'{length}. More help if the score still rises at the end' + (
+        '.' if small else f'; the learning rate, {rate} for 16 images, is scaled to your batch.'))
+    lines.add(f"""
+{end} = {number}
+train_cfg = dict({end}={end}, val_interval={interval})
+param_scheduler = [
+    dict(type='LinearLR', start_factor={factor}, by_epoch=False, begin=0, end={warmup}),
+    {decay},
+]{scaling}
+default_hooks = dict(checkpoint=dict(
+    interval={interval}, max_keep_ckpts=2, save_best='{best}'))""")
 
 
 def check_arch(arch: str) -> None:
@@ -74,13 +91,8 @@ def names_of(names: Sequence[str]) -> str:
     text = quoted(tuple(names))
     if len(text) <= 88:
         return text
-    lines = ['']
-    for name in names:
-        item = f'{quoted(name)},'
-        if lines[-1] and len(lines[-1]) + len(item) >= 94:
-            lines.append('')
-        lines[-1] += f' {item}' if lines[-1] else item
-    return '(\n' + '\n'.join(f'    {line}' for line in lines) + '\n)'
+    text = pprint.pformat(list(names), width=95, compact=True)[1:-1].replace('{{', '{\\x7b')
+    return '(\n    ' + text.replace('\n', '\n   ') + ',\n)'
 
 
 def write_config(out: Path, text: str, meant: Mapping[str, Any]) -> None:

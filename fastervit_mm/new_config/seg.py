@@ -217,19 +217,9 @@ model = dict(
 """)
     lines.append('')
     _add_data(lines, choice, reading, labels, files, huge)
-    lines.append('')
     seen = choice.iterations * choice.batch / images['train']
-    lines.because(f'{choice.iterations} iterations of {choice.batch} images see each image '
-                  f'{max(seen, 1):.0f} times. More help if the score still rises at the end'
-                  + ('.' if small else '; the learning rate, 6e-5 for 16 images, is scaled to '
-                     'your batch.'))
-    interval = choice.iterations // 8
-    lines.add(f"""
-max_iters = {choice.iterations}
-train_cfg = dict(max_iters=max_iters, val_interval={interval})""")
-    add_schedule(lines, small, epochs=False)
-    lines.add(f"""
-default_hooks = dict(checkpoint=dict(interval={interval}, max_keep_ckpts=2, save_best='mIoU'))""")
+    add_schedule(lines, f'{choice.iterations} iterations of {choice.batch} images see each image '
+                 f'{max(seen, 1):.0f} times', choice.iterations, small, by_epoch=False)
     return str(lines)
 
 

@@ -793,20 +793,20 @@ ANNOTATIONS = [
          'new_config.py det mine.py --data own',
          "new_config: …own/0.txt: not a text in UTF-8 ('utf-8' codec can't decode byte …)",
          make=w.labels(b'0 0.5 0.5 0.2 0.2\xff')),
-    Case('YOLO labels without an object or a name',
+    Case('one image with YOLO labels',
          'new_config.py det mine.py --data own',
-         'new_config: …own: no data.yaml or classes.txt names the classes, and the labels name 0 '
-         'of them; write their names into one',
+         'new_config: …own: 1 training images, and no validation split: too few to take some for '
+         'one',
          make=w.labels(b'\n')),
     Case('YOLO labels of the ten billionth class',
          'new_config.py det mine.py --data own',
-         'new_config: …own: no data.yaml or classes.txt names the classes, and the labels name '
-         '10000000000 of them; write their names into one',
+         "new_config: …own/0.txt: line 1: '9999999999 0.5 0.5 0.2 0.2'; expected a class from 0 to "
+         '9999, then x, y, width and height, or a polygon, all relative to the image',
          make=w.labels(b'9999999999 0.5 0.5 0.2 0.2')),
     Case('a YOLO box with NaN',
          'new_config.py det mine.py --data own',
-         "new_config: …own/0.txt: line 1: '0 nan 0.5 0.2 0.2'; expected a class from 0 to n, then "
-         'x, y, width and height, or a polygon, all relative to the image',
+         "new_config: …own/0.txt: line 1: '0 nan 0.5 0.2 0.2'; expected a class from 0 to 9999, "
+         'then x, y, width and height, or a polygon, all relative to the image',
          make=w.labels(b'0 nan 0.5 0.2 0.2')),
     Case('run lengths of a million bits',
          CHECK,

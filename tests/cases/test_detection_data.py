@@ -223,3 +223,111 @@ def test_other_forms_are_named(name, content, form, tmp_path):
     text(tmp_path / name, content)
     with pytest.raises(DataError, match=form):
         find_boxes(tmp_path)
+
+
+# --- which class is which ------------------------------------------------------------------------
+
+def left_and_right(root, orders):
+    """Red boxes to the left of blue ones, numbered in each folder in its own order."""
+    for number, (folder, names) in enumerate(orders.items()):
+        for i in range(2):
+            boxes = [(names.index('red'), 10, 10, 20, 20), (names.index('blue'), 50, 30, 20, 20)]
+            picture(root / folder / f'{i}.jpg', seed=2 * number + i)
+            yolo(root / folder / f'{i}.txt', boxes)
+
+
+def of_sides(root):
+    data = find_boxes(root)
+    return {name: {a['bbox'][0] < 40 for split in data.splits for n, _, a, _ in data.objects(split)
+                   if n == name} for name in data.categories}
+
+
+def test_labels_go_by_the_nearest_list_of_classes(tmp_path):
+    orders = dict(train=NAMES, val=NAMES[::-1])
+    left_and_right(tmp_path, orders)
+    for folder, names in orders.items():
+        text(tmp_path / folder / 'classes.txt', '\n'.join(names))
+    text(tmp_path / 'predefined_classes.txt', 'dog\ncat\n')
+    assert of_sides(tmp_path) == dict(red={True}, blue={False})
+
+
+def test_lists_of_classes_that_differ_are_both_named(tmp_path):
+    left_and_right(tmp_path, dict(train=NAMES))
+    categories = [dict(id=str(NAMES.index(name)), name=name) for name in ('blue', 'red')]
+    text(tmp_path / 'notes.json', json.dumps(dict(categories=categories)))
+    assert of_sides(tmp_path) == dict(red={True}, blue={False})
+    text(tmp_path / 'classes.txt', 'blue\nred\n')
+    with pytest.raises(DataError, match='classes.txt says blue, red.*notes.json says red, blue'):
+        find_boxes(tmp_path)
+
+
+# --- names, lists and encodings ------------------------------------------------------------------
+
+def test_lists_of_voc_may_name_image_and_annotation(tmp_path):
+    for i in range(3):
+        picture(tmp_path / f'JPEGImages/{i}.jpg', seed=i)
+        voc(tmp_path / f'Annotations/{i}.xml', f'{i}.jpg', some_boxes(i), NAMES)
+        text(tmp_path / f'ImageSets/Main/{("train", "val", "test")[i]}.txt',
+             f'./JPEGImages/{i}.jpg ./Annotations/{i}.xml\n')
+    data = find_boxes(tmp_path)
+    assert {split: [i['file_name'] for i in found.content['images']] for split, found in
+            data.splits.items()} == dict(train=['0.jpg'], val=['1.jpg'], test=['2.jpg'])
+
+
+def test_xml_is_read_in_the_encoding_that_it_declares(tmp_path):
+    for i, encoding in enumerate(('gb2312', 'utf-16')):
+        picture(tmp_path / f'{i}.jpg', seed=i)
+        path = tmp_path / f'{i}.xml'
+        voc(path, f'{i}.jpg', [(0, 10, 10, 20, 20)], ['\u732b'])
+        path.write_bytes((f'<?xml version="1.0" encoding="{encoding}"?>'
+                          + path.read_text(encoding='utf-8')).encode(encoding))
+    assert find_boxes(tmp_path).categories == ['\u732b']
+    text(tmp_path / '0.xml', '<?xml version="1.0" encoding="klingon"?><annotation/>')
+    with pytest.raises(DataError, match='0.xml'):
+        find_boxes(tmp_path)
+
+
+@pytest.mark.parametrize('there, said', [
+    ('cafe\u0301.jpg', 'caf\u00e9.jpg'), ('my photo 50%.jpg', 'my%20photo%2050%25.jpg')])
+def test_names_that_systems_write_in_other_ways(there, said, tmp_path):
+    boxes = {said: some_boxes(1), '0.jpg': some_boxes(2)}
+    for seed, name in enumerate((there, '0.jpg')):
+        picture(tmp_path / 'data/images' / name, seed=seed)
+    coco(tmp_path / 'data/a.json', boxes, NAMES)
+    (kind, where), *_ = check_annotations(
+        tmp_path / 'data/a.json', tmp_path / 'data/images').problems
+    assert kind == 'annotated image that is missing' and where.startswith(
+        f'data/a.json: {said}; there is {there}, for which')
+    cfg, _ = made(tmp_path / 'data')
+    assert {Path(dataset_of(cfg, split)[0]['img_path']).name
+            for split in ('train', 'val')} == {there, '0.jpg'}
+    yolo(tmp_path / 'yolo/labels' / f'{Path(said).stem}.txt', some_boxes(1))
+    picture(tmp_path / 'yolo/images' / there)
+    picture(tmp_path / 'yolo/images/0.jpg')
+    yolo(tmp_path / 'yolo/labels/0.txt', some_boxes(1))
+    found = sum(len(list(find_boxes(tmp_path / 'yolo').objects(s))) for s in ('train', 'val'))
+    assert found == (6 if '%' not in said else 3)
+
+
+@pytest.mark.parametrize('suffix, form', [('.jfif', 'JPEG'), ('.jpe', 'JPEG'), ('.gif', 'GIF')])
+def test_images_that_opencv_reads_are_found(suffix, form, tmp_path):
+    import cv2
+    for i in range(2):
+        picture(tmp_path / f'{i}{suffix}', seed=i, format=form)
+        yolo(tmp_path / f'{i}.txt', some_boxes(i))
+        assert cv2.imread(str(tmp_path / f'{i}{suffix}')).shape == (64, 96, 3)
+    assert len(find_boxes(tmp_path).splits['train'].paths) == 1
+
+
+def test_objects_that_are_ignored_or_equal_are_said(tmp_path):
+    coco_data(tmp_path)
+
+    def kinds():
+        return [kind for kind, _ in check_annotations(
+            tmp_path / 'train.json', tmp_path / 'train').problems]
+    assert kinds() == []
+    change(tmp_path / 'train.json', lambda c: c['annotations'].append(
+        dict(c['annotations'][0], id=99)))
+    assert kinds() == ['same box twice']
+    change(tmp_path / 'train.json', lambda c: [a.update(iscrowd=1) for a in c['annotations']])
+    assert 'only ignored objects' in kinds()

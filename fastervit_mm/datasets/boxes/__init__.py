@@ -1,11 +1,9 @@
 """Boxes and masks in a folder of somebody's own data: COCO, Pascal VOC or YOLO."""
-import csv
-import json
 from pathlib import Path
 from typing import List, Optional, Sequence
 
 from ..checking.problems import Run, one_by_one
-from ..folders import DataError, files_in, share_out
+from ..folders import SPLITS, DataError, files_in, share_out
 from ..images import IMAGES
 from .coco import find_coco
 from .data import BoxData, BoxSplit
@@ -13,6 +11,10 @@ from .voc import find_voc
 from .yolo import find_yolo
 
 __all__ = ['BoxData', 'BoxSplit', 'find_boxes']
+_OTHER_FORMS = {  # the ending of their files, and what these hold
+    'CVAT': ('.xml', '<annotations>'), 'Open Images': ('.csv', 'ImageID', 'XMin'),
+    'LabelMe': ('.json', '"shapes"', '"imagePath"'),
+    'Supervisely': ('.json', '"objects"', '"size"')}
 _VAL_SHARE = 0.2  # of training images, where there is no validation split
 
 
@@ -54,6 +56,7 @@ def find_boxes(folder: Path, ann_files: Sequence[Path] = (), run: Run = one_by_o
             + ''.join(f'; {reason}' for reason in rejected[:3]))
     data.notes += [f'{reason}, and was left out' for reason in rejected[:3]]
     _share_out(data)
+    data.splits = {split: data.splits[split] for split in SPLITS if split in data.splits}
     return data
 
 
@@ -62,20 +65,11 @@ def _other_form(folder: Path) -> Optional[str]:
     for path in files_in(folder, ['.json', '.xml', '.csv'])[:1000]:
         try:
             text = path.read_text(encoding='utf-8-sig')
-            content = json.loads(text) if path.suffix == '.json' else text
-        except (ValueError, OSError, RecursionError):
+        except (ValueError, OSError):
             continue
-        if path.suffix == '.xml':
-            form = 'CVAT' if '<annotations>' in text[:1000] else None
-        elif path.suffix == '.csv':
-            head = next(csv.reader(text.splitlines()), ())
-            form = 'Open Images' if {'ImageID', 'XMin'} <= set(head) else None
-        else:
-            keys = set(content) if isinstance(content, dict) else set()
-            form = ('LabelMe' if {'shapes', 'imagePath'} <= keys else
-                    'Supervisely' if {'objects', 'size'} <= keys else None)
-        if form:
-            return f'{path.relative_to(folder)} is of {form}: export the data as COCO there'
+        for form, (suffix, *words) in _OTHER_FORMS.items():
+            if path.suffix.lower() == suffix and all(word in text for word in words):
+                return f'{path.relative_to(folder)} is of {form}: export the data as COCO there'
     return None
 
 

@@ -1,6 +1,9 @@
 """Boxes and masks of COCO files, and the changes without which mmdet cannot use one."""
 import json
+import os
 import shlex
+from collections import Counter
+from itertools import islice
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
 
@@ -8,7 +11,7 @@ from ..checking.coco_files import ReadAnnotations, entries_of, read_annotations,
 from ..checking.problems import Content, short_name
 from ..folders import SPLITS, DataError, files_in, split_of
 from ..images import image_size
-from ..pairing import common_parts, locate
+from ..pairing import locate
 from .data import BoxData, BoxSplit
 
 
@@ -67,15 +70,14 @@ def _of_panoptic(path: Path) -> ReadAnnotations:
         ValueError: For any other file.
     """
     content = json.loads(path.read_bytes())
-    things = {c['id'] for c in content['categories'] if isinstance(c, dict) and c.get('isthing')}
+    things = [c for c in content['categories'] if isinstance(c, dict) and c.get('isthing')]
+    ids = {category.get('id') for category in things}
     boxes = [dict(segment, image_id=annotation.get('image_id'), id=number)
              for number, (annotation, segment) in enumerate((
                  (a, s) for a in content['annotations'] if isinstance(a, dict)
                  for s in a.get('segments_info') or () if isinstance(s, dict)
-                 and s.get('category_id') in things), 1)]
-    read = entries_of(dict(content, annotations=boxes, categories=[
-        c for c in content['categories'] if isinstance(c, dict) and c.get('isthing')]),
-        short_name(path, 2))
+                 and s.get('category_id') in ids), 1)]
+    read = entries_of(dict(content, annotations=boxes, categories=things), short_name(path, 2))
     if not read.content['annotations']:
         raise ValueError(': '.join(read_annotations(path).unusable[0]))
     return read._replace(encoding='for panoptic segmentation, of which the boxes of things are '
@@ -99,7 +101,7 @@ def _divide(data: BoxData, folder: Path) -> None:
         names['train'] = without
     data.notes.append(f'{whole.source}: its images are divided among {", ".join(sorted(names))}, '
                       'as their folders say')
-    data.splits = {split: whole.part(names[split]) for split in SPLITS if split in names}
+    data.splits = {split: whole.part(part) for split, part in names.items()}
 
 
 def _in_order(ann_files: Sequence[Path]) -> List[Tuple[str, Path]]:
@@ -128,7 +130,7 @@ def _by_name(folder: Path, found: Dict[Optional[str], List[Path]], notes: List[s
                             f'{", ".join(map(str, files))}. Name those to take, in this order: '
                             '--ann TRAIN.json VAL.json TEST.json')
         chosen.append((split or 'train', files[0]))
-    return sorted(chosen, key=lambda pair: SPLITS.index(pair[0]))
+    return chosen
 
 
 def _as_split(path: Path, read: ReadAnnotations, images: Sequence[Path], split: str, folder: Path,
@@ -157,61 +159,49 @@ def _as_split(path: Path, read: ReadAnnotations, images: Sequence[Path], split: 
 
 def _renamed(content: Content, found: Sequence[Optional[Path]]) -> Tuple[Path, List[str]]:
     """The folder to which the names of the images are relative; they are made so where needed."""
-    images = content['images']
-    at = next(i for i, path in enumerate(found) if path)
-    depth = len(Path(images[at]['file_name']).parts)
-    place = Path(*found[at].parts[:-depth])
-    wrong = [(image, path) for image, path in zip(images, found)
-             if path and place / image['file_name'] != path]
+    images = [(image, path) for image, path in zip(content['images'], found) if path]
+    name, path = images[0][0]['file_name'], images[0][1]
+    place = Path(*path.parts[:-len(Path(name).parts)])
+    wrong = next((one for one in images if place / one[0]['file_name'] != one[1]), None)
     if not wrong:
         return place, []
-    first = wrong[0][0]['file_name']
-    place = common_parts(path.parent for path in found if path)
-    for image, path in zip(images, found):
-        if path:
-            image['file_name'] = path.relative_to(place).as_posix()
-    return place, [f'images have names such as {first!r}, for {wrong[0][0]["file_name"]!r}']
+    name = wrong[0]['file_name']
+    place = Path(os.path.commonpath([path.parent for _, path in images]))
+    for image, path in images:
+        image['file_name'] = path.relative_to(place).as_posix()
+    return place, [f'images have names such as {name!r}, for {wrong[0]["file_name"]!r}']
 
 
-def _mended(content: Content, name: str, found: Sequence[Optional[Path]]
-            ) -> List[str]:
+def _mended(content: Content, name: str, found: Sequence[Optional[Path]]) -> List[str]:
     """Change what mmdet or pycocotools cannot use and has one meaning; says what."""
-    changes = []
-    wrong = next(wrong_ids(content, name), None)
-    numbers = {part: {_key(entry['id']): number for number, entry in enumerate(content[part], 1)}
-               for part in ('images', 'categories')}
+    names = list(dict.fromkeys(category['name'] for category in content['categories']))
+    changes = [': '.join(problem) for problem in islice(wrong_ids(content, name), 1)]
+    if len(names) < len(content['categories']):
+        twice = Counter(category['name'] for category in content['categories']).most_common(1)
+        changes.append(f'several categories have the name {twice[0][0]!r}')
+    numbers = dict(
+        image={_key(image['id']): i for i, image in enumerate(content['images'], 1)},
+        category={_key(c['id']): names.index(c['name']) + 1 for c in content['categories']})
     # With an id given twice, what belongs to it can not be told: the check says so.
-    if wrong and all(len(numbers[part]) == len(content[part]) for part in numbers):
+    if changes and len(numbers['image']) == len(content['images']) and (
+            len(numbers['category']) == len(content['categories'])):
         for number, annotation in enumerate(content['annotations'], 1):
-            annotation['from'] = f'{name}: annotation {annotation["id"]}'
-            annotation['id'] = number
-            for key, part in (('image_id', 'images'), ('category_id', 'categories')):
-                annotation[key] = numbers[part].get(_key(annotation[key]), -1)
-        for part in numbers:
-            for number, entry in enumerate(content[part], 1):
-                entry['id'] = number
-        changes.append(': '.join(wrong))
-    ids: Dict[str, Any] = {}
-    same = {category['id']: ids.setdefault(category['name'], category['id'])
-            for category in content['categories']}
-    if len(ids) < len(same):
-        twice = [c['name'] for c in content['categories'] if ids[c['name']] != c['id']]
-        content['categories'] = [c for c in content['categories'] if ids[c['name']] == c['id']]
-        for annotation in content['annotations']:
-            annotation['category_id'] = same.get(annotation['category_id'],
-                                                 annotation['category_id'])
-        changes.append(f'several categories have the name {twice[0]!r}')
+            annotation.update({'from': f'{name}: annotation {annotation["id"]}', 'id': number})
+            for part, of_id in numbers.items():
+                annotation[f'{part}_id'] = of_id.get(_key(annotation[f'{part}_id']), -1)
+        for number, image in enumerate(content['images'], 1):
+            image['id'] = number
+        content['categories'] = [dict(id=i, name=one) for i, one in enumerate(names, 1)]
     lacks = set()
     for image, path in zip(content['images'], found):
-        if path and not ('width' in image and 'height' in image):
+        if path and not image.keys() >= {'width', 'height'}:
             lacks.add('width or height of an image')
             image['width'], image['height'] = image_size(path)
     for annotation in content['annotations']:
-        for key, value in (('area', annotation['bbox'][2] * annotation['bbox'][3]), ('iscrowd', 0)):
-            if key not in annotation:
-                lacks.add(f'{key} of an annotation')
-                annotation[key] = value
-    return changes + ([f'it lacks {", ".join(sorted(lacks))}'] if lacks else [])
+        lacks.update(f'{key} of an annotation' for key in {'area', 'iscrowd'} - annotation.keys())
+        annotation.setdefault('area', annotation['bbox'][2] * annotation['bbox'][3])
+        annotation.setdefault('iscrowd', 0)
+    return changes + [f'it lacks {", ".join(sorted(lacks))}'] * bool(lacks)
 
 
 def _key(identity: Any) -> str:

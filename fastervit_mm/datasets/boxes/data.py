@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import Collection, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from ..checking.problems import Problem, Run
-from ..folders import SPLITS
 from ..images import image_size
-from ..pairing import common_parts
 
 
 class Box(NamedTuple):
@@ -66,7 +64,8 @@ class BoxData:
 
     Attributes:
         form: ``'COCO'``, ``'Pascal VOC'`` or ``'YOLO'``.
-        splits: By name; :func:`find_boxes` sees to ``'train'`` and ``'val'``.
+        splits: By name, in the order train, val, test; :func:`find_boxes` sees to this, and to
+            ``'train'`` and ``'val'``.
         notes: What was done that one would want to know.
     """
     form: str
@@ -76,8 +75,8 @@ class BoxData:
     @property
     def categories(self) -> List[str]:
         """Names, in the order of the training split's file, then those of others."""
-        return list(dict.fromkeys(c['name'] for split in SPLITS if split in self.splits
-                                  for c in self.splits[split].content['categories']))
+        return list(dict.fromkeys(c['name'] for split in self.splits.values()
+                                  for c in split.content['categories']))
 
     def objects(self, split: str) -> Iterator[Tuple[str, Tuple[float, float], dict, dict]]:
         """Every object of a split: category, (width, height), its annotation, its image."""
@@ -108,7 +107,7 @@ def sizes_of(images: Sequence[Path], run: Run) -> Dict[Path, Tuple[int, int]]:
 def as_coco(pairs: Sequence[Tuple[Path, Sequence[Box]]], names: Sequence[str],
             sizes: Dict[Path, Tuple[int, int]], source: Path) -> BoxSplit:
     """Images and their objects as a COCO split, with the categories in the order of ``names``."""
-    folder = common_parts(image.parent for image, _ in pairs)
+    folder = Path(os.path.commonpath([image.parent for image, _ in pairs]))
     ids = {name: i for i, name in enumerate(dict.fromkeys(names), 1)}
     content = dict(images=[], annotations=[],
                    categories=[dict(id=i, name=name) for name, i in ids.items()])

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
 
 from ..checking.problems import Problem, Run
-from ..folders import SPLITS, DataError, files_in, is_finite, parts_of, split_of, text_of
+from ..folders import DataError, files_in, is_finite, parts_of, split_of, text_of
 from ..images import IMAGES, read_header
 from ..pairing import pair
 from .data import Box, BoxData, as_coco, sizes_of
@@ -28,9 +28,14 @@ def find_voc(folder: Path, images: Sequence[Path], run: Run) -> Optional[BoxData
     """
     files = {}
     for path in files_in(folder, ['.xml']):
+        raw = path.read_bytes()
         try:
-            root = ElementTree.parse(path).getroot()
-        except ElementTree.ParseError as error:
+            try:
+                root = ElementTree.fromstring(raw)
+            except ValueError:  # of several bytes a character, which expat leaves to Python
+                declared = re.search(rb'encoding=["\']([\w.-]+)', raw)
+                root = ElementTree.fromstring(raw.decode(declared.group(1).decode()))
+        except (ElementTree.ParseError, ValueError, LookupError) as error:
             raise DataError(f'{path}: no XML that can be read ({error})') from None
         if root.tag == 'annotation':
             files[path] = root
@@ -69,7 +74,8 @@ def _lists(folder: Path) -> _Lists:
         while place.name in ('Main', 'ImageSets') and place != folder:
             place = place.parent
         for line in text_of(path).splitlines():
-            parts = parts_of(re.sub(r'\s+-?[01]$', '', line.strip()))  # lists of a class have 1, -1
+            # Lists of a class have 1 or -1 after the name, those of other programs the annotation.
+            parts = parts_of(re.sub(r'\s+(-?[01]|\S+\.xml)$', '', line.strip()))
             if parts and parts[-1].lower().endswith(IMAGES):
                 parts = [*parts[:-1], Path(parts[-1]).stem]
             if parts:
@@ -84,8 +90,8 @@ def _splits(paired: Dict[Path, Path], listed: _Lists, folder: Path
     places = {place for place, _ in listed}
     for path, image in paired.items():
         place = next((parent for parent in path.parents if parent in places), None)
-        parts = path.with_suffix('').parts
-        lists = {name: file for first in range(len(parts))
+        lists = {name: file for parts in (path.with_suffix('').parts, image.with_suffix('').parts)
+                 for first in range(len(parts))
                  for name, file in listed.get((place, parts[first:]), {}).items()}
         found = {_LISTS[name] for name in lists if name != 'trainval' or len(lists) == 1}
         if len(found) > 1:
@@ -97,7 +103,7 @@ def _splits(paired: Dict[Path, Path], listed: _Lists, folder: Path
     without = splits.pop(None, [])
     if without and 'train' not in splits and not listed:
         splits['train'], without = without, []
-    return {split: splits[split] for split in SPLITS if split in splits}, without
+    return splits, without
 
 
 def _objects(path: Path, root: ElementTree.Element, folder: Path) -> List[Box]:

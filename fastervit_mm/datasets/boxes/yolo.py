@@ -1,9 +1,10 @@
 """Boxes, polygons and poses of YOLO: a .txt for each image."""
+import json
 import os
 import re
-from collections import Counter
 from pathlib import Path
 from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
+from unicodedata import normalize
 
 import yaml
 
@@ -15,12 +16,12 @@ from .data import Box, BoxData, as_coco, sizes_of
 
 _MOST_CLASSES = 10_000  # that may have no name
 _NO_LABELS = ('classes', 'labels', 'README')  # names of other texts
-Line = Tuple[str, int, List[float]]  # its place for messages, its class, its numbers
+Line = Tuple[str, str, List[float]]  # its place for messages, its class, its numbers
 
 
 class _Settings(NamedTuple):
     """What a data.yaml says, or darknet's files in its place."""
-    names: Dict[int, str]
+    names: Dict[Path, Dict[int, str]]  # of labels below a folder, by the innermost
     splits: Dict[str, List[str]]
     keypoints: Optional[Tuple[int, int]]
     root: str  # of the splits
@@ -33,8 +34,8 @@ def find_yolo(folder: Path, images: Sequence[Path], ann_files: Sequence[Path], r
 
     Names and splits are those of ``data.yaml`` (a folder, a list of images or several of these for
     each split), or of darknet's ``obj.data``, ``obj.names`` and ``train.txt``, or else splits are
-    those that folders name. An image without a label file has no object, where others beside it
-    have one.
+    those that folders name, and names those of the nearest ``classes.txt`` above the labels. An
+    image without a label file has no object, where others beside it have one.
 
     Args:
         folder: The data's folder.
@@ -55,36 +56,50 @@ def find_yolo(folder: Path, images: Sequence[Path], ann_files: Sequence[Path], r
     splits = _splits(there, folder, settings, data.notes)
     used = list(dict.fromkeys(image for paths in splits.values() for image in paths))
     sizes = sizes_of(used, run)
-    lines = {image: list(_lines(labels[image], settings.names, folder)) for image in used
+    numbered = settings.names or {folder: {i: f'class_{i}' for i in range(_MOST_CLASSES)}}
+    lines = {image: list(_lines(labels[image], numbered, folder)) for image in used
              if image in labels}
-    keypoints = _keypoints([line for found in lines.values() for line in found], settings,
-                           data.notes)
-    names = _names(folder, settings.names, lines, data.notes)
-    boxes = {image: [_box(line, names, sizes[image], keypoints) for line in found]
+    every = [line for found in lines.values() for line in found]
+    keypoints = _keypoints(every, settings, data.notes)
+    boxes = {image: [_box(line, sizes[image], keypoints) for line in found]
              for image, found in lines.items()}
+    names = [name for of_folder in numbered.values() for name in of_folder.values()]
+    if settings.names:
+        twice = [name for name in dict.fromkeys(names) if any(
+            list(of_folder.values()).count(name) > 1 for of_folder in numbered.values())]
+        if twice:
+            data.notes.append(f'{", ".join(map(repr, twice))}: several numbers have this name and '
+                              'become one class')
+    else:
+        of_objects = {name for _, name, _ in every}
+        names = [name for name in names if name in of_objects]
+        data.notes.append('no data.yaml or classes.txt names the classes; they are called class_0, '
+                          'class_1, …: rename them in the config and in the annotation files')
     alone = len(used) - len(lines)
     if alone:
         data.notes.append(f'{alone} images have no .txt and count as images without objects')
     for split, paths in splits.items():
         data.splits[split] = as_coco([(image, boxes.get(image, [])) for image in paths],
-                                     list(names.values()), sizes, folder)
+                                     names, sizes, folder)
     return data
 
 
 def _labels(folder: Path, images: Sequence[Path]) -> Dict[Path, Path]:
     """The label file of each image that has one: by Ultralytics' rule, or else by their paths."""
-    files = {path for path in files_in(folder, ['.txt']) if path.stem not in _NO_LABELS}
+    # Systems write accents differently: composed or not.
+    files = {normalize('NFC', str(path)): path for path in files_in(folder, ['.txt'])
+             if path.stem not in _NO_LABELS}
     labels = {}
     for image in images:
         parts = list(image.relative_to(folder).parts)
         if 'images' in parts[:-1]:
             parts[len(parts) - 2 - parts[-2::-1].index('images')] = 'labels'
         for place in (folder.joinpath(*parts), image):
-            if place.with_suffix('.txt') in files:
-                labels[image] = place.with_suffix('.txt')
-                break
+            label = files.get(normalize('NFC', str(place.with_suffix('.txt'))))
+            if label and image not in labels:
+                labels[image] = label
     # Where the rule finds nothing, such as for img/ and ann/.
-    return labels or {image: path for path, image in pair(sorted(files), images, folder).items()}
+    return labels or {image: path for path, image in pair(files.values(), images, folder).items()}
 
 
 def _settings(folder: Path, ann_files: Sequence[Path], labels: Iterable[Path]) -> _Settings:
@@ -95,7 +110,7 @@ def _settings(folder: Path, ann_files: Sequence[Path], labels: Iterable[Path]) -
         except (yaml.YAMLError, RecursionError):
             content = None
         if isinstance(content, dict) and content.get('names'):
-            found.append(_of_yaml(path, content))
+            found.append(_of_yaml(path, content, folder))
         elif ann_files:
             raise DataError(f'ann={str(path)!r}: not a data.yaml with names')
     different = [one.path for one in found if one[:-1] != found[0][:-1]]
@@ -107,12 +122,6 @@ def _settings(folder: Path, ann_files: Sequence[Path], labels: Iterable[Path]) -
 
 def _of_darknet(folder: Path, labels: Iterable[Path]) -> _Settings:
     """Settings of ``obj.names`` or ``classes.txt``, and of ``obj.data`` or lists of images."""
-    lists = {path: _entries(path) for path in files_in(folder, ['classes.txt', '.names'])}
-    first = next(iter(lists), folder)
-    different = [path for path in lists if lists[path] != lists[first]]
-    if different:
-        raise DataError(f'{first} and {different[0]}: name different classes. Write the right ones '
-                        'into a data.yaml, as names: [first, second]')
     splits: Dict[str, List[str]] = {}
     for path in files_in(folder, ['.data']):
         said = dict(re.findall(r'^\s*(\w+)\s*=\s*(.+?)\s*$', text_of(path), re.MULTILINE))
@@ -128,10 +137,39 @@ def _of_darknet(folder: Path, labels: Iterable[Path]) -> _Settings:
         raise DataError(f'{folder}: {" and ".join(sorted(several))} list images of one split. '
                         'Write the right one into a data.yaml, such as train: '
                         f'{sorted(several)[0]}')
-    return _Settings(dict(enumerate(lists.get(first, ()))), splits, None, '', folder / 'data.yaml')
+    return _Settings(_class_lists(folder, labels), splits, None, '', folder / 'data.yaml')
 
 
-def _of_yaml(path: Path, content: dict) -> _Settings:
+def _class_lists(folder: Path, labels: Iterable[Path]) -> Dict[Path, Dict[int, str]]:
+    """Names for the labels below each folder that has a list; a list elsewhere is for all."""
+    found = {path: names for path in files_in(folder, ['classes.txt', '.names', 'notes.json'])
+             if (names := _names_in(path))}
+    places = {path.parent for path in found}
+    nearest = {next((at for at in label.parents if at in places), None) for label in labels}
+    lists: Dict[Path, Path] = {}
+    for path, names in found.items():
+        for place in nearest.intersection((path.parent, None)):
+            other = lists.setdefault(place or folder, path)
+            if found[other] != names:
+                raise DataError(
+                    f'{other} says {", ".join(found[other])}, and {path} says {", ".join(names)}: '
+                    'the classes in different orders. Remove the one by which labels are not '
+                    'numbered')
+    return {place: dict(enumerate(found[path])) for place, path in lists.items()}
+
+
+def _names_in(path: Path) -> List[str]:
+    """Class names in a list or in Label Studio's ``notes.json``; empty for another JSON."""
+    if path.suffix != '.json':
+        return _entries(path)
+    try:
+        categories = json.loads(text_of(path))['categories']
+        return [c['name'] for c in sorted(categories, key=lambda c: int(c['id']))]
+    except (KeyError, TypeError, ValueError):
+        return []
+
+
+def _of_yaml(path: Path, content: dict, folder: Path) -> _Settings:
     names = content['names']
     if isinstance(names, str):  # one class, or a file of names
         file = path.parent / names
@@ -155,7 +193,7 @@ def _of_yaml(path: Path, content: dict) -> _Settings:
         if entries:
             splits[split] = list(entries)
     root = content.get('path')
-    return _Settings(dict(sorted(names.items())), splits, shape and tuple(shape),
+    return _Settings({folder: dict(sorted(names.items()))}, splits, shape and tuple(shape),
                      root if isinstance(root, str) else '', path)
 
 
@@ -197,7 +235,7 @@ def _splits(images: Sequence[Path], folder: Path, settings: _Settings, notes: Li
     if left:
         notes.append(f'{len(left)} images are in no split and were left out, such as '
                      f'{left[0].relative_to(folder)}')
-    return {split: listed[split] for split in SPLITS if split in listed}
+    return listed
 
 
 def _images_of(entry: str, split: str, images: Sequence[Path], folder: Path, settings: _Settings
@@ -219,56 +257,48 @@ def _images_of(entry: str, split: str, images: Sequence[Path], folder: Path, set
     return set()
 
 
-def _lines(path: Path, names: Dict[int, str], folder: Path) -> Iterator[Line]:
+def _lines(path: Path, numbered: Dict[Path, Dict[int, str]], folder: Path) -> Iterator[Line]:
+    names = next(numbered[place] for place in path.parents if place in numbered)
     for number, line in enumerate(text_of(path).splitlines(), 1):
+        if not line.strip():
+            continue
         try:
-            values = [float(value) for value in line.split()]
-            if not values:
-                continue
-            if not all(map(is_finite, values)) or len(values) < 5 or values[0] < 0:
+            kind, *values = map(float, line.split())
+            if len(values) < 4 or not all(map(is_finite, values)):
                 raise ValueError
-            kind = int(values[0])
-            if kind != values[0] or (names and kind not in names):
-                raise ValueError
-        except ValueError:
-            which = (f'one of {", ".join(map(str, names))}' if names and len(names) <= max(names)
-                     else f'from 0 to {len(names) - 1 if names else "n"}')
+            name = names[kind]  # 1.0 finds 1
+        except (ValueError, KeyError):
+            which = (f'from 0 to {len(names) - 1}' if max(names) < len(names) else
+                     f'one of {", ".join(map(str, names))}')
             raise DataError(
                 f'{path}: line {number}: {line!r}; expected a class {which}, then x, y, width and '
                 'height, or a polygon, all relative to the image') from None
-        yield f'{path.relative_to(folder)}: line {number}', kind, values[1:]
+        yield f'{path.relative_to(folder)}: line {number}', name, values
 
 
 def _keypoints(lines: Sequence[Line], settings: _Settings, notes: List[str]) -> bool:
     """Whether the labels are poses, a box and keypoints; what is left out of them is said."""
-    counts = Counter(len(values) for *_, values in lines)
+    sixth = sum(len(values) == 5 for *_, values in lines)
+    if sixth:
+        notes.append(f'{sixth} labels have a sixth number (a confidence or a track), which is left '
+                     'out')
     more = [line for line in lines if len(line[2]) > 5]
-    if counts[5]:
-        notes.append(f'{counts[5]} labels have a sixth number (a confidence or a track), which is '
-                     'left out')
-    if settings.keypoints is not None:
-        points, each = settings.keypoints
-        wrong = next((line for line in more if points and len(line[2]) != 4 + points * each), None)
-        if wrong:
-            raise DataError(f'{wrong[0]}: {len(wrong[2]) + 1} numbers, but with kpt_shape: '
-                            f'[{points}, {each}] a label has {5 + points * each}')
-        reason = f'kpt_shape is [{points}, {each}]'
-        poses = points > 0
-    else:
-        size = len(more[0][2]) if more else 0
-        poses = bool(more) and all(len(values) == size for *_, values in more) and (
-            all(map(_has_visibilities, more)) or all(map(_surrounds_points, more)))
-        reason = (f'each has {size + 1} numbers, of which the first four are a box around points; '
-                  'if they are polygons, write kpt_shape: [0, 2] into data.yaml')
+    points, each = settings.keypoints or (0, 0)
+    poses = points > 0 or settings.keypoints is None and bool(more) and (
+        len({len(values) for *_, values in more}) == 1
+        and (all(map(_has_visibilities, more)) or all(map(_surrounds_points, more))))
+    for place, _, values in more:
+        if len(values) != 4 + points * each if points else len(values) % 2 and not poses:
+            raise DataError(f'{place}: {len(values) + 1} numbers; expected a class, then ' + (
+                f'{4 + points * each} numbers, by kpt_shape: [{points}, {each}]' if points else
+                'x, y, width and height, or a polygon, or a box and keypoints with kpt_shape in '
+                'data.yaml'))
     if poses and more:
-        notes.append(f'the labels are poses ({reason}): boxes are taken, keypoints left out')
-        return True
-    odd = next((line for line in more if len(line[2]) % 2), None)
-    if odd:
-        raise DataError(f'{odd[0]}: {len(odd[2]) + 1} numbers; expected a class, then x, y, width '
-                        'and height, or a polygon, or a box and keypoints with kpt_shape in '
-                        'data.yaml')
-    return False
+        notes.append('the labels are poses, ' + (
+            'by kpt_shape' if points else 'whose first four numbers are a box around points (for '
+            'polygons, write kpt_shape: [0, 2] into data.yaml)')
+            + ': boxes are taken, keypoints left out')
+    return poses
 
 
 def _has_visibilities(line: Line) -> bool:
@@ -286,29 +316,12 @@ def _surrounds_points(line: Line) -> bool:
         (x, width / 2, points[::2]), (y, height / 2, points[1::2])))
 
 
-def _names(folder: Path, names: Dict[int, str], lines: Dict[Path, List[Line]], notes: List[str]
-           ) -> Dict[int, str]:
-    if names:
-        twice = [name for name, n in Counter(names.values()).items() if n > 1]
-        if twice:
-            notes.append(f'{", ".join(map(repr, twice))}: several numbers have this name and '
-                         'become one class')
-        return names
-    highest = max((kind for found in lines.values() for _, kind, _ in found), default=-1)
-    if not 0 <= highest < _MOST_CLASSES:
-        raise DataError(f'{folder}: no data.yaml or classes.txt names the classes, and the '
-                        f'labels name {highest + 1} of them; write their names into one')
-    notes.append('no data.yaml or classes.txt names the classes; they are called class_0 to '
-                 f'class_{highest}: rename them in the config and in the annotation files')
-    return {number: f'class_{number}' for number in range(highest + 1)}
-
-
-def _box(line: Line, names: Dict[int, str], size: Tuple[int, int], keypoints: bool) -> Box:
-    place, kind, values = line
+def _box(line: Line, size: Tuple[int, int], keypoints: bool) -> Box:
+    place, name, values = line
     width, height = size
     if len(values) > 5 and not keypoints:
         xs, ys = [v * width for v in values[::2]], [v * height for v in values[1::2]]
-        return Box(names[kind], (min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)), place,
+        return Box(name, (min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)), place,
                    [round(v, 2) for pair in zip(xs, ys) for v in pair])
     x, y, w, h = (v * side for v, side in zip(values, (width, height, width, height)))
-    return Box(names[kind], (x - w / 2, y - h / 2, w, h), place)
+    return Box(name, (x - w / 2, y - h / 2, w, h), place)

@@ -5,22 +5,11 @@ import re
 from collections import Counter, defaultdict
 from pathlib import Path
 from statistics import median
-from typing import (
-    Any,
-    Container,
-    Dict,
-    Iterable,
-    Iterator,
-    List,
-    Mapping,
-    NamedTuple,
-    Optional,
-    Tuple,
-    Union,
-)
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple, Union
 
 from ..folders import files_in
 from ..images import IMAGES, ReadImage, read_image
+from ..pairing import loosely, named_parts
 from .coco_files import read_annotations, wrong_ids
 from .masks import check_masks
 from .problems import Content, Problem, Run, one_by_one, place_of, short_name
@@ -116,7 +105,6 @@ def check_content(content: Content, folder: Path, name: str, run: Run = one_by_o
     problems += check_coco(content, sizes, name, turned=turned)
     problems += _check_more(content, name)
     problems += check_masks(content, name)
-    problems += _turned(content, sizes, turned)
     annotated = {a['image_id'] for a in content['annotations']}
     return CheckedAnnotations(
         problems, len(content['images']),
@@ -127,8 +115,8 @@ def check_content(content: Content, folder: Path, name: str, run: Run = one_by_o
 
 
 def check_coco(content: Content, sizes: Mapping[str, Any], ann_file: str,
-               num_classes: Optional[int] = None, turned: Container[str] = ()
-               ) -> Iterable[Problem]:
+               num_classes: Optional[int] = None, turned: Mapping[str, int] = {}
+               ) -> Iterator[Problem]:
     """What is wrong with a COCO annotation file, masks excepted.
 
     Args:
@@ -136,7 +124,7 @@ def check_coco(content: Content, sizes: Mapping[str, Any], ann_file: str,
         sizes: (width, height) of each image by file name, or a str for an unreadable one.
         ann_file: Name of the file, for messages.
         num_classes: Number of categories that it should have; None for any.
-        turned: Images that are turned by their EXIF tag, which explains other sizes.
+        turned: EXIF's orientation of images that it turns, which explains other sizes.
     """
     yield from wrong_ids(content, ann_file)
     images = {image['id']: image for image in content['images']}
@@ -144,19 +132,24 @@ def check_coco(content: Content, sizes: Mapping[str, Any], ann_file: str,
     if num_classes not in (None, len(categories)):
         yield ('number of categories differs from the published',
                f'{ann_file}: {len(categories)}, published {num_classes}')
-    alike = {Path(name).name.lower(): name for name in sizes}
+    alike = {loosely(named_parts(name))[:1]: name for name in sizes}
     for image in content['images']:
         name, said = image['file_name'], (image['width'], image['height'])
         if name not in sizes:
-            other = alike.get(name.replace('\\', '/').rsplit('/', 1)[-1].lower())
+            end = loosely(named_parts(name))
+            other = alike.get(end[:1])
+            found = other and (end == loosely(named_parts(other))
+                               or re.match(r'/|\.\.|.*\\|\w+:', name))
             yield ('annotated image that is missing',
                    f'{ann_file}: {name}' + (f'; there is {other}' if other else '') + (
                        ', for which tools/new_config.py det writes a corrected copy'
-                       if other and re.match(r'/|\.\.|.*\\|\w+:', name) else ''))
+                       if found else ''))
         elif not isinstance(sizes[name], str) and sizes[name] != said:
             yield ('image of another size than annotated',
                    f'{name}: {sizes[name]}, {ann_file} says {said}' + (
                        '; mmcv turns it by its EXIF tag' if name in turned else ''))
+        elif name in turned:  # whether the boxes were drawn on the turned image can only be seen
+            yield 'image turned by its EXIF tag', f'{name}: orientation {turned[name]}'
     listed = {image['file_name'] for image in content['images']}
     yield from (('not annotated', f'{name} is not in {ann_file}')
                 for name in sizes if name not in listed)
@@ -218,6 +211,9 @@ def _check_more(content: Content, ann_file: str) -> Iterator[Problem]:
     if used:
         yield from (('category without any annotation', f'{ann_file}: {category["name"]}')
                     for category in content['categories'] if category['id'] not in used)
+    if used and all(annotation.get('iscrowd') for annotation in content['annotations']):
+        yield 'only ignored objects', (f'{ann_file}: every annotation has iscrowd=1, so nothing '
+                                       'trains or counts; objects have iscrowd=0')
     boxes = [annotation['bbox'] for annotation in content['annotations']]
     if boxes and all(0 <= value <= 1 for box in boxes for value in box):
         yield ('boxes in parts of the image, not in pixels', f'{ann_file}: such as {boxes[0]}')
@@ -231,26 +227,19 @@ def _check_more(content: Content, ann_file: str) -> Iterator[Problem]:
     if outside and len(boxes) >= 5 and all(w > x and h > y for x, y, w, h in boxes):
         yield ('boxes that may be [left, top, right, bottom]',
                f'{ann_file}: COCO has [left, top, width, height]; such as {boxes[0]}')
+    seen: Dict[tuple, str] = {}
     for annotation in content['annotations']:
         place = place_of(annotation, ann_file)
+        first = seen.setdefault(
+            (annotation['image_id'], annotation['category_id'], *annotation['bbox']), place)
+        if first != place:
+            yield 'same box twice', f'{place}: {annotation["bbox"]}, as {first}'
         width, height = annotation['bbox'][2:]
         if 0 < min(width, height) < 1:
             yield 'box smaller than a pixel', f'{place}: {annotation["bbox"]}; mmdet leaves it out'
         elif min(width, height) > 0 and annotation.get('area', 1) <= 0:
             yield ('area of 0, though the box has one',
                    f'{place}: {annotation["bbox"]}; mmdet leaves it out')
-
-
-def _turned(content: Content, sizes: Mapping[str, Any], turned: Mapping[str, int]
-            ) -> Iterator[Problem]:
-    """Images whose EXIF tag turns them, annotated with the size that mmcv sees.
-
-    Whether the boxes were drawn on the turned image can only be seen.
-    """
-    for image in content['images']:
-        name = image['file_name']
-        if name in turned and sizes.get(name) == (image['width'], image['height']):
-            yield 'image turned by its EXIF tag', f'{name}: orientation {turned[name]}'
 
 
 def _categories(content: Content) -> Tuple[Category, ...]:

@@ -1,7 +1,7 @@
 """Checks of a classifier's images: folders of classes, or a list of images and their classes."""
 from collections import Counter
 from pathlib import Path
-from typing import Iterator, List, Sequence
+from typing import List, Sequence
 
 from .problems import Problem
 
@@ -54,18 +54,13 @@ def check_class_list(path: Path, images: Sequence[str], num_classes: int, each: 
             problems.append(('class out of range', f'{place}; classes are 0 to {num_classes - 1}'))
         else:
             counts[int(label)] += 1
-    problems += list(_differences(listed, set(images), path.name))
+    there = set(images)
+    for kind, names in (
+            ('listed image that is missing', listed.keys() - there),
+            ('image listed more than once', {name for name, n in listed.items() if n > 1}),
+            ('image that is not listed', there - listed.keys())):
+        problems += [(kind, f'{path.name}: {name}') for name in sorted(names)]
     return problems + [
         ('number of images of a class differs from the published',
          f'{path.name}: class {label}: {counts[label]}, published {each}')
         for label in range(num_classes) if counts[label] != each]
-
-
-def _differences(listed: Counter, there: set, name: str) -> Iterator[Problem]:
-    for image, times in sorted(listed.items()):
-        if image not in there:
-            yield 'listed image that is missing', f'{name}: {image}'
-        if times > 1:
-            yield 'image listed more than once', f'{name}: {image}'
-    for image in sorted(there - set(listed)):
-        yield 'image that is not listed', f'{name}: {image}'

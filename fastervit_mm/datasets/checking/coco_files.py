@@ -81,7 +81,8 @@ def _faults(entry: Any, part: str, number: int, name: str) -> Dict[str, Problem]
     wrong = [k for k, kind in (needed | wanted).items() if k not in absent and not (
         is_finite(entry[k]) or kind is _ID and isinstance(entry[k], str) if kind in (_NUMBER, _ID)
         else isinstance(entry[k], kind))]
-    if part == 'annotations' and not {*absent, *wrong} & {'bbox'} and not _is_box(entry['bbox']):
+    if part == 'annotations' and not {*absent, *wrong} & {'bbox'} and not (
+            len(entry['bbox']) == 4 and all(map(is_finite, entry['bbox']))):
         wrong.append('bbox')
     return {**{k: ('keys missing', f'{place}: no {", ".join(absent)}') for k in absent},
             **{k: ('malformed entry', f'{place}: {k}={entry[k]!r:.40}') for k in wrong}}
@@ -114,7 +115,3 @@ def wrong_ids(content: Content, name: str) -> Iterator[Problem]:
         if len(ids) > 1:
             yield (f'{_SINGULAR[part]} ids that are numbers and words', f'{name}: such as '
                    f'{ids[False]!r} and {ids[True]!r}')
-
-
-def _is_box(values: List[Any]) -> bool:
-    return len(values) == 4 and all(map(is_finite, values))

@@ -1,5 +1,6 @@
 """Checks of the masks of annotation files as COCO has them."""
 import math
+import re
 from typing import Any, Dict, Iterator, List, Tuple
 
 from pycocotools import mask as mask_utils
@@ -30,14 +31,12 @@ def check_masks(content: Content, ann_file: str) -> Iterator[Problem]:
             yield 'segmentation missing, others have one', f'{place} ({image["file_name"]})'
         elif not segmentation:
             yield 'empty segmentation', f'{place} ({image["file_name"]})'
-        elif isinstance(segmentation, list):
-            for kind, what in _check_polygons(segmentation, size):
-                yield kind, f'{place}: {what} ({image["file_name"]})'
-        elif isinstance(segmentation, dict):
-            for kind, what in _check_run_lengths(segmentation, size):
-                yield kind, f'{place}: {what} ({image["file_name"]})'
-        else:
+        elif not isinstance(segmentation, (list, dict)):
             yield 'malformed segmentation', f'{place}: a {type(segmentation).__name__}'
+        else:
+            check = _check_polygons if isinstance(segmentation, list) else _check_run_lengths
+            for kind, what in check(segmentation, size):
+                yield kind, f'{place}: {what} ({image["file_name"]})'
 
 
 def _check_polygons(polygons: List[Any], size: Tuple[float, float]) -> Iterator[Problem]:
@@ -53,8 +52,7 @@ def _check_polygons(polygons: List[Any], size: Tuple[float, float]) -> Iterator[
         else:
             height, width = size
             left, right, top, bottom = (end(polygon[i::2]) for i in (0, 1) for end in (min, max))
-            if (min(left, top) < -_BEYOND or right > width + _BEYOND
-                    or bottom > height + _BEYOND):
+            if max(-left, -top, right - width, bottom - height) > _BEYOND:
                 yield ('polygon outside its image', f'x from {left:g} to {right:g}, y from '
                        f'{top:g} to {bottom:g} in {width} x {height}')
 
@@ -66,10 +64,9 @@ def _check_run_lengths(rle: Dict[str, Any], size: Tuple[float, float]) -> Iterat
         yield ('malformed segmentation', 'run lengths have a size, [height, width], and counts, '
                'a list or a str')
         return
-    if tuple(said) != size:
-        if math.inf not in size:
-            yield ('run lengths of another size than the image',
-                   f'{said} (height, width), the image {list(size)}')
+    if tuple(said) != size and math.inf not in size:
+        yield ('run lengths of another size than the image',
+               f'{said} (height, width), the image {list(size)}')
         return
     try:
         # pycocotools decodes run lengths that are too short into whatever is in memory.
@@ -91,21 +88,14 @@ def _decompressed(counts: str) -> List[int]:
     Five bits of a number in each character; from the third on, the difference to the number two
     before.
     """
+    numbers = re.findall('[P-o]{0,12}[0-O]', counts)  # the last character of each is below P
+    if ''.join(numbers) != counts:
+        raise ValueError('not compressed run lengths')
     runs: List[int] = []
-    value = shift = 0
-    for character in counts:
-        bits = ord(character) - 48
-        if not 0 <= bits < 64:
-            raise ValueError(f'{character!r} is no character of compressed run lengths')
-        value |= (bits & 31) << shift
-        shift += 5
-        if shift > 60:
-            raise ValueError('a number of more than 60 bits')
-        if not bits & 32:
-            if bits & 16:
-                value -= 1 << shift
-            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-            value = shift = 0
-    if shift:
-        raise ValueError('the last number is incomplete')
+    for number in numbers:
+        bits = [ord(character) - 48 & 31 for character in number]
+        value = sum(five << 5 * i for i, five in enumerate(bits))
+        if bits[-1] & 16:
+            value -= 1 << 5 * len(bits)
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
     return runs

@@ -18,6 +18,7 @@ NOTES = frozenset((
     'no area', 'not annotated',
     'annotation file without any annotation', 'category without any annotation',
     'category that another file lacks', 'annotation id 0', 'box smaller than a pixel',
+    'same box twice',
     'image turned by its EXIF tag',
     'palette label map', 'label map that is all void', 'labels start at 1',
     'label that never occurs', 'label that training lacks', 'label of several colours',
