@@ -8,6 +8,8 @@ from typing import Iterator, Optional
 
 from mmengine.config import DictAction
 
+from .config_files import typed
+
 _OURS = (__package__, '__main__')  # a program's own code is `__main__`
 
 
@@ -51,8 +53,8 @@ def errors_in_one_line(tool: str) -> Iterator[None]:
 def _message(error: Exception) -> Optional[str]:
     unreadable = re.search('failed to load image: (.+)', str(error))
     if isinstance(error, AssertionError) and unreadable:  # mmcv's, and none but a file's fault
-        return (f'{unreadable[1]}: not an image that OpenCV can read. "python '
-                'tools/prepare_data.py check" finds every such file')
+        return (f'{unreadable[1]}: not an image that OpenCV can read. '
+                f'"{typed("prepare_data.py")} check" finds every such file')
     if _package(type(error).__module__) == __package__ or isinstance(error, OSError):
         # That of a data loader's process comes with the traceback in it.
         return str(error).strip().rpartition('\n')[2] if 'DataLoader worker' in str(error) else (

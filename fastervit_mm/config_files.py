@@ -6,6 +6,7 @@ This package's own are in a clone, an editable install or an installed wheel. A 
 import ast
 import difflib
 import os
+import shlex
 import traceback
 from pathlib import Path, PurePath
 from typing import List, Optional, Tuple, Union
@@ -21,6 +22,14 @@ _LIBRARIES = ('mmdet', 'mmseg', 'mmpretrain')
 
 class ConfigError(ValueError):
     """A config that cannot be read, or cannot run as it is; the message says what to change."""
+
+
+def typed(program: str) -> str:
+    """How one of this package's programs is typed here, such as ``python tools/train.py``."""
+    clone = _PACKAGE.parent / 'tools' / program
+    path = clone if clone.is_file() else _PACKAGE / '.mim' / 'tools' / program
+    near = os.path.relpath(path)
+    return f'python {shlex.quote(str(path) if near.startswith("..") else near)}'
 
 
 def config_folder() -> Path:

@@ -69,7 +69,7 @@ def main():
             [Path(os.path.abspath(path)) for path in args.label_maps],
             [Path(os.path.abspath(path)) for path in args.images],
             args.img_suffix, args.map_suffix, args.force, console)
-    sys.exit(not report.show(console, Path(__file__).parent))
+    sys.exit(not report.show(console))
 
 
 if __name__ == '__main__':

@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS
 
 from ..backbone import FasterViT
-from ..config_files import ConfigError
+from ..config_files import ConfigError, typed
 from ..datasets.class_order import numbered_by_file
 from ..models import annotation_file, class_of, dataset_configs, type_name
 from ..weights import CheckpointError, read_checkpoint, resolve, tensors_of
@@ -147,7 +147,7 @@ def _missing_files(place: str, dataset: Dict, kind: Optional[type]) -> Iterator[
     root = dataset.get('data_root')
     known = next((_PREPARED[c.__name__] for c in getattr(kind, '__mro__', ())
                   if c.__name__ in _PREPARED), None)
-    remedy = (f'"python tools/prepare_data.py {known} --root {root}" says what to download and '
+    remedy = (f'"{typed("prepare_data.py")} {known} --root {root}" says what to download and '
               'where it goes; ' if known and root else '') + (
         f'if the data are elsewhere, set {place}.data_root')
     if root and not os.path.isdir(root):

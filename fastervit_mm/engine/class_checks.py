@@ -6,6 +6,7 @@ from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Seq
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
+from ..config_files import typed
 from ..datasets.class_order import (
     category_names,
     class_folders,
@@ -100,8 +101,8 @@ def _read(cfg: Config, loader: str, found: List[Classes]) -> Iterator[str]:
                 order = label_order(names, file, numbering)
             except ValueError as error:  # JSON's and of its characters too
                 yield (f'{place}.ann_file={file!r}: not an annotation file as COCO has them '
-                       f'({error}). "python tools/prepare_data.py check" lists all that is wrong '
-                       'in one')
+                       f'({error}). "{typed("prepare_data.py")} check" lists all that is '
+                       'wrong in one')
                 continue
             if problem := _misnamed(place, names, order, file, numbering):
                 yield problem

@@ -32,10 +32,10 @@ class CurvesHook(Hook):
         if not isinstance(runner._train_loop, BaseLoop):
             return  # validation alone; runner.iter would build the training loop
         curves = read_run(runner.work_dir)
-        epochs = dict(curves.get('epoch', []))
-        now = f'iteration {runner.iter}'
+        now, epochs = f'iteration {runner.iter}', {}
         if isinstance(runner._train_loop, EpochBasedTrainLoop):
-            now, epochs[runner.iter] = f'epoch {runner.epoch} ({now})', runner.epoch
+            epochs = {**dict(curves.get('epoch', [])), runner.iter: runner.epoch}
+            now = f'epoch {runner.epoch} ({now})'
         stands = []
         for name in headlines(metrics or {}):
             value = float(metrics[name])

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ..backbone.attention import WindowBlock
-from ..config_files import ConfigError
+from ..config_files import ConfigError, typed
 from ..weights import CheckpointError
 from ..weights.reading import SAFETENSORS, read_checkpoint
 from .checkpoints import PART, check_readable, files_of, remove, whole_file
@@ -115,7 +115,7 @@ class ShardedRunner(QuietRunner):
             if self.mesh is None or count != self.world_size:
                 raise CheckpointError(
                     f'checkpoint={str(filename)!r}: the shards of {count} processes. Make one file '
-                    f'of them: python tools/gather_checkpoint.py {filename} OUT.pth --all')
+                    f'of them: {typed("gather_checkpoint.py")} {filename} OUT.pth --all')
             filename = os.path.join(filename, f'rank{self.rank}.pth')
         return super().load_checkpoint(filename, *args, **kwargs)
 

@@ -8,6 +8,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 from rich.console import Console
 from rich.table import Table
 
+from ..config_files import typed
 from ..datasets import checking
 from ..datasets.boxes import BoxData, find_boxes
 from ..datasets.label_maps import find_label_maps
@@ -35,12 +36,11 @@ class Report:
     decisions: List[str]
     problems: List[checking.Problem]
 
-    def show(self, console: Console, tools: Path) -> bool:
+    def show(self, console: Console) -> bool:
         """Print it, with the commands that follow.
 
         Args:
             console: Where to.
-            tools: The folder of this package's tools, for the commands.
 
         Returns:
             Whether the data are without problems; notes are none.
@@ -51,20 +51,18 @@ class Report:
             console.print(f'- {decision}', highlight=False, soft_wrap=True)
         console.print(f'\n[bold]{self.out}[/bold] is written; read its comments, then:',
                       highlight=False, soft_wrap=True)
-        for command in self._commands(tools):
+        for command in self._commands():
             console.print(f'  {command}', highlight=False, soft_wrap=True, markup=False)
         if not sound:
             console.print('[red]Correct the problems above first: training may stop at them.[/red]')
         return sound
 
-    def _commands(self, tools: Path) -> List[str]:
+    def _commands(self) -> List[str]:
         config, work_dir = shlex.quote(str(self.out)), f'work_dirs/{shlex.quote(self.out.stem)}'
         best = 'best_coco_bbox_mAP_epoch_*' if self.task == 'det' else 'best_mIoU_iter_*'
-        place = os.path.relpath(tools)
-        tools = shlex.quote(str(tools) if place.startswith('..') else place)
-        return [f'python {tools}/browse_dataset.py {config} --out {work_dir}/fed',
-                f'python {tools}/train.py {config}',
-                f'python {tools}/test.py {config} {work_dir}/{best}.pth --show-dir '
+        return [f'{typed("browse_dataset.py")} {config} --out {work_dir}/fed',
+                f'{typed("train.py")} {config}',
+                f'{typed("test.py")} {config} {work_dir}/{best}.pth --show-dir '
                 f'{work_dir}/shown']
 
 

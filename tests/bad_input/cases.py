@@ -657,7 +657,7 @@ TRAINING = [
     Case('a training image that is no image',
          'train.py detector.py',
          'train: data/train/1.png: not an image that OpenCV can read. "python '
-         'tools/prepare_data.py check" finds every such file',
+         '…tools/prepare_data.py check" finds every such file',
          make=w.breaks('data/train/1.png'), begins=True),
     Case('a training image that is not there',
          'train.py detector.py',
@@ -741,7 +741,7 @@ ANNOTATIONS = [
          make=w.writes('bad.json', '')),
     Case('no text at all',
          CHECK,
-         "bad.json: 'utf-8' codec can't decode byte 0xff in position 0: invalid start byte",
+         "bad.json: 'utf-16-le' codec can't decode byte 0xfa in position 2: truncated data",
          make=w.writes('bad.json', b'\xff\xfe\xfa')),
     Case('invalid JSON, in training',
          _train('train_dataloader.dataset.ann_file=../bad.json'),
@@ -770,19 +770,19 @@ ANNOTATIONS = [
     Case('entries without a key, for a new config',
          'new_config.py det mine.py --data own',
          'new_config: …own/train.json: keys missing: annotation 1: no image_id. "python '
-         'tools/prepare_data.py check --ann …own/train.json --images …own/images/train" lists '
+         '…tools/prepare_data.py check --ann …own/train.json --images …own/images/train" lists '
          'all that is wrong',
          make=w.own(lambda c: c['annotations'][0].pop('image_id'))),
     Case('a box with NaN, for a new config',
          'new_config.py det mine.py --data own',
          'new_config: …own/train.json: malformed entry: annotation 1: bbox=[1, 2, nan, 4]. "python '
-         'tools/prepare_data.py check --ann …own/train.json --images …own/images/train" lists '
+         '…tools/prepare_data.py check --ann …own/train.json --images …own/images/train" lists '
          'all that is wrong',
          make=w.own(lambda c: c['annotations'][0].update(bbox=[1, 2, float('nan'), 4]))),
     Case('a box of words, for a new config',
          'new_config.py det mine.py --data own',
          "new_config: …own/train.json: malformed entry: annotation 1: bbox='1 2 3 4'. \"python "
-         'tools/prepare_data.py check --ann …own/train.json --images …own/images/train" lists '
+         '…tools/prepare_data.py check --ann …own/train.json --images …own/images/train" lists '
          'all that is wrong',
          make=w.own(lambda c: c['annotations'][0].update(bbox='1 2 3 4'))),
     Case('label maps in colour',

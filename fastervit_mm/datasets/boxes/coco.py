@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
 
+from ...config_files import typed
 from ..checking.coco_files import ReadAnnotations, entries_of, read_annotations, wrong_ids
 from ..checking.problems import Content, short_name
 from ..folders import SPLITS, DataError, files_in, split_of
@@ -147,7 +148,7 @@ def _as_split(path: Path, read: ReadAnnotations, images: Sequence[Path], split: 
         command = shlex.join(['--ann', str(path), '--images', str(place)])
         raise DataError(f'{path}: {kind}: {where.partition(": ")[2]}' + (
             f' (and {len(read.unusable) - 1} more)' if read.unusable[1:] else '')
-            + f'. "python tools/prepare_data.py check {command}" lists all that is wrong')
+            + f'. "{typed("prepare_data.py")} check {command}" lists all that is wrong')
     changes += _mended(content, short_name(path, 2), found)
     if read.encoding != 'utf-8':
         changes.append(f'it is {read.encoding}')
