@@ -114,9 +114,10 @@ def new_config(task: str, data: Path, out: Path, classes: Sequence[str] = (), ar
             text, decisions, meant, copied = seg_config(maps, reads, labels, data, out.absolute(),
                                                         arch, run)
             checked = _check_maps(reads, labels, copied)
-            problems = checking.problems_of(checked, run)
+            no_class = {VOID, labels.first - 1}
+            problems = checking.problems_of(checked, no_class, run)
             names = {i + labels.first: name for i, name in enumerate(labels.names)}
-            table = checking.table_of_labels(checked, {VOID, labels.first - 1}, names,
+            table = checking.table_of_labels(checked, no_class, names,
                                              f'Label maps in {data}')
         write_config(out, text, meant)
     return Report(task, out, table, decisions, problems)

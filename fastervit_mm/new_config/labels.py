@@ -172,8 +172,7 @@ def _by_number(pixels: Mapping[int, int], root: Path, names: Sequence[str], void
     if lacking:
         found.said.append(
             ('classes without a name are' if named else 'nothing names the classes; they are')
-            + f' called {lacking[0]}' + (f' to {lacking[-1]}' if lacking[1:] else '')
-            + ': give --classes, or rename them in the config')
+            + f' called {few(lacking)}: give --classes, or rename them in the config')
     if labels[0] == 0 and found.numbers is None and 0 not in pixels:
         found.said.append('no pixel has label 0; if the labels count from 1, give --void 0')
     found.names = [named.get(label, f'class_{label}') for label in labels]

@@ -3,7 +3,18 @@ from collections import Counter
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import (
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+    Union,
+)
 
 from ..images import ReadImage, read_image
 from ..label_maps import MapSplit, pair_folders
@@ -183,11 +194,12 @@ def check_split(read: ReadSplit, num_classes: Optional[int] = None, void: int = 
         [ends for ends, _ in split.ends.most_common()], palette)
 
 
-def problems_of(checked: Sequence[Tuple[str, CheckedLabelMaps]], run: Run) -> List[Problem]:
+def problems_of(checked: Sequence[Tuple[str, CheckedLabelMaps]], void: Set[int], run: Run
+                ) -> List[Problem]:
     """What is wrong with splits, by name, and with others beside the first, for training."""
     problems = [problem for _, one in checked for problem in one.problems]
     (first, trained), *others = checked
-    known, palette = {found.label for found in trained.labels}, dict(trained.palette)
+    known, palette = {found.label for found in trained.labels} | void, dict(trained.palette)
     for name, one in others:
         problems += [('label that training lacks', f'{name}: {found.label} in {found.images} label '
                       f'maps, in none of {first}') for found in one.labels

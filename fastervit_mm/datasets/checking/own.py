@@ -65,10 +65,11 @@ def print_label_maps(label_maps: Sequence[str], images: Sequence[str],
     """
     pairs, console = _pairs('label-maps', label_maps, 'images', images), console or Console()
     names = _names(label_maps)
+    void = {settings.get('void', VOID), 0 if settings.get('reduce_zero_label') else VOID}
     with reading(console) as run:
         checked = [(name, check_label_maps(*pair, run=run, **settings))
                    for name, pair in zip(names, pairs)]
-        problems = problems_of(checked, run)
+        problems = problems_of(checked, void, run)
     problems = without_shared(problems, 'image without a label map', images)
     problems = without_shared(problems, 'label map without an image', label_maps)
     table = _table('label maps', 'images', 'label maps', 'problems', 'img_suffix',
@@ -77,7 +78,6 @@ def print_label_maps(label_maps: Sequence[str], images: Sequence[str],
         table.add_row(escape(name), *map(str, (one.images, one.maps, _serious(one.problems))),
                       *(escape(', '.join(dict.fromkeys(ends))) for ends in zip(*one.ends)))
     console.print(table)
-    void = {settings.get('void', VOID), 0 if settings.get('reduce_zero_label') else VOID}
     console.print(table_of_labels(checked, void))
     return print_problems(problems, console)
 
