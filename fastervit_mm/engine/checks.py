@@ -14,7 +14,7 @@ from ..models import annotation_file, class_of, dataset_configs, type_name
 from ..weights import CheckpointError, read_checkpoint, resolve, tensors_of
 from .class_checks import heads, learned_otherwise, wrong_classes
 from .distributed import without_gradient
-from .metric_checks import holds, missing_file, read_json, wrong_metrics
+from .metric_checks import holds, missing_file, occurrences, read_json, wrong_metrics
 from .settings import check_parts, wrong_settings
 
 # Number of processes by launcher, which is known before the process group exists.
@@ -88,7 +88,7 @@ def _wrong_data(cfg: Config, loader: str) -> Iterator[str]:
             yield from _others_data(place, dataset, kind)
             yield from _missing_files(place, dataset, kind)
             if loader == 'train_dataloader':
-                yield from _nothing_but_crowds(place, dataset, kind)
+                yield from _untrainable(place, dataset, kind)
     if not will_be_made:
         yield from missing_file(cfg, loader.replace('dataloader', 'evaluator'))
 
@@ -158,14 +158,22 @@ def _missing_files(place: str, dataset: Dict, kind: Optional[type]) -> Iterator[
             yield f'{place}.{name}: {os.path.abspath(path)} does not exist. {remedy}'
 
 
-def _nothing_but_crowds(place: str, dataset: Dict, kind: Optional[type]) -> Iterator[str]:
-    """Annotations all of which are of crowds; the file is parsed only if they may be."""
+def _untrainable(place: str, dataset: Dict, kind: Optional[type]) -> Iterator[str]:
+    """Crowds alone, or masks that lack; the file is parsed only if that may be."""
     file = annotation_file(dataset)
     if not (numbered_by_file(kind) and os.path.isfile(file)):
         return
-    if holds(file, rb'"iscrowd"\s*:\s*[0f]') or not holds(file, rb'"iscrowd"\s*:\s*[1t]'):
-        return
-    annotations = read_json(file).get('annotations') or ()
+    crowds = not holds(file, rb'"iscrowd"\s*:\s*[0f]') and holds(file, rb'"iscrowd"\s*:\s*[1t]')
+    masks = any(step.get('with_mask') for step in dataset.get('pipeline') or ()) and (
+        holds(file, rb'"segmentation"\s*:\s*(\[\s*\]|n)')
+        or occurrences(file, b'"segmentation"') < occurrences(file, b'"bbox"'))
+    annotations = read_json(file).get('annotations') or () if crowds or masks else ()
+    bare = [a['id'] for a in annotations if masks and not a.get('segmentation') and not (
+        a.get('ignore') or a.get('area', 1) <= 0 or min(a['bbox'][2:]) < 1)]
+    if bare:
+        yield (f'{place}.ann_file={file!r}: {len(bare)} of {len(annotations)} annotations have no '
+               f'segmentation, such as that with id {bare[0]!r}, and the pipeline loads masks. '
+               'Give each its segmentation, or train without masks (with_mask=False, no mask head)')
     if annotations and all(annotation.get('iscrowd') for annotation in annotations):
         yield (f'{place}.ann_file={file!r}: all {len(annotations)} annotations have iscrowd=1, '
                'which marks what training ignores. Set iscrowd to 0 in each that is one object')

@@ -4,6 +4,7 @@ import json
 import mmap
 import os
 import re
+from itertools import islice
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
@@ -134,10 +135,15 @@ def _other_images(place: str, file: str, where: str, dataset: Dict, cfg: Config)
 
 def holds(file: str, pattern: bytes) -> bool:
     """Whether a regular expression occurs in a file, of which little is read into memory."""
+    return occurrences(file, pattern, 1) > 0
+
+
+def occurrences(file: str, pattern: bytes, most: Optional[int] = None) -> int:
+    """How often a regular expression occurs in a file; at most ``most`` are counted."""
     if not os.path.getsize(file):
-        return False
+        return 0
     with open(file, 'rb') as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as text:
-        return bool(re.search(pattern, text))
+        return sum(1 for _ in islice(re.finditer(pattern, text), most))
 
 
 def read_json(file: str) -> Dict:

@@ -367,6 +367,21 @@ def test_there_is_more_to_train_on_than_crowds(tmp_path, crowds, problems):
     assert list(_wrong_data(cfg, 'val_dataloader')) == []
 
 
+@pytest.mark.parametrize('lacking, masks, problems', [
+    ({}, True, 1), ({}, False, 0), (dict(segmentation=[]), True, 1), (dict(area=0), True, 0)])
+def test_masks_that_training_loads_are_there(tmp_path, lacking, masks, problems):
+    data(tmp_path)
+    content = json.loads((tmp_path / 'train.json').read_text())
+    for annotation in content['annotations']:
+        annotation['segmentation'] = [[0, 0, 9, 0, 9, 9]]
+    del annotation['segmentation']
+    annotation.update(lacking)
+    making.text(tmp_path / 'train.json', json.dumps(content))
+    cfg = detector(tmp_path)
+    cfg.train_dataloader.dataset.pipeline = [dict(type='LoadAnnotations', with_mask=masks)]
+    assert len(list(_wrong_data(cfg, 'train_dataloader'))) == problems
+
+
 def test_classes_under_the_key_of_release_candidates(tmp_path):
     data(tmp_path)
     cfg = detector(tmp_path)
