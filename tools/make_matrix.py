@@ -38,8 +38,7 @@ ROWS = {
 # The part of the suite that a version of another library can break: all of it that is not about
 # documents, packages, the browser or long trainings.
 TESTS = (
-    'tests/backbone', 'tests/weights', 'tests/cases/test_checkpoints.py',
-    'tests/configs/test_configs.py', 'tests/test_models.py',
+    'tests/backbone', 'tests/weights', 'tests/configs/test_configs.py', 'tests/test_models.py',
     'tests/test_complexity.py', 'tests/engine/test_launch.py', 'tests/engine/test_onednn.py',
     'tests/engine/test_optimizers.py', 'tests/engine/test_precision.py',
     'tests/engine/test_resuming.py', 'tests/export')

@@ -6,6 +6,7 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+from mmdet.datasets.samplers import MultiDataSampler  # which mmdet registers elsewhere
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.runner import Runner
@@ -68,7 +69,7 @@ SAMPLERS = {
         type='mmdet.GroupMultiSourceSampler', batch_size=3, source_ratio=[1, 2])),
     'CustomSampleSizeSampler': (JOINED, dict(
         type='mmdet.CustomSampleSizeSampler', dataset_size=[-1, 4])),
-    'MultiDataSampler': (JOINED, dict(type='mmdet.MultiDataSampler', dataset_ratio=[1, 2])),
+    'MultiDataSampler': (JOINED, dict(type=MultiDataSampler, dataset_ratio=[1, 2])),
     'TrackImgSampler': ('videos', dict(type='mmdet.TrackImgSampler')),
     'RepeatAugSampler': (PICTURES, dict(type='mmpretrain.RepeatAugSampler')),
     'SequentialSampler': (PICTURES, dict(type='mmpretrain.SequentialSampler')),

@@ -37,10 +37,10 @@ def test_a_folder_and_an_unreadable_file(segmentor, tiny_ade20k, tmp_path):
         "'bad.jpg'")
     assert '3 images' in done.stdout and 'Traceback' not in done.stderr
     for folder in ('pred', 'vis'):
-        assert sorted(p.stem for p in (tmp_path / 'out' / folder).iterdir()) == [
+        assert sorted(p.stem for p in (tmp_path / 'out' / folder / 'in').iterdir()) == [
             p.stem for p in images]
     for path in images:
-        labels = np.asarray(Image.open(tmp_path / 'out/pred' / f'{path.stem}.png'))
+        labels = np.asarray(Image.open(tmp_path / 'out/pred/in' / f'{path.stem}.png'))
         assert labels.shape == np.asarray(Image.open(path)).shape[:2]
 
 

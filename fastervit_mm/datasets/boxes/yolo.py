@@ -106,7 +106,7 @@ def _settings(folder: Path, ann_files: Sequence[Path], labels: Iterable[Path]) -
     found: List[_Settings] = []
     for path in ann_files or files_in(folder, ['.yaml', '.yml']):
         try:  # every value as it is written: a class may be called yes, or 1
-            content = yaml.load(text_of(path), yaml.BaseLoader)
+            content = yaml.BaseLoader(text_of(path)).get_single_data()
         except (yaml.YAMLError, RecursionError):
             content = None
         if isinstance(content, dict) and content.get('names'):
