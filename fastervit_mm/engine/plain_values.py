@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence, Set
 from enum import Enum
 from functools import cache
+from pprint import pformat
 from typing import Any
 
 import numpy as np
@@ -78,5 +79,6 @@ class PlainValuesHook(Hook):
         if runner._resume:  # mmengine compares pickles, and warns where values are other types
             own = getattr(runner.train_dataloader.dataset, 'metainfo', None)
             meta = checkpoint['meta']
-            if repr(plain(own, '')) == repr(plain(meta.get('dataset_meta'), '')):
+            # Sets in order, and tensors too.
+            if pformat(plain(own, '')) == pformat(plain(meta.get('dataset_meta'), '')):
                 meta['dataset_meta'] = own
