@@ -79,6 +79,7 @@ class PlainValuesHook(Hook):
         if runner._resume:  # mmengine compares pickles, and warns where values are other types
             own = getattr(runner.train_dataloader.dataset, 'metainfo', None)
             meta = checkpoint['meta']
-            # Sets in order, and tensors too.
-            if pformat(plain(own, '')) == pformat(plain(meta.get('dataset_meta'), '')):
+            # As text, because of tensors; on many lines, because sets are then in order.
+            texts = {pformat(plain(one, ''), width=1) for one in (own, meta.get('dataset_meta'))}
+            if len(texts) == 1:
                 meta['dataset_meta'] = own
