@@ -13,12 +13,14 @@ PACKAGE = 'fastervit_mm'
 MIM = ('configs', 'tools', 'model-index.yml')
 
 # Whoever has OpenMMLab already installs the package alone. mmengine is in the extras because two
-# distributions bring it under one import name, and pip must not install both.
+# distributions bring it under one import name, and pip must not install both. So is mmcv-lite, whose
+# operators this package serves: who has a compiled mmcv installs without the extra and keeps it.
+# mmengine imports pkg_resources, which setuptools has up to 80.
 EXTRAS = {
-    'openmmlab': ['mmengine>=0.10.4', 'mmcv>=2.0.1,<2.2', 'mmdet>=3.3,<4',
-                  'mmsegmentation>=1.2.2,<2', 'mmpretrain>=1.2,<2', 'ftfy', 'regex'],
+    'openmmlab': ['mmengine>=0.10.4', 'mmcv-lite>=2.0.1,<2.2', 'mmdet>=3.3,<4',
+                  'mmsegmentation>=1.2.2,<2', 'mmpretrain>=1.2,<2', 'ftfy', 'regex', 'setuptools<81'],
     'onedl': ['onedl-mmengine>=0.10.12', 'onedl-mmcv>=2.3.6', 'onedl-mmdetection>=3.5.1',
-              'onedl-mmsegmentation>=1.4.2', 'onedl-mmpretrain>=1.3.6', 'ftfy', 'regex'],
+              'onedl-mmsegmentation>=1.4.2', 'onedl-mmpretrain>=1.3.6', 'ftfy', 'regex', 'setuptools<81'],
     'export': ['onnx', 'onnxruntime', 'onnxscript'],
     'app': ['gradio>=6'],
     'tensorboard': ['tensorboard'],

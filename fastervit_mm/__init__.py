@@ -6,6 +6,9 @@ from . import (
 )
 from .backbone import FasterViT, HierarchicalAttention, SwinHAT
 from .config_files import get_config
+from .operators import provide_operators
 from .version import __version__
+
+provide_operators()
 
 __all__ = ['FasterViT', 'HierarchicalAttention', 'SwinHAT', '__version__', 'get_config']

@@ -23,6 +23,7 @@ BROWSER_TRIED = VENV / 'no_browser_was_found'
 CONSTRAINTS = ROOT / 'constraints.txt'
 # The extra of setup.py that brings mmdet and mmseg.
 STACK = 'openmmlab'
+COMPILED = False
 CACHE = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
 CPU_INDEX = 'https://download.pytorch.org/whl/cpu'
 # Wheels of mmcv that were built here, a folder for each build of torch: compiled ops of one torch
@@ -35,7 +36,8 @@ BROWSER_REMEDY = ('sudo apt-get install chromium  (Debian), or  '
                   '.venv/bin/python -m playwright install --with-deps chromium')
 
 READY_MADE = """\
-Ready-made pairs of torch and mmcv that need no compiler, in an environment of your own:
+Without --compiled nothing is compiled: mmcv's operators are served by torchvision's. Ready-made pairs
+of torch and a compiled mmcv, in an environment of your own:
   * OneDL's maintained forks with wheels for CUDA (the same import names; see the README of
     onedl-mmcv for the list):  pip install torch==<version> --index-url <its CUDA index>
     pip install onedl-mmcv --extra-index-url https://mmwheels.onedl.ai/simple/<cuda>-torch<version>/
@@ -46,7 +48,7 @@ Ready-made pairs of torch and mmcv that need no compiler, in an environment of y
     pip install 'fastervit_mm[openmmlab]'"""
 
 CHECK_OPS = """
-import torch
+import fastervit_mm, torch
 from mmcv.ops import nms, roi_align
 devices = ['cpu'] + (['cuda'] if torch.cuda.is_available() else [])
 for device in devices:
@@ -72,13 +74,16 @@ def parse_args(arguments):
                         help='its versions (default: constraints.txt)')
     parser.add_argument('--stack', choices=('openmmlab', 'onedl'), default=STACK,
                         help='OpenMMLab\'s packages or OneDL\'s forks (default: openmmlab)')
+    parser.add_argument('--compiled', action='store_true',
+                        help='build mmcv with its compiled operators, 10 minutes and a C++ compiler '
+                        'more (default: torchvision\'s serve them)')
     return parser.parse_args(arguments)
 
 
 def choose(args):
     """Take another folder, other versions or other packages than those at the top."""
-    global VENV, PYTHON, STAMP, BROWSER_TRIED, CONSTRAINTS, STACK
-    here = VENV
+    global VENV, PYTHON, STAMP, BROWSER_TRIED, CONSTRAINTS, STACK, COMPILED
+    here, COMPILED = VENV, args.compiled
     VENV, CONSTRAINTS, STACK = args.folder.absolute(), args.constraints.absolute(), args.stack
     PYTHON, STAMP, BROWSER_TRIED = (
         VENV / path.relative_to(here) for path in (PYTHON, STAMP, BROWSER_TRIED))
@@ -105,15 +110,19 @@ def main(arguments=()):
 
 def make_environment(wanted):
     gpu = has_gpu()
-    say(f'Making {VENV} with Python {platform.python_version()}, '
-        f'{"a CUDA" if gpu else "a CPU"} build of torch: 6 to 11 minutes on two idle cores, '
-        'most of it to build mmcv.')
+    say(f'Making {VENV} with Python {platform.python_version()}: '
+        + ('15 minutes on two idle cores, most of them to build mmcv.' if COMPILED else
+           '3 to 5 minutes on two idle cores.'))
     make_venv()
     install_torch(gpu)
-    install_mmcv(gpu)
-    say('Installing mmdet, mmsegmentation, this package and its tests (about a minute).')
+    say('Installing mmdet, mmsegmentation, this package and its tests (a minute or two).')
     pip('install', '-e', f'{ROOT}[{STACK},test,dev]', '--no-build-isolation')
-    ask_python('import fastervit_mm, mmdet, mmseg', 'The environment does not import.')
+    if COMPILED:
+        if STACK == 'openmmlab':
+            pip('uninstall', '--yes', 'mmcv-lite')  # both own the folder mmcv
+        install_mmcv(gpu)
+    ask_python(f'import fastervit_mm, mmdet.models, mmseg.models\n{CHECK_OPS}',
+               'The environment does not work.')
     BROWSER_TRIED.unlink(missing_ok=True)
     STAMP.write_text(json.dumps(wanted))
 
@@ -130,7 +139,7 @@ def fingerprint():
     for file in (CONSTRAINTS, ROOT / 'setup.py'):
         digest.update(file.read_bytes())
     return dict(python=f'Python {platform.python_version()}', root=str(ROOT), gpu=has_gpu(),
-                stack=STACK,
+                stack=STACK, compiled=COMPILED,
                 requirements=digest.hexdigest())
 
 
@@ -159,17 +168,11 @@ def make_venv():
 
 def install_torch(gpu):
     torch, vision = pinned('torch'), pinned('torchvision')
-    say(f'Installing torch {torch} (a minute or two).')
-    if gpu:
-        pip('install', f'torch=={torch}', f'torchvision=={vision}')
-        return
-    # The CPU build spares gigabytes of CUDA libraries: from a local folder of wheels, or from
-    # PyTorch's own index, else whatever the registry has.
-    if pip('install', f'torch=={torch}+cpu', must=False, quiet=True):
-        pip('install', f'torchvision=={vision}')
-    elif not pip('install', f'torch=={torch}+cpu', f'torchvision=={vision}+cpu',
-                 '--extra-index-url', CPU_INDEX, must=False, quiet=True):
-        say('No CPU build within reach; taking the registry\'s, which brings CUDA along.')
+    say(f'Installing torch {torch} and torchvision {vision} (a minute or two).')
+    # PyTorch's CPU pair spares gigabytes of CUDA libraries, which the registry's brings along. Always
+    # a pair: the operators of a torchvision of another build do not load.
+    if gpu or not pip('install', f'torch=={torch}+cpu', f'torchvision=={vision}+cpu', '--retries',
+                      '1', '--extra-index-url', CPU_INDEX, must=False, quiet=True):
         pip('install', f'torch=={torch}', f'torchvision=={vision}')
 
 

@@ -1,0 +1,423 @@
+"""mmcv's operators by torchvision and PyTorch, in the place of the compiled ``mmcv._ext``.
+
+The functions have mmcv's names and arguments. Most write into tensors that mmcv's autograd functions
+give them; what they compute is what mmcv's documentation and the papers say, in float32 where the
+maps have 16 bits.
+"""
+from typing import Any, Callable, List, Sequence, Tuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor
+
+_OPS = torch.ops.torchvision
+
+
+def __getattr__(name: str) -> Callable:
+    """An operator that is not served; it says so when it is called."""
+    if name.startswith('__'):
+        raise AttributeError(name)
+
+    def absent(*args: Any, **kwargs: Any):
+        raise NotImplementedError(
+            f'mmcv operator {name!r}: not among those that fastervit_mm serves by torchvision. Install the compiled '
+            'mmcv: docs/install.md')
+    absent.__name__ = name
+    return absent
+
+
+def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
+    """Indices of the boxes, (N, 4), that are kept, by falling score."""
+    boxes = _wide(boxes)
+    if offset:  # width and height count the last pixel
+        boxes = boxes + boxes.new_tensor([0, 0, offset, offset])
+    return torchvision.ops.nms(boxes, scores.to(boxes.dtype), iou_threshold)
+
+
+def softnms(boxes: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, sigma: float,
+            min_score: float, method: int, offset: int) -> Tensor:
+    """Soft-NMS (arXiv 1704.04503): naive 0, linear 1 or Gaussian 2; fills ``dets``, (N, 5)."""
+    corners, score = boxes.double().numpy(), scores.double().numpy().copy()
+    area = np.prod(corners[:, 2:] - corners[:, :2] + offset, axis=1)
+    alive, kept = np.ones(len(score), bool), []
+    while alive.any():
+        best = int(np.where(alive, score, -np.inf).argmax())
+        dets[len(kept)] = torch.from_numpy(np.append(corners[best], score[best]))
+        kept.append(best)
+        alive[best] = False
+        overlap = _intersection(corners, corners[best], offset)
+        iou = overlap / (area + area[best] - overlap)
+        if method == 2:
+            score *= np.exp(-iou**2 / sigma)
+        else:
+            score *= np.where(iou < iou_threshold, 1, 0 if method == 0 else 1 - iou)
+        alive &= score >= min_score
+    return torch.tensor(kept, dtype=torch.long)
+
+
+def nms_match(dets: Tensor, iou_threshold: float) -> List[List[int]]:
+    """Groups of boxes, (N, 5) with their scores: one that is kept, and those that it suppresses."""
+    corners = dets[:, :4].double().numpy()
+    area = np.prod(corners[:, 2:] - corners[:, :2], axis=1)
+    order, groups = dets[:, 4].sort(descending=True, stable=True)[1].numpy(), []
+    while len(order):
+        first, rest = order[0], order[1:]
+        overlap = _intersection(corners[rest], corners[first])
+        near = overlap / (area[rest] + area[first] - overlap) >= iou_threshold
+        groups.append([int(first), *rest[near].tolist()])
+        order = rest[~near]
+    return groups
+
+
+def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Tensor,
+                      argmax_x: Tensor, aligned_height: int, aligned_width: int,
+                      spatial_scale: float, sampling_ratio: int, pool_mode: int, aligned: bool
+                      ) -> None:
+    """RoIAlign (arXiv 1703.06870) of (N, C, H, W) maps at (K, 5) boxes; average alone."""
+    _check_average(pool_mode)
+    # torchvision means by -1 what mmcv means by 0: as many samples as pixels.
+    output.copy_(_OPS.roi_align(_wide(input), rois.to(_wide(input).dtype), spatial_scale,
+                                aligned_height, aligned_width, sampling_ratio or -1, aligned))
+
+
+def roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argmax_x: Tensor,
+                       grad_input: Tensor, aligned_height: int, aligned_width: int,
+                       spatial_scale: float, sampling_ratio: int, pool_mode: int, aligned: bool
+                       ) -> None:
+    """Gradient of :func:`roi_align_forward`."""
+    grad = _wide(grad_output)
+    grad_input.copy_(_OPS._roi_align_backward(
+        grad, rois.to(grad.dtype), spatial_scale, aligned_height, aligned_width,
+        *grad_input.shape, sampling_ratio or -1, aligned))
+
+
+def roi_pool_forward(input: Tensor, rois: Tensor, output: Tensor, argmax: Tensor,
+                     pooled_height: int, pooled_width: int, spatial_scale: float) -> None:
+    """RoIPool (arXiv 1504.08083) of (N, C, H, W) maps at (K, 5) boxes."""
+    wide = _wide(input)
+    pooled, places = _OPS.roi_pool(wide, rois.to(wide.dtype), spatial_scale, pooled_height,
+                                   pooled_width)
+    output.copy_(pooled)
+    argmax.copy_(places)
+
+
+def roi_pool_backward(grad_output: Tensor, rois: Tensor, argmax: Tensor, grad_input: Tensor,
+                      pooled_height: int, pooled_width: int, spatial_scale: float) -> None:
+    """Gradient of :func:`roi_pool_forward`."""
+    grad = _wide(grad_output)
+    grad_input.copy_(_OPS._roi_pool_backward(
+        grad, rois.to(grad.dtype), argmax, spatial_scale, pooled_height, pooled_width,
+        *grad_input.shape))
+
+
+def deform_roi_pool_forward(input: Tensor, rois: Tensor, offset: Tensor, output: Tensor,
+                            **settings: Any) -> None:
+    """Deformable RoI pooling (arXiv 1703.06211): each bin is moved by its offset."""
+    output.copy_(_deform_roi_pool(_wide(input), _wide(rois), _wide(offset), **settings))
+
+
+def deform_roi_pool_backward(grad_output: Tensor, input: Tensor, rois: Tensor, offset: Tensor,
+                             grad_input: Tensor, grad_offset: Tensor, **settings: Any) -> None:
+    """Gradient of :func:`deform_roi_pool_forward`."""
+    _backward(lambda maps, moved: _deform_roi_pool(maps, _wide(rois), moved, **settings),
+              (input, offset), grad_output, (grad_input, grad_offset))
+
+
+def deform_conv_forward(input: Tensor, weight: Tensor, offset: Tensor, output: Tensor,
+                        columns: Tensor, ones: Tensor, **settings: int) -> None:
+    """Deformable convolution (arXiv 1703.06211)."""
+    output.copy_(_OPS.deform_conv2d(*map(_wide, _unmodulated(input, weight, offset)),
+                                    *_deform_settings(**settings), False))
+
+
+def deform_conv_backward_input(input: Tensor, offset: Tensor, grad_output: Tensor,
+                               grad_input: Tensor, grad_offset: Tensor, weight: Tensor,
+                               columns: Tensor, **settings: int) -> None:
+    """Gradients of maps and offsets; that of the weight, computed with them, goes to a buffer."""
+    found = _deform_gradients(_unmodulated(input, weight, offset), grad_output, False, settings)
+    grad_input.copy_(found[0])
+    grad_offset.copy_(found[2])
+    columns.resize_(weight.shape).copy_(found[1])
+
+
+def deform_conv_backward_parameters(input: Tensor, offset: Tensor, grad_output: Tensor,
+                                    grad_weight: Tensor, columns: Tensor, ones: Tensor, scale: int,
+                                    **settings: int) -> None:
+    """Gradient of the weight, from the buffer if it is there."""
+    if columns.shape != grad_weight.shape:
+        columns = _deform_gradients(_unmodulated(input, grad_weight, offset), grad_output, False,
+                                    settings)[1]
+    grad_weight.copy_(columns)
+
+
+def modulated_deform_conv_forward(input: Tensor, weight: Tensor, bias: Tensor, ones: Tensor,
+                                  offset: Tensor, mask: Tensor, output: Tensor, columns: Tensor,
+                                  with_bias: bool, **settings: int) -> None:
+    """Modulated deformable convolution (arXiv 1811.11168)."""
+    bias = bias if with_bias else weight.new_zeros(len(weight))
+    output.copy_(_OPS.deform_conv2d(*map(_wide, (input, weight, offset, mask, bias)),
+                                    *_deform_settings(**settings), True))
+
+
+def modulated_deform_conv_backward(input: Tensor, weight: Tensor, bias: Tensor, ones: Tensor,
+                                   offset: Tensor, mask: Tensor, columns: Tensor,
+                                   grad_input: Tensor, grad_weight: Tensor, grad_bias: Tensor,
+                                   grad_offset: Tensor, grad_mask: Tensor, grad_output: Tensor,
+                                   with_bias: bool, **settings: int) -> None:
+    """Gradients of :func:`modulated_deform_conv_forward`."""
+    bias = bias if with_bias else weight.new_zeros(len(weight))
+    found = _deform_gradients((input, weight, offset, mask, bias), grad_output, True, settings)
+    for target, value in zip((grad_input, grad_weight, grad_offset, grad_mask), found):
+        target.copy_(value)
+    if with_bias:
+        grad_bias.copy_(found[4])
+
+
+def masked_im2col_forward(features: Tensor, mask_h_idx: Tensor, mask_w_idx: Tensor,
+                          data_col: Tensor, kernel_h: int, kernel_w: int, pad_h: int, pad_w: int
+                          ) -> None:
+    """Windows of a (1, C, H, W) map at some places, (C * kernel_h * kernel_w, places)."""
+    columns = F.unfold(features, (kernel_h, kernel_w), padding=(pad_h, pad_w))[0]
+    across = features.shape[3] + 2 * pad_w - kernel_w + 1
+    data_col.copy_(columns[:, mask_h_idx * across + mask_w_idx])
+
+
+def masked_col2im_forward(columns: Tensor, mask_h_idx: Tensor, mask_w_idx: Tensor, output: Tensor,
+                          height: int, width: int, channels: int) -> None:
+    """Write (C, places) into a (1, C, H, W) map."""
+    output[0, :, mask_h_idx, mask_w_idx] = columns
+
+
+def sigmoid_focal_loss_forward(input: Tensor, target: Tensor, weight: Tensor, output: Tensor,
+                               gamma: float, alpha: float) -> None:
+    """Focal loss (arXiv 1708.02002, eq. 5) of (N, C) logits; target C is the background."""
+    output.copy_(_focal_loss(_wide(input), target, weight, gamma, alpha))
+
+
+def sigmoid_focal_loss_backward(input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor,
+                                gamma: float, alpha: float) -> None:
+    """Derivative of :func:`sigmoid_focal_loss_forward`, element by element."""
+    _backward(lambda logits: _focal_loss(logits, target, weight, gamma, alpha), (input, ),
+              torch.ones_like(input), (grad_input, ))
+
+
+def carafe_forward(features: Tensor, masks: Tensor, rfeatures: Tensor, routput: Tensor,
+                   rmasks: Tensor, output: Tensor, **settings: int) -> None:
+    """CARAFE (arXiv 1905.02188): upsampling by a kernel for each place."""
+    rfeatures.copy_(features)  # what mmcv keeps for the backward pass
+    output.copy_(_carafe(_wide(features), _wide(masks), **settings))
+
+
+def carafe_backward(grad_output: Tensor, rfeatures: Tensor, masks: Tensor, rgrad_output: Tensor,
+                    rgrad_input_hs: Tensor, rgrad_input: Tensor, rgrad_masks: Tensor,
+                    grad_input: Tensor, grad_masks: Tensor, **settings: int) -> None:
+    """Gradients of :func:`carafe_forward`."""
+    _backward(lambda maps, kernels: _carafe(maps, kernels, **settings), (rfeatures, masks),
+              grad_output, (grad_input, grad_masks))
+
+
+def psamask_forward(input: Tensor, output: Tensor, **settings: int) -> None:
+    """Masks of PSANet: (N, H_mask * W_mask, H, W) to (N, H * W, H, W)."""
+    output.copy_(_psamask(input, **settings))
+
+
+def psamask_backward(grad_output: Tensor, grad_input: Tensor, **settings: int) -> None:
+    """Gradient of :func:`psamask_forward`."""
+    _backward(lambda masks: _psamask(masks, **settings), (grad_input, ), grad_output,
+              (grad_input, ))
+
+
+def ms_deform_attn_forward(value: Tensor, value_spatial_shapes: Tensor,
+                           value_level_start_index: Tensor, sampling_locations: Tensor,
+                           attention_weights: Tensor, im2col_step: int) -> Tensor:
+    """Multi-scale deformable attention (arXiv 2010.04159, eq. 3), by mmcv's own formula."""
+    return _attention(value_spatial_shapes, value, sampling_locations, attention_weights)
+
+
+def ms_deform_attn_backward(value: Tensor, value_spatial_shapes: Tensor,
+                            value_level_start_index: Tensor, sampling_locations: Tensor,
+                            attention_weights: Tensor, grad_output: Tensor, grad_value: Tensor,
+                            grad_sampling_loc: Tensor, grad_attn_weight: Tensor, im2col_step: int
+                            ) -> None:
+    """Gradients of :func:`ms_deform_attn_forward`."""
+    _backward(lambda *inputs: _attention(value_spatial_shapes, *inputs),
+              (value, sampling_locations, attention_weights), grad_output,
+              (grad_value, grad_sampling_loc, grad_attn_weight))
+
+
+def sync_bn_forward_mean(input: Tensor, mean: Tensor) -> None:
+    """Mean of each channel of (N, C, pixels)."""
+    mean.copy_(input.float().mean((0, 2)))
+
+
+def sync_bn_forward_var(input: Tensor, mean: Tensor, var: Tensor) -> None:
+    """Mean square of each channel's distance from ``mean``."""
+    var.copy_((input.float() - mean[:, None]).square().mean((0, 2)))
+
+
+def sync_bn_forward_output(input: Tensor, mean: Tensor, var: Tensor, weight: Tensor, bias: Tensor,
+                           running_mean: Tensor, running_var: Tensor, norm: Tensor, std: Tensor,
+                           output: Tensor, eps: float, momentum: Tensor, group_size: int) -> None:
+    """Normalise (N, C, pixels), and move the running statistics."""
+    std.copy_((var + eps).sqrt())
+    norm.copy_((input.float() - mean[:, None]) / std[:, None])
+    output.copy_(norm * weight[:, None] + bias[:, None])
+    count = input.shape[0] * input.shape[2] * group_size
+    running_mean.lerp_(mean.to(running_mean.dtype), float(momentum))
+    running_var.lerp_((var * count / max(count - 1, 1)).to(running_var.dtype), float(momentum))
+
+
+def sync_bn_backward_param(grad_output: Tensor, norm: Tensor, grad_weight: Tensor,
+                           grad_bias: Tensor) -> None:
+    """Gradients of weight and bias in this process."""
+    grad_weight.copy_((grad_output * norm).sum((0, 2)))
+    grad_bias.copy_(grad_output.float().sum((0, 2)))
+
+
+def sync_bn_backward_data(grad_output: Tensor, weight: Tensor, grad_weight: Tensor,
+                          grad_bias: Tensor, norm: Tensor, std: Tensor, grad_input: Tensor) -> None:
+    """Gradient of the map, with the gradients of all processes' parameters."""
+    count = norm.shape[0] * norm.shape[2]
+    mean = (grad_weight[:, None] * norm + grad_bias[:, None]) / count
+    grad_input.copy_((weight / std)[:, None] * (grad_output - mean))
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """In float32 where it has 16 bits."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def _backward(formula: Callable[..., Tensor], inputs: Sequence[Tensor], grad_output: Tensor,
+              targets: Sequence[Tensor]) -> None:
+    """Write the gradients of a formula with respect to its inputs into tensors of mmcv."""
+    with torch.enable_grad():
+        inputs = [_wide(tensor).detach().requires_grad_() for tensor in inputs]
+        output = formula(*inputs)
+    found = torch.autograd.grad(output, inputs, grad_output.to(output.dtype), allow_unused=True)
+    for target, gradient in zip(targets, found):
+        if gradient is not None:
+            target.copy_(gradient)
+
+
+def _check_average(pool_mode: int) -> None:
+    if pool_mode != 1:
+        raise NotImplementedError("RoIAlign with pool_mode='max': needs the compiled mmcv "
+                                  "(docs/install.md); pool_mode='avg' does not")
+
+
+def _intersection(boxes: np.ndarray, box: np.ndarray, offset: int = 0) -> np.ndarray:
+    low, high = np.maximum(boxes[:, :2], box[:2]), np.minimum(boxes[:, 2:], box[2:])
+    return np.prod(np.clip(high - low + offset, 0, None), axis=1)
+
+
+def _unmodulated(input: Tensor, weight: Tensor, offset: Tensor) -> Tuple[Tensor, ...]:
+    """Operands of a convolution without masks and bias, which torchvision wants all the same."""
+    mask = offset.new_ones((len(offset), offset.shape[1] // 2, *offset.shape[2:]))
+    return input, weight, offset, mask, weight.new_zeros(len(weight))
+
+
+def _deform_settings(group: int, deformable_group: int, im2col_step: int = 0, **sides: int
+                     ) -> Tuple[int, ...]:
+    """torchvision's order of them; mmcv has two ways to name them."""
+    names = ('dH', 'dW', 'padH', 'padW', 'dilationH', 'dilationW') if 'dH' in sides else (
+        'stride_h', 'stride_w', 'pad_h', 'pad_w', 'dilation_h', 'dilation_w')
+    return (*(sides[name] for name in names), group, deformable_group)
+
+
+def _deform_gradients(operands: Sequence[Tensor], grad_output: Tensor, modulated: bool,
+                      settings: dict) -> Tuple[Tensor, ...]:
+    """Of maps, weight, offsets, masks and bias."""
+    return _OPS._deform_conv2d_backward(_wide(grad_output), *map(_wide, operands),
+                                        *_deform_settings(**settings), modulated)
+
+
+def _focal_loss(logits: Tensor, target: Tensor, weight: Tensor, gamma: float, alpha: float
+                ) -> Tensor:
+    hit = target[:, None] == torch.arange(logits.shape[1], device=logits.device)
+    probability = logits.sigmoid()
+    loss = torch.where(hit, -alpha * (1 - probability)**gamma * F.logsigmoid(logits),
+                       -(1 - alpha) * probability**gamma * F.logsigmoid(-logits))
+    return loss * weight[target][:, None] if len(weight) else loss
+
+
+def _carafe(features: Tensor, masks: Tensor, kernel_size: int, group_size: int,
+            scale_factor: int) -> Tensor:
+    n, channels, height, width = features.shape
+    windows = F.unfold(features, kernel_size, padding=kernel_size // 2)
+    windows = F.interpolate(windows.view(n, -1, height, width), scale_factor=scale_factor)
+    up = windows.shape[2:]
+    windows = windows.view(n, group_size, channels // group_size, kernel_size**2, *up)
+    return torch.einsum('ngckhw,ngkhw->ngchw', windows,
+                        masks.view(n, group_size, kernel_size**2, *up)).reshape(n, channels, *up)
+
+
+def _psamask(masks: Tensor, psa_type: int, num_: int, h_feature: int, w_feature: int, h_mask: int,
+             w_mask: int, half_h_mask: int, half_w_mask: int) -> Tensor:
+    """Of a place, in the mask around it, where each other place of the map is."""
+    def places(side: int, mask: int, half: int) -> Tuple[Tensor, Tensor]:
+        here = torch.arange(side, device=masks.device)
+        place = here[:, None] - here + half  # (other, here)
+        return place.clamp(0, mask - 1), (place >= 0) & (place < mask)
+
+    (row, row_in), (column, column_in) = (places(h_feature, h_mask, half_h_mask),
+                                          places(w_feature, w_mask, half_w_mask))
+    shape = (h_feature * w_feature, h_feature, w_feature)
+    index = (row[:, None, :, None] * w_mask + column[None, :, None]).reshape(shape)
+    inside = (row_in[:, None, :, None] & column_in[None, :, None]).reshape(shape)
+    collected = masks.gather(1, index.expand(num_, *shape)) * inside
+    if psa_type == 0:
+        return collected
+    return collected.flatten(2).transpose(1, 2).reshape(num_, *shape)  # distributed
+
+
+def _attention(shapes: Tensor, value: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
+    from mmcv.ops.multi_scale_deform_attn import multi_scale_deformable_attn_pytorch
+    return multi_scale_deformable_attn_pytorch(value, shapes, locations, weights)
+
+
+def _deform_roi_pool(maps: Tensor, rois: Tensor, offset: Tensor, pooled_height: int,
+                     pooled_width: int, spatial_scale: float, sampling_ratio: int, gamma: float
+                     ) -> Tensor:
+    """As RoIAlign samples, bin by bin; boxes with the same number of samples together."""
+    number, (height, width) = len(rois), maps.shape[2:]
+    pooled = (pooled_height, pooled_width)
+    start = rois[:, [2, 1]] * spatial_scale - 0.5  # y, x
+    size = rois[:, [4, 3]] * spatial_scale - 0.5 - start
+    corner = start[:, :, None, None].expand(number, 2, *pooled)
+    if offset.numel():  # x, y
+        corner = corner + gamma * size[:, :, None, None] * offset.view(number, 2, *pooled).flip(1)
+    step = size / size.new_tensor(pooled)
+    bins = torch.stack(torch.meshgrid(*(torch.arange(n, device=maps.device) for n in pooled),
+                                      indexing='ij'))
+    corner = corner + bins * step[:, :, None, None]
+    output = maps.new_zeros((number, maps.shape[1], *pooled))
+    counts = torch.full_like(step, sampling_ratio) if sampling_ratio > 0 else step.ceil()
+    for count in counts.clamp(min=0).unique(dim=0).tolist():
+        down, across = map(int, count)
+        chosen = (counts == counts.new_tensor(count)).all(1).nonzero()[:, 0]
+        if not down * across:
+            continue
+        y, x = ((torch.arange(n, device=maps.device) + 0.5) / n for n in (down, across))
+        y = corner[chosen, 0, :, :, None, None] + y[:, None] * step[chosen, 0].view(-1, 1, 1, 1, 1)
+        x = corner[chosen, 1, :, :, None, None] + x * step[chosen, 1].view(-1, 1, 1, 1, 1)
+        y, x = (v.expand(-1, *pooled, down, across).flatten(1) for v in (y, x))
+        inside = (y >= -1) & (y <= height) & (x >= -1) & (x <= width)
+        found = _bilinear(maps, rois[chosen, 0].long(), y.clamp(0), x.clamp(0)) * inside[:, None]
+        output = output.index_add(0, chosen, found.unflatten(2, (*pooled, -1)).mean(-1))
+    return output
+
+
+def _bilinear(maps: Tensor, batch: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    """(K, C, points) of maps, (N, C, H, W), at (K, points); beyond an edge its value goes on."""
+    height, width = maps.shape[2:]
+    y, x = y.clamp(max=height - 1), x.clamp(max=width - 1)
+    top, left = y.floor().long(), x.floor().long()
+    bottom, right = (top + 1).clamp(max=height - 1), (left + 1).clamp(max=width - 1)
+    dy, dx = (y - top)[..., None], (x - left)[..., None]
+    last = maps.permute(0, 2, 3, 1)
+    which = batch[:, None]
+    found = ((1 - dy) * ((1 - dx) * last[which, top, left] + dx * last[which, top, right])
+             + dy * ((1 - dx) * last[which, bottom, left] + dx * last[which, bottom, right]))
+    return found.transpose(1, 2)
