@@ -1,6 +1,7 @@
 """Installation of fastervit_mm."""
 import os
 import shutil
+import sysconfig
 from pathlib import Path
 from runpy import run_path
 
@@ -12,15 +13,17 @@ PACKAGE = 'fastervit_mm'
 # What mim and mmengine look for in an installed package's folder .mim.
 MIM = ('configs', 'tools', 'model-index.yml')
 
-# Whoever has OpenMMLab already installs the package alone. mmengine is in the extras because two
-# distributions bring it under one import name, and pip must not install both. So is mmcv-lite, whose
-# operators this package serves: who has a compiled mmcv installs without the extra and keeps it.
-# mmengine imports pkg_resources, which setuptools has up to 80.
+# Without an extra nothing of OpenMMLab is touched. mmcv and mmcv-lite own the same folder, and pip
+# would unpack the one over the other: an mmcv that is there, compiled, stays. (Only where pip
+# installs, not in a wheel that is built for others. pip hides what is installed, not its folder.)
+COMPILED = 'PIP_BUILD_TRACKER' in os.environ and any(
+    Path(sysconfig.get_path('platlib')).glob('mmcv-[0-9]*.dist-info'))
 EXTRAS = {
-    'openmmlab': ['mmengine>=0.10.4', 'mmcv-lite>=2.0.1,<2.2', 'mmdet>=3.3,<4',
-                  'mmsegmentation>=1.2.2,<2', 'mmpretrain>=1.2,<2', 'ftfy', 'regex', 'setuptools<81'],
+    'openmmlab': ['mmcv' if COMPILED else 'mmcv-lite>=2.0.1,<2.2', 'mmengine>=0.10.4',
+                  'mmdet>=3.3,<4', 'mmsegmentation>=1.2.2,<2', 'mmpretrain>=1.2,<2', 'ftfy',
+                  'regex'],
     'onedl': ['onedl-mmengine>=0.10.12', 'onedl-mmcv>=2.3.6', 'onedl-mmdetection>=3.5.1',
-              'onedl-mmsegmentation>=1.4.2', 'onedl-mmpretrain>=1.3.6', 'ftfy', 'regex', 'setuptools<81'],
+              'onedl-mmsegmentation>=1.4.2', 'onedl-mmpretrain>=1.3.6', 'ftfy', 'regex'],
     'export': ['onnx', 'onnxruntime', 'onnxscript'],
     'app': ['gradio>=6'],
     'tensorboard': ['tensorboard'],
@@ -81,7 +84,8 @@ setup(
     cmdclass=dict(build_py=BuildWithMim),
     python_requires='>=3.10',
     install_requires=['torch>=2.1', 'timm>=1.0', 'numpy', 'matplotlib', 'pycocotools',
-                      'rich', 'pillow', 'safetensors', 'tifffile'],
+                      'rich', 'pillow', 'safetensors', 'tifffile',
+                      'setuptools<81'],  # mmengine imports its pkg_resources
     extras_require=EXTRAS,
     classifiers=[
         'Development Status :: 4 - Beta',
@@ -92,6 +96,7 @@ setup(
         'Programming Language :: Python :: 3.10',
         'Programming Language :: Python :: 3.11',
         'Programming Language :: Python :: 3.12',
+        'Programming Language :: Python :: 3.13',
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
     ],
     zip_safe=False)

@@ -1,4 +1,7 @@
 """FasterViT (arXiv 2306.06189) for OpenMMLab; importing this registers the backbone."""
+from . import operators  # noqa: F401  (before all that imports mmengine or mmcv)
+
+# isort: split
 from . import (
     compat,  # noqa: F401  (first: timm does not import without it on some machines)
     timm_models,  # noqa: F401  (timm's registry)
@@ -6,9 +9,6 @@ from . import (
 )
 from .backbone import FasterViT, HierarchicalAttention, SwinHAT
 from .config_files import get_config
-from .operators import provide_operators
 from .version import __version__
-
-provide_operators()
 
 __all__ = ['FasterViT', 'HierarchicalAttention', 'SwinHAT', '__version__', 'get_config']

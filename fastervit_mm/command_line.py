@@ -61,8 +61,10 @@ def _message(error: Exception) -> Optional[str]:
             str(error))
     frames = list(traceback.walk_tb(error.__traceback__))
     modules = [frame.f_globals.get('__name__', '') for frame, _ in frames]
-    if isinstance(error, ValueError) and _package(modules[-1]) in _OURS:
+    if isinstance(error, (ImportError, ValueError)) and _package(modules[-1]) in _OURS:
         return str(error)
+    if isinstance(error, AssertionError) and 'is used but incompatible' in str(error):
+        return f'{error} In a clone of fastervit_mm: pip install \'.[openmmlab]\''
     names = list(zip(modules, (frame.f_code.co_name for frame, _ in frames)))
     if ('mmengine.runner.loops', 'run') in names:
         return None

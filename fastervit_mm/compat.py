@@ -14,18 +14,14 @@ from typing import Any, Callable, Dict
 
 import numpy as np
 import torch
+from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.logging import HistoryBuffer
 
 try:
     from torch.utils.flop_counter import flop_registry  # noqa: F401
 except ImportError:  # torch 2.1
     from torch.utils.flop_counter import flop_mapping as flop_registry  # noqa: F401
 
-try:
-    from mmengine.config.utils import MODULE2PACKAGE
-    from mmengine.logging import HistoryBuffer
-except ModuleNotFoundError as error:  # two distributions provide it, so neither is a requirement
-    raise ImportError("fastervit_mm needs mmengine: pip install 'fastervit_mm[openmmlab]', or "
-                      "'fastervit_mm[onedl]' for OneDL's forks") from error
 
 TORCH = tuple(int(number) for number in torch.__version__.split('.')[:2])
 

@@ -15,7 +15,7 @@ from fastervit_mm.command_line import errors_in_one_line  # noqa: E402
 
 def parse_args():
     parser = argparse.ArgumentParser(
-        description=__doc__ + ' Needs gradio: pip install \'fastervit_mm[app]\'.')
+        description=__doc__ + ' Needs gradio: pip install \'.[app]\' in a clone.')
     parser.add_argument('files', nargs='*', metavar='CONFIG CHECKPOINT',
                         help='networks to choose from (default: those found in --work-dirs)')
     parser.add_argument('--work-dirs', metavar='DIR', help='folder to search for runs with a '
@@ -41,7 +41,7 @@ def main():
         except ModuleNotFoundError as error:
             if error.name != 'gradio':
                 raise
-            sys.exit('demo_app: gradio is not installed; pip install \'fastervit_mm[app]\'')
+            sys.exit('demo_app: gradio is not installed; pip install \'.[app]\' in a clone')
         page = build_page(models, args.device)
     print('Checkpoints: ' + ', '.join(model.name for model in models), flush=True)
     page.launch(server_name=args.host, server_port=args.port, **SETTINGS)

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import threading
 import time
 from pathlib import Path
 
@@ -26,26 +27,10 @@ STACK = 'openmmlab'
 COMPILED = False
 CACHE = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
 CPU_INDEX = 'https://download.pytorch.org/whl/cpu'
-# Wheels of mmcv that were built here, a folder for each build of torch: compiled ops of one torch
-# do not work with another, and pip's own cache does not tell them apart.
-WHEELS = CACHE / 'fastervit_mm' / 'wheels'
-
 # Debian's name, Ubuntu's and Fedora's, Google's.
 BROWSERS = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable')
 BROWSER_REMEDY = ('sudo apt-get install chromium  (Debian), or  '
                   '.venv/bin/python -m playwright install --with-deps chromium')
-
-READY_MADE = """\
-Without --compiled nothing is compiled: mmcv's operators are served by torchvision's. Ready-made pairs
-of torch and a compiled mmcv, in an environment of your own:
-  * OneDL's maintained forks with wheels for CUDA (the same import names; see the README of
-    onedl-mmcv for the list):  pip install torch==<version> --index-url <its CUDA index>
-    pip install onedl-mmcv --extra-index-url https://mmwheels.onedl.ai/simple/<cuda>-torch<version>/
-    pip install 'fastervit_mm[onedl]'
-  * OpenMMLab's own wheels of mmcv, which end with torch 2.1 (and want numpy<2):
-    pip install torch==2.1.2 torchvision==0.16.2 'numpy<2'
-    pip install mmcv==2.1.0 -f https://download.openmmlab.com/mmcv/dist/<cuda>/torch2.1/index.html
-    pip install 'fastervit_mm[openmmlab]'"""
 
 CHECK_OPS = """
 import fastervit_mm, torch
@@ -75,8 +60,8 @@ def parse_args(arguments):
     parser.add_argument('--stack', choices=('openmmlab', 'onedl'), default=STACK,
                         help='OpenMMLab\'s packages or OneDL\'s forks (default: openmmlab)')
     parser.add_argument('--compiled', action='store_true',
-                        help='build mmcv with its compiled operators, 10 minutes and a C++ compiler '
-                        'more (default: torchvision\'s serve them)')
+                        help='build mmcv with its operators, 10 minutes more and a C++ compiler '
+                        '(default: torchvision\'s serve them)')
     return parser.parse_args(arguments)
 
 
@@ -109,18 +94,14 @@ def main(arguments=()):
 
 
 def make_environment(wanted):
-    gpu = has_gpu()
     say(f'Making {VENV} with Python {platform.python_version()}: '
-        + ('15 minutes on two idle cores, most of them to build mmcv.' if COMPILED else
-           '3 to 5 minutes on two idle cores.'))
+        f'{"15 minutes" if COMPILED else "3 to 5 minutes"} on two idle cores.')
     make_venv()
-    install_torch(gpu)
+    install_torch()
+    if COMPILED:
+        build_mmcv()
     say('Installing mmdet, mmsegmentation, this package and its tests (a minute or two).')
     pip('install', '-e', f'{ROOT}[{STACK},test,dev]', '--no-build-isolation')
-    if COMPILED:
-        if STACK == 'openmmlab':
-            pip('uninstall', '--yes', 'mmcv-lite')  # both own the folder mmcv
-        install_mmcv(gpu)
     ask_python(f'import fastervit_mm, mmdet.models, mmseg.models\n{CHECK_OPS}',
                'The environment does not work.')
     BROWSER_TRIED.unlink(missing_ok=True)
@@ -128,9 +109,9 @@ def make_environment(wanted):
 
 
 def check_python():
-    if not (3, 10) <= sys.version_info[:2] <= (3, 12):
-        raise Missing(f'Python {platform.python_version()} runs this, but mmcv and mmdet need 3.10 '
-                      'to 3.12. Name one:  make demo PYTHON=python3.11')
+    if not (3, 10) <= sys.version_info[:2] <= (3, 13):
+        raise Missing(f'Python {platform.python_version()} runs this, but it needs 3.10 to 3.13. '
+                      'Name one:  make demo PYTHON=python3.12')
 
 
 def fingerprint():
@@ -161,84 +142,55 @@ def make_venv():
                               text=True)
         if done.returncode:
             shutil.rmtree(VENV, ignore_errors=True)
-            raise Missing(f'python -m venv failed:\n{done.stdout}{done.stderr}\nOn Debian and '
-                          'Ubuntu:  sudo apt install python3-venv python3-pip')
-    pip('install', '--upgrade', 'pip', 'wheel', 'ninja', 'setuptools<81')
+            raise Missing(f'python -m venv failed:\n{done.stdout}{done.stderr}\n' + (
+                'On Debian and Ubuntu:  sudo apt install python3-venv python3-pip'
+                if os.access(VENV.parent, os.W_OK) else f'You may not write in {VENV.parent}.'))
+    pip('install', '--upgrade', 'pip', 'wheel', 'setuptools<81')
 
 
-def install_torch(gpu):
+def install_torch():
     torch, vision = pinned('torch'), pinned('torchvision')
-    say(f'Installing torch {torch} and torchvision {vision} (a minute or two).')
-    # PyTorch's CPU pair spares gigabytes of CUDA libraries, which the registry's brings along. Always
-    # a pair: the operators of a torchvision of another build do not load.
-    if gpu or not pip('install', f'torch=={torch}+cpu', f'torchvision=={vision}+cpu', '--retries',
-                      '1', '--extra-index-url', CPU_INDEX, must=False, quiet=True):
+    say(f'Installing torch {torch} and torchvision {vision}.')
+    # PyTorch's CPU pair spares gigabytes of CUDA libraries, which the registry's brings along. A
+    # pair in any case: the operators of a torchvision of another build do not load.
+    if has_gpu() or not pip(
+            'install', f'torch=={torch}+cpu', f'torchvision=={vision}+cpu', '--retries', '1',
+            '--extra-index-url', CPU_INDEX, must=False):
         pip('install', f'torch=={torch}', f'torchvision=={vision}')
 
 
-def install_mmcv(gpu):
+def build_mmcv():
     name = 'onedl-mmcv' if STACK == 'onedl' else 'mmcv'
-    version = pinned(name)
-    build = ask_python('import torch; print(torch.__version__)', 'torch does not import.')
-    wheels = WHEELS / f'torch{build}-{sysconfig.get_platform()}{"-cuda" if gpu else ""}'
-    tag = f'cp{sys.version_info[0]}{sys.version_info[1]}'
-    pattern = f'{name.replace("-", "_")}-{version}-{tag}-*.whl'
-    kept = sorted(wheels.glob(pattern))
-    if kept:
-        say(f'Installing {name} {version} that was built here before for torch {build}.')
-        pip('install', str(kept[-1]), '--force-reinstall', '--no-deps')
-        pip('install', str(kept[-1]))
-        if works(CHECK_OPS):
-            return
-        say('It does not work any more; building it anew.')
-    check_compiler(gpu)
-    say(f'Building {name} {version} with its compiled ops for torch {build}, once: the longest '
-        'step. (A wheel of mmcv that pip kept is not used: it may be of another torch.)')
-    wheels.mkdir(parents=True, exist_ok=True)
+    for what, there, package in (
+            ('a C++ compiler', find_compiler(), 'g++'),
+            ('Python\'s headers', (Path(sysconfig.get_path('include')) / 'Python.h').is_file(),
+             'python3-dev'),
+            ('nvcc', not has_gpu() or shutil.which('nvcc'), 'nvidia-cuda-toolkit')):
+        if not there:
+            raise Missing(f'--compiled needs {what}. On Debian and Ubuntu:  sudo apt install '
+                          f'{package}\nWithout --compiled nothing has to be built.')
+    say(f'Building {name} {pinned(name)} with its operators, some ten minutes.')
     environment = dict(MMCV_WITH_OPS='1', MAX_JOBS=os.environ.get('MAX_JOBS', str(os.cpu_count())))
-    if gpu:
+    if has_gpu():
         environment['FORCE_CUDA'] = '1'
-    if tuple(map(int, build.split('+')[0].split('.')[:2])) >= (2, 15):
+    if tuple(map(int, pinned('torch').split('.')[:2])) >= (2, 15):
         environment['CXX'] = str(cpp20_compiler())
-    pip('wheel', f'{name}=={version}', '--no-build-isolation', '--no-deps', '--no-cache-dir',
-        '--wheel-dir', str(wheels), env=environment)
-    kept = sorted(wheels.glob(pattern))
-    pip('install', str(kept[-1]), '--force-reinstall', '--no-deps')
-    pip('install', str(kept[-1]))
-    ask_python(CHECK_OPS, 'mmcv was built, but its ops do not work.')
+    pip('install', 'ninja')
+    # pip would keep what is built, and take it for any other torch.
+    pip('install', f'{name}=={pinned(name)}', '--no-build-isolation', '--no-cache-dir',
+        env=environment)
 
 
 def cpp20_compiler():
     """A C++ compiler for mmcv, which asks for C++17; torch's headers need C++20 from 2.15 on."""
     path = VENV / 'bin' / 'c++20'
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f'#!/bin/sh\nexec {find_compiler()} "$@" -std=c++20\n')  # the last one counts
     path.chmod(0o755)
     return path
 
 
 def find_compiler():
-    return os.environ.get('CXX') or next(
-        (c for c in ('c++', 'g++', 'clang++') if shutil.which(c)), None)
-
-
-def check_compiler(gpu):
-    compiler = find_compiler()
-    if compiler is None or shutil.which(compiler.split()[0]) is None:
-        raise Missing('mmcv\'s ops must be compiled and there is no C++ compiler.\nOn Debian and '
-                      f'Ubuntu:  sudo apt install g++\n{READY_MADE}')
-    header = Path(sysconfig.get_path('include')) / 'Python.h'
-    if not header.is_file():
-        raise Missing(f'mmcv\'s ops must be compiled and Python\'s headers are missing ({header}).'
-                      f'\nOn Debian and Ubuntu:  sudo apt install python3-dev\n{READY_MADE}')
-    home = os.environ.get('CUDA_HOME') or '/usr/local/cuda'
-    if gpu and not (shutil.which('nvcc') or (Path(home) / 'bin' / 'nvcc').is_file()):
-        cuda = ask_python('import torch; print(torch.version.cuda)', 'torch does not import.')
-        raise Missing(
-            'this machine has a GPU, so mmcv\'s ops must be built for CUDA, and nvcc is missing.\n'
-            f'Install the CUDA toolkit {cuda} (that of the installed torch) and set CUDA_HOME if '
-            'it is not in /usr/local/cuda; or hide the GPU for a CPU build: a PATH without '
-            f'nvidia-smi.\n{READY_MADE}')
+    return os.environ.get('CXX') or next(filter(shutil.which, ('c++', 'g++', 'clang++')), None)
 
 
 def make_browser():
@@ -318,24 +270,23 @@ def pinned(name):
     raise Missing(f'{CONSTRAINTS.name} names no version of {name}.')
 
 
-def pip(*arguments, must=True, quiet=False, env=None):
-    command = [str(PYTHON), '-m', 'pip', *arguments, '--disable-pip-version-check', '--quiet']
-    if arguments[0] in ('install', 'wheel'):
-        command += ['--constraint', str(CONSTRAINTS)]
-    done = subprocess.run(command, env={**os.environ, **(env or {})}, text=True,
-                          capture_output=True)
+def pip(*arguments, must=True, env=None):
+    """Run pip, with a line every ten seconds that says what it is at."""
+    command = [str(PYTHON), '-m', 'pip', *arguments, '--disable-pip-version-check',
+               '--progress-bar', 'off', '--constraint', str(CONSTRAINTS)]
+    lines, started = [], time.time()
+    environment = {**os.environ, 'PYTHONUNBUFFERED': '1', **(env or {})}
+    with subprocess.Popen(command, env=environment, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as done:
+        reader = threading.Thread(target=lambda: lines.extend(done.stdout))
+        reader.start()
+        while reader.join(10) or reader.is_alive():
+            say(f'{time.time() - started:4.0f} s  {lines[-1].strip()[:80] if lines else ""}')
     if done.returncode and must:
-        tail = '\n'.join((done.stdout + done.stderr).splitlines()[-25:])
-        raise Missing(f'pip failed:  {" ".join(command)}\n{tail}\nWithout a network, or behind a '
-                      'proxy, set pip\'s index first (pip config set global.index-url ...).')
-    if done.returncode and not quiet:
-        print(done.stderr, file=sys.stderr)
+        raise Missing(f'pip failed:  {" ".join(command)}\n{"".join(lines[-25:])}Without a network, '
+                      'or behind a proxy, set pip\'s index first (pip config set global.index-url '
+                      '...).')
     return done.returncode == 0
-
-
-def works(code):
-    return subprocess.run([str(PYTHON), '-W', 'ignore', '-c', code], capture_output=True,
-                          cwd=str(VENV)).returncode == 0
 
 
 def ask_python(code, failure):

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from ..config_files import ConfigError
 from ..models import dataset_configs
+from ..operators import say_which_serve
 from ..weights import CheckpointError
 from ..weights.reading import strict_loaders
 from .checkpoints import newest_checkpoint, save_whole
@@ -110,4 +111,5 @@ def build_runner(cfg: Config) -> Runner:
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else QuietRunner.from_cfg(cfg)
     use_onednn(runner.model)
+    say_which_serve(runner.logger)
     return runner
