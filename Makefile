@@ -1,8 +1,8 @@
 # Two commands:  make demo  and  make test.  Each makes its environment (.venv) where needed.
 
-# The first Python from 3.10 to 3.12 that runs; name another with  make demo PYTHON=...
-PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.10 python; do \
-	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
+# The first Python from 3.10 to 3.13 that runs; name another with  make demo PYTHON=...
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.10 python; do \
+	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo $$p && break; done)
 RUN := .venv/bin/python -W ignore
 DEMO := work_dirs/demo
@@ -32,12 +32,12 @@ help:
 	@echo 'make matrix environments of other versions of torch and mmcv, and their tests; an hour or two'
 	@echo 'make lint   ruff'
 	@echo 'make audit  licences and known vulnerabilities of what .venv holds; asks pypi.org'
-	@echo 'make env    the environment alone, .venv; 6 to 11 minutes the first time'
+	@echo 'make env    the environment alone, .venv; 3 to 5 minutes the first time'
 	@echo 'make clean  what runs left behind (keeps .venv); make distclean takes .venv too'
 
 env:
-	@test -n "$(PYTHON)" || { echo 'No Python from 3.10 to 3.12 was found. Install one (Debian,' \
-	'Ubuntu: sudo apt install python3.11 python3.11-venv python3.11-dev), or name it:' \
+	@test -n "$(PYTHON)" || { echo 'No Python from 3.10 to 3.13 was found. Install one (Debian,' \
+	'Ubuntu: sudo apt install python3.11 python3.11-venv), or name it:' \
 	'make demo PYTHON=/path/to/python3.11' >&2; exit 1; }
 	@$(PYTHON) tools/make_env.py
 

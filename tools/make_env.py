@@ -142,9 +142,10 @@ def make_venv():
                               text=True)
         if done.returncode:
             shutil.rmtree(VENV, ignore_errors=True)
-            raise Missing(f'python -m venv failed:\n{done.stdout}{done.stderr}\n' + (
-                'On Debian and Ubuntu:  sudo apt install python3-venv python3-pip'
-                if os.access(VENV.parent, os.W_OK) else f'You may not write in {VENV.parent}.'))
+            said = done.stdout + done.stderr
+            raise Missing(f'python -m venv failed:\n{said}' + (
+                '' if 'Errno' in said else  # such as no permission to write
+                '\nOn Debian and Ubuntu:  sudo apt install python3-venv python3-pip'))
     pip('install', '--upgrade', 'pip', 'wheel', 'setuptools<81')
 
 
@@ -156,7 +157,8 @@ def install_torch():
     if has_gpu() or not pip(
             'install', f'torch=={torch}+cpu', f'torchvision=={vision}+cpu', '--retries', '1',
             '--extra-index-url', CPU_INDEX, must=False):
-        pip('install', f'torch=={torch}', f'torchvision=={vision}')
+        # === leaves out another CPU build, which == prefers.
+        pip('install', f'torch==={torch}', f'torchvision==={vision}')
 
 
 def build_mmcv():
@@ -272,16 +274,20 @@ def pinned(name):
 
 def pip(*arguments, must=True, env=None):
     """Run pip, with a line every ten seconds that says what it is at."""
-    command = [str(PYTHON), '-m', 'pip', *arguments, '--disable-pip-version-check',
+    # Bytecode of all that is never imported would take a minute.
+    command = [str(PYTHON), '-m', 'pip', *arguments, '--disable-pip-version-check', '--no-compile',
                '--progress-bar', 'off', '--constraint', str(CONSTRAINTS)]
-    lines, started = [], time.time()
+    lines, started = [''], time.time()
+    site = next(VENV.glob('lib/python*/site-packages'))
     environment = {**os.environ, 'PYTHONUNBUFFERED': '1', **(env or {})}
-    with subprocess.Popen(command, env=environment, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as done:
+    with subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT) as done:
         reader = threading.Thread(target=lambda: lines.extend(done.stdout))
         reader.start()
         while reader.join(10) or reader.is_alive():
-            say(f'{time.time() - started:4.0f} s  {lines[-1].strip()[:80] if lines else ""}')
+            newest = max(site.iterdir(), key=os.path.getmtime).name
+            line = lines[-1].strip().replace('Installing collected packages', f'Unpacking {newest}')
+            say(f'{time.time() - started:4.0f} s  {line[:80]}')
     if done.returncode and must:
         raise Missing(f'pip failed:  {" ".join(command)}\n{"".join(lines[-25:])}Without a network, '
                       'or behind a proxy, set pip\'s index first (pip config set global.index-url '

@@ -2,8 +2,7 @@
 """Make an environment for each row of versions, run what is run there, write the table of rows.
 
 Needs Python's standard library only. A row's environment is made by make_env.py, with the row's
-Python; on two idle cores that takes some ten minutes, nearly all to build mmcv, and the tests as
-many. Figures go to benchmarks/matrix.json, a row at a time, and the table to README.md and
+Python, in some four minutes on two idle cores; the tests take TESTMINUTES. Figures go to benchmarks/matrix.json, a row at a time, and the table to README.md and
 docs/install.md. A row that was not run is said not to have been run.
 """
 import argparse
@@ -23,17 +22,18 @@ FIGURES = ROOT / 'benchmarks/matrix.json'
 PAGES = (ROOT / 'README.md', ROOT / 'docs/install.md')
 BEGIN, END = '<!-- versions: written by tools/make_matrix.py -->', '<!-- end of versions -->'
 
-# What differs from constraints.txt. The last torch for which OpenMMLab has wheels of mmcv, which
-# numpy 2 does not suit; the first that reads weights only by default; the one that `make env`
-# installs; the newest.
+# What differs from constraints.txt: the first torch that is allowed, which numpy 2 does not suit; the
+# first that reads weights only by default; one between; the newest; the one of `make env`, with
+# OneDL's forks and with a compiled mmcv.
 ROWS = {
     'torch-2.1': dict(python='3.10', versions={
         'torch': '2.1.2', 'torchvision': '0.16.2', 'numpy': '1.26.4',
         'opencv-python': '4.11.0.86'}),
-    'torch-2.6': dict(python='3.11', versions={'torch': '2.6.0', 'torchvision': '0.21.0'}),
-    'torch-2.13': dict(python='3.11', versions={}),
-    'newest': dict(python='3.12', versions={'torch': '2.15.0', 'torchvision': '0.29.2'}),
-    'onedl': dict(python='3.11', versions={}, stack='onedl'),
+    'torch-2.6': dict(python='3.10', versions={'torch': '2.6.0', 'torchvision': '0.21.0'}),
+    'torch-2.13': dict(python='3.11', versions={'torch': '2.13.0', 'torchvision': '0.28.0'}),
+    'newest': dict(python='3.13', versions={'torch': '2.15.0', 'torchvision': '0.29.2'}),
+    'onedl': dict(python='3.11', versions={}, options=['--stack', 'onedl']),
+    'compiled': dict(python='3.12', versions={}, options=['--compiled']),
 }
 # The part of the suite that a version of another library can break: all of it that is not about
 # documents, packages, the browser or long trainings.
@@ -42,7 +42,7 @@ TESTS = (
     'tests/test_complexity.py', 'tests/engine/test_launch.py', 'tests/engine/test_onednn.py',
     'tests/engine/test_optimizers.py', 'tests/engine/test_precision.py',
     'tests/engine/test_resuming.py', 'tests/export')
-SHOWN = ('torch', 'mmcv', 'mmengine', 'mmdet', 'mmsegmentation', 'numpy')
+SHOWN = ('torch', 'mmcv', 'mmcv-lite', 'mmengine', 'mmdet', 'mmsegmentation', 'numpy')
 VERSIONS = """
 import importlib.metadata as m, json, platform
 found = dict(python=platform.python_version())
@@ -99,7 +99,7 @@ def run_row(name, args):
         # Constraints of the machine would choose in the row's place.
         made = subprocess.run(
             [interpreter, ROOT / 'tools/make_env.py', '--folder', folder, '--constraints',
-             constraints, '--stack', row.get('stack', 'openmmlab')],
+             constraints, *row.get('options', ())],
             env={**environment, 'PIP_CONSTRAINT': os.devnull}, stderr=subprocess.PIPE, text=True)
         if made.returncode:
             print(made.stderr, file=sys.stderr)
@@ -171,8 +171,8 @@ def table(figures):
              '|---|---|---|---|---|---|---|']
     for name, row in ROWS.items():
         found = figures.get(name)
-        versions = (found or {}).get('versions') or planned(name)
-        cells = [versions.get('python', row['python'])]
+        versions = (found or {}).get('versions') or dict(row['versions'], python=row['python'])
+        cells = [versions['python']]
         for names in (('torch', ), ('mmcv', ), ('mmdet', 'mmsegmentation'), ('numpy', )):
             cells.append(', '.join(shown(n, versions) for n in names))
         lines.append('| ' + ' | '.join([*cells, outcome(found),
@@ -180,18 +180,12 @@ def table(figures):
     return '\n'.join(lines)
 
 
-def planned(name):
-    """Versions of a row that was not run."""
-    lines = constrained((ROOT / 'constraints.txt').read_text(), ROWS[name]['versions'])
-    pins = dict(line.split(';')[0].strip().split('==') for line in lines.splitlines()[::-1]
-                if '==' in line and not line.startswith('#'))
-    return {package: version for package, version in pins.items()
-            if 'stack' in ROWS[name] or not package.startswith('onedl-')}
-
-
 def shown(name, versions):
     onedl = f'onedl-{dict(mmdet="mmdetection").get(name, name)}'
-    return f'{versions[onedl]} (OneDL)' if onedl in versions else versions.get(name, 'none')
+    if onedl in versions:
+        return f'{versions[onedl]} (OneDL)'
+    return f'{versions[name]} compiled' if name == 'mmcv' and name in versions else versions.get(
+        name, versions.get(f'{name}-lite', '–'))
 
 
 def with_table(text, figures):

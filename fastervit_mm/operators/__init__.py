@@ -20,14 +20,7 @@ def provide_operators() -> None:
     """Serve mmcv's operators by torchvision's where none are compiled.
 
     A compiled mmcv is always used where it is.
-
-    Raises:
-        ImportError: For a folder mmcv without its files.
     """
-    spec = PathFinder.find_spec('mmcv')
-    if spec is not None and spec.origin is None:
-        raise ImportError(f'{list(spec.submodule_search_locations)[0]}: what is left of an mmcv, '
-                          f'without its __init__.py. {_remedy()}')
     sys.meta_path.insert(0, _Operators())
     sys.meta_path.append(_Missing())
 
@@ -36,9 +29,14 @@ class _Operators(MetaPathFinder):
     """Finds ``mmcv._ext``: the compiled one where there is one, else ``ext.py``."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Optional[ModuleSpec]:
-        if name != _NAME:
+        if name not in ('mmcv', _NAME):
             return None
         spec = PathFinder.find_spec(name, path)
+        if name == 'mmcv':
+            if spec is not None and spec.origin is None:
+                raise ImportError(f'{list(spec.submodule_search_locations)[0]}: what is left of an '
+                                  f'mmcv, without its __init__.py. {_remedy()}')
+            return spec
         if spec is None:
             _check_torchvision()
             return spec_from_file_location(name, Path(__file__).with_name('ext.py'))

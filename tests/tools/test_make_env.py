@@ -23,33 +23,24 @@ def program(folder, name, body):
 
 
 def test_a_python_that_is_too_new_is_named(make_env, monkeypatch):
-    monkeypatch.setattr(make_env.sys, 'version_info', (3, 13, 0))
-    with pytest.raises(make_env.Missing, match='make demo PYTHON=python3.11'):
+    monkeypatch.setattr(make_env.sys, 'version_info', (3, 14, 0))
+    with pytest.raises(make_env.Missing, match='make demo PYTHON=python3.12'):
         make_env.check_python()
 
 
-def test_a_missing_compiler_is_named_with_the_remedy(make_env, monkeypatch, tmp_path):
+def test_what_a_build_needs_is_named_with_the_remedy(make_env, monkeypatch, tmp_path):
     monkeypatch.setenv('PATH', str(tmp_path))
     monkeypatch.delenv('CXX', raising=False)
-    with pytest.raises(make_env.Missing, match='no C.. compiler.*\n.*apt install g..\n') as error:
-        make_env.check_compiler(gpu=False)
-    assert 'mmwheels.onedl.ai' in str(error.value)
-
-
-def test_missing_headers_are_named_with_the_remedy(make_env, monkeypatch, tmp_path):
-    monkeypatch.setattr(make_env.sysconfig, 'get_path', lambda name: str(tmp_path))
-    with pytest.raises(make_env.Missing, match='apt install python3-dev'):
-        make_env.check_compiler(gpu=False)
-
-
-def test_a_gpu_without_nvcc_is_named_with_the_remedy(make_env, monkeypatch, tmp_path):
+    with pytest.raises(make_env.Missing, match='needs a C.. compiler.*apt install g..\n'):
+        make_env.build_mmcv()
     program(tmp_path, 'c++', 'true')
-    monkeypatch.setenv('PATH', str(tmp_path))
-    monkeypatch.setenv('CUDA_HOME', str(tmp_path / 'nowhere'))
-    monkeypatch.delenv('CXX', raising=False)
-    with pytest.raises(make_env.Missing, match='nvcc is missing') as error:
-        make_env.check_compiler(gpu=True)
-    assert 'CUDA toolkit' in str(error.value) and 'Ready-made pairs' in str(error.value)
+    with monkeypatch.context() as patch:
+        patch.setattr(make_env.sysconfig, 'get_path', lambda name: str(tmp_path))
+        with pytest.raises(make_env.Missing, match='apt install python3-dev'):
+            make_env.build_mmcv()
+    program(tmp_path, 'nvidia-smi', 'echo GPU 0')
+    with pytest.raises(make_env.Missing, match='needs nvcc'):
+        make_env.build_mmcv()
 
 
 @pytest.mark.parametrize('body, expected', [('echo GPU 0', True), ('exit 9', False)])
@@ -59,52 +50,55 @@ def test_a_gpu_is_one_that_the_driver_lists(make_env, monkeypatch, tmp_path, bod
     assert make_env.has_gpu() is expected
 
 
-@pytest.fixture
-def mmcv_steps(make_env, monkeypatch, tmp_path):
-    """install_mmcv with pip written down, and torch of a given build."""
-    steps, environments = [], []
-
-    def pip(*arguments, **kwargs):
-        steps.append(arguments)
-        environments.append(kwargs.get('env') or {})
-        if arguments[0] == 'wheel':
-            folder = arguments[arguments.index('--wheel-dir') + 1]
-            tag = f'cp{sys.version_info[0]}{sys.version_info[1]}'
-            (make_env.Path(folder) / f'mmcv-2.1.0-{tag}-{tag}-linux_x86_64.whl').touch()
-        return True
-
-    monkeypatch.setattr(make_env, 'WHEELS', tmp_path / 'wheels')
-    monkeypatch.setattr(make_env, 'pip', pip)
-
-    def run(torch_build, ops_work=True):
-        steps.clear()
-        monkeypatch.setattr(make_env, 'ask_python', lambda code, failure: torch_build)
-        monkeypatch.setattr(make_env, 'works', lambda code: ops_work)
-        make_env.install_mmcv(gpu=False)
-        return [step for step in steps if step[0] == 'wheel']
-
-    run.environments = environments
-    return run
-
-
-def test_a_wheel_of_another_torch_is_not_used(mmcv_steps):
-    build, = mmcv_steps('2.12.0+cpu')
-    assert '--no-cache-dir' in build  # nor one that pip kept
-    assert mmcv_steps('2.12.0+cpu') == []  # built before for this torch
-    assert len(mmcv_steps('2.13.0+cpu')) == 1
-    assert len(mmcv_steps('2.13.0+cpu', ops_work=False)) == 1  # there, but broken
-
-
-@pytest.mark.parametrize('torch_build, standard', [('2.14.1+cpu', 201703), ('2.15.0', 202002)])
-def test_mmcv_is_built_by_the_standard_that_torch_needs(mmcv_steps, torch_build, standard, make_env,
-                                                        monkeypatch, tmp_path):
+@pytest.mark.parametrize('torch, standard', [('2.14.1', 201703), ('2.15.0', 202002)])
+def test_mmcv_is_built_by_the_standard_that_torch_needs(make_env, monkeypatch, tmp_path, torch,
+                                                        standard):
     """mmcv 2.1 asks for C++17, with which headers of torch 2.15 do not compile."""
-    monkeypatch.setattr(make_env, 'VENV', tmp_path / 'environment')
-    mmcv_steps(torch_build)
-    compiler = next(e for e in mmcv_steps.environments if 'MMCV_WITH_OPS' in e).get('CXX', 'c++')
-    seen = subprocess.run([compiler, '-std=c++17', '-x', 'c++', '-E', '-'], input='__cplusplus',
-                          capture_output=True, text=True, check=True).stdout
+    (tmp_path / 'bin').mkdir()
+    (tmp_path / 'versions.txt').write_text(f'torch=={torch}\nmmcv==2.1.0\n')
+    make_env.choose(make_env.parse_args(['--folder', str(tmp_path), '--constraints',
+                                         str(tmp_path / 'versions.txt')]))
+    program(tmp_path / 'bin', 'python', f'echo "${{CXX:-c++}} $*" >> {tmp_path}/asked')
+    (tmp_path / 'lib/python3/site-packages').mkdir(parents=True)
+    make_env.build_mmcv()
+    asked = (tmp_path / 'asked').read_text().splitlines()[-1]
+    assert 'mmcv==2.1.0 --no-build-isolation --no-cache-dir' in asked
+    seen = subprocess.run([asked.split()[0], '-std=c++17', '-x', 'c++', '-E', '-'],
+                          input='__cplusplus', capture_output=True, text=True, check=True).stdout
     assert seen.splitlines()[-1] == f'{standard}L'
+
+
+def test_torch_comes_with_the_torchvision_of_its_index(make_env, tmp_path, capsys):
+    """Where PyTorch's index is out of reach, the registry's pair, and no CPU build without one."""
+    make_env.choose(make_env.parse_args(['--folder', str(tmp_path)]))
+    (tmp_path / 'bin').mkdir()
+    (tmp_path / 'lib/python3/site-packages').mkdir(parents=True)
+    program(tmp_path / 'bin', 'python',
+            f'echo "$*" >> {tmp_path}/asked; case "$*" in *+cpu*) exit 1; esac')
+    make_env.install_torch()
+    first, second = (tmp_path / 'asked').read_text().splitlines()
+    torch, vision = make_env.pinned('torch'), make_env.pinned('torchvision')
+    assert f'install torch=={torch}+cpu torchvision=={vision}+cpu' in first
+    assert f'install torch==={torch} torchvision==={vision}' in second
+
+
+def test_pip_says_what_went_wrong(make_env, tmp_path):
+    make_env.choose(make_env.parse_args(['--folder', str(tmp_path)]))
+    (tmp_path / 'bin').mkdir()
+    (tmp_path / 'lib/python3/site-packages').mkdir(parents=True)
+    program(tmp_path / 'bin', 'python', 'echo ERROR: no space >&2; exit 1')
+    with pytest.raises(make_env.Missing, match='pip failed(.|\n)*ERROR: no space\nWithout'):
+        make_env.pip('install', 'torch')
+    assert not make_env.pip('install', 'torch', must=False)
+
+
+def test_a_folder_that_cannot_be_made_is_named(make_env, tmp_path):
+    """Without advice to install python3-venv. As root may write everywhere, in a file."""
+    (tmp_path / 'file').write_text('')
+    make_env.choose(make_env.parse_args(['--folder', str(tmp_path / 'file/env')]))
+    with pytest.raises(make_env.Missing, match='Errno .*file/env') as error:
+        make_env.make_venv()
+    assert 'apt install' not in str(error.value)
 
 
 @pytest.fixture
