@@ -2,8 +2,9 @@
 """Make an environment for each row of versions, run what is run there, write the table of rows.
 
 Needs Python's standard library only. A row's environment is made by make_env.py, with the row's
-Python, in some four minutes on two idle cores; the tests take TESTMINUTES. Figures go to benchmarks/matrix.json, a row at a time, and the table to README.md and
-docs/install.md. A row that was not run is said not to have been run.
+Python, in some four minutes on two idle cores (fourteen with a compiled mmcv). Figures go to
+benchmarks/matrix.json, a row at a time, and the table to README.md and docs/install.md. A row that
+was not run is said not to have been run.
 """
 import argparse
 import datetime
@@ -22,9 +23,9 @@ FIGURES = ROOT / 'benchmarks/matrix.json'
 PAGES = (ROOT / 'README.md', ROOT / 'docs/install.md')
 BEGIN, END = '<!-- versions: written by tools/make_matrix.py -->', '<!-- end of versions -->'
 
-# What differs from constraints.txt: the first torch that is allowed, which numpy 2 does not suit; the
-# first that reads weights only by default; one between; the newest; the one of `make env`, with
-# OneDL's forks and with a compiled mmcv.
+# What differs from constraints.txt: the first torch that is allowed, which numpy 2 does not suit;
+# the first that reads weights only by default; one between; the newest; the one of `make env`,
+# with OneDL's forks and with a compiled mmcv.
 ROWS = {
     'torch-2.1': dict(python='3.10', versions={
         'torch': '2.1.2', 'torchvision': '0.16.2', 'numpy': '1.26.4',

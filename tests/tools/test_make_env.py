@@ -4,7 +4,6 @@ That it makes a working environment is seen by every run of this suite: `make te
 """
 import json
 import subprocess
-import sys
 
 import pytest
 
