@@ -49,8 +49,8 @@ def errors_in_one_line(tool: str, go_on: str = '') -> Iterator[None]:
     except KeyboardInterrupt as error:
         if sys.flags.dev_mode:
             raise
-        said = [f'{tool}: {error or "stopped"}', go_on]
-        print('; '.join(filter(None, said)), file=sys.stderr)
+        said = str(error) or 'stopped'
+        print(f'{tool}: {said}' + f'; {go_on}' * bool(go_on), file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         message = None if sys.flags.dev_mode else _message(error)
