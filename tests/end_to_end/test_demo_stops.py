@@ -50,7 +50,7 @@ def test_it_is_stopped_and_killed_and_goes_on(tmp_path, session_folder):
     assert 'The earlier demo is kept in demo.previous until this one is whole' in said
     assert 'Traceback' not in said
     at, = re.findall(r'\ndemo: stopped at iteration (\d+); saved in \S+/demo/interrupted.pth; '
-                     r'the same command goes on from there\n$', said)
+                     r'the same command goes on\n$', said)
     status, said = stop(signal.SIGKILL)
     assert status == -signal.SIGKILL and 'Going on with the demo that was stopped in demo' in said
     done = run_tool('demo.py', config, '--work-dir', 'demo', cwd=tmp_path)
