@@ -49,7 +49,7 @@ param_scheduler = [
 custom_hooks = [dict(type='EMAHook', momentum=0.1)]
 default_hooks = dict(logger=dict(interval=1), checkpoint=dict(
     max_keep_ckpts=1, save_best='coco/bbox_mAP', rule='greater'))
-randomness = dict(seed=0)
+randomness = dict(seed=0, deterministic=True)
 """
 PLACES = ('step', 'validation', 'saving')
 NOTICES = (signal.SIGTERM, signal.SIGUSR1)

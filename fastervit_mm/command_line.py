@@ -26,8 +26,10 @@ class Settings(DictAction):
 
 
 @contextlib.contextmanager
-def errors_in_one_line(tool: str) -> Iterator[None]:
+def errors_in_one_line(tool: str, go_on: str = '') -> Iterator[None]:
     """End a program with ``tool: message`` and exit status 1 where its user can put things right.
+
+    Ctrl-C ends it with a line too, and with exit status 130.
 
     That is for this package's own exceptions (some of which list several problems), for errors of
     the system such as a missing file, for an image that mmcv cannot read, for a ValueError, and for
@@ -37,12 +39,19 @@ def errors_in_one_line(tool: str) -> Iterator[None]:
 
     Args:
         tool: The program's name.
+        go_on: How to go on after Ctrl-C. Default nothing.
 
     Raises:
         SystemExit: Instead of those errors.
     """
     try:
         yield
+    except KeyboardInterrupt as error:
+        if sys.flags.dev_mode:
+            raise
+        said = str(error) or 'stopped'
+        print(f'{tool}: {said}' + f'; {go_on}' * bool(go_on), file=sys.stderr)
+        sys.exit(130)
     except Exception as error:
         message = None if sys.flags.dev_mode else _message(error)
         if message is None:

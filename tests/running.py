@@ -8,6 +8,7 @@ a process has to be killed, tests start Python anew.
 import multiprocessing
 import os
 import runpy
+import signal
 import sys
 import tempfile
 import traceback
@@ -102,6 +103,7 @@ def _run(script: str, arguments: list, cwd: str, environment: dict, streams: lis
     # The server has the options of the process that started it, maybe -W ignore.
     warnings.filters[:] = [f for f in warnings.filters if f[:4] != ('ignore', None, Warning, None)]
     warnings.simplefilter('default' if warn else 'ignore', append=warn)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run with `&`
     status = 0
     try:
         runpy.run_path(script, run_name='__main__')

@@ -54,6 +54,15 @@ def test_a_process_ends_with_status_1_and_a_line(tmp_path):
 
 
 @pytest.mark.parametrize('error, says', [
+    (KeyboardInterrupt(), 'tool: stopped; go on\n'),
+    (KeyboardInterrupt('stopped at iteration 4'), 'tool: stopped at iteration 4; go on\n')])
+def test_ctrl_c_ends_in_a_line_and_status_130(error, says, capsys):
+    with pytest.raises(SystemExit) as caught, errors_in_one_line('tool', go_on='go on'):
+        raise error
+    assert caught.value.code == 130 and capsys.readouterr().err == says
+
+
+@pytest.mark.parametrize('error, says', [
     (CheckpointError('does not fit'), 'tool: does not fit'),
     (FileNotFoundError(2, 'No such file or directory', 'a.jpg'),
      "tool: [Errno 2] No such file or directory: 'a.jpg'"),

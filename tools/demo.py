@@ -19,7 +19,7 @@ def parse_args():
 
 def main():
     args = parse_args()
-    with errors_in_one_line('demo'):
+    with errors_in_one_line('demo', go_on='the same command goes on'):
         run_demo(args.config, args.work_dir)
 
 

@@ -25,7 +25,7 @@ def parse_args():
 
 def main():
     args = parse_args()
-    with errors_in_one_line('demo_hat'):
+    with errors_in_one_line('demo_hat', go_on='the same command goes on'):
         run_hat_demo({'with carriers': args.carriers, 'without carriers': args.windows},
                      args.work_dir)
 

@@ -41,7 +41,7 @@ def parse_args():
 
 def main():
     args = parse_args()
-    with gloo_left_at_once(), errors_in_one_line('train'):
+    with gloo_left_at_once(), errors_in_one_line('train', go_on='go on with --resume'):
         cfg = launch.load_config(args.config, args.launcher, args.work_dir, args.cfg_options)
         launch.train(cfg, args.amp, args.auto_scale_lr, args.resume, args.compile)
 

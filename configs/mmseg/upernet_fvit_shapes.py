@@ -54,4 +54,4 @@ param_scheduler = [
     dict(type='PolyLR', power=1.0, eta_min=0.0, by_epoch=False, begin=50, end=max_iters),
 ]
 auto_scale_lr = dict(base_batch_size=8)
-default_hooks = dict(checkpoint=dict(interval=max_iters, max_keep_ckpts=-1, save_best=None))
+default_hooks = dict(checkpoint=dict(interval=600, max_keep_ckpts=-1, save_best=None))

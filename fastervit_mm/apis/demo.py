@@ -1,7 +1,5 @@
 """Training, evaluation and figures in one run, for a newcomer."""
-import json
 import os
-import shutil
 import time
 from pathlib import Path
 from typing import Dict, List
@@ -14,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..engine import launch
+from . import demo_folder
 from .contact_sheet import contact_sheet
 
 _SOME = 12  # a classifier's validation images that are drawn, of thousands
@@ -25,26 +24,25 @@ def run_demo(config: str, work_dir: str) -> Dict[str, float]:
     Args:
         config: A config of mmdet, mmseg or mmpretrain that trains in minutes and whose dataset is
             there or creates itself, such as ``cascade_fvit_shapes.py``.
-        work_dir: Folder for the results; those of an earlier demo are replaced.
+        work_dir: Folder for the results. A demo that was stopped there goes on; a finished one is
+            replaced, once this one is finished (:func:`~fastervit_mm.apis.demo_folder.begin`).
 
     Returns:
         The metrics of the final evaluation.
     """
     console = Console()
     folder = Path(work_dir)
-    cfg = launch.load_config(config, work_dir=str(folder))
-    if (folder / 'demo.json').is_file():  # only a folder of an earlier demo is removed
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / 'demo.json').write_text('{}')
+    cfg = launch.load_config(config)
+    goes_on = demo_folder.begin(folder, repr(cfg), console)
+    cfg.work_dir = str(folder)
 
     segments, classifies = (cfg.default_scope == name for name in ('mmseg', 'mmpretrain'))
     minutes = 'about 5' if classifies else '5 to 11'
     console.rule(
         f'1/3  Training {Path(config).stem} from scratch: {minutes} minutes on two cores')
     started = time.perf_counter()
-    runner = launch.train(cfg)
-    training = time.perf_counter() - started
+    runner = launch.train(cfg, resume='auto' if goes_on else None)
+    training = None if goes_on else round(time.perf_counter() - started, 1)
     checkpoint = Path((folder / 'last_checkpoint').read_text())
 
     console.rule('2/3  Evaluating on images it has not seen')
@@ -69,9 +67,10 @@ def run_demo(config: str, work_dir: str) -> Dict[str, float]:
         Console(file=file, width=80).print(table)
     # mmseg's metrics are numpy scalars.
     facts = dict(metrics={name: float(value) for name, value in metrics.items()},
-                 training_seconds=round(training, 1), config=config, iterations=runner.iter)
-    (folder / 'demo.json').write_text(json.dumps(facts, indent=2))
-    console.print(f'Trained {runner.iter} iterations in {training / 60:.1f} minutes.\n')
+                 training_seconds=training, config=config, iterations=runner.iter)
+    demo_folder.finish(folder, facts)
+    console.print(f'Trained {runner.iter} iterations' + (
+        f' in {training / 60:.1f} minutes.\n' if training else ', with a stop.\n'))
     for name, what in (('predictions.png', 'predictions beside ground truth'),
                        ('curves.png', 'loss and metrics over training'),
                        ('predictions', f'{"some" if classifies else "every"} validation image'

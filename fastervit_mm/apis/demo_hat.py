@@ -1,9 +1,7 @@
 """What carriers are for, in one figure: two networks trained alike on the long-range task."""
-import json
-import shutil
 import time
 from pathlib import Path
-from typing import Dict, Mapping, NamedTuple
+from typing import Dict, Mapping, NamedTuple, Optional
 
 import numpy as np
 from PIL import Image
@@ -14,15 +12,16 @@ from ..datasets.long_range import CLASSES, PALETTE, inside, read_discs, said_of
 from ..engine import launch
 from ..insight import load_subject
 from ..insight.drawing import draw_overview, look
+from . import demo_folder
 
 _SHOWN = 5  # images in the figure
 
 
 class _Trained(NamedTuple):
-    """A network after its training: its metrics, the seconds it took, and its label maps."""
+    """A network after its training: its metrics, its seconds if it had no stop, its label maps."""
     checkpoint: str
     metrics: Dict[str, float]
-    seconds: float
+    seconds: Optional[float]
     maps: Path
     images: Path
 
@@ -33,18 +32,17 @@ def run_hat_demo(configs: Mapping[str, str], work_dir: str) -> Dict[str, Dict[st
     Args:
         configs: A config of the task for each network, by the name that the figure gives it; the
             first has carriers.
-        work_dir: Folder for the results; those of an earlier demo are replaced.
+        work_dir: Folder for the results. A demo that was stopped there goes on; a finished one is
+            replaced, once this one is finished (:func:`~fastervit_mm.apis.demo_folder.begin`).
 
     Returns:
         The metrics of each network.
     """
     console = Console()
     folder = Path(work_dir)
-    if (folder / 'demo.json').is_file():  # only a folder of an earlier demo is removed
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / 'demo.json').write_text('{}')
-    found = {name: _trained(name, config, folder / Path(config).stem, console)
+    settings = repr([launch.load_config(config) for config in configs.values()])
+    goes_on = demo_folder.begin(folder, settings, console)
+    found = {name: _trained(name, config, folder / Path(config).stem, goes_on, console)
              for name, config in configs.items()}
     metrics = {name: one.metrics for name, one in found.items()}
 
@@ -54,9 +52,9 @@ def run_hat_demo(configs: Mapping[str, str], work_dir: str) -> Dict[str, Dict[st
     _draw(found, figure)
     attention = folder / 'attention.jpg'
     _draw_attention(next(iter(configs.values())), next(iter(found.values())), attention)
-    (folder / 'demo.json').write_text(json.dumps(dict(
+    demo_folder.finish(folder, dict(
         metrics=metrics, configs=dict(configs),
-        training_seconds={name: round(one.seconds, 1) for name, one in found.items()}), indent=2))
+        training_seconds={name: one.seconds for name, one in found.items()}))
     console.print(f'  {figure}  [dim]accuracy over distance, and what each of them says[/dim]',
                   highlight=False, soft_wrap=True)
     console.print(f'  {attention}  [dim]what one disc attends to, through its carriers[/dim]',
@@ -90,13 +88,13 @@ def plot_accuracy(axis, curves: Mapping[str, Mapping[str, float]]) -> None:
     axis.legend(fontsize=8)
 
 
-def _trained(name: str, config: str, folder: Path, console: Console) -> _Trained:
+def _trained(name: str, config: str, folder: Path, goes_on: bool, console: Console) -> _Trained:
     console.rule(f'Training a network {name}')
     started = time.perf_counter()
     cfg = launch.load_config(config, work_dir=str(folder))
     cfg.visualizer.name = str(folder)  # it writes the scalars, and is one for each name
-    launch.train(cfg)
-    seconds = time.perf_counter() - started
+    launch.train(cfg, resume='auto' if goes_on else None)
+    seconds = None if goes_on else round(time.perf_counter() - started, 1)
     cfg = launch.load_config(config, work_dir=str(folder / 'evaluation'))
     dataset = cfg.test_dataloader.dataset
     checkpoint = (folder / 'last_checkpoint').read_text()

@@ -19,10 +19,11 @@ from .optimizers import MergedOptimWrapperConstructor
 from .plain_values import PlainValuesHook
 from .resuming import MissedValidationHook, ResumableEpochLoop, ResumableIterLoop
 from .sharding import ShardedRunner
+from .threads import ThreadsHook
 
 __all__ = ['BoxesHook', 'CompleteCheckpointHook', 'CurvesHook', 'DeployHook', 'EstimateHook',
            'FiniteLossHook', 'LabelMapsHook', 'MESAHook', 'MemoryLogProcessor',
            'MergedOptimWrapperConstructor', 'MissedValidationHook', 'NoticeHook',
            'OptionalTensorboardVisBackend', 'OverlaysHook', 'PlainValuesHook',
            'PublishedFiguresHook', 'PublishedNamesHook', 'RegroupHook', 'ResumableEpochLoop',
-           'ResumableIterLoop', 'ShardedRunner', 'WholeCheckpointHook']
+           'ResumableIterLoop', 'ShardedRunner', 'ThreadsHook', 'WholeCheckpointHook']

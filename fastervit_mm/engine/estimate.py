@@ -1,4 +1,4 @@
-"""An early estimate of how long training will take."""
+"""Estimates of how long training will take."""
 from typing import Optional, Sequence, Union
 
 from mmengine.dist import master_only
@@ -9,16 +9,16 @@ from mmengine.runner import Runner
 
 @HOOKS.register_module()
 class EstimateHook(Hook):
-    """Log once, after the first iterations, how long training will take on this machine.
+    """Log how long training will take on this machine.
 
-    The estimate uses the time of each iteration, data loading included, from mmengine's
-    ``IterTimerHook``.
+    That is said after the first iterations, and again when they take 1.3 times as long or as short
+    as was said. Their times, data loading included, are those of mmengine's ``IterTimerHook``.
 
     Args:
         skipped: First iterations that do not count, because memory is still being allocated and
             caches are being filled. Default 10.
-        measured: Iterations that count. A run shorter than both together gets no estimate.
-            Default 30.
+        measured: Iterations that count each time, 2 or more, without the longest: it may follow a
+            validation. A run of no more than both together gets no estimate. Default 30.
     """
     priority = 'LOW'  # after IterTimerHook
 
@@ -27,18 +27,23 @@ class EstimateHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         self._first = runner.iter  # not 0 in a resumed run
+        self._said = None
 
     @master_only
     def after_train_iter(self, runner: Runner, batch_idx: int,
                          data_batch: Optional[Union[dict, tuple, list]] = None,
                          outputs: Optional[Union[dict, Sequence]] = None) -> None:
-        if runner.iter + 1 - self._first != self.skipped + self.measured:
+        done, left = runner.iter + 1 - self._first, runner.max_iters - runner.iter - 1
+        if done <= self.skipped or (done - self.skipped) % self.measured or not left:
             return
-        each = float(runner.message_hub.get_scalar('train/time').mean(self.measured))
-        iterations = runner.max_iters - self._first
-        runner.logger.info(f'About {_duration(each * iterations)} of training on this machine '
-                           f'({each:.2g} s an iteration, {iterations} iterations), validation '
-                           'not included')
+        times, _ = runner.message_hub.get_scalar('train/time').data
+        each = float(sum(sorted(times[-self.measured:])[:-1])) / (self.measured - 1)
+        if self._said and 1 / 1.3 < each / self._said < 1.3:
+            return
+        what, iterations = ('left', left) if self._said else ('on this machine', done + left)
+        self._said = each
+        runner.logger.info(f'About {_duration(each * iterations)} of training {what} ({each:.2g} s '
+                           f'an iteration, {iterations} iterations), validation not included')
 
 
 def _duration(seconds: float) -> str:

@@ -16,7 +16,6 @@ from ..config_files import ConfigError, read_config
 from ..models import dataset_configs, type_name, unwrapped
 from .checkpoints import files_of
 from .checks import check_config, unwritable
-from .load import warn_of_a_loaded_machine
 from .memory import keep_freed_memory
 from .precision import choose_for_testing, choose_for_training, has_amp_device, test_in
 from .resuming import make_resumable
@@ -99,6 +98,7 @@ def train(cfg: Config, amp: Union[bool, str] = False, auto_scale_lr: bool = Fals
         CheckpointError: For checkpoints to resume from none of which is whole.
         ConfigError: For a config that cannot be trained as it is, before anything is built.
         FileNotFoundError: For a checkpoint to resume from that does not exist.
+        KeyboardInterrupt: After Ctrl-C, once a checkpoint is saved.
         LossError: For a loss that is no finite number.
         OSError: For a checkpoint that cannot be saved.
         SystemExit: With status 75 after SIGTERM or SIGUSR1, once a checkpoint is saved.
@@ -123,13 +123,13 @@ def train(cfg: Config, amp: Union[bool, str] = False, auto_scale_lr: bool = Fals
                                     f'({os.path.abspath(resume)})')
         cfg.resume, cfg.load_from = True, resume
     add_for_training(cfg)
+    if not has_amp_device() and not (cfg.get('randomness') or {}).get('deterministic'):
+        _add_hooks(cfg, 'ThreadsHook')
     warnings = check_config(cfg, training=True)
     runner = build_runner(cfg)
     runner.start_from = start_from
     for warning in warnings:
         runner.logger.warning(warning)
-    if not has_amp_device():
-        warn_of_a_loaded_machine(runner.logger)
     if compiled:
         compile_features(runner.model)
     runner.train()

@@ -15,7 +15,8 @@ from .checkpoints import INTERRUPTED, newest_checkpoint, point_to
 REQUEUE = 75
 """Exit status of a run that stopped on notice and can be resumed (``EX_TEMPFAIL``)."""
 
-SIGNALS = (signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, 'SIGUSR1') else []))
+SIGNALS = (signal.SIGINT, signal.SIGTERM,
+           *([signal.SIGUSR1] if hasattr(signal, 'SIGUSR1') else []))
 
 
 @HOOKS.register_module()
@@ -24,7 +25,8 @@ class NoticeHook(Hook):
 
     One process saves at its next step, in a validation at once; several agree on a step, every
     ``interval`` of them. The checkpoint is ``interrupted.pth``; the next one removes it. No
-    gradients that are being accumulated are lost: it waits for their step.
+    gradients that are being accumulated are lost: it waits for their step. Ctrl-C (SIGINT) does the
+    same and raises KeyboardInterrupt, which says what was saved; a second one stops at once.
 
     Args:
         interval: Iterations from one agreement of several processes to the next. Default 10.
@@ -40,7 +42,8 @@ class NoticeHook(Hook):
         if threading.current_thread() is not threading.main_thread():
             return  # Python hands signals to the main thread alone
         for number in SIGNALS:
-            self.before[number] = signal.signal(number, self._note)
+            if signal.getsignal(number) != signal.SIG_IGN:  # as SIGINT is in the background
+                self.before[number] = signal.signal(number, self._note)
 
     def after_train(self, runner: Runner) -> None:
         for number, handler in self.before.items():
@@ -48,6 +51,8 @@ class NoticeHook(Hook):
 
     def _note(self, number: int, frame: Any) -> None:
         self.notice = number
+        if number == signal.SIGINT:
+            signal.signal(number, self.before[number])
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
                          outputs: Optional[dict] = None) -> None:
@@ -92,9 +97,11 @@ class NoticeHook(Hook):
             runner.save_checkpoint(folder, INTERRUPTED, meta=dict(epoch=epoch, iter=now))
             if runner.rank == 0:
                 point_to(path, runner.work_dir)
-        runner.logger.warning(
-            f'Stopped on {signal.Signals(self.notice).name} at iteration {now}; saved in {path}. '
-            f'Go on with --resume; the exit status is {REQUEUE}')
+        where = f'at iteration {now}; saved in {path}'
+        if self.notice == signal.SIGINT:
+            raise KeyboardInterrupt(f'stopped {where}')
+        runner.logger.warning(f'Stopped on {signal.Signals(self.notice).name} {where}. Go on with '
+                              f'--resume; the exit status is {REQUEUE}')
         raise SystemExit(REQUEUE)
 
 

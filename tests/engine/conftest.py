@@ -6,6 +6,7 @@ from typing import NamedTuple
 import pytest
 from filelock import FileLock
 
+from fastervit_mm.engine import launch
 from tests.conftest import REPO, TINY
 from tests.running import run_tool
 
@@ -118,3 +119,27 @@ def by_epoch(session_folder, tiny_coco) -> Run:
     """
     return once(session_folder / 'by_epoch', DETECTOR.replace('ROOT', str(tiny_coco)),
                 'tiny_detector', 'epoch_1.pth', ['train_cfg.max_epochs=3'])
+
+
+@pytest.fixture
+def built(monkeypatch):
+    """The configs that would have been run."""
+    seen = []
+
+    class Stop(Exception):
+        pass
+
+    def stop(cfg):
+        seen.append(cfg)
+        raise Stop
+
+    monkeypatch.setattr(launch, 'build_runner', stop)
+    # No data are here.
+    monkeypatch.setattr(launch, 'check_config', lambda cfg, training, split='test': [])
+
+    def run(function, *args, **kwargs):
+        with pytest.raises(Stop):
+            function(*args, **kwargs)
+        return seen[-1]
+
+    return run

@@ -14,18 +14,20 @@ import fastervit_mm.engine  # noqa: F401  (registers the hook)
 LINE = re.compile(r'About (.+) of training on this machine \(([\d.]+) s an iteration, (\d+) '
                   r'iterations\), validation not included')
 
+LEFT = re.compile(LINE.pattern.replace('on this machine', 'left'))
+
 
 class Slow(BaseModel):
-    """Its first two iterations take much longer than the others."""
+    """Its first two iterations take much longer than the others, or those that are given."""
 
-    def __init__(self):
+    def __init__(self, slow=(1, 2)):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.ones(1))
-        self.done = 0
+        self.done, self.slow = 0, slow
 
     def forward(self, inputs, mode):
         self.done += 1
-        time.sleep(0.5 if self.done <= 2 else 0.05)
+        time.sleep(0.5 if self.done in self.slow else 0.05)
         return dict(loss=(self.weight * inputs).sum())
 
 
@@ -39,10 +41,10 @@ class Stop(Hook):
         runner.train_loop.stop_training = runner.iter + 1 >= self.after
 
 
-def said(folder: Path, max_iters: int, stop: int, resume: bool = False):
+def said(folder: Path, max_iters: int, stop: int, resume: bool = False, slow=(1, 2), line=LINE):
     """What a run's log says, a list of (match, last iteration logged before it)."""
     Runner(
-        Slow(), str(folder), resume=resume,
+        Slow(slow), str(folder), resume=resume,
         train_dataloader=dict(batch_size=1, dataset=[torch.ones(1)] * 4,
                               sampler=dict(type='InfiniteSampler')),
         train_cfg=dict(by_epoch=False, max_iters=max_iters),
@@ -54,7 +56,7 @@ def said(folder: Path, max_iters: int, stop: int, resume: bool = False):
         default_scope='mmengine').train()
     log = max(folder.glob('*/*.log')).read_text()
     return [(found, re.findall(r'Iter\(train\) \[ *(\d+)/', log[:found.start()])[-1:])
-            for found in LINE.finditer(log)]
+            for found in line.finditer(log)]
 
 
 def test_it_is_said_once_from_iterations_past_the_first(tmp_path):
@@ -75,3 +77,11 @@ def test_a_short_run_is_said_in_seconds_and_a_resumed_one_for_what_is_left(tmp_p
 
 def test_a_run_that_ends_before_has_no_estimate(tmp_path):
     assert said(tmp_path, max_iters=5, stop=5) == []
+
+
+def test_it_is_corrected_when_iterations_take_longer_and_not_for_one(tmp_path):
+    """Given for what is left. The one is like that after a validation."""
+    (found, before), = said(tmp_path, max_iters=2400, stop=14, slow=(5, *range(11, 15)), line=LEFT)
+    assert before == ['14']  # iterations 11 to 14 counted, and not 5, nor 7 to 10 again
+    assert float(found[2]) >= 0.5 and found[3] == str(2400 - 14)
+    assert int(found[1].removesuffix(' minutes')) >= 19

@@ -39,30 +39,6 @@ def test_options_replace_settings_by_dotted_name():
     assert cfg.model.backbone.arch == '0'
 
 
-@pytest.fixture
-def built(monkeypatch):
-    """The configs that would have been run."""
-    seen = []
-
-    class Stop(Exception):
-        pass
-
-    def stop(cfg):
-        seen.append(cfg)
-        raise Stop
-
-    monkeypatch.setattr(launch, 'build_runner', stop)
-    # No data are here.
-    monkeypatch.setattr(launch, 'check_config', lambda cfg, training, split='test': [])
-
-    def run(function, *args, **kwargs):
-        with pytest.raises(Stop):
-            function(*args, **kwargs)
-        return seen[-1]
-
-    return run
-
-
 @pytest.mark.parametrize('gpu, expected', [(True, 'AmpOptimWrapper'), (False, 'OptimWrapper')])
 def test_mixed_precision_is_left_out_where_there_is_no_gpu(built, monkeypatch, gpu, expected):
     monkeypatch.setattr(precision, 'has_amp_device', lambda: gpu)

@@ -9,15 +9,17 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from itertools import islice
 
 import numpy
 import pytest
 import torch
+from mmengine.model import BaseModel
 from mmengine.runner import Runner
 
 from fastervit_mm.engine.checkpoints import INTERRUPTED, newest_checkpoint, save_whole
-from fastervit_mm.engine.notices import REQUEUE
+from fastervit_mm.engine.notices import REQUEUE, SIGNALS
 from fastervit_mm.engine.resuming import _Forward, reproducible
 from fastervit_mm.weights import CheckpointError, read_checkpoint
 from tests import samples
@@ -69,7 +71,8 @@ def test_a_notice_between_iterations_of_a_segmentor_that_loads_in_workers(
         'num_workers=0, persistent_workers=False', 'num_workers=1, persistent_workers=True'
     ).replace('interval=2', 'interval=1').replace('max_iters=8', 'max_iters=12') +
         f"\nmodel['backbone'] = dict(**{SWIN_HAT})\n"
-        "custom_hooks = [dict(type='EMAHook')]\nval_dataloader.update(\n"
+        "custom_hooks = [dict(type='EMAHook')]\nrandomness['deterministic'] = True\n"
+        "val_dataloader.update(\n"
         "    num_workers=0, persistent_workers=False)\n")
     plain, stopped, log = tmp_path / 'plain', tmp_path / 'stopped', tmp_path / 'log'
     undisturbed = start(config, plain, tmp_path / 'plain.log')
@@ -88,6 +91,42 @@ def test_a_notice_between_iterations_of_a_segmentor_that_loads_in_workers(
     assert any('relative_position_bias_table' in name for name in read_checkpoint(
         str(newest_checkpoint(plain)))['state_dict'])
     assert campaign.differences(plain, stopped) == []
+
+
+class Pressed(BaseModel):
+    """Ctrl-C comes so many times in a step."""
+
+    def __init__(self, times):
+        super().__init__()
+        self.weight, self.times = torch.nn.Parameter(torch.ones(1)), times
+
+    def forward(self, inputs, mode):
+        for _ in range(self.times):
+            os.kill(os.getpid(), signal.SIGINT)
+        return dict(loss=(self.weight * inputs).sum())
+
+
+@pytest.mark.parametrize('times, ignored, says', [
+    (1, False, r'stopped at iteration 1; saved in .*run/interrupted\.pth'), (2, False, '^$'),
+    (2, True, None)])
+def test_ctrl_c_saves_a_second_one_does_not_and_the_background_ignores_it(
+        tmp_path, times, ignored, says):
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt, match=says) if says else nullcontext():
+            Runner(Pressed(times), str(tmp_path / 'run'), train_dataloader=dict(
+                batch_size=1, dataset=[torch.ones(1)] * 2, sampler=dict(type='DefaultSampler')),
+                train_cfg=dict(by_epoch=True, max_epochs=1), default_scope='mmengine',
+                custom_hooks=[dict(type='NoticeHook')], experiment_name=tmp_path.name,
+                optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1))).train()
+        assert signal.getsignal(signal.SIGINT) == (
+            signal.SIG_IGN if ignored else signal.default_int_handler)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert (tmp_path / 'run' / INTERRUPTED).exists() == (times == 1)
+    assert (tmp_path / 'run/epoch_1.pth').exists() == ignored
 
 
 class Noise(list):
