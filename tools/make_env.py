@@ -175,7 +175,7 @@ def build_mmcv():
     environment = dict(MMCV_WITH_OPS='1', MAX_JOBS=os.environ.get('MAX_JOBS', str(os.cpu_count())))
     if has_gpu():
         environment['FORCE_CUDA'] = '1'
-    if tuple(map(int, pinned('torch').split('.')[:2])) >= (2, 15):
+    if tuple(map(int, pinned('torch').split('.')[:2])) >= (2, 14):
         environment['CXX'] = str(cpp20_compiler())
     pip('install', 'ninja')
     # pip would keep what is built, and take it for any other torch.
@@ -184,7 +184,7 @@ def build_mmcv():
 
 
 def cpp20_compiler():
-    """A C++ compiler for mmcv, which asks for C++17; torch's headers need C++20 from 2.15 on."""
+    """A C++ compiler for mmcv, which asks for C++17; torch's headers need C++20 from 2.14 on."""
     path = VENV / 'bin' / 'c++20'
     path.write_text(f'#!/bin/sh\nexec {find_compiler()} "$@" -std=c++20\n')  # the last one counts
     path.chmod(0o755)

@@ -49,10 +49,10 @@ def test_a_gpu_is_one_that_the_driver_lists(make_env, monkeypatch, tmp_path, bod
     assert make_env.has_gpu() is expected
 
 
-@pytest.mark.parametrize('torch, standard', [('2.14.1', 201703), ('2.15.0', 202002)])
+@pytest.mark.parametrize('torch, standard', [('2.13.0', 201703), ('2.14.1', 202002)])
 def test_mmcv_is_built_by_the_standard_that_torch_needs(make_env, monkeypatch, tmp_path, torch,
                                                         standard):
-    """mmcv 2.1 asks for C++17, with which headers of torch 2.15 do not compile."""
+    """mmcv 2.1 asks for C++17, with which headers of torch 2.14 do not compile."""
     (tmp_path / 'bin').mkdir()
     (tmp_path / 'versions.txt').write_text(f'torch=={torch}\nmmcv==2.1.0\n')
     make_env.choose(make_env.parse_args(['--folder', str(tmp_path), '--constraints',
