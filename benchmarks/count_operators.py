@@ -1,10 +1,11 @@
 #!/usr/bin/env python
-"""Count the configs that reach each of mmcv's compiled operators.
+"""Count the configs of mmdet and mmsegmentation that reach each of mmcv's compiled operators.
 
-For every config in the folders of mmdet, mmsegmentation and mmpretrain. Nothing is run: from the
-classes that a config names, the source of what they can call is followed (rapid type analysis:
-a method counts where a class that can be instantiated has it and something reached calls that name).
-So a count is an upper bound, and an operator that is not found is not reached.
+Nothing is run: from the classes that a config names, the source of what they can call is followed.
+A method counts where a class that can be instantiated has it and something reached calls its name;
+what stands under ``if flag:`` counts unless the config, or the flag's default, turns it off.
+Operators that only a CUDA tensor reaches count too. What the program cannot see: an argument that
+turns a flag on by position.
 """
 import argparse
 import ast
@@ -16,21 +17,19 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from functools import lru_cache
 from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 from types import FunctionType, ModuleType
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
 
-import fastervit_mm  # noqa: E402, F401  (the operators)
+import fastervit_mm  # noqa: E402, F401, I001  (first: mmcv's operators)
 import mmcv.ops  # noqa: E402
 from mmengine.config import Config  # noqa: E402
 from mmengine.registry import Registry  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
 
-PER = {}
 EXT = import_module('mmcv._ext')
-LIBRARIES = ('mmdet', 'mmseg', 'mmpretrain')
+LIBRARIES = ('mmdet', 'mmseg')
 ENTRIES = frozenset(('train', 'val', 'test', 'forward', 'backward', '__init__', '__call__',
                      '__getitem__', '__iter__', '__len__'))
 
@@ -99,6 +98,12 @@ def uses(function):
 
 
 @lru_cache(None)
+def above(function):
+    """The classes after which ``super()`` looks, None for that of the function."""
+    return [value for kind, value, _ in uses(function) if kind == 'super']
+
+
+@lru_cache(None)
 def methods(cls):
     """The functions of a class by name, each with the class that has it, the nearest first."""
     found = defaultdict(list)
@@ -114,15 +119,16 @@ def methods(cls):
 
 @lru_cache(None)
 def default(function, flag):
-    """Whether the flag of a method's class, or a global one, is on by default."""
+    """Whether a global flag is on, or by default one of a class that the function's module has."""
     if flag in function.__globals__:
         return bool(function.__globals__[flag])
-    cls = function.__globals__.get(function.__qualname__.split('.')[0])
-    for base in inspect.getmro(cls) if inspect.isclass(cls) else ():
-        parameter = inspect.signature(base.__init__).parameters.get(flag)
-        if parameter and parameter.default is not parameter.empty:
-            return bool(parameter.default)
-    return True
+    bases = {base for cls in function.__globals__.values() if inspect.isclass(cls)
+             for base in inspect.getmro(cls) if '__init__' in vars(base)}
+    parameters = [inspect.signature(base.__init__).parameters.get(flag) for base in bases
+                  if base.__module__.startswith('mm')]
+    known = [parameter.default for parameter in parameters
+             if parameter and parameter.default is not parameter.empty]
+    return any(known) if known else True
 
 
 @lru_cache(None)
@@ -138,17 +144,15 @@ def named(name, scope):
     return [*found, getattr(mmcv.ops, name, None)]
 
 
-def reached(config, scope):
-    """Operators that can be called by what a config names."""
+@lru_cache(None)
+def reached(scope, types, keys, truthy):
+    """Operators that can be called by what a config with these types and keys names."""
     operators, classes, functions, names, waiting = set(), set(), set(), set(ENTRIES), [Runner]
-    settings = defaultdict(list)
-    for key, value in pairs(config):
-        settings[key].append(value)
 
     def on(function, flag):
         if flag[0] == '=':  # a default counts where the config has no such key
-            return flag[1:] not in settings
-        return any(settings[flag]) if flag in settings else default(function, flag)
+            return flag[1:] not in keys
+        return flag in truthy if flag in keys else default(function, flag)
 
     def add(value):
         for item in named(value, scope) if isinstance(value, str) else [value]:
@@ -156,7 +160,7 @@ def reached(config, scope):
             if str(getattr(item, '__module__', '')).startswith('mm'):
                 waiting.append(item)
 
-    for value in settings['type']:
+    for value in types:
         add(value)
     while waiting:
         while waiting:
@@ -170,7 +174,7 @@ def reached(config, scope):
             functions.add(value)
             for kind, item, flags in uses(value):
                 if all(on(value, flag) for flag in flags):
-                    if kind in ('object', 'type') and item is not None:
+                    if kind == 'type' or kind == 'object' and not isinstance(item, str):
                         add(item)
                     elif kind == 'operator':
                         operators.add(item)
@@ -184,10 +188,9 @@ def reached(config, scope):
                         continue
                     if function not in functions:
                         waiting.append(function)
-                    above = [item for kind, item, _ in uses(function) if kind == 'super']
-                    if not above:
+                    if not above(function):
                         break
-                    after = above[0]
+                    after = above(function)[0]
     return operators
 
 
@@ -201,22 +204,27 @@ def pairs(config):
             yield from pairs(value)
 
 
-def count(library, names=()):
-    """Number of configs, and how many of them reach each operator."""
+def operators_of(library, path):
+    """Operators that a config reaches."""
+    settings = [*pairs(Config.fromfile(path, import_custom_modules=False).to_dict())]
+    types = {value for key, value in settings if key == 'type' and isinstance(value, str)}
     import_module(f'{library}.utils').register_all_modules(init_default_scope=False)
+    return reached(library, frozenset(types), frozenset(key for key, _ in settings),
+                   frozenset(key for key, value in settings if value))
+
+
+def count(library):
+    """Number of a library's configs, and how many of them reach each operator."""
     folder = Path(import_module(library).__file__).parent / '.mim' / 'configs'
-    paths = sorted(path for path in folder.rglob('*.py') if '_base_' not in path.parts)
-    total = Counter()
-    for path in paths:
-        try:
-            config = Config.fromfile(path, import_custom_modules=False)
-        except Exception as error:
-            print('UNREAD', path, repr(error)[:300])
-            continue
-        found = reached(config.to_dict(), library)
-        total.update(found)
-        PER[str(path)] = sorted(found)
-    return len(paths), total
+    number, total = 0, Counter()
+    for path in sorted(folder.rglob('*.py')):
+        if '_base_' not in path.parts:
+            try:
+                total.update(operators_of(library, path))
+                number += 1
+            except OSError as error:  # its base does not exist
+                print(error, file=sys.stderr)
+    return number, total
 
 
 def main():
@@ -231,11 +239,10 @@ def main():
     for name in sorted(operators):
         print(name, *(f'{library} {number}' for library, number in operators[name].items()))
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    json.dump(PER, open('/tmp/per.json', 'w'))
     args.out.write_text(json.dumps(dict(
         command=' '.join(['python', *sys.argv]), configs=configs,
-        versions={name: version(name) for name in ('mmdet', 'mmsegmentation', 'mmpretrain')},
-        mmcv=mmcv.__version__, operators=dict(sorted(operators.items()))), indent=1))
+        versions={name: import_module(name).__version__ for name in ('mmcv', *LIBRARIES)},
+        operators=dict(sorted(operators.items()))), indent=1))
 
 
 if __name__ == '__main__':

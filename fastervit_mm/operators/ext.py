@@ -1,8 +1,8 @@
 """mmcv's operators by torchvision and PyTorch, in the place of the compiled ``mmcv._ext``.
 
-The functions have mmcv's names and arguments. Most write into tensors that mmcv's autograd functions
-give them; what they compute is what mmcv's documentation and the papers say, in float32 where the
-maps have 16 bits.
+The functions have mmcv's names and arguments. Most write into tensors that mmcv's autograd
+functions give them; what they compute is what mmcv's documentation and the papers say, in float32
+where the maps have 16 bits.
 """
 from typing import Any, Callable, List, Sequence, Tuple
 
