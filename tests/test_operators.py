@@ -1,5 +1,6 @@
 """mmcv's operators by torchvision: each equals its formula in float64, with its gradients."""
 import importlib
+import json
 import pkgutil
 
 import mmcv.ops
@@ -12,6 +13,7 @@ from mmcv.ops.sync_bn import SyncBatchNormFunction
 from torch.autograd import gradcheck
 
 from fastervit_mm.operators import ext
+from tests.conftest import REPO
 
 
 @pytest.fixture(autouse=True)
@@ -313,21 +315,169 @@ def test_synchronised_batch_norm_is_batch_norm_in_one_process():
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize('dtype', (torch.bfloat16, torch.float16))
-def test_maps_of_16_bits_give_maps_of_16_bits(dtype):
+def operands_in_bfloat16(tensor):
+    """Rounded, so that 16 bits hold what float32 holds."""
+    return tensor.bfloat16().float()
+
+
+def called(name, maps, number=5):
+    """An operator of mmcv, called on (N, 4, 9, 11) maps and, if it has some, a number of boxes."""
+    torch.manual_seed(1)
+    images = len(maps)
+    found, moved = rois(number).float(), torch.randn(number, 2, 3, 2) * 0.1
+    offsets, masks = torch.randn(images, 18, 9, 11), torch.rand(images, 9, 9, 11)
+    kernels, weight = torch.rand(images, 9, 18, 22), torch.randn(6, 4, 3, 3)
+    moved, offsets, masks, kernels, weight = (
+        operands_in_bfloat16(tensor).to(maps.dtype)
+        for tensor in (moved, offsets, masks, kernels, weight))
+    if name == 'ms_deform_attn':
+        places, weights = torch.rand(images, 7, 1, 1, 3, 2), torch.rand(images, 7, 1, 1, 3)
+        return MultiScaleDeformableAttnFunction.apply(
+            maps.flatten(2).transpose(1, 2)[:, :, None], torch.tensor([(9, 11)]),
+            torch.tensor([0]), *map(operands_in_bfloat16, (places, weights)), 64)
+    if name == 'sigmoid_focal_loss':
+        logits = maps.movedim(1, 3).reshape(-1, 4)
+        return mmcv.ops.sigmoid_focal_loss(logits, torch.arange(len(logits)) % 5, 2., 0.25, None,
+                                           'none')
+    if name == 'sync_bn':
+        return SyncBatchNormFunction.apply(maps, torch.zeros(4), torch.ones(4), torch.ones(4),
+                                           torch.zeros(4), 0.1, 1e-5, None, 1, 'default')
+    return {
+        'roi_align': lambda: mmcv.ops.roi_align(maps, found, (3, 2), 0.25, 0, 'avg', True),
+        'roi_pool': lambda: mmcv.ops.roi_pool(maps, found, (3, 2), 0.25),
+        'deform_roi_pool': lambda: mmcv.ops.deform_roi_pool(maps, found, moved, (3, 2), 0.25),
+        'deform_conv': lambda: mmcv.ops.deform_conv2d(maps, offsets, weight, 1, 1),
+        'modulated_deform_conv': lambda: mmcv.ops.modulated_deform_conv2d(
+            maps, offsets, masks.float(), weight.float(), None, 1, 1),
+        'masked_conv': lambda: mmcv.ops.masked_conv2d(
+            maps[:1], masks[:1, 0] > 0.5, weight, weight[:, 0, 0, 0], 1),
+        'carafe': lambda: mmcv.ops.carafe(maps, kernels, 3, 1, 2),
+        'psamask': lambda: mmcv.ops.PSAMask('collect', (2, 2))(maps),
+    }[name]()
+
+
+CALLS = ('roi_align', 'roi_pool', 'deform_roi_pool', 'deform_conv', 'modulated_deform_conv',
+         'masked_conv', 'sigmoid_focal_loss', 'carafe', 'psamask', 'ms_deform_attn', 'sync_bn')
+
+
+def output_and_gradient(name, maps, dtype=torch.float32):
+    """Of maps that a convolution before gives, in 16 bits under autocast."""
+    maps = maps.clone(memory_format=torch.preserve_format).requires_grad_()
+    with torch.autocast('cpu', dtype, enabled=dtype != torch.float32):
+        output = called(name, F.conv2d(maps, torch.eye(4)[..., None, None]))
+    if name != 'masked_conv':  # without a gradient in mmcv too
+        (output.float() * torch.arange(output.numel()).cos().view(output.shape)).sum().backward()
+    return output, maps.grad
+
+
+@pytest.mark.parametrize('name,dtype', [
+    (name, dtype) for name in CALLS for dtype in (torch.bfloat16, torch.float16)
+    if (name, dtype) != ('sync_bn', torch.bfloat16)])  # mmcv refuses it
+def test_16_bits_under_autocast(name, dtype):
     torch.set_default_dtype(torch.float32)
-    maps, found = torch.rand(2, 4, 9, 11), rois(3).float()
-    exact = mmcv.ops.roi_align(maps, found, 3, 0.25, 0, 'avg', True)
-    half = mmcv.ops.roi_align(maps.to(dtype), found, 3, 0.25, 0, 'avg', True)
-    assert half.dtype == dtype
-    torch.testing.assert_close(half.float(), exact, atol=1e-2, rtol=1e-2)
-    moves, weight = torch.randn(2, 18, 9, 11), torch.randn(4, 4, 3, 3)
-    exact = mmcv.ops.deform_conv2d(maps, moves, weight, 1, 1)
-    half = mmcv.ops.deform_conv2d(maps.to(dtype), moves.to(dtype), weight.to(dtype), 1, 1)
-    assert half.dtype == dtype
-    torch.testing.assert_close(half.float(), exact, atol=0.2, rtol=0.1)
+    maps = operands_in_bfloat16(torch.rand(2, 4, 9, 11))
+    (exact, exact_gradient), (output, gradient) = (
+        output_and_gradient(name, maps, kind) for kind in (torch.float32, dtype))
+    assert output.dtype == dtype
+    for one, other in ((output.float(), exact), (gradient, exact_gradient)):
+        if other is not None:
+            torch.testing.assert_close(one, other, rtol=0.01,
+                                       atol=0.01 * float(other.detach().abs().max()))
+
+
+@pytest.mark.parametrize('name', CALLS)
+def test_maps_of_float32_under_autocast_stay_so(name):
+    torch.set_default_dtype(torch.float32)
+    maps = torch.rand(2, 4, 9, 11)
+    with torch.autocast('cpu', torch.bfloat16):
+        output = called(name, maps)
+    # mmcv itself multiplies in 16 bits in a masked convolution
+    close = dict(rtol=0.02, atol=0.05) if name == 'masked_conv' else {}
+    torch.testing.assert_close(output, called(name, maps), **close)
+
+
+@pytest.mark.parametrize('name', CALLS)
+def test_channels_last_maps_and_deterministic_algorithms(name):
+    torch.set_default_dtype(torch.float32)
+    maps = torch.rand(2, 4, 9, 11)
+    expected = output_and_gradient(name, maps)
+    torch.use_deterministic_algorithms(True)
+    try:
+        found = output_and_gradient(name, maps.to(memory_format=torch.channels_last))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for one, other in zip(found, expected):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize('images', (2, 0))
+@pytest.mark.parametrize('dtype', (torch.float32, torch.bfloat16, torch.float16))
+@pytest.mark.parametrize('name', ('roi_align', 'roi_pool', 'deform_roi_pool'))
+def test_no_boxes_give_an_empty_output_and_a_gradient_of_zeros(name, dtype, images):
+    torch.set_default_dtype(torch.float32)
+    maps = torch.rand(images, 4, 9, 11, dtype=dtype, requires_grad=True)
+    output = called(name, maps, 0)
+    output.sum().backward()
+    assert output.shape == (0, 4, 3, 2) and output.dtype == dtype
+    assert maps.grad.dtype == dtype and not maps.grad.any()
+
+
+@pytest.mark.parametrize('name', ('sigmoid_focal_loss', 'carafe', 'psamask', 'ms_deform_attn',
+                                  'sync_bn'))
+def test_no_images_give_an_empty_output(name):
+    torch.set_default_dtype(torch.float32)
+    maps = torch.rand(0, 4, 9, 11, requires_grad=True)
+    output = called(name, maps)
+    output.sum().backward()
+    assert not output.numel() and maps.grad.shape == maps.shape
+
+
+@pytest.mark.parametrize('dtype', (torch.bfloat16, torch.float16))
+def test_suppression_in_16_bits_keeps_what_float32_keeps(dtype):
+    torch.set_default_dtype(torch.float32)
+    corners, scores = (torch.randint(0, 100, (60, 4)).sort(1)[0].float(),
+                       torch.randperm(60) / 64)  # 16 bits hold them
+    kinds = torch.arange(60) % 3
+    for suppress in (
+            lambda *dets: mmcv.ops.nms(*dets, 0.4),
+            lambda *dets: mmcv.ops.soft_nms(*dets, 0.4),
+            lambda *dets: mmcv.ops.batched_nms(*dets, kinds, dict(iou_threshold=0.4)),
+            lambda *dets: mmcv.ops.batched_nms(*dets, kinds, dict(iou_threshold=0.4, split_thr=9)),
+    ):
+        dets, indices = suppress(corners.float(), scores.float())
+        half, same = suppress(corners.to(dtype), scores.to(dtype))
+        assert half.dtype == dtype and same.tolist() == indices.tolist()
+        torch.testing.assert_close(half.float(), dets, rtol=0.01, atol=0.01)
+    groups = [mmcv.ops.nms_match(torch.cat([corners, scores[:, None]], 1).to(kind), 0.4)
+              for kind in (torch.float32, dtype)]
+    assert [group.tolist() for group in groups[0]] == [group.tolist() for group in groups[1]]
+
+
+def test_suppression_of_nothing_and_of_boxes_without_area():
+    flat, scores = torch.zeros(3, 4), torch.tensor([0.3, 0.9, 0.6])
+    for suppress in mmcv.ops.nms, mmcv.ops.soft_nms:
+        assert suppress(flat[:0], scores[:0], 0.4)[1].tolist() == []
+        assert suppress(flat, scores, 0.4)[1].tolist() == [1, 2, 0]
+    assert mmcv.ops.soft_nms(flat, scores, 0.4, method='gaussian')[1].tolist() == [1, 0, 2]
+    assert mmcv.ops.nms_match(torch.zeros(0, 5), 0.4) == []
+    groups = mmcv.ops.nms_match(torch.cat([flat, scores[:, None]], 1), 0.4)
+    assert [group.tolist() for group in groups] == [[1], [2], [0]]
 
 
 def test_an_operator_that_is_not_served_says_so():
-    with pytest.raises(NotImplementedError, match='ball_query_forward.*compiled mmcv'):
+    with pytest.raises(NotImplementedError) as error:
         mmcv.ops.ball_query(0, 1., 2, torch.rand(1, 4, 3), torch.rand(1, 2, 3))
+    assert str(error.value) == (
+        "mmcv's operator 'ball_query_forward': fastervit_mm does not serve it; the compiled mmcv "
+        'has it (docs/install.md)')
+    with pytest.raises(NotImplementedError, match='nms_rotated.*compiled mmcv'):
+        mmcv.ops.nms_rotated(torch.rand(3, 5), torch.rand(3), 0.5)
+    with pytest.raises(NotImplementedError, match="pool_mode='max'.*compiled mmcv"):
+        mmcv.ops.roi_align(torch.rand(1, 4, 9, 11), rois(2, 1), 3, 1., 0, 'max')
+
+
+def test_operators_that_configs_reach_are_served_and_documented():
+    counted = json.loads((REPO / 'benchmarks' / 'mmcv_operators.json').read_text())['operators']
+    table = (REPO / 'docs' / 'install.md').read_text()
+    assert 'nms' in counted and counted.keys() <= vars(ext).keys()
+    assert [name for name in counted if f'`{name}`' not in table] == []

@@ -1,8 +1,8 @@
 """mmcv's operators by torchvision and PyTorch, in the place of the compiled ``mmcv._ext``.
 
-The functions have mmcv's names and arguments. Most write into tensors that mmcv's autograd functions
-give them; what they compute is what mmcv's documentation and the papers say, in float32 where the
-maps have 16 bits.
+The functions have mmcv's names and arguments. Most write into tensors that mmcv's autograd
+functions give them; what they compute is what mmcv's documentation and the papers say, in float32
+where the maps have 16 bits.
 """
 from typing import Any, Callable, List, Sequence, Tuple
 
@@ -22,10 +22,17 @@ def __getattr__(name: str) -> Callable:
 
     def absent(*args: Any, **kwargs: Any):
         raise NotImplementedError(
-            f'mmcv operator {name!r}: not among those that fastervit_mm serves by torchvision. Install the compiled '
-            'mmcv: docs/install.md')
-    absent.__name__ = name
+            f"mmcv's operator {name!r}: fastervit_mm does not serve it; the compiled mmcv has it "
+            '(docs/install.md)')
     return absent
+
+
+def get_compiler_version() -> str:
+    """What mmcv's ``collect_env`` says of the operators."""
+    return f'none; fastervit_mm serves the operators by torchvision {torchvision.__version__}'
+
+
+get_compiling_cuda_version = get_compiler_version
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
@@ -36,6 +43,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
     return torchvision.ops.nms(boxes, scores.to(boxes.dtype), iou_threshold)
 
 
+@np.errstate(invalid='ignore')  # boxes without area: their overlap, 0 / 0, suppresses nothing
 def softnms(boxes: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, sigma: float,
             min_score: float, method: int, offset: int) -> Tensor:
     """Soft-NMS (arXiv 1704.04503): naive 0, linear 1 or Gaussian 2; fills ``dets``, (N, 5)."""
@@ -52,11 +60,12 @@ def softnms(boxes: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, s
         if method == 2:
             score *= np.exp(-iou**2 / sigma)
         else:
-            score *= np.where(iou < iou_threshold, 1, 0 if method == 0 else 1 - iou)
-        alive &= score >= min_score
+            score *= np.where(iou >= iou_threshold, 0 if method == 0 else 1 - iou, 1)
+        alive &= ~(score < min_score)
     return torch.tensor(kept, dtype=torch.long)
 
 
+@np.errstate(invalid='ignore')
 def nms_match(dets: Tensor, iou_threshold: float) -> List[List[int]]:
     """Groups of boxes, (N, 5) with their scores: one that is kept, and those that it suppresses."""
     corners = dets[:, :4].double().numpy()
@@ -77,9 +86,10 @@ def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Ten
                       ) -> None:
     """RoIAlign (arXiv 1703.06870) of (N, C, H, W) maps at (K, 5) boxes; average alone."""
     _check_average(pool_mode)
+    wide = _wide(input)
     # torchvision means by -1 what mmcv means by 0: as many samples as pixels.
-    output.copy_(_OPS.roi_align(_wide(input), rois.to(_wide(input).dtype), spatial_scale,
-                                aligned_height, aligned_width, sampling_ratio or -1, aligned))
+    output.copy_(_OPS.roi_align(wide, rois.to(wide.dtype), spatial_scale, aligned_height,
+                                aligned_width, sampling_ratio or -1, aligned))
 
 
 def roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argmax_x: Tensor,
@@ -187,7 +197,7 @@ def masked_im2col_forward(features: Tensor, mask_h_idx: Tensor, mask_w_idx: Tens
 def masked_col2im_forward(columns: Tensor, mask_h_idx: Tensor, mask_w_idx: Tensor, output: Tensor,
                           height: int, width: int, channels: int) -> None:
     """Write (C, places) into a (1, C, H, W) map."""
-    output[0, :, mask_h_idx, mask_w_idx] = columns
+    output[0, :, mask_h_idx, mask_w_idx] = columns.to(output.dtype)
 
 
 def sigmoid_focal_loss_forward(input: Tensor, target: Tensor, weight: Tensor, output: Tensor,
@@ -233,7 +243,8 @@ def ms_deform_attn_forward(value: Tensor, value_spatial_shapes: Tensor,
                            value_level_start_index: Tensor, sampling_locations: Tensor,
                            attention_weights: Tensor, im2col_step: int) -> Tensor:
     """Multi-scale deformable attention (arXiv 2010.04159, eq. 3), by mmcv's own formula."""
-    return _attention(value_spatial_shapes, value, sampling_locations, attention_weights)
+    return _attention(value_spatial_shapes, *map(_wide, (
+        value, sampling_locations, attention_weights))).to(value.dtype)
 
 
 def ms_deform_attn_backward(value: Tensor, value_spatial_shapes: Tensor,
@@ -295,6 +306,8 @@ def _backward(formula: Callable[..., Tensor], inputs: Sequence[Tensor], grad_out
     with torch.enable_grad():
         inputs = [_wide(tensor).detach().requires_grad_() for tensor in inputs]
         output = formula(*inputs)
+    if not output.requires_grad:  # nothing was sampled
+        return
     found = torch.autograd.grad(output, inputs, grad_output.to(output.dtype), allow_unused=True)
     for target, gradient in zip(targets, found):
         if gradient is not None:
@@ -346,11 +359,11 @@ def _carafe(features: Tensor, masks: Tensor, kernel_size: int, group_size: int,
             scale_factor: int) -> Tensor:
     n, channels, height, width = features.shape
     windows = F.unfold(features, kernel_size, padding=kernel_size // 2)
-    windows = F.interpolate(windows.view(n, -1, height, width), scale_factor=scale_factor)
+    windows = F.interpolate(windows.unflatten(2, (height, width)), scale_factor=scale_factor)
     up = windows.shape[2:]
     windows = windows.view(n, group_size, channels // group_size, kernel_size**2, *up)
-    return torch.einsum('ngckhw,ngkhw->ngchw', windows,
-                        masks.view(n, group_size, kernel_size**2, *up)).reshape(n, channels, *up)
+    masks = masks.reshape(n, group_size, 1, kernel_size**2, *up)
+    return (windows * masks).sum(3).view(n, channels, *up)
 
 
 def _psamask(masks: Tensor, psa_type: int, num_: int, h_feature: int, w_feature: int, h_mask: int,

@@ -1,0 +1,249 @@
+#!/usr/bin/env python
+"""Count the configs of mmdet and mmsegmentation that reach each of mmcv's compiled operators.
+
+Nothing is run: from the classes that a config names, the source of what they can call is followed.
+A method counts where a class that can be instantiated has it and something reached calls its name;
+what stands under ``if flag:`` counts unless the config, or the flag's default, turns it off.
+Operators that only a CUDA tensor reaches count too. What the program cannot see: an argument that
+turns a flag on by position.
+"""
+import argparse
+import ast
+import inspect
+import json
+import sys
+import textwrap
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
+from types import FunctionType, ModuleType
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
+
+import fastervit_mm  # noqa: E402, F401, I001  (first: mmcv's operators)
+import mmcv.ops  # noqa: E402
+from mmengine.config import Config  # noqa: E402
+from mmengine.registry import Registry  # noqa: E402
+from mmengine.runner import Runner  # noqa: E402
+
+EXT = import_module('mmcv._ext')
+LIBRARIES = ('mmdet', 'mmseg')
+ENTRIES = frozenset(('train', 'val', 'test', 'forward', 'backward', '__init__', '__call__',
+                     '__getitem__', '__iter__', '__len__'))
+
+
+@lru_cache(None)
+def uses(function):
+    """What a function's source has: (kind, value, flags that it depends on)."""
+    found, local = [], set(function.__code__.co_varnames)
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+    except (OSError, SyntaxError):  # generated code, lambdas
+        return found
+
+    def resolved(node):
+        """What a name, or an attribute of a module, stands for."""
+        if isinstance(node, ast.Name) and node.id not in local:
+            return function.__globals__.get(node.id)
+        if isinstance(node, ast.Attribute):
+            owner = resolved(node.value)
+            return getattr(owner, node.attr, None) if isinstance(owner, ModuleType) else None
+
+    def visit(node, flags=()):
+        called = node.func.id if isinstance(node, ast.Call) and isinstance(
+            node.func, ast.Name) else ''
+        if called == 'isinstance':  # an object of that class need not be there
+            return visit(node.args[0], flags)
+        if called == 'super':
+            found.append(('super', resolved(node.args[0]) if node.args else None, flags))
+            return
+        if called == 'eval':  # of the type of nms
+            found.extend(('type', text.value, flags) for text in ast.walk(tree) if isinstance(
+                text, ast.Constant) and text.value in function.__globals__)
+        if isinstance(node, ast.arguments):
+            for argument, default in [*zip(node.args[::-1], node.defaults[::-1]),
+                                      *zip(node.kwonlyargs, node.kw_defaults)]:
+                if default:
+                    visit(default, (*flags, '=' + argument.arg))
+            return
+        if isinstance(node, (ast.If, ast.IfExp)):
+            test, body = node.test, 'body'
+            if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+                test, body = test.operand, 'orelse'
+            tests = test.values if isinstance(getattr(test, 'op', None), ast.And) else [test]
+            tests = [getattr(test, 'attr', getattr(test, 'id', None)) for test in tests]
+            children = getattr(node, body)
+            setattr(node, body, [])
+            for child in children if isinstance(children, list) else [children]:
+                visit(child, (*flags, *filter(None, tests)))
+        if isinstance(node, ast.keyword) and node.arg == 'type' and isinstance(
+                node.value, ast.Constant):
+            found.append(('type', node.value.value, flags))
+        if isinstance(node, ast.Attribute):
+            owner = resolved(node.value)
+            found.append(('operator' if owner is EXT else 'name', node.attr, flags))
+            if getattr(owner, 'apply', None) and node.attr != 'apply':
+                return  # a function of a Function, which itself is not called
+        if isinstance(node, (ast.Name, ast.Attribute)):
+            found.append(('object', resolved(node), flags))
+        for name, value in ast.iter_fields(node):
+            if name not in ('annotation', 'returns', 'decorator_list'):
+                for child in value if isinstance(value, list) else [value]:
+                    if isinstance(child, ast.AST):
+                        visit(child, flags)
+    visit(tree)
+    return found
+
+
+@lru_cache(None)
+def above(function):
+    """The classes after which ``super()`` looks, None for that of the function."""
+    return [value for kind, value, _ in uses(function) if kind == 'super']
+
+
+@lru_cache(None)
+def methods(cls):
+    """The functions of a class by name, each with the class that has it, the nearest first."""
+    found = defaultdict(list)
+    for base in inspect.getmro(cls):
+        if base.__module__.startswith('mm'):
+            for name, value in vars(base).items():
+                value = getattr(value, 'fget', getattr(value, '__func__', value))
+                value = inspect.unwrap(value) if callable(value) else value
+                if isinstance(value, FunctionType):
+                    found[name].append((base, value))
+    return found
+
+
+@lru_cache(None)
+def default(function, flag):
+    """Whether a global flag is on, or by default one of a class that the function's module has."""
+    if flag in function.__globals__:
+        return bool(function.__globals__[flag])
+    bases = {base for cls in function.__globals__.values() if inspect.isclass(cls)
+             for base in inspect.getmro(cls) if '__init__' in vars(base)}
+    parameters = [inspect.signature(base.__init__).parameters.get(flag) for base in bases
+                  if base.__module__.startswith('mm')]
+    known = [parameter.default for parameter in parameters
+             if parameter and parameter.default is not parameter.empty]
+    return any(known) if known else True
+
+
+@lru_cache(None)
+def named(name, scope):
+    """What the registries and mmcv's operators have by the name of a type."""
+    found = []
+    for registry in vars(import_module(f'{scope}.registry')).values():
+        if isinstance(registry, Registry):
+            try:
+                found.append(registry.get(name))
+            except Exception:  # a name with dots that is no module
+                pass
+    return [*found, getattr(mmcv.ops, name, None)]
+
+
+@lru_cache(None)
+def reached(scope, types, keys, truthy):
+    """Operators that can be called by what a config with these types and keys names."""
+    operators, classes, functions, names, waiting = set(), set(), set(), set(ENTRIES), [Runner]
+
+    def on(function, flag):
+        if flag[0] == '=':  # a default counts where the config has no such key
+            return flag[1:] not in keys
+        return flag in truthy if flag in keys else default(function, flag)
+
+    def add(value):
+        for item in named(value, scope) if isinstance(value, str) else [value]:
+            item = getattr(item, '__self__', item)  # a Function's apply
+            if str(getattr(item, '__module__', '')).startswith('mm'):
+                waiting.append(item)
+
+    for value in types:
+        add(value)
+    while waiting:
+        while waiting:
+            value = waiting.pop()
+            if inspect.isclass(value):
+                classes.add(value)
+                continue
+            value = inspect.unwrap(value) if callable(value) else value
+            if not isinstance(value, FunctionType) or value in functions:
+                continue
+            functions.add(value)
+            for kind, item, flags in uses(value):
+                if all(on(value, flag) for flag in flags):
+                    if kind == 'type' or kind == 'object' and not isinstance(item, str):
+                        add(item)
+                    elif kind == 'operator':
+                        operators.add(item)
+                    elif kind == 'name':
+                        names.add(item)
+        for cls in classes:
+            for name in names & methods(cls).keys():
+                after = None
+                for base, function in methods(cls)[name]:
+                    if after and issubclass(base, after):
+                        continue
+                    if function not in functions:
+                        waiting.append(function)
+                    if not above(function):
+                        break
+                    after = above(function)[0]
+    return operators
+
+
+def pairs(config):
+    """All keys of a config with their values."""
+    if isinstance(config, dict):
+        yield from config.items()
+        config = config.values()
+    if isinstance(config, Iterable) and not isinstance(config, str):
+        for value in config:
+            yield from pairs(value)
+
+
+def operators_of(library, path):
+    """Operators that a config reaches."""
+    settings = [*pairs(Config.fromfile(path, import_custom_modules=False).to_dict())]
+    types = {value for key, value in settings if key == 'type' and isinstance(value, str)}
+    import_module(f'{library}.utils').register_all_modules(init_default_scope=False)
+    return reached(library, frozenset(types), frozenset(key for key, _ in settings),
+                   frozenset(key for key, value in settings if value))
+
+
+def count(library):
+    """Number of a library's configs, and how many of them reach each operator."""
+    folder = Path(import_module(library).__file__).parent / '.mim' / 'configs'
+    number, total = 0, Counter()
+    for path in sorted(folder.rglob('*.py')):
+        if '_base_' not in path.parts:
+            try:
+                total.update(operators_of(library, path))
+                number += 1
+            except OSError as error:  # its base does not exist
+                print(error, file=sys.stderr)
+    return number, total
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('--out', type=Path, default=Path('work_dirs/bench/mmcv_operators.json'))
+    args = parser.parse_args()
+    configs, operators = {}, defaultdict(dict)
+    for library in LIBRARIES:
+        configs[library], found = count(library)
+        for name, number in found.items():
+            operators[name][library] = number
+    for name in sorted(operators):
+        print(name, *(f'{library} {number}' for library, number in operators[name].items()))
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(dict(
+        command=' '.join(['python', *sys.argv]), configs=configs,
+        versions={name: import_module(name).__version__ for name in ('mmcv', *LIBRARIES)},
+        operators=dict(sorted(operators.items()))), indent=1))
+
+
+if __name__ == '__main__':
+    main()
