@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """Time the compiled mmcv's operators and this package's, in turns in one process.
 
-Needs a compiled mmcv and a torchvision whose operators load: ``tools/make_env.py --compiled``. On a
-CPU mmcv computes deformable attention by a formula in PyTorch with either, so DINO calls no operator
-of the two: its ratios are the noise.
+Needs a compiled mmcv and a torchvision whose operators load: ``tools/make_env.py --compiled``. On
+a CPU mmcv computes deformable attention by a formula in PyTorch with either, so that DINO calls no
+operator of the two: its ratios are the noise.
 """
 import argparse
 import importlib
