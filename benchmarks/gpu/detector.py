@@ -156,5 +156,6 @@ def training(report: Report, plan: dict, name: str) -> None:
                    note=f'{batch / took.median:.1f} images/s, {memory / 2**30:.1f} GiB at most, '
                         f'± {50 * (took.high - took.low) / took.median:.1f} %',
                    seconds=took.seconds, peak_bytes=memory)
-        report.check('training', f'{case}: finite losses', int(
-            torch.stack(losses).isfinite().sum()), at_least=len(losses), losses=list(map(float, losses)))
+        report.check('training', f'{case}: finite losses',
+                     int(torch.stack(losses).isfinite().sum()), at_least=len(losses),
+                     losses=list(map(float, losses)))

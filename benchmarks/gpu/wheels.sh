@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Fetch what a bare GPU machine lacks, as wheels for its Python (3.12, x86-64), into an ignored
-# folder that travels there. Some 32 MB. run.sh installs only what the machine does not have.
+# folder that travels there. Some 30 MB. run.sh installs only what the machine does not have.
 set -euo pipefail
 cd "$(dirname "$0")"
 rm -rf wheels && mkdir wheels
