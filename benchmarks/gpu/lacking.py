@@ -1,10 +1,14 @@
-"""Print the wheels, of those given, whose distribution this Python does not have."""
+"""Print the wheels, of those given, that have a module which this Python does not have.
+
+By modules, not by names: a compiled mmcv is not hidden by mmcv-lite, and setuptools is wanted for
+pkg_resources, which new ones lack.
+"""
 import sys
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from importlib.util import find_spec
+from zipfile import ZipFile
 
 for wheel in sys.argv[1:]:
-    try:
-        version(Path(wheel).name.split('-')[0])
-    except PackageNotFoundError:
+    with ZipFile(wheel) as file:
+        names = {name.split('/')[0].removesuffix('.py') for name in file.namelist()}
+    if not all(map(find_spec, filter(str.isidentifier, names))):
         print(wheel)

@@ -10,7 +10,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))  # a clone that is not installed
 
 STEPS = {'1': 'correctness', '2': 'training', '3': 'kernels', '4': 'speed-224', '5': 'speed-800',
-         '6': 'profiles'}
+         '6': 'profiles', '7': 'detector'}
 
 
 def parse_args() -> argparse.Namespace:

@@ -99,7 +99,18 @@ def test_profiles_count_operators_and_groups(reports):
     assert groups['merged'] == 2 and groups['default'] > 50
 
 
-@pytest.mark.parametrize('step', range(1, 7))
+def test_detectors_are_compared_and_trained(reports):
+    report = reports(7)
+    parts = {case.rpartition(': ')[2] for case in values(report, 'equal')}
+    assert parts == {'losses', 'gradients', 'predictions', 'masks'}
+    # Two ways to compute: not the same numbers compared with themselves.
+    assert all(value > 0 for case, value in values(report, 'equal').items() if 'losses' in case)
+    trained = {case: value for case, value in values(report, 'training').items()
+               if case.endswith('batch 1')}
+    assert len(trained) == 4 and all(value > 0 for value in trained.values())
+
+
+@pytest.mark.parametrize('step', range(1, 8))
 def test_reports_say_where_and_what_needs_a_gpu(reports, step):
     report = reports(step)
     assert report['machine']['cpu'] and report['machine']['torch'] and report['date']
@@ -122,4 +133,4 @@ def test_a_step_out_of_time_names_what_it_left_out(tmp_path):
 def test_an_unknown_step_is_named():
     done = subprocess.run([RUN, 'speed'], capture_output=True, text=True,
                           env={**os.environ, 'PYTHON': sys.executable})
-    assert done.returncode == 2 and "'speed': give some of 1, 2, 3, 4, 5, 6" in done.stderr
+    assert done.returncode == 2 and "'speed': give some of 1, 2, 3, 4, 5, 6, 7" in done.stderr

@@ -1,0 +1,143 @@
+#!/usr/bin/env python
+"""Time the compiled mmcv's operators and this package's, in turns in one process.
+
+Needs a compiled mmcv and a torchvision whose operators load: ``tools/make_env.py --compiled``. On
+a CPU mmcv computes deformable attention by a formula in PyTorch with either, so that DINO calls no
+operator of the two: its ratios are the noise.
+"""
+import argparse
+import importlib
+import json
+import pkgutil
+import sys
+import warnings
+from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
+
+import torch  # noqa: E402
+from mmengine.logging import MMLogger  # noqa: E402
+from mmengine.optim import build_optim_wrapper  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.table import Table  # noqa: E402
+
+from fastervit_mm import get_config  # noqa: E402
+from fastervit_mm.benchmark.measure import interleave, spread  # noqa: E402
+from fastervit_mm.benchmark.run import machine  # noqa: E402
+from fastervit_mm.models import build_model  # noqa: E402
+from fastervit_mm.operators import ext  # noqa: E402
+
+GOAL = 1.05
+CPU = torch.device('cpu')
+
+
+def modules():
+    """The compiled module and ours, by name; ours alone where mmcv is not compiled."""
+    found = importlib.import_module('mmcv._ext')
+    return dict(compiled=found, ours=ext) if found.__file__ != ext.__file__ else dict(ours=ext)
+
+
+def serve(module):
+    """Let all of mmcv's functions call a module's operators."""
+    import mmcv.ops
+    for found in pkgutil.iter_modules(mmcv.ops.__path__):
+        user = importlib.import_module(f'mmcv.ops.{found.name}')
+        if hasattr(user, 'ext_module'):
+            user.ext_module = module
+
+
+def boxes(number, smallest, largest, height, width):
+    """(number, 4) random boxes with sides between two bounds, in an image."""
+    sides = smallest + (largest - smallest) * torch.rand(number, 2)
+    corners = torch.rand(number, 2) * (torch.tensor([width, height]) - sides)
+    return torch.cat([corners, corners + sides], 1)
+
+
+def roi_align(backward):
+    """512 boxes of the sizes that an FPN takes from its level of stride 4, of 800 x 1216 pixels."""
+    from mmcv.ops import roi_align
+    maps = torch.randn(1, 256, 200, 304, requires_grad=backward)
+    rois = torch.cat([torch.zeros(512, 1), boxes(512, 8, 112, 800, 1216)], 1)
+
+    def step():
+        output = roi_align(maps, rois, 7, 0.25, 0, 'avg', True)
+        if backward:
+            torch.autograd.grad(output, maps, output.detach())
+    return step
+
+
+def nms():
+    """4000 boxes, as an RPN suppresses them."""
+    from mmcv.ops import nms
+    corners, scores = boxes(4000, 16, 256, 800, 1216), torch.rand(4000)
+    return lambda: nms(corners, scores, 0.7)
+
+
+def detector(config, batch, size):
+    """A training step, and a prediction, of a detector with random images, boxes and masks."""
+    cfg = get_config(config)
+    cfg.model.backbone.init_cfg = None
+    cfg.optim_wrapper.optimizer.lr = 0.  # every step computes the same
+    model = build_model(cfg)
+    model.init_weights()
+    from mmdet.testing import demo_mm_inputs
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    data = demo_mm_inputs(batch, (3, *size), num_classes=4, with_mask=True)
+    one = demo_mm_inputs(1, (3, *size))
+
+    def training():
+        torch.manual_seed(0)  # the same proposals
+        model.train().train_step(data, wrapper)
+    return training, lambda: model.eval().test_step(one)
+
+
+def steps():
+    """What is timed, by name."""
+    torch.manual_seed(0)
+    found = {'RoIAlign, forward': roi_align(backward=False),
+             'RoIAlign, forward and backward': roi_align(backward=True), 'nms of 4000': nms()}
+    for name, *settings in (('Cascade Mask R-CNN of the shapes', 'mmdet/cascade_fvit_shapes', 5,
+                             (160, 160)),
+                            ('DINO with FasterViT-0', 'mmdet/dino_fvit_0', 1, (320, 320))):
+        found[f'{name}, training step'], found[f'{name}, prediction'] = detector(*settings)
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--rounds', type=int, default=10, help='laps of each (default: 10)')
+    parser.add_argument('--threads', type=int, nargs='+', default=[1, 2], help='default: 1 2')
+    parser.add_argument('--out', type=Path, help='write the figures there as JSON')
+    args = parser.parse_args()
+    warnings.simplefilter('ignore')
+    MMLogger.get_instance('operators', log_level='ERROR')  # a line for each weight
+    if 'compiled' not in modules():
+        sys.exit('mmcv: has no compiled operators here, so there is nothing to compare with. Build '
+                 'them: tools/make_env.py --compiled')
+    table, rows = Table(title='Milliseconds, medians of laps in turns'), []
+    for column in ('', 'threads', *modules(), 'ratio'):
+        table.add_column(column, justify='right' if column else 'left')
+    for name, step in steps().items():
+        for threads in args.threads:
+            torch.set_num_threads(threads)
+            turns = {key: partial(lambda module, step: (serve(module), step()), module, step)
+                     for key, module in modules().items()}
+            interleave(turns, 1, CPU)
+            seconds = interleave(turns, args.rounds, CPU)
+            medians = {key: spread(values)[0] for key, values in seconds.items()}
+            ratio = medians['ours'] / medians['compiled']
+            rows.append(dict(step=name, threads=threads, seconds=seconds, ratio=ratio))
+            table.add_row(name, str(threads), *(f'{1e3 * value:.1f}' for value in medians.values()),
+                          f'{ratio:.3f}' + ' above 1.05' * (ratio > GOAL))
+            print(f'{name}, {threads} threads: {ratio:.3f}', flush=True)
+    Console(width=100).print(table)
+    if args.out:
+        args.out.write_text(json.dumps(dict(
+            command=' '.join(['python', *sys.argv]), machine=machine(), goal=GOAL, rows=rows,
+            date=datetime.now(timezone.utc).isoformat(timespec='seconds')), indent=1) + '\n')
+
+
+if __name__ == '__main__':
+    main()
