@@ -40,6 +40,8 @@ ROWS = {
 # documents, packages, the browser or long trainings.
 TESTS = (
     'tests/backbone', 'tests/weights', 'tests/configs/test_configs.py', 'tests/test_models.py',
+    'tests/test_operators.py', 'tests/test_operators_compiled.py',
+    'tests/end_to_end/test_other_programs.py', 'tests/cases/test_checkpoints.py',
     'tests/test_complexity.py', 'tests/engine/test_launch.py', 'tests/engine/test_onednn.py',
     'tests/engine/test_optimizers.py', 'tests/engine/test_precision.py',
     'tests/engine/test_resuming.py', 'tests/export')

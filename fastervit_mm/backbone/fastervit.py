@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Callable, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
+from mmengine.logging import MMLogger
 from mmengine.model import BaseModule, PretrainedInit
 from mmengine.registry import MODELS
 from timm.layers import LayerNorm2d
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..compat import is_compiling
+from ..operators import say_which_serve
 from .folding import ChannelAffine
 from .keeping import Kept
 from .kernels import autocast_dtype
@@ -295,6 +297,11 @@ class FasterViT(BaseModule):
             for name, tensor in self.out_norms.state_dict(prefix=f'{prefix}out_norms.').items():
                 state_dict.setdefault(name, tensor)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def init_weights(self) -> None:
+        """Initialise as mmengine does; a training's log also says what serves mmcv's operators."""
+        say_which_serve(MMLogger.get_current_instance())
+        super().init_weights()
 
     def train(self, mode: bool = True):
         """As ``nn.Module.train``, with frozen parts and, where asked for, norms in evaluation."""
