@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import runpy
 import stat
 import subprocess
 import sys
@@ -355,3 +356,20 @@ def test_an_install_without_configs_says_so(tmp_path, monkeypatch):
     (tmp_path / 'configs/mmdet').mkdir(parents=True)  # some other package's, no clone
     with pytest.raises(FileNotFoundError, match='came without its configs'):
         config_files.config_folder()
+
+
+@pytest.mark.parametrize('installing, installed, wanted', [
+    (True, 'mmcv-2.1.0', 'mmcv'), (True, 'mmcv_lite-2.1.0', 'mmcv-lite>=2.0.1,<2.2'),
+    (False, 'mmcv-2.1.0', 'mmcv-lite>=2.0.1,<2.2')])
+def test_an_mmcv_that_is_installed_stays(monkeypatch, tmp_path, installing, installed, wanted):
+    """pip would unpack mmcv-lite over it; a wheel that is built is for others."""
+    given = {}
+    monkeypatch.setattr('setuptools.setup', given.update)
+    monkeypatch.setattr('sysconfig.get_path', lambda name: str(tmp_path))
+    (tmp_path / f'{installed}.dist-info').mkdir()
+    monkeypatch.delenv('PIP_BUILD_TRACKER', raising=False)
+    if installing:
+        monkeypatch.setenv('PIP_BUILD_TRACKER', str(tmp_path))
+    runpy.run_path(str(REPO / 'setup.py'))
+    assert [name for name in given['extras_require']['openmmlab'] if name.startswith('mmcv')] == [
+        wanted]
