@@ -60,8 +60,8 @@ def parse_args(arguments):
     parser.add_argument('--stack', choices=('openmmlab', 'onedl'), default=STACK,
                         help='OpenMMLab\'s packages or OneDL\'s forks (default: openmmlab)')
     parser.add_argument('--compiled', action='store_true',
-                        help='build mmcv with its operators, 10 minutes more and a C++ compiler '
-                        '(default: torchvision\'s serve them)')
+                        help='build mmcv with its operators, 10 to 20 minutes more and a C++ '
+                        'compiler (default: torchvision\'s serve them)')
     return parser.parse_args(arguments)
 
 
@@ -95,7 +95,7 @@ def main(arguments=()):
 
 def make_environment(wanted):
     say(f'Making {VENV} with Python {platform.python_version()}: '
-        f'{"15 minutes" if COMPILED else "3 to 5 minutes"} on two idle cores.')
+        f'{"15 to 25 minutes" if COMPILED else "3 to 5 minutes"} on two idle cores.')
     make_venv()
     install_torch()
     if COMPILED:
@@ -171,7 +171,7 @@ def build_mmcv():
         if not there:
             raise Missing(f'--compiled needs {what}. On Debian and Ubuntu:  sudo apt install '
                           f'{package}\nWithout --compiled nothing has to be built.')
-    say(f'Building {name} {pinned(name)} with its operators, some ten minutes.')
+    say(f'Building {name} {pinned(name)} with its operators, 10 to 20 minutes.')
     environment = dict(MMCV_WITH_OPS='1', MAX_JOBS=os.environ.get('MAX_JOBS', str(os.cpu_count())))
     if has_gpu():
         environment['FORCE_CUDA'] = '1'

@@ -2,7 +2,7 @@
 """Make an environment for each row of versions, run what is run there, write the table of rows.
 
 Needs Python's standard library only. A row's environment is made by make_env.py, with the row's
-Python, in some four minutes on two idle cores (fourteen with a compiled mmcv). Figures go to
+Python, in some four minutes on two idle cores (twenty with a compiled mmcv). Figures go to
 benchmarks/matrix.json, a row at a time, and the table to README.md and docs/install.md. A row that
 was not run is said not to have been run.
 """
