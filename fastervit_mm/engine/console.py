@@ -1,5 +1,6 @@
 """What of a run's log the console shows: not what no user can act on."""
 import logging
+import os
 import re
 import sys
 import warnings
@@ -72,6 +73,19 @@ def quiet_libraries() -> Iterator[None]:
         warnings.showwarning = before
         for module in _PRINTING:
             vars(module).pop('print', None)
+
+
+@contextmanager
+def quiet_children() -> Iterator[None]:
+    """Drop what this process and those that it starts write to stderr."""
+    terminal = os.dup(2)
+    with open(os.devnull, 'w') as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
 
 
 def _to_file(text: str, level: int = logging.INFO) -> None:

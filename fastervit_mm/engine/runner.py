@@ -16,7 +16,7 @@ from ..operators import say_which_serve
 from ..weights import CheckpointError
 from ..weights.reading import strict_loaders
 from .checkpoints import newest_checkpoint, save_whole
-from .console import quiet, quiet_libraries
+from .console import quiet, quiet_children, quiet_libraries
 from .distributed import DistributedRunner
 from .enlarging import readable
 from .onednn import use_onednn
@@ -39,6 +39,10 @@ class QuietRunner(DistributedRunner):
     def __init__(self, *args, **kwargs):
         with quiet_libraries(), strict_loaders():
             super().__init__(*args, **kwargs)
+
+    def _log_env(self, env_cfg: dict) -> None:
+        with quiet_children():  # a shell that finds no gcc, whose version mmengine asks
+            super()._log_env(env_cfg)
 
     def build_logger(self, *args, **kwargs) -> MMLogger:
         logger = super().build_logger(*args, **kwargs)

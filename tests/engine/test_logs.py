@@ -10,9 +10,16 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fastervit_mm.engine.console import quiet, quiet_libraries
+from fastervit_mm.engine.console import quiet, quiet_children, quiet_libraries
 from fastervit_mm.engine.curves import read_run
 from tests.conftest import REPO
+
+
+def test_a_shell_that_finds_no_compiler_is_not_heard(capfd):
+    with quiet_children():
+        subprocess.run('no-such-gcc --version', shell=True)
+    subprocess.run('echo heard >&2', shell=True)
+    assert capfd.readouterr().err == 'heard\n'
 
 
 @pytest.mark.parametrize('name', [
