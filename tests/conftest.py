@@ -4,6 +4,7 @@ import functools
 import gc
 import importlib.util
 import os
+import shutil
 import warnings
 from pathlib import Path
 from types import ModuleType
@@ -120,6 +121,11 @@ def needs_torch(major: int, minor: int, what: str) -> pytest.MarkDecorator:
     """Skip a test in older environments (``make matrix``) than that of ``make test``."""
     found = tuple(int(number) for number in torch.__version__.split('.')[:2])
     return pytest.mark.skipif(found < (major, minor), reason=f'{what}: torch {major}.{minor}')
+
+
+needs_compiler = pytest.mark.skipif(
+    os.environ.get('CI') != 'true' and not any(map(shutil.which, ('c++', 'g++', 'clang++'))),
+    reason='torch.compile on a CPU, and a build of mmcv, need a C++ compiler')
 
 
 def load_program(path: str) -> ModuleType:

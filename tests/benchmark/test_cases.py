@@ -10,7 +10,7 @@ from fastervit_mm.benchmark import cases
 from fastervit_mm.benchmark.cases import Case, Compiler, Result
 from fastervit_mm.benchmark.measure import NotMeasured
 from fastervit_mm.benchmark.peers import PEERS, Peer
-from tests.conftest import TINY
+from tests.conftest import TINY, needs_compiler
 
 CPU = torch.device('cpu')
 
@@ -108,6 +108,7 @@ def test_the_recompile_limit_is_an_error(case):
         compiled(torch.randn(1, 3, 20, 20))
 
 
+@needs_compiler
 def test_inductor_compiles(monkeypatch):
     """The only one here that needs a C++ compiler."""
     monkeypatch.setitem(PEERS, 'small', Peer(lambda size: Maps()))

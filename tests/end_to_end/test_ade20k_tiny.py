@@ -13,7 +13,7 @@ import torch
 from mmseg.datasets import ADE20KDataset
 from PIL import Image
 
-from tests.conftest import REPO, TINY, stir
+from tests.conftest import REPO, TINY, needs_compiler, stir
 from tests.running import Started, run_tool
 
 CONFIG = """
@@ -175,6 +175,7 @@ def small(config, folder):
     return path
 
 
+@needs_compiler
 def test_deployed_and_compiled_it_predicts_the_same(small, folder):
     """Two images of different sizes, so that a compiled graph meets one it was not made for."""
     maps = []

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from tests.conftest import load_make_env
+from tests.conftest import load_make_env, needs_compiler
 
 
 @pytest.fixture
@@ -49,6 +49,7 @@ def test_a_gpu_is_one_that_the_driver_lists(make_env, monkeypatch, tmp_path, bod
     assert make_env.has_gpu() is expected
 
 
+@needs_compiler
 @pytest.mark.parametrize('torch, standard', [('2.13.0', 201703), ('2.14.1', 202002)])
 def test_mmcv_is_built_by_the_standard_that_torch_needs(make_env, monkeypatch, tmp_path, torch,
                                                         standard):
