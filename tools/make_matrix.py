@@ -23,6 +23,8 @@ FIGURES = ROOT / 'benchmarks/matrix.json'
 PAGES = (ROOT / 'README.md', ROOT / 'docs/install.md')
 BEGIN, END = '<!-- versions: written by tools/make_matrix.py -->', '<!-- end of versions -->'
 
+OPERATORS = ('tests/test_operators.py', 'tests/test_operators_compiled.py',
+             'tests/end_to_end/test_other_programs.py')
 # What differs from constraints.txt: the first torch that is allowed, which numpy 2 does not suit;
 # the first that reads weights only by default; one between; the newest; the one of `make env`,
 # with OneDL's forks and with a compiled mmcv.
@@ -34,14 +36,13 @@ ROWS = {
     'torch-2.13': dict(python='3.11', versions={'torch': '2.13.0', 'torchvision': '0.28.0'}),
     'newest': dict(python='3.13', versions={'torch': '2.15.0', 'torchvision': '0.29.2'}),
     'onedl': dict(python='3.11', versions={}, options=['--stack', 'onedl']),
-    'compiled': dict(python='3.12', versions={}, options=['--compiled']),
+    'compiled': dict(python='3.12', versions={}, options=['--compiled'], tests=OPERATORS),
 }
 # The part of the suite that a version of another library can break: all of it that is not about
 # documents, packages, the browser or long trainings.
 TESTS = (
     'tests/backbone', 'tests/weights', 'tests/configs/test_configs.py', 'tests/test_models.py',
-    'tests/test_operators.py', 'tests/test_operators_compiled.py',
-    'tests/end_to_end/test_other_programs.py', 'tests/cases/test_checkpoints.py',
+    *OPERATORS, 'tests/cases/test_checkpoints.py',
     'tests/test_complexity.py', 'tests/engine/test_launch.py', 'tests/engine/test_onednn.py',
     'tests/engine/test_optimizers.py', 'tests/engine/test_precision.py',
     'tests/engine/test_resuming.py', 'tests/export')
@@ -64,8 +65,6 @@ def parse_args(arguments=None):
     parser.add_argument('--rows', nargs='*', choices=ROWS, default=list(ROWS), metavar='ROW',
                         help=f'those to run: {", ".join(ROWS)} (default: all; none after --rows '
                         'writes the table alone)')
-    parser.add_argument('--tests', nargs='+', default=list(TESTS), metavar='PATH',
-                        help='what to run of the suite (default: the part named in this file)')
     parser.add_argument('--folder', type=Path, default=ROOT / 'work_dirs/matrix',
                         help='where the environments are (default: work_dirs/matrix)')
     parser.add_argument('--as-it-is', action='store_true',
@@ -112,15 +111,16 @@ def run_row(name, args):
     about['versions'] = json.loads(subprocess.run(
         [python, '-c', VERSIONS.format(names=names)], check=True, capture_output=True,
         text=True).stdout)
+    tests = list(row.get('tests', TESTS))
     report, started = folder.parent / f'{name}.xml', time.time()
     report.unlink(missing_ok=True)
     subprocess.run([python, '-W', 'ignore', '-m', 'pytest', '-q', '-p', 'no:cacheprovider',
                     '-n', 'auto', '--maxprocesses', '4', '--dist', 'loadfile',
-                    '--no-loadscope-reorder', f'--junitxml={report}', *args.tests],
+                    '--no-loadscope-reorder', f'--junitxml={report}', *tests],
                    cwd=ROOT, env=environment)
     if not report.is_file():
         return dict(about, error='pytest did not start')
-    return dict(about, tests=args.tests, seconds=round(time.time() - started),
+    return dict(about, tests=tests, seconds=round(time.time() - started),
                 **counted(report.read_text()))
 
 
@@ -164,9 +164,9 @@ def outcome(figures):
     failed, skipped = len(figures['failed']), figures['skipped']
     text = ', '.join([f'{figures["passed"]} passed'] + [f'{failed} failed'] * bool(failed)
                      + [f'{skipped} skipped'] * bool(skipped))
-    if figures['tests'] != list(TESTS):
-        text += f', of {" and ".join(figures["tests"])} alone'
-    return text
+    if figures['tests'] == list(OPERATORS):
+        return f'{text}, of the operators'
+    return text if figures['tests'] == list(TESTS) else f'{text}, of an earlier list of tests'
 
 
 def table(figures):

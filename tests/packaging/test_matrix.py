@@ -56,7 +56,8 @@ def test_failures_errors_and_skips_are_counted_and_fail_the_run(matrix):
     assert matrix.outcome(counts) == '2 passed, 2 failed, 1 skipped'
     assert not matrix.passed(counts) and matrix.passed(dict(counts, failed=[]))
     assert not matrix.passed(dict(counts, failed=[], passed=0))
-    assert matrix.outcome(dict(counts, tests=['tests/a'])).endswith(', of tests/a alone')
+    assert matrix.outcome(dict(counts, tests=['tests/a'])).endswith(', of an earlier list of tests')
+    assert matrix.outcome(dict(counts, tests=list(matrix.OPERATORS))).endswith(', of the operators')
 
 
 def test_a_row_is_made_with_its_python_and_versions(matrix, tmp_path, monkeypatch):
