@@ -25,6 +25,8 @@ EXPECTED = {
                  'of what it requires, only of the extra `test`',
     'autocommand': 'within setuptools, which puts it on the path once pkg_resources is imported; '
                    'only setuptools runs it',
+    'nvidia': 'a library of CUDA, free of charge, that PyTorch\'s builds for CUDA bring',
+    'cuda': 'names the version of those',
 }
 
 
@@ -93,8 +95,9 @@ def show_licences(found):
     unexpected = []
     for name, _, text in found:
         if RESTRICTED.search(text):
-            print(f'{name} ({text}): {EXPECTED.get(name, "NOT EXPECTED")}')
-            if name not in EXPECTED:
+            reason = EXPECTED.get(name, EXPECTED.get(name.partition('-')[0]))
+            print(f'{name} ({text}): {reason or "NOT EXPECTED"}')
+            if not reason:
                 unexpected.append(f'{name} ({text})')
     return unexpected
 

@@ -123,8 +123,6 @@ def train(cfg: Config, amp: Union[bool, str] = False, auto_scale_lr: bool = Fals
                                     f'({os.path.abspath(resume)})')
         cfg.resume, cfg.load_from = True, resume
     add_for_training(cfg)
-    if not has_amp_device() and not (cfg.get('randomness') or {}).get('deterministic'):
-        _add_hooks(cfg, 'ThreadsHook')
     warnings = check_config(cfg, training=True)
     runner = build_runner(cfg)
     runner.start_from = start_from
@@ -211,6 +209,8 @@ def add_for_training(cfg: Config) -> None:
     """Add to a config what training has here: hooks, whole checkpoints, loops that resume."""
     _add_hooks(cfg, 'PublishedNamesHook', 'RegroupHook', 'BoxesHook', 'FiniteLossHook',
                'MissedValidationHook', 'NoticeHook', 'PlainValuesHook')
+    if not has_amp_device() and not (cfg.get('randomness') or {}).get('deterministic'):
+        _add_hooks(cfg, 'ThreadsHook')
     make_resumable(cfg)
     if cfg.get('default_hooks') is None:
         cfg.default_hooks = ConfigDict()

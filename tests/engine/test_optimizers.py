@@ -236,7 +236,8 @@ train_cfg = dict(max_iters=8, val_interval=100)
 """)
 
     def run(name, resume=None, **changes):
-        cfg = launch.load_config(str(path), work_dir=str(folder / name), cfg_options=changes)
+        cfg = launch.load_config(str(path), work_dir=str(folder / name), cfg_options={
+            'randomness.deterministic': True, **changes})  # keeps the number of threads
         launch.train(cfg, auto_scale_lr=True, resume=resume)
         last = torch.load(folder / name / f'iter_{cfg.train_cfg.max_iters}.pth')
         return last, max((folder / name).glob('*/*.log')).read_text()
