@@ -255,7 +255,9 @@ def test_a_run_of_mmengines_groups_goes_on_in_merged_ones(runs):
     for part in ('state_dict', 'ema_state_dict'):
         assert whole[part].keys() == again[part].keys()
         for name, tensor in whole[part].items():
-            torch.testing.assert_close(again[part][name], tensor, rtol=1e-6, atol=3e-7, msg=name)
+            # Statistics of activations round more; no group holds them.
+            torch.testing.assert_close(again[part][name], tensor, atol=3e-7, msg=name,
+                                       rtol=1e-5 if 'running' in name else 1e-6)
 
 
 def test_its_schedules_go_on_too(runs):
