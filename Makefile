@@ -32,7 +32,7 @@ help:
 	@echo 'make matrix environments of other versions of torch and mmcv, and their tests; an hour or two'
 	@echo 'make lint   ruff'
 	@echo 'make audit  licences and known vulnerabilities of what .venv holds; asks pypi.org'
-	@echo 'make env    the environment alone, .venv; 3 to 5 minutes the first time'
+	@echo 'make env    the environment alone, .venv; 2 to 5 minutes the first time'
 	@echo 'make clean  what runs left behind (keeps .venv); make distclean takes .venv too'
 
 env:

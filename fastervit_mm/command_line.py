@@ -29,13 +29,11 @@ class Settings(DictAction):
 def errors_in_one_line(tool: str, go_on: str = '') -> Iterator[None]:
     """End a program with ``tool: message`` and exit status 1 where its user can put things right.
 
-    Ctrl-C ends it with a line too, and with exit status 130.
-
     That is for this package's own exceptions (some of which list several problems), for errors of
     the system such as a missing file, for an image that mmcv cannot read, for a ValueError, and for
     whatever stops a part of a config from being built. Those of other code have its file and line
     too. Once a training or a test runs, they keep their traceback, as every other exception does;
-    under ``python -X dev`` all do.
+    under ``python -X dev`` all do. Ctrl-C ends it with a line too, and with exit status 130.
 
     Args:
         tool: The program's name.

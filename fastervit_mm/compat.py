@@ -22,7 +22,6 @@ try:
 except ImportError:  # torch 2.1
     from torch.utils.flop_counter import flop_mapping as flop_registry  # noqa: F401
 
-
 TORCH = tuple(int(number) for number in torch.__version__.split('.')[:2])
 
 _torchvision_schemas = None

@@ -91,11 +91,15 @@ def main(arguments=()):
     except Missing as error:
         print(f'\nmake_env: {error}', file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print('\nmake_env: stopped; the same command goes on with what is installed',
+              file=sys.stderr)
+        return 130
 
 
 def make_environment(wanted):
     say(f'Making {VENV} with Python {platform.python_version()}: '
-        f'{"15 to 25 minutes" if COMPILED else "3 to 5 minutes"} on two idle cores.')
+        f'{"15 to 25 minutes" if COMPILED else "2 to 5 minutes"} on two idle cores.')
     make_venv()
     install_torch()
     if COMPILED:

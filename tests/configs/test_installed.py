@@ -59,7 +59,9 @@ def test_an_installed_config_passes(library, name, tmp_path):
     assert Path(path).is_file()
     try:
         cfg = Config.fromfile(path)
-    except Exception as error:  # noqa: BLE001  some are broken
+    except Exception as error:  # noqa: BLE001  some of all are broken, none of the sample
+        if not os.environ.get('FASTERVIT_MM_ALL_CONFIGS'):
+            raise
         pytest.skip(f'mmengine cannot read it: {error}')
     for training, parts in ((True, ('train_dataloader', 'train_cfg', 'optim_wrapper')),
                             (False, ('test_dataloader', 'test_evaluator', 'test_cfg'))):
