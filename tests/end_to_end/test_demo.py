@@ -49,7 +49,7 @@ def demo(tmp_path_factory, session_folder):
 def test_it_learns_for_real(demo):
     facts = json.loads((demo[0] / 'work_dirs/demo/demo.json').read_text())
     assert facts['metrics']['coco/bbox_mAP'] >= (0.80 if FULL else 0.15)
-    assert facts['metrics']['coco/segm_mAP'] >= (0.80 if FULL else 0.15)
+    assert facts['metrics']['coco/segm_mAP'] >= (0.78 if FULL else 0.15)
 
 
 @pytest.mark.slow
