@@ -23,7 +23,7 @@ help:
 	@echo 'make demo-hat   what carriers are for: two networks, with and without, on the long-range task'
 	@echo 'make bench  speed beside other backbones, in two minutes'
 	@echo 'make docs   the documentation as a site, in work_dirs/site'
-	@echo 'make test   the whole test suite, some 25 minutes on two idle cores'
+	@echo 'make test   the whole test suite, half an hour on two cores'
 	@echo 'make test-demos   the demos with their whole training, and gradients of every width in 16 bits;'
 	@echo '            make test shortens both'
 	@echo 'make scan   the checks against all configs that mmdet, mmseg and mmpretrain install; 10 minutes'

@@ -229,7 +229,7 @@ def count(library):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('--out', type=Path, default=Path('work_dirs/bench/mmcv_operators.json'))
+    parser.add_argument('--out', type=Path, default=Path('work_dirs/bench/count_operators.json'))
     args = parser.parse_args()
     configs, operators = {}, defaultdict(dict)
     for library in LIBRARIES:

@@ -477,7 +477,7 @@ def test_an_operator_that_is_not_served_says_so():
 
 
 def test_operators_that_configs_reach_are_served_and_documented():
-    counted = json.loads((REPO / 'benchmarks' / 'mmcv_operators.json').read_text())['operators']
+    counted = json.loads((REPO / 'benchmarks' / 'count_operators.json').read_text())['operators']
     table = (REPO / 'docs' / 'install.md').read_text()
     assert 'nms' in counted and counted.keys() <= vars(ext).keys()
     assert [name for name in counted if f'`{name}`' not in table] == []
