@@ -10,7 +10,7 @@ CONFIG := configs/mmdet/cascade_fvit_shapes.py
 SEG_DEMO := work_dirs/demo-seg
 SEG_CONFIG := configs/mmseg/upernet_fvit_shapes.py
 CLS_DEMO := work_dirs/demo-cls
-# Photographs where there are some (docs/pretrain.md), else generated shapes.
+# Photographs where there are some (docs/imagenet.md), else generated shapes.
 CLS_CONFIG := configs/mmpretrain/fastervit_$(if $(wildcard data/imagenette/train),imagenette,shapes).py
 
 .PHONY: help env demo demo-seg demo-cls demo-hat bench docs test test-demos scan soak fuzz matrix lint audit clean distclean
@@ -30,7 +30,7 @@ help:
 	@echo 'make soak   kill a training 20 times, resume it, compare the end; about 10 minutes'
 	@echo 'make fuzz   damaged checkpoints, annotations and configs, 10 minutes each; MINUTES=1 for less'
 	@echo 'make matrix environments of other versions of torch and mmcv, and their tests; an hour or two'
-	@echo 'make lint   ruff'
+	@echo 'make lint   ruff and mypy'
 	@echo 'make audit  licences and known vulnerabilities of what .venv holds; asks pypi.org'
 	@echo 'make env    the environment alone, .venv; 2 to 5 minutes the first time'
 	@echo 'make clean  what runs left behind (keeps .venv); make distclean takes .venv too'
@@ -53,7 +53,7 @@ demo-cls: env
 demo-hat: env
 	@$(RUN) tools/demo_hat.py --work-dir work_dirs/demo-hat
 
-# Longer ones, and what they gave: docs/performance.md.
+# Figures of longer ones: docs/performance.md.
 bench: env
 	@$(RUN) tools/benchmark.py --models authors-2:eager fastervit-2:onednn \
 	fastervit-2:onednn+deployed swin-t:onednn convnext-t:onednn+channels_last --sizes 400x640 \
@@ -79,23 +79,24 @@ scan: env
 soak: env
 	$(RUN) benchmarks/soak.py --kills 20 --epochs 16 --out work_dirs/soak.json
 
-# What it found is a row of docs/bad-input.md each; what it tried is in docs/reliability.md.
+# What it tried: docs/distributed.md#fuzzing.
 MINUTES := 10
 fuzz: env
 	$(RUN) -m tests.fuzz.campaign --minutes $(MINUTES)
 
-# One row:  make matrix ROWS=torch-2.1.  Writes the table of README.md and docs/install.md.
+# One row:  make matrix ROWS=torch-2.1.  Writes the table of docs/install.md.
 matrix:
 	@$(PYTHON) tools/make_matrix.py $(if $(ROWS),--rows $(ROWS))
 
 lint: env
 	$(RUN) -m ruff check .
+	$(RUN) -m mypy
 
 audit: env
 	@$(RUN) tools/make_audit.py
 
 clean:
-	rm -rf work_dirs data/shapes data/long_range build dist *.egg-info .pytest_cache .hypothesis .ruff_cache
+	rm -rf work_dirs data/shapes data/long_range build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
 
 distclean: clean
 	rm -rf .venv .audit

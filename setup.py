@@ -28,7 +28,7 @@ EXTRAS = {
     'app': ['gradio>=6'],
     'tensorboard': ['tensorboard'],
     'docs': ['mkdocs-material'],
-    'dev': ['ruff', 'pre-commit', 'build'],
+    'dev': ['ruff', 'mypy', 'pre-commit', 'build'],
 }
 EXTRAS['test'] = ['pytest', 'pytest-xdist', 'hypothesis', 'fastervit==1.0.0', 'build', 'playwright',
                   *EXTRAS['export'], *EXTRAS['app'], *EXTRAS['tensorboard'], *EXTRAS['docs']]
@@ -81,6 +81,7 @@ setup(
     keywords='computer vision, backbone, FasterViT, object detection, semantic segmentation, '
              'OpenMMLab, mmdet, mmseg',
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
+    package_data={PACKAGE: ['py.typed']},
     cmdclass=dict(build_py=BuildWithMim),
     python_requires='>=3.10',
     install_requires=['torch>=2.1', 'timm>=1.0', 'numpy', 'matplotlib', 'pycocotools',

@@ -3,8 +3,8 @@
 
 Needs Python's standard library only. A row's environment is made by make_env.py, with the row's
 Python, in some four minutes on two idle cores (twenty with a compiled mmcv). Figures go to
-benchmarks/matrix.json, a row at a time, and the table to README.md and docs/install.md. A row that
-was not run is said not to have been run.
+benchmarks/matrix.json, a row at a time, and the table to docs/install.md. A row that was not run is
+said not to have been run.
 """
 import argparse
 import datetime
@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ROOT / 'benchmarks/matrix.json'
-PAGES = (ROOT / 'README.md', ROOT / 'docs/install.md')
+PAGE = ROOT / 'docs/install.md'
 BEGIN, END = '<!-- versions: written by tools/make_matrix.py -->', '<!-- end of versions -->'
 
 OPERATORS = ('tests/test_operators.py', 'tests/test_operators_compiled.py',
@@ -80,8 +80,7 @@ def main(arguments=None):
         figures[name] = run_row(name, args)
         FIGURES.write_text(json.dumps(figures, indent=1) + '\n')
         print(f'[make_matrix] {name}: {outcome(figures[name])}', flush=True)
-    for page in PAGES:
-        page.write_text(with_table(page.read_text(), figures))
+    PAGE.write_text(with_table(PAGE.read_text(), figures))
     return int(any(not passed(figures[name]) for name in args.rows))
 
 

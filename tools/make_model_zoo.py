@@ -12,15 +12,24 @@ HEAD = """\
 
 <!-- Written by tools/make_model_zoo.py from the metafiles; change those. -->
 
-Figures marked *paper* are those of [FasterViT](https://arxiv.org/abs/2306.06189), quoted second
-hand and **not re-trained here**. No checkpoint of a detector or segmentor is published with this
-package: networks start from the authors' ImageNet weights, which are **not for commercial use**
-([licence](faq.md#licence)), and [SwinHAT](swin_hat.md) from Swin's. One detector is *published by
-the authors*: it stands apart, with the command that evaluates it ([DINO](dino.md)). *Throughput in
-the paper* is its column of images per second on one A100; what was timed is not stated, and it is
-not the speed of a whole detector or segmentor. A dash means that no figure was published.
+No checkpoint is published with this package. Networks start from the authors' ImageNet weights,
+which are **not for commercial use** ([licence](faq.md#licence)),
+[SwinHAT](hierarchical_attention.md#swin-hat) from Swin's. The paper is
+[FasterViT](https://arxiv.org/abs/2306.06189), quoted second hand; im/s is its throughput on one
+A100, and what was timed is not stated.
+"""
+REST = """\
+The other {} configs in `configs/` have no figures: further variants and windows, FSDP, SwinHAT,
+small networks for your own data, and the recipes that train classifiers.
 """
 SPEED = 'Paper Throughput (im/s, one A100)'
+# How a Results Source begins, what it has to say, and the sentence above the figures.
+THEIRS = 'Published by the authors, **not evaluated here** ({}).'
+SOURCES = {
+    'paper': ('not re-trained here', 'The paper\'s, **not reproduced here**.'),
+    'published by the authors': ('not evaluated here', THEIRS.format('[DINO](dino.md)')),
+    'authors': ('not evaluated here', THEIRS.format('[ImageNet](imagenet.md)')),
+    'this project': ('', 'This project\'s.')}
 
 
 def parse_args():
@@ -34,67 +43,62 @@ def parse_args():
 
 def page(index):
     """The page, as text."""
-    parts = [HEAD]
+    parts, rest = [], 0
+    for title, models in groups(index):
+        shown = [model for model in models if figures(model)]
+        rest += len(models) - len(shown)
+        if shown:
+            parts.append(f'## {title}\n\n{table(shown)}')
+    return '\n'.join([HEAD, REST.format(rest), *parts])
+
+
+def groups(index):
+    """Titles and models of each collection and data set."""
     for name in yaml.safe_load(index.read_text())['Import']:
         metafile = yaml.safe_load((index.parent / name).read_text())
         for collection in metafile['Collections']:
             models = [m for m in metafile['Models'] if m['In Collection'] == collection['Name']]
             for data in dict.fromkeys(m['Metadata']['Training Data'] for m in models):
-                chosen = [m for m in models if m['Metadata']['Training Data'] == data]
-                published = all('Published Weights' in m['Metadata'] for m in chosen)
-                parts.append(f'## {collection["Name"]}, {data}\n\n'
-                             f'{published_table(chosen) if published else table(chosen)}')
-    return '\n'.join(parts)
+                yield f'{collection["Name"]}, {data}', [
+                    m for m in models if m['Metadata']['Training Data'] == data]
 
 
 def table(models):
-    """A table of models trained alike, and what their metafile says of them below it."""
+    """Models of one group with their figures, the source above them and notes below."""
     metrics = list(dict.fromkeys(name for m in models for name in figures(m)))
-    settings = [name for name in ('Crop Size', SPEED)
-                if len({m['Metadata'].get(name) for m in models}) > 1]
-    head = ['config', 'backbone', 'weights to start from', *map(short, settings), *metrics,
-            'figures']
-    rows, notes = [], []
+    settings = {'Image Size': 'image', 'Crop': 'crop', SPEED: 'im/s'}
+    settings = {name: short for name, short in settings.items()
+                if any(name in m['Metadata'] for m in models)}
+    rows = [['config', 'weights' if published(models[0]) else 'starts from', *settings.values(),
+             *metrics]]
+    rows.append(['---'] * len(rows[0]))
+    notes = []
     for model in models:
         meta, found = model['Metadata'], figures(model)
-        start = meta.get('Pretrained Backbone')
-        cells = [f'`{model["Config"]}`', meta['Backbone'], f'`{start}`' if start else 'none']
-        cells += [meta.get(name, '–') for name in settings]
-        cells += [found.get(name, '–') for name in metrics]
-        rows.append([*cells, source(model)])
-        if 'Published Detector' in meta:
-            notes.append(f'`{model["Name"]}`: published by the authors, checked by evaluation: not '
-                         'here, no data; the command is\n`python tools/test.py '
-                         f'{model["Config"]} {meta["Published Detector"]}`.')
+        weights = published(model) or meta.get('Pretrained Backbone')
+        rows.append([f'`{model["Config"]}`', f'`{weights}`' if weights else 'random weights',
+                     *(meta.get(name, '–') for name in settings),
+                     *(found.get(name, '–') for name in metrics)])
         if 'Results Note' in meta:
             notes.append(f'`{model["Name"]}`: {meta["Results Note"]}.')
-    lines = [head, ['---'] * len(head), *rows]
-    text = '\n'.join('| ' + ' | '.join(map(str, line)) + ' |' for line in lines)
-    meta = models[0]['Metadata']
+    text = '\n'.join('| ' + ' | '.join(map(str, row)) + ' |' for row in rows)
+    return '\n\n'.join([f'{source(models)} {recipe(models[0])}', text, *notes]) + '\n'
+
+
+def published(model):
+    """Name of a whole network's published weights, or None."""
+    meta = model['Metadata']
+    return meta.get('Published Detector') or meta.get('Published Weights')
+
+
+def recipe(model):
+    """How a model was trained, or the command that evaluates a published one."""
+    if published(model):
+        return 'The command is `python tools/test.py CONFIG WEIGHTS`.'
+    meta = model['Metadata']
     schedule = ', '.join(f'{meta[name]} {word}' for name, word in (
         ('Epochs', 'epochs'), ('Iterations', 'iterations')) if name in meta)
-    recipe = f'{schedule}, batch {meta["Batch Size"]}, {", ".join(meta["Training Techniques"])}.'
-    return '\n\n'.join([recipe, text, *notes]) + '\n'
-
-
-def published_table(models):
-    """A table of whole networks whose weights and figures are the authors'."""
-    metrics = list(dict.fromkeys(name for m in models for name in figures(m)))
-    rows = [['config', 'backbone', 'published weights', 'image', 'crop', *metrics, 'figures']]
-    rows.append(['---'] * len(rows[0]))
-    for model in models:
-        meta, found = model['Metadata'], figures(model)
-        if 'not evaluated here' not in meta['Results Source']:
-            raise KeyError(f'{model["Name"]}: Results Source: say "not evaluated here"')
-        rows.append([f'`{model["Config"]}`', meta['Backbone'], f'`{meta["Published Weights"]}`',
-                     meta['Image Size'], meta['Crop'], *(found.get(name, '–') for name in metrics),
-                     'authors, not evaluated here'])
-    first = models[0]
-    return (
-        'Published by the authors, checked by evaluation: not here, no data. The command is '
-        '`python tools/test.py CONFIG WEIGHTS`,\nsuch as '
-        f'`python tools/test.py {first["Config"]} {first["Metadata"]["Published Weights"]}`.\n\n'
-        + '\n'.join('| ' + ' | '.join(map(str, row)) + ' |' for row in rows) + '\n')
+    return f'{schedule}, batch {meta["Batch Size"]}, {", ".join(meta["Training Techniques"])}.'
 
 
 def figures(model):
@@ -104,22 +108,18 @@ def figures(model):
     return {name: value for result in results for name, value in result['Metrics'].items()}
 
 
-def source(model):
-    """Where the figures come from."""
-    if not figures(model):
-        return 'none'
-    said = model['Metadata']['Results Source']
-    for origin, caveat in (('paper', 'not re-trained here'),
-                           ('published by the authors', 'not evaluated here')):
-        if said.startswith(origin):
-            if caveat not in said:
-                raise KeyError(f'{model["Name"]}: Results Source: say "{caveat}"')
-            return f'{origin}, {caveat}'
-    return said
-
-
-def short(name):
-    return {SPEED: 'throughput in the paper, im/s', 'Crop Size': 'crop'}[name]
+def source(models):
+    """Where the figures come from, in a sentence; each metafile has to say it."""
+    lines = set()
+    for model in models:
+        said = model['Metadata']['Results Source']
+        caveat, line = next((value for start, value in SOURCES.items() if said.startswith(start)),
+                            (None, None))
+        if line is None or caveat not in said:
+            raise KeyError(f'{model["Name"]}: Results Source: say "{caveat or "whose it is"}"')
+        # This project's stand with where and when.
+        lines.add(line if caveat else line.replace('.', said.removeprefix('this project') + '.'))
+    return ' '.join(sorted(lines))
 
 
 def main():

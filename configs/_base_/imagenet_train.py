@@ -2,7 +2,7 @@
 # differs for other variants is in configs/mmpretrain/fastervit-*_in1k_train.py.
 #
 # The authors have two sources, and they disagree about weight decay and the weight of MESA (the
-# figures of both are in docs/pretrain.md). Used here are the recipe files: each names all settings
+# figures of both are in docs/imagenet.md). Used here are the recipe files: each names all settings
 # of the run of one network, while TRAINING.md lists a few for each. The paper names LAMB for all
 # variants; the recipe files have AdamW for 0 to 3.
 # Not stated by any, and chosen by this project: no weight decay on norms, biases, position MLPs

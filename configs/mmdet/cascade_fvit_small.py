@@ -1,6 +1,6 @@
 # A small Cascade Mask R-CNN, 8 million parameters, for your own data: trains from scratch within an
 # hour on two CPU cores. tools/new_config.py writes a config that inherits this
-# one and has the sizes, anchors and schedule that suit the data; docs/finetune.md does it by hand.
+# one and has the sizes, anchors and schedule that suit the data; docs/own_data.md does it by hand.
 _base_ = './cascade_fvit.py'
 custom_imports = dict(imports=[
     'fastervit_mm', 'fastervit_mm.engine', 'fastervit_mm.engine.det_visualizer'])
@@ -62,7 +62,7 @@ model = dict(
         ]),
     test_cfg=dict(rpn=dict(nms_pre=500, max_per_img=200), rcnn=dict(score_thr=0.02)))
 
-# As docs/finetune.md lays the files out.
+# As docs/own_data.md lays the files out.
 dataset_type = 'CocoDataset'
 data_root = 'data/mine/'
 scale = (448, 448)  # the longer side becomes 448 pixels

@@ -4,7 +4,7 @@
 # FasterViT-4's recipe for ImageNet-1K, without MESA, warm-up and cool-down.
 #
 # The checkpoint is what fastervit-4_in21k_train.py leaves. The authors' network after 21K can be
-# fetched by hand (docs/pretrain.md); give its path with
+# fetched by hand (docs/imagenet.md); give its path with
 # --cfg-options model.backbone.init_cfg.checkpoint=...
 _base_ = './fastervit-4_in1k_train.py'
 

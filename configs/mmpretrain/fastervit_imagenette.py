@@ -1,6 +1,6 @@
 # A small FasterViT, 2.6 million parameters, from scratch on photographs of 10 classes (Imagenette),
 # within 5 minutes on two CPU cores. Its backbone is that of mmseg/upernet_fvit_shapes.py, which its
-# checkpoint can start (docs/pretrain.md).
+# checkpoint can start (docs/imagenet.md).
 #
 # data/imagenette has a folder for each class in train/ and in val/, as Imagenette comes, of
 # whatever size: https://github.com/fastai/imagenette. Images of 128 or 160 pixels load fastest.
