@@ -14,7 +14,7 @@ from report import Report
 from torch import Tensor, nn
 from training import cast
 
-from fastervit_mm.benchmark.measure import measure, peak_memory
+from benchmarks.speed.measure import measure, peak_memory
 from fastervit_mm.config_files import read_config
 from fastervit_mm.engine.precision import choose_for_training, keep_boxes_exact
 from fastervit_mm.models import build_model

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.attention import sdpa_kernel
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.speed.measure import measure
 from fastervit_mm.backbone import VARIANTS
-from fastervit_mm.benchmark.measure import measure
 
 FULL = dict(archs=tuple(VARIANTS), sizes=((224, 224), (800, 1280)), timed='2',
             timed_sizes=(((224, 224), 128), ((448, 448), 16), ((800, 1280), 16)),

@@ -10,7 +10,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from training import Pooled, cast, optim_wrapper, problem
 
-from fastervit_mm.benchmark.measure import measure
+from benchmarks.speed.measure import measure
 
 FULL = dict(arch='2', size=(224, 224), batches=(1, 128), compiled=True, batch=16, top=40,
             timing=dict(laps=5, burn_in=1))

@@ -187,7 +187,7 @@ class Report:
 
 def machine(device: torch.device) -> Dict[str, object]:
     """The machine and versions of software."""
-    from fastervit_mm.benchmark.run import machine as common
+    from benchmarks.speed.run import machine as common
 
     found = common()
     if device.type == 'cuda':

@@ -8,10 +8,10 @@ from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 from networks import sized
 from report import Report
 
-from fastervit_mm.benchmark.cases import Case, Product, Result, modes_of
-from fastervit_mm.benchmark.measure import NotMeasured, spread, turns
-from fastervit_mm.benchmark.peers import PEERS
-from fastervit_mm.benchmark.workers import Worker
+from benchmarks.speed.cases import Case, Product, Result, modes_of
+from benchmarks.speed.measure import NotMeasured, spread, turns
+from benchmarks.speed.peers import PEERS
+from benchmarks.speed.workers import Worker
 
 SIZES = {'224': dict(size=(224, 224), batches=(128, 1)),
          '800': dict(size=(800, 1280), batches=(16, 1))}

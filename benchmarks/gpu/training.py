@@ -15,7 +15,7 @@ from torch._dynamo.utils import counters
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from fastervit_mm.benchmark.measure import peak_memory
+from benchmarks.speed.measure import peak_memory
 
 FULL = dict(arch='2', batch=16, size=(224, 224), small='0', backend='inductor', steps=20,
             sizes=((224, 224), (230, 333), (256, 384), (320, 480), (384, 512), (448, 448),

@@ -95,7 +95,7 @@ def gradients(model, dtype):
 
 @pytest.mark.parametrize('name', WIDTHS if FULL else ('0', '2'))
 def test_gradients_are_finite_and_near_float32s(name):
-    """In bfloat16, for every width in `make test-demos`. A CPU takes minutes for the widest."""
+    """In bfloat16, for every width in `make test-all`. A CPU takes minutes for the widest."""
     check_gradients(network(name), torch.bfloat16)
 
 
