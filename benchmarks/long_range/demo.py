@@ -71,7 +71,7 @@ def run_hat_demo(configs: Mapping[str, str], work_dir: str) -> Dict[str, Dict[st
                   highlight=False, soft_wrap=True)
     console.print(f'  {folder / "demo.json"}  [dim]the figures[/dim]', highlight=False,
                   soft_wrap=True)
-    console.print('\nMore networks, three seeds each: docs/long_range.md')
+    console.print('\nMore networks, three seeds each: docs/hierarchical_attention.md')
     return metrics
 
 

@@ -1,4 +1,4 @@
-"""What the documentation tells people to type."""
+"""Blocks of code and commands in the pages."""
 import re
 import shlex
 from dataclasses import dataclass
@@ -7,14 +7,13 @@ from typing import Iterator, List, Optional
 
 from tests.conftest import REPO
 
-PAGES = [REPO / 'README.md', *sorted((REPO / 'docs').glob('*.md'))]
+PAGES = [REPO / 'README.md', REPO / 'CONTRIBUTING.md', *sorted((REPO / 'docs').glob('*.md'))]
 
-# A mark in front of a block, as `<!-- needs: coco, 8 gpus -->` or `<!-- after: make demo -->`,
-# then the block; its info string may name the file that the reader puts it into.
+# A mark before a block, as `<!-- needs: coco, 8 gpus -->` or `<!-- after: make demo -->`, then the
+# block; its info string may name the file that the reader puts it into.
 _FENCE = re.compile(
     r'^(?:<!-- *(?P<mark>(?:needs|after):[^>]*?) *-->\n)?```(?P<language>\w*)'
     r'(?: +title="(?P<title>[^"]+)")?[^\n]*\n(?P<text>.*?)^```$', re.MULTILINE | re.DOTALL)
-_TOOL = re.compile(r'(?:^|/)tools/\w+\.(?:py|sh)$')
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ def fences(language: str) -> Iterator[Fence]:
 
 
 def words(command: str) -> List[str]:
-    """A command's words, without settings of the environment in front and a comment behind."""
+    """A command's words, without settings of the environment before it and a comment after it."""
     found = shlex.split(command, comments=True)
     while found and re.match(r'\w+=', found[0]):
         found.pop(0)
@@ -57,13 +56,18 @@ def words(command: str) -> List[str]:
 
 
 def tool_call(command: str) -> Optional[List[str]]:
-    """``['tools/train.py', arguments…]`` of a command that runs one of our tools; else None.
+    """``['tools/train.py', arguments…]`` of a command that runs a program of ours; else None.
 
     ``$FVIT`` is the clone, on pages for people who work elsewhere.
     """
     found = words(command)
     if found and found[0] in ('python', 'python3'):
         found.pop(0)
+    if found and found[0] == '-m' and found[1].startswith('benchmarks.'):
+        path = found[1].replace('.', '/')
+        package = (REPO / path).is_dir()
+        return [f'{path}/__main__.py' if package else f'{path}.py', *found[2:]]
     if found:
         found[0] = found[0].removeprefix('$FVIT/')
-    return found if found and _TOOL.search(found[0]) else None
+    ours = found and re.match(r'(?:tools|benchmarks)/[\w/]+\.(?:py|sh)$', found[0])
+    return found if ours else None

@@ -1,7 +1,7 @@
-"""The walks from a folder of data to an exported file, in a folder that is not the clone.
+"""The walks of docs/own_data.md from a folder of data to an exported file, outside of the clone.
 
-docs/finetune.md with BCCD and docs/finetune_seg.md with CamVid: the pages' own commands, on a few
-of the images or of their stand-ins, for a few iterations.
+The page's own commands, with BCCD and CamVid, on a few of the images or of their stand-ins, for a
+few iterations.
 """
 import glob
 import json
@@ -21,17 +21,11 @@ _QUICK = ('train_dataloader.num_workers=0 train_dataloader.persistent_workers=Fa
           'val_dataloader.num_workers=0 val_dataloader.persistent_workers=False '
           'default_hooks.logger.interval=1 param_scheduler.0.end=2 ')
 SHORT = {
-    'finetune.md': _QUICK + 'train_cfg.max_epochs=1 train_cfg.val_interval=1 '
+    'bccd': _QUICK + 'train_cfg.max_epochs=1 train_cfg.val_interval=1 '
     'default_hooks.checkpoint.interval=1 model.test_cfg.rcnn.score_thr=0.0 '
     'model.test_cfg.rpn.max_per_img=20',
-    'finetune_seg.md': _QUICK + 'train_cfg.max_iters=3 train_cfg.val_interval=3 '
+    'camvid': _QUICK + 'train_cfg.max_iters=3 train_cfg.val_interval=3 '
     'default_hooks.checkpoint.interval=3'}
-
-
-def commands(page):
-    """What the page says to type for its example: blocks without a mark."""
-    return [command for fence in fences('bash') if fence.page.name == page and not fence.mark
-            for command in fence.commands]
 
 
 def some_boxes(source, target):
@@ -66,21 +60,21 @@ def typed(command, folder):
     return done.output
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('page, name, data, some, metric', [
-    ('finetune.md', 'cells', 'bccd', some_boxes, 'coco/bbox_mAP'),
-    ('finetune_seg.md', 'streets', 'camvid', some_label_maps, 'mIoU')])
-def test_from_a_folder_to_a_network_by_the_page_alone(page, name, data, some, metric, tmp_path,
+@pytest.mark.long
+@pytest.mark.parametrize('name, data, some, metric', [
+    ('cells', 'bccd', some_boxes, 'coco/bbox_mAP'),
+    ('streets', 'camvid', some_label_maps, 'mIoU')])
+def test_from_a_folder_to_a_network_by_the_page_alone(name, data, some, metric, tmp_path,
                                                       session_folder):
     some(Path(samples.get(data, session_folder)), tmp_path / data)
     run = tmp_path / 'work_dirs' / name
-    steps = commands(page)
+    steps = [c for f in fences('bash') if f.mark == f'needs: {data}' for c in f.commands]
     tools = [re.search(r'tools/(\w+)\.py', step)[1] for step in steps]
     assert tools == ['new_config', 'browse_dataset', 'train', 'test', 'infer', 'export']
     output = {}
     for tool, step in zip(tools, steps):
         if tool in ('train', 'test'):
-            step += f' --cfg-options {SHORT[page]}'
+            step += f' --cfg-options {SHORT[data]}'
         output[tool] = typed(step, tmp_path)
     assert 'No problem.' in output['new_config']
     for warning in ('is not installed', 'Failed to search registry', 'Traceback'):

@@ -68,7 +68,7 @@ def test_a_row_is_made_with_its_python_and_versions(matrix, tmp_path, monkeypatc
     monkeypatch.setattr(matrix, 'FIGURES', tmp_path / 'matrix.json')
     page = tmp_path / 'page.md'
     page.write_text(f'a\n{matrix.BEGIN}\nold\n{matrix.END}\nb\n')
-    monkeypatch.setattr(matrix, 'PAGES', [page])
+    monkeypatch.setattr(matrix, 'PAGE', page)
     assert matrix.main(['--rows', 'torch-2.1', '--folder', str(tmp_path / 'rows')]) == 1
     versions = (tmp_path / 'rows/torch-2.1.txt').read_text().splitlines()
     assert [line for line in versions if line.startswith(('torch==', 'numpy=='))] == [

@@ -1,16 +1,12 @@
-"""docs/finetune_seg.md, a published variant by hand: its files and commands, on small maps."""
+"""docs/own_data.md, a segmentor by hand: its files and commands, on small maps."""
 import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.docs.pages import fences
-from tests.docs.test_finetune import run
+from tests.docs.test_detector_by_hand import FILES, command, run
 
-FILES = {f.title: f.text for f in fences('python') if f.page.name == 'finetune_seg.md'}
-COMMANDS = [c for f in fences('bash') if f.page.name == 'finetune_seg.md' and f.mark
-            and f.mark.startswith('after: data/mine') for c in f.commands]
 # The smallest variant, without its weights, and a quarter of every side.
 SIZES = {
     'model.backbone.arch': 0, 'model.backbone.init_cfg': None,
@@ -26,11 +22,6 @@ SIZES = {
        for key, value in (('num_workers', 0), ('persistent_workers', False))},
     **{f'{kind}_dataloader.dataset.pipeline.1.scale': '(256,192)' for kind in ('val', 'test')},
 }
-
-
-def command(start):
-    found, = [c for c in COMMANDS if c.startswith(f'python $FVIT/tools/{start}')]
-    return found
 
 
 @pytest.fixture
@@ -51,13 +42,13 @@ def folder(tmp_path):
 
 
 def test_the_check_finds_what_is_wrong(folder):
-    code, output = run(command('prepare_data.py'), folder)
+    code, output = run(command('python $FVIT/tools/prepare_data.py check --label-maps'), folder)
     assert code == 0 and 'No problem.' in output
     maps = folder / 'data/mine/annotations'
     (maps / 'train/0.png').unlink()
     Image.new('L', (256, 192), 7).save(maps / 'train/1.png')
     Image.new('L', (255, 192), 1).save(maps / 'val/0.png')
-    code, output = run(command('prepare_data.py'), folder)
+    code, output = run(command('python $FVIT/tools/prepare_data.py check --label-maps'), folder)
     assert code == 1
     for problem in ('image without a label map', 'label out of range',
                     'label map of another size than its image'):
@@ -66,11 +57,11 @@ def test_the_check_finds_what_is_wrong(folder):
 
 def test_the_config_trains_and_is_scored(folder):
     """With class weights, and void among the labels, on which mmseg's own loss fails."""
-    code, output = run(command('train.py'), folder, SIZES)
+    code, output = run(command('python $FVIT/tools/train.py my_segmentor.py'), folder, SIZES)
     assert code == 0, output[-4000:]
     losses = re.findall(r'decode\.loss_ce: (\S+)', output)
     assert len(losses) == 2 and np.isfinite(list(map(float, losses))).all()
-    line = command('test.py').replace('iter_20000', 'iter_2')
+    line = command('python $FVIT/tools/test.py my_segmentor.py').replace('iter_20000', 'iter_2')
     code, output = run(line, folder, SIZES)
     assert code == 0, output[-4000:]
     for name in ('ground', 'road', 'car'):
