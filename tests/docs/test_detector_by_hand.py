@@ -107,6 +107,7 @@ def test_the_check_finds_what_is_wrong(folder, tmp_path):
     assert names[0] in output and names[1] in output
 
 
+@pytest.mark.long
 def test_the_walk_through_trains_and_evaluates(folder, published):
     home, weight = published
     code, output = run(command('python $FVIT/tools/train.py my_detector.py'), folder,
@@ -151,6 +152,7 @@ def test_a_class_that_the_annotations_lack_stops_it(folder, published):
     assert 'Traceback' not in output and 'Epoch(train)' not in output
 
 
+@pytest.mark.long
 def test_boxes_alone_train(folder):
     """On annotations without masks."""
     data = folder / 'data/mine/annotations'
