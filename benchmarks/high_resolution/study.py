@@ -10,11 +10,12 @@ from typing import Callable, Dict, List, NamedTuple, Optional, Sequence
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.machine import machine
 from benchmarks.speed.cases import Case, Product, Result
 from benchmarks.speed.charts import titled_figure
-from benchmarks.speed.measure import NotMeasured, spread
+from benchmarks.speed.measure import NotMeasured
 from benchmarks.speed.peers import PEERS, Size
-from benchmarks.speed.run import machine, save
+from benchmarks.speed.run import save
 from benchmarks.speed.workers import Worker
 from fastervit_mm.complexity import ATTENTION
 
@@ -167,9 +168,7 @@ def _measure(result: Result, report: dict, expected: float) -> Optional[float]:
         return None
     report['settings'].update(worker.settings)
     worker.close()
-    result.all_seconds = [round(s, 6) for s in seconds]
-    result.seconds, result.low, result.high = spread(seconds)
-    result.images_per_second = 1 / result.seconds
+    result.enter(seconds)
     speeds = report['matmul_peak_flops']['fp32']
     beside = Worker(Product, 'conv', device, 'fp32')
     speed = beside.ask('operations') / min(beside.ask('lap') for _ in range(2))
