@@ -53,7 +53,7 @@ def test_it_learns_for_real(demo):
     # Nothing is lost on the way through the file.
     last = read_run(next(folder.glob('*/vis_data')).parent)['accuracy/top1'][-1][1]
     assert last == pytest.approx(metrics['accuracy/top1'])
-    assert f"{metrics['accuracy/top1']:.2f}" in (folder / 'table.txt').read_text()
+    assert f"{metrics['accuracy/top1']:.3f}" in (folder / 'table.txt').read_text()
 
 
 @pytest.mark.slow

@@ -5,7 +5,6 @@ test-all`).
 """
 import json
 import os
-import re
 
 import matplotlib.image
 import numpy as np
@@ -60,9 +59,7 @@ def test_it_learns_for_real(demo):
         np.add.at(pairs, (labelled.ravel(), predicted.ravel()), 1)
     iou = pairs.diagonal() / (pairs.sum(0) + pairs.sum(1) - pairs.diagonal())
     assert metrics['mIoU'] == pytest.approx(100 * iou.mean(), abs=0.01)
-    table = (folder / 'table.txt').read_text()
-    for name, value in zip(('ground', 'circle', 'square', 'triangle', 'star'), iou):
-        assert re.search(rf'{name} +│ +{100 * value:.2f} ', table), (name, value, table)
+    assert f'{metrics["mIoU"]:.3f}' in (folder / 'table.txt').read_text()
 
 
 @pytest.mark.slow
