@@ -20,8 +20,8 @@ from mmengine.optim import build_optim_wrapper
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.machine import machine
 from benchmarks.speed.measure import interleave, spread
-from benchmarks.speed.run import machine
 from fastervit_mm import get_config
 from fastervit_mm.models import build_model
 from fastervit_mm.operators import ext

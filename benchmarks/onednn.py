@@ -13,10 +13,10 @@ import torch
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
+from benchmarks.machine import machine
 from benchmarks.shapes import make_shapes
 from benchmarks.speed.measure import interleave, spread
 from benchmarks.speed.peers import PEERS
-from benchmarks.speed.run import machine
 from fastervit_mm import get_config
 from fastervit_mm.engine.memory import keep_freed_memory
 from fastervit_mm.engine.onednn import undo_onednn, use_onednn

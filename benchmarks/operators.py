@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.machine import machine
 from benchmarks.speed.peers import PEERS
-from benchmarks.speed.run import machine
 from fastervit_mm import FasterViT
 
 SIZE = (224, 224)

@@ -5,7 +5,6 @@ import re
 from datetime import datetime, timezone
 from pathlib import Path
 from statistics import mean, median
-from time import perf_counter
 from typing import Dict, List, NamedTuple, Optional, Sequence
 
 import torch
@@ -14,10 +13,11 @@ from mmengine.model.weight_init import update_init_info
 from mmengine.registry import MODELS, WEIGHT_INITIALIZERS, init_default_scope
 from mmseg.models.backbones import SwinTransformer
 from torch import nn
+from torch.utils.benchmark import Timer
 
 from benchmarks.long_range.demo import plot_accuracy
+from benchmarks.machine import machine
 from benchmarks.speed.charts import save_figure, titled_figure
-from benchmarks.speed.run import machine
 from fastervit_mm.complexity import analyse
 from fastervit_mm.engine import launch
 from fastervit_mm.engine.curves import read_run
@@ -78,13 +78,14 @@ NETWORKS: Dict[str, Network] = {
     'normal': _start('linear layers from a normal of std 0.02',
                      dict(type='TruncNormal', layer='Linear', std=0.02)),
     'flat': _start('position MLPs that give the same everywhere', _XAVIER,
-                   dict(type='Scaled', names=r'position(_bias)?\.mlp\.fc2\.weight', factor=0.)),
+                   dict(type='Scaled', names=r'position\w*\.(mlp\.fc2\.weight|weight2)',
+                        factor=0.)),
     'layer-scale': _start('layer scale, 1e-5', layer_scale=1e-5),
     'layer-scale-0.1': _start('layer scale, 0.1', layer_scale=0.1),
     'empty': _start('carriers that start empty', _XAVIER,
                     dict(type='Scaled', names=r'carrier_init\.conv', factor=0.)),
     'sharp': _start('logits of carriers among each other, 4 times as large', _XAVIER,
-                    dict(type='Scaled', names=r'carrier_attn\.qkv\.weight', factor=2.,
+                    dict(type='Scaled', names=r'carriers?[._]attn\.qkv\.weight', factor=2.,
                          rows=2 / 3)),
 }
 
@@ -277,7 +278,7 @@ def add_times(task: Task, out: Path, batch: int = 8, rounds: int = 15) -> dict:
         task: That of ``out``.
         out: JSON of :func:`compare`, to which times are added.
         batch: Images at a time. Default 8.
-        rounds: Turns of each. Default 15, after one that does not count.
+        rounds: Turns of each. Default 15.
     """
     report = json.loads(out.read_text())
     init_default_scope('mmseg')
@@ -288,19 +289,13 @@ def add_times(task: Task, out: Path, batch: int = 8, rounds: int = 15) -> dict:
         backbone.eval()  # Swin's returns nothing
     images = torch.rand(batch, 3, task.size, task.size)
     laps: Dict[str, List[float]] = {name: [] for name in backbones}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.inference_mode():
-            for _ in range(rounds + 1):
-                for name, backbone in backbones.items():
-                    started = perf_counter()
-                    backbone(images)
-                    laps[name].append((perf_counter() - started) / batch * 1e3)
-    finally:
-        torch.set_num_threads(threads)
+    with torch.inference_mode():
+        for _ in range(rounds):
+            for name, backbone in backbones.items():
+                timer = Timer('backbone(images)', globals=dict(backbone=backbone, images=images))
+                laps[name].append(timer.timeit(1).median / batch * 1e3)  # on one thread
     for name, its in laps.items():
-        report['networks'][name]['milliseconds'] = round(median(its[1:]), 3)
+        report['networks'][name]['milliseconds'] = round(median(its), 3)
     report['timed'] = dict(machine=machine(), batch=batch, rounds=rounds, threads=1)
     _write(out, report)
     return report

@@ -13,7 +13,7 @@ from fastervit_mm.engine.memory import keep_freed_memory
 from fastervit_mm.engine.onednn import OneDnnLinear, use_onednn
 from fastervit_mm.models import find_backbones, switch_to_deploy
 
-from .measure import Graph, Laps, Matmul, NotMeasured, multiply_adds, peak_memory, peak_of
+from .measure import Graph, Laps, Matmul, NotMeasured, multiply_adds, peak_memory, peak_of, spread
 from .peers import PEERS, Predictor, Size
 
 MODES = ('eager', 'onednn', 'channels_last', 'deployed', 'compiled', 'graph')
@@ -61,6 +61,12 @@ class Result:
     graphs: Optional[int] = None
     error: Optional[str] = None
     all_seconds: List[float] = field(default_factory=list)
+
+    def enter(self, seconds: List[float]) -> None:
+        """Fill in the figures of time, from a step's seconds in each lap."""
+        self.all_seconds = [round(s, 6) for s in seconds]
+        self.seconds, self.low, self.high = spread(seconds)
+        self.images_per_second = self.batch / self.seconds
 
 
 def modes_of(model: str, device: str, step: str, precision: str) -> List[str]:
@@ -302,3 +308,6 @@ class Product:
         self._laps = Laps(step, device, burn_in=burn_in)
 
     lap = Case.lap
+
+    def verify(self) -> None:
+        """Nothing to check."""

@@ -2,7 +2,6 @@
 import gc
 import math
 import time
-from dataclasses import dataclass
 from statistics import median, quantiles
 from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
@@ -10,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
+from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
 from fastervit_mm.compat import start_of_event
@@ -28,25 +28,12 @@ class NotMeasured(Exception):
     """Why a case has no figures: what was asked for did not happen."""
 
 
-@dataclass(frozen=True)
-class Timing:
-    """Seconds a call takes.
-
-    Attributes:
-        median: Median of the laps.
-        low, high: Their quartiles.
-        seconds: Of each lap, divided by its calls.
-        calls: Calls in the last lap.
-    """
-    median: float
-    low: float
-    high: float
-    seconds: List[float]
-    calls: int
-
-
 class Laps:
     """Times a call, lap by lap: by CUDA events on a GPU, by the clock elsewhere.
+
+    ``torch.utils.benchmark`` finishes one call before the next, and begins each measurement with
+    two calls that do not count. Here calls take turns, so that a noisy machine disturbs all alike,
+    and a step of a large image takes a minute.
 
     Args:
         call: What to time.
@@ -92,12 +79,15 @@ class Laps:
         return started.elapsed_time(ended) / 1e3
 
 
-def measure(call: Step, device: torch.device, laps: int = 10, lap_seconds: float = LAP_SECONDS,
-            burn_in: Optional[float] = None) -> Timing:
-    """Time one call; see :class:`Laps` for the arguments. Warm it up (compile it) before."""
-    timer = Laps(call, device, lap_seconds, burn_in)
-    seconds = [timer.lap() for _ in range(laps)]
-    return Timing(*spread(seconds), seconds, timer.calls)
+def median_seconds(call: Step, at_least: float = 1.) -> float:
+    """Median time of a call, measured alone, by PyTorch's timer.
+
+    Args:
+        call: What to time. Warm it up (compile it) before.
+        at_least: Seconds of calls. Default 1.
+    """
+    timer = Timer('call()', globals=dict(call=call), num_threads=torch.get_num_threads())
+    return timer.blocked_autorange(min_run_time=at_least).median
 
 
 def interleave(steps: Dict[str, Step], rounds: int, device: torch.device,

@@ -1,12 +1,10 @@
 """A benchmark: cases that take turns, each in its process, and the report of them."""
 import json
-import os
-import platform
 import shlex
 import sys
 from dataclasses import asdict
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Sequence
@@ -15,42 +13,19 @@ import torch
 from rich.console import Console
 from rich.progress import Progress, TextColumn
 
+from benchmarks.machine import machine
+
 from .cases import PRECISIONS, Case, Product, Result, modes_of
 from .compare import equals
-from .measure import LAP_SECONDS, Matmul, NotMeasured, spread, turns
+from .measure import LAP_SECONDS, Matmul, NotMeasured
 from .peers import PEERS, SETS, Size
-from .workers import Worker
+from .workers import Worker, in_turns
 
 TOGETHER = 24
 """Most cases that take turns; a process of each stays in memory."""
 
 TURN_BURN_IN = {'cuda': 0.2}
 """Seconds of calls before a lap whose turn has come, by type of device."""
-
-
-def machine() -> Dict[str, object]:
-    """The machine and the versions of software, for the report."""
-    cpu, kind = platform.processor(), None
-    info = Path('/proc/cpuinfo')
-    if info.is_file():
-        about = dict(reversed([[word.strip() for word in line.split(':', 1)]
-                               for line in info.read_text().splitlines() if ':' in line]))
-        cpu = about.get('model name', cpu)
-        kind = f'family {about.get("cpu family")} model {about.get("model")}'
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return dict(cpu=cpu, kind=kind, cores=len(os.sched_getaffinity(0)),
-                threads=torch.get_num_threads(), gpu=gpu, torch=torch.__version__,
-                cuda=torch.version.cuda, python=platform.python_version(),
-                system=platform.platform(), capability=torch.backends.cpu.get_cpu_capability(),
-                versions={name: _version(name) for name in
-                          ('fastervit_mm', 'fastervit', 'timm', 'mmengine', 'mmdet', 'triton')})
-
-
-def _version(name: str) -> Optional[str]:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def run(models: Sequence[str], sizes: Sequence[Size], batches: Sequence[int],
@@ -95,21 +70,7 @@ def run(models: Sequence[str], sizes: Sequence[Size], batches: Sequence[int],
         for value in given:
             if value not in known:
                 raise ValueError(f'{name}={value!r}: give some of {", ".join(known)}')
-    teams = [*([models] if models else []), *(team for name in sets for team in SETS[name])]
-    groups = []
-    for step, precision, team in product(steps, precisions, teams):
-        named = []
-        for model in team:
-            name, _, own = model.partition(':')
-            for mode in [own] if own else modes:
-                named += [(name, m) for m in (
-                    modes_of(name, device, step, precision) if mode == 'all' else [mode])]
-        shapes = list(product(sizes, batches))
-        small = len(named) * len(shapes) <= TOGETHER
-        for together in [shapes] if small else [[shape] for shape in shapes]:
-            groups.append([Result(name, mode, precision, step, tuple(size), batch,
-                                  PEERS[name].top1, len(groups))
-                           for size, batch in together for name, mode in named])
+    groups = _groups(models, sizes, batches, precisions, modes, steps, device, sets)
     report = dict(command=shlex.join(sys.argv), device=device,
                   date=datetime.now(timezone.utc).isoformat(timespec='seconds'), machine=machine(),
                   settings=dict(lap_seconds=LAP_SECONDS, sizes=sizes, batches=batches),
@@ -135,6 +96,28 @@ def run(models: Sequence[str], sizes: Sequence[Size], batches: Sequence[int],
     return report
 
 
+def _groups(models: Sequence[str], sizes: Sequence[Size], batches: Sequence[int],
+            precisions: Sequence[str], modes: Sequence[str], steps: Sequence[str], device: str,
+            sets: Sequence[str]) -> List[List[Result]]:
+    """What is to be measured: in each list those that take turns."""
+    teams = [*([models] if models else []), *(team for name in sets for team in SETS[name])]
+    groups = []
+    for step, precision, team in product(steps, precisions, teams):
+        named = []
+        for model in team:
+            name, _, own = model.partition(':')
+            for mode in [own] if own else modes:
+                named += [(name, m) for m in (
+                    modes_of(name, device, step, precision) if mode == 'all' else [mode])]
+        shapes = list(product(sizes, batches))
+        small = len(named) * len(shapes) <= TOGETHER
+        for together in [shapes] if small else [[shape] for shape in shapes]:
+            groups.append([Result(name, mode, precision, step, tuple(size), batch,
+                                  PEERS[name].top1, len(groups))
+                           for size, batch in together for name, mode in named])
+    return groups
+
+
 def _measure(results: List[Result], device: torch.device, rounds: int, warmup: int, memory: bool,
              report: Dict[str, object], show: Callable[[str, float], None]) -> None:
     """Fill in the figures of results that take turns, and the report's peaks and settings."""
@@ -154,16 +137,9 @@ def _measure(results: List[Result], device: torch.device, rounds: int, warmup: i
                 setattr(result, name, value)
         except NotMeasured as reason:
             _refuse(results, key, reason)
-    seconds: Dict[object, List[float]] = {key: [] for key in workers}
-    for turn in turns(list(workers), rounds):
-        for key in turn:
-            if key in workers:
-                try:
-                    seconds[key].append(workers[key].ask('lap', TURN_BURN_IN.get(device.type, 0)))
-                except NotMeasured as reason:
-                    del workers[key]
-                    _refuse(results, key, reason)
-        show('in turns', len(results) / rounds)
+    seconds = in_turns(workers, rounds, TURN_BURN_IN.get(device.type, 0),
+                       partial(_refuse, results),
+                       lambda: show('in turns', len(results) / rounds))
     reached = report['matmul_peak_flops'].setdefault(precision, {})
     for key, worker in workers.items():
         report['settings'].update(worker.settings)
@@ -171,15 +147,7 @@ def _measure(results: List[Result], device: torch.device, rounds: int, warmup: i
             speed = worker.ask('operations') / min(seconds[key])
             reached[key] = max(reached.get(key, 0), speed)
         else:
-            try:
-                worker.ask('verify')
-            except NotMeasured as reason:
-                _refuse(results, key, reason)
-                continue
-            result = results[key]
-            result.all_seconds = [round(s, 6) for s in seconds[key]]
-            result.seconds, result.low, result.high = spread(seconds[key])
-            result.images_per_second = result.batch / result.seconds
+            results[key].enter(seconds[key])
         worker.close()
     counted = {(r.model, r.size, r.batch): r.multiply_adds for r in results if r.multiply_adds}
     for r in results:

@@ -2,12 +2,12 @@
 import multiprocessing
 import os
 from multiprocessing.connection import Connection
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, List
 
 import torch
 
 from .cases import settle
-from .measure import NotMeasured
+from .measure import NotMeasured, turns
 
 
 class Worker:
@@ -53,6 +53,40 @@ class Worker:
         """End the process."""
         self._connection.close()
         self._process.join()
+
+
+def in_turns(workers: Dict[Any, Worker], rounds: int, burn_in: float,
+             refuse: Callable[[Any, NotMeasured], None], show: Callable[[], None] = lambda: None
+             ) -> Dict[Any, List[float]]:
+    """Let cases take turns, so that a noisy machine disturbs all alike.
+
+    Args:
+        workers: Cases and products, by a key. Each has a lap a round; each round starts one later.
+            Those that are refused are removed.
+        rounds: Number of rounds.
+        burn_in: Seconds of calls before a lap.
+        refuse: Called with the key and the reason of a case that could not be measured.
+        show: Called after each round.
+
+    Returns:
+        Seconds of a step in each lap, by key.
+    """
+    seconds: Dict[Any, List[float]] = {key: [] for key in workers}
+
+    def ask(key: Any, name: str, *args) -> Any:
+        try:
+            return workers[key].ask(name, *args)
+        except NotMeasured as reason:
+            del workers[key]
+            refuse(key, reason)
+    for turn in turns(list(workers), rounds):
+        for key in turn:
+            if key in workers and (lap := ask(key, 'lap', burn_in)) is not None:
+                seconds[key].append(lap)
+        show()
+    for key in list(workers):
+        ask(key, 'verify')
+    return seconds
 
 
 def _context():

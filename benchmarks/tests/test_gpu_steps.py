@@ -31,7 +31,7 @@ def reports(tmp_path_factory):
     def of(step):
         if step not in made:  # what run.sh calls, without its seconds
             folder = tmp_path_factory.mktemp(f'step{step}')
-            done = run_tool('../benchmarks/gpu/main.py', step, '--rehearse', '--out', folder,
+            done = run_tool('benchmarks.gpu', step, '--rehearse', '--out', folder,
                             cwd=folder, environment=dict(CUDA_VISIBLE_DEVICES=''))
             made[step] = *left_in(folder), done
         report, table, done = made[step]
