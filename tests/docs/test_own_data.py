@@ -66,7 +66,7 @@ def typed(command, folder):
     return done.output
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize('page, name, data, some, metric', [
     ('finetune.md', 'cells', 'bccd', some_boxes, 'coco/bbox_mAP'),
     ('finetune_seg.md', 'streets', 'camvid', some_label_maps, 'mIoU')])

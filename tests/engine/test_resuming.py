@@ -36,7 +36,7 @@ def start(config, work_dir, log):
     return Started(log, 'train.py', config, '--work-dir', work_dir, '--resume', cwd=config.parent)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_anywhere_it_ends_as_if_it_had_not_been(campaign, tmp_path, session_folder):
     """`make soak`, shorter: real kills in a step, in a validation and while a file is written."""
     samples.link_shapes(tmp_path, session_folder)
@@ -59,7 +59,6 @@ def test_killed_anywhere_it_ends_as_if_it_had_not_been(campaign, tmp_path, sessi
     assert len(campaign.differences(tmp_path / 'plain', other)) == 1
 
 
-@pytest.mark.slow
 def test_a_notice_between_iterations_of_a_segmentor_that_loads_in_workers(
         campaign, tiny_ade20k, tmp_path):
     """Iterations instead of epochs, random augmentation in other processes, SIGUSR1; SwinHAT."""
@@ -191,7 +190,7 @@ exit $status
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_full_disk_loses_nothing(by_epoch, run, tmp_path):
     """Of a checkpoint that no longer fits, resumed behind one that an earlier crash cut short."""
     (run / 'last_checkpoint').write_text(str(run / 'epoch_3.pth'))
