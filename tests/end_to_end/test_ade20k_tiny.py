@@ -175,6 +175,7 @@ def small(config, folder):
     return path
 
 
+@pytest.mark.long
 @needs_compiler
 def test_deployed_and_compiled_it_predicts_the_same(small, folder):
     """Two images of different sizes, so that a compiled graph meets one it was not made for."""
@@ -192,6 +193,7 @@ def test_deployed_and_compiled_it_predicts_the_same(small, folder):
         assert (plain == compiled).mean() > 0.999  # a tie of two classes may fall the other way
 
 
+@pytest.mark.long
 def test_compiled_training_is_the_same_training(small, folder, monkeypatch):
     """The compiler's own code is left out here (it takes minutes); tracing and gradients are in."""
     from fastervit_mm.engine import launch
