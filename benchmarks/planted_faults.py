@@ -1,0 +1,249 @@
+#!/usr/bin/env python
+"""Plant faults, one at a time, and see whether `make test` finds each.
+
+    python benchmarks/planted_faults.py --out benchmarks/planted_faults.json
+
+Each fault is a change of one place in a copy of the working tree, with the tests that are expected
+to fail then, as `make test` runs them. A fault counts as found if a test fails with it that passes
+without. Half a minute each. The exit status is 1 unless all are found.
+"""
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import List, NamedTuple, Tuple
+
+REPO = Path(__file__).resolve().parents[1]
+PACKAGE = 'fastervit_mm'
+
+
+class Fault(NamedTuple):
+    """A change of one place.
+
+    Attributes:
+        about: What becomes wrong.
+        file: From the root of the repository, or from the package.
+        old: Text of the file.
+        new: What takes its first place.
+        tests: Files of tests, separated by spaces.
+    """
+    about: str
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+_RESUMING, _DISTRIBUTED = 'tests/engine/test_resuming.py', 'tests/engine/test_distributed.py'
+_LOADING, _DINO = 'tests/weights/test_loading.py', 'tests/weights/test_dino.py'
+_OPTIMIZERS, _EXPORT = 'tests/engine/test_optimizers.py', 'tests/export/test_export.py'
+_BOXES, _MAPS = 'tests/datasets/test_boxes.py', 'tests/datasets/test_label_maps.py'
+_CHECKS, _BAD = 'tests/engine/test_checks.py', 'tests/bad_input/test_bad_input.py'
+_OPERATORS = 'tests/test_operators.py'
+FAULTS = [
+    # Resuming, checkpoints and stops.
+    Fault('random numbers of the network do not depend on the iteration', 'engine/resuming.py',
+          '_seed((_MODEL, self.runner.seed, get_rank(), self._iter), torch.manual_seed)', 'pass',
+          _RESUMING),
+    Fault('augmentation after a resume is that of the first batches', 'engine/resuming.py',
+          'enumerate(drawn, begin)', 'enumerate(drawn)', _RESUMING),
+    Fault('a resumed epoch has the order of the first epoch', 'engine/resuming.py',
+          'draws.leave_out(self.done, self._epoch)', 'draws.leave_out(self.done, 0)', _RESUMING),
+    Fault('training over iterations resumes with the first batches', 'engine/resuming.py',
+          'leave_out(self.skipped)', 'leave_out(0)', _RESUMING),
+    Fault('a missed validation is not made up for', 'engine/resuming.py',
+          'now % loop.val_interval == 0 or now == end', 'False',
+          f'{_RESUMING} tests/engine/test_curves.py'),
+    Fault('a file is written in place', 'engine/checkpoints.py',
+          'part = path.with_name(path.name + PART)', 'part = path', _RESUMING),
+    Fault('damage within a checkpoint is not seen', 'engine/checkpoints.py',
+          'broken = archive.testzip()', 'broken = None', _RESUMING),
+    Fault('a run that stops on notice says that it has ended', 'engine/notices.py',
+          'raise SystemExit(REQUEUE)', 'raise SystemExit(0)', _RESUMING),
+    Fault('a loss of NaN does not stop a run', 'engine/notices.py',
+          'torch.as_tensor(loss).isfinite().all()', 'True', _RESUMING),
+    # Loading.
+    Fault('tensors without a place are accepted', 'weights/loading.py',
+          'if (unfilled or surplus) and not', 'if unfilled and not', _LOADING),
+    Fault('values that are not finite are loaded', 'weights/loading.py',
+          'check_finite(fitting, checkpoint)', 'pass', f'{_LOADING} {_BAD} tests/cases/'
+          'test_checkpoints.py'),
+    Fault('files of other windows are loaded', 'weights/loading.py',
+          'check_windows(backbone, found, checkpoint, prefix)', 'pass',
+          'tests/weights/test_windows.py'),
+    Fault('averaged weights come before those that were asked for', 'weights/reading.py',
+          'is_averaged(entry[0]), _USUAL', 'not is_averaged(entry[0]), _USUAL',
+          'tests/cases/test_checkpoints.py'),
+    Fault('the classifier\'s norm is loaded to another stage', 'weights/keys.py',
+          "'norm.': 'backbone.out_norms.3.'", "'norm.': 'backbone.out_norms.2.'",
+          'tests/imagenet/test_logits.py'),
+    Fault('norms of DINO\'s decoder change places', 'weights/dino.py',
+          "decoder=('norm2', 'norm1', 'norm3')", "decoder=('norm1', 'norm2', 'norm3')", _DINO),
+    Fault('a category of COCO is taken for unused', 'weights/dino.py',
+          '{0, 12, 26, 29, 30, 45, 66, 68, 69, 71, 83}', '{0, 12, 26, 29, 30, 45, 66, 68, 69, 71, '
+          '84}', _DINO),
+    Fault('cells of Swin\'s patch merging change places', 'weights/swin.py',
+          '.transpose(-1, -2).flatten(-2)', '.flatten(-2)', 'tests/backbone/test_swin_hat.py'),
+    Fault('a checkpoint with more blocks fills a whole model', 'models.py',
+          'if missing or mismatched or blocks:', 'if missing or mismatched:',
+          'tests/test_models.py tests/engine/test_launch.py tests/cases/test_checkpoints.py'),
+    # Optimizers.
+    Fault('a block has the learning rate of the one before it', 'engine/optimizers.py',
+          '+ block + 1', '+ block', _OPTIMIZERS),
+    Fault('layer decay has no effect', 'engine/optimizers.py',
+          "settings['lr'] *= scales[name]", 'pass', _OPTIMIZERS),
+    Fault('state of an optimizer goes to other parameters', 'engine/optimizers.py',
+          'index_of = dict(zip(theirs, indices))', 'index_of = dict(zip(own, indices))',
+          _OPTIMIZERS),
+    Fault('schedules resume with the wrong base', 'engine/hooks.py',
+          "[group[f'initial_{name}'] for group in groups]", '[group[name] for group in groups]',
+          _OPTIMIZERS),
+    Fault('MESA leaves the teacher\'s temperature out', 'engine/mesa.py',
+          'teacher.detach().float() / temperature', 'teacher.detach().float()',
+          'tests/engine/test_mesa.py'),
+    Fault('FasterViT-5 trains in float16', 'engine/precision.py', "'5', '6')", "'6')",
+          'tests/engine/test_precision.py'),
+    # Checks before a run.
+    Fault('widths unlike the neck\'s are not found', 'engine/checks.py', 'if has != right:',
+          'if False:', _CHECKS),
+    Fault('a missing path of the data is not found', 'engine/checks.py',
+          'if not os.path.exists(path):', 'if False:', _CHECKS),
+    Fault('the advised learning rate is upside down', 'engine/checks.py',
+          '{lr * batch / base:g}: ', '{lr * base / batch:g}: ', _CHECKS),
+    Fault('classes in another order are not found', 'engine/class_checks.py',
+          'one.names[label:label + 1] != (name,)', 'False', f'{_CHECKS} {_BAD} tests/cases'),
+    Fault('repeated names of categories are not found', 'engine/class_checks.py',
+          'if count > 1]', 'if count > 2]', f'{_CHECKS} {_BAD} tests/cases'),
+    Fault('an evaluator\'s file of other images is not found', 'engine/metric_checks.py',
+          'if here.get(number) != there.get(number):', 'if False:', f'{_CHECKS} {_BAD}'),
+    # Data.
+    Fault('YOLO\'s boxes begin in their centre', 'datasets/boxes/yolo.py', '(x - w / 2, y - h / 2',
+          '(x, y', _BOXES),
+    Fault('height and width of YOLO\'s polygons change places', 'datasets/boxes/yolo.py',
+          'ys = [v * height for', 'ys = [v * width for', _BOXES),
+    Fault('difficult objects of VOC are trained on', 'datasets/boxes/voc.py', "== '1')",
+          "== '2')", f'{_BOXES} tests/cases'),
+    Fault('a box that leaves its image is not found', 'datasets/checking/annotations.py',
+          "y + height > image['height'] + 1", 'False', 'tests/datasets/test_checking.py'),
+    Fault('colours of void become class 0', 'new_config/labels.py',
+          'numbers.update(dict.fromkeys(void.values(), VOID))',
+          'numbers.update(dict.fromkeys(void.values(), 0))',
+          'tests/new_config tests/cases/test_segmentation_data.py'),
+    Fault('label 0 of ADE20K becomes a class', 'new_config/labels.py', 'int(no_class == 0)', '0',
+          'tests/new_config tests/cases/test_segmentation_data.py'),
+    Fault('classes that ImageNet-A lacks are ranked', 'datasets/imagenet.py',
+          'full(one[\'pred_score\'].shape, -1.)', 'full(one[\'pred_score\'].shape, 2.)',
+          'tests/imagenet/test_tools.py'),
+    Fault('label maps are written from 0 where the data count from 1', 'engine/hooks.py',
+          "int(bool(sample.get('reduce_zero_label')))", '0', 'tests/end_to_end/'
+          'test_ade20k_tiny.py'),
+    Fault('a swapped neck reads maps of other strides', 'swapping/maps.py',
+          "math.log2(_STRIDES[stage] / stride))", "math.log2(_STRIDES[stage] / stride / 2))",
+          'tests/swapping'),
+    # Operators, export, configs and import.
+    Fault('Gaussian Soft-NMS lowers scores too little', 'operators/ext.py', '-iou**2 / sigma',
+          '-iou**3 / sigma', _OPERATORS),
+    Fault('RoIAlign forgets the half pixel', 'operators/ext.py', 'sampling_ratio or -1, aligned))',
+          'sampling_ratio or -1, False))', _OPERATORS),
+    Fault('an exported file names the wrong order of channels', 'export/writing.py',
+          "'RGB' if rgb else 'BGR'", "'BGR' if rgb else 'RGB'", _EXPORT),
+    Fault('an exported file takes one width', 'export/writing.py',
+          ", 3: Dim('width', min=32)}", '}', _EXPORT),
+    Fault('the check of a file accepts NaN', 'export/check.py',
+          'return ((got - expected).abs().max()', 'return ((got - expected).abs().nan_to_num('
+          ').max()', _EXPORT),
+    Fault('norms decay', 'configs/_base_/fastervit.py', 'norm_decay_mult=0.',
+          'norm_decay_mult=1.', 'tests/configs/test_configs.py'),
+    Fault('the weight decay is another', 'configs/mmdet/cascade_fvit.py', 'weight_decay=0.05',
+          'weight_decay=0.5', 'tests/configs/test_configs.py'),
+    Fault('a segmentor\'s auxiliary head reads another map', 'configs/mmseg/upernet_fvit_0.py',
+          'in_channels=256', 'in_channels=512', 'tests/configs/test_segmentors.py'),
+    Fault('a config names a file of another variant', 'configs/mmdet/cascade_fvit_3.py',
+          'fastervit://3', 'fastervit://2', 'tests/configs/test_configs.py'),
+    Fault('importing the package starts a program', '__init__.py', '\n\n',
+          "\nimport subprocess; subprocess.run(['true'])\n\n",
+          'tests/packaging/test_supply_chain.py'),
+]
+
+
+def copied(folder: Path) -> Path:
+    """A copy of the working tree, as git would commit it."""
+    names = subprocess.run(['git', 'ls-files', '-co', '--exclude-standard', '-z'], cwd=REPO,
+                           capture_output=True, text=True, check=True).stdout.split('\0')
+    for name in filter(None, names):
+        if (REPO / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes((REPO / name).read_bytes())
+    return folder
+
+
+def run(tests: List[str], folder: Path) -> Tuple[int, List[str], str]:
+    """Exit status of pytest, the tests that failed, and the end of what it said."""
+    samples = REPO.parent / 'shared/data'
+    environment = {**os.environ, 'PYTHONPATH': str(folder), 'PYTHONDONTWRITEBYTECODE': '1'}
+    if samples.is_dir():
+        environment.setdefault('FASTERVIT_MM_SAMPLES', str(samples))
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-m', 'pytest', '-m', 'not long', '-x', '-q', '-p',
+         'no:cacheprovider', *tests], cwd=folder, env=environment, capture_output=True, text=True)
+    failed = re.findall(r'^(?:FAILED|ERROR) (\S+?)(?: - .*)?$', done.stdout, re.M)
+    return done.returncode, failed, (done.stdout + done.stderr)[-2000:]
+
+
+def try_one(fault: Fault, folder: Path) -> dict:
+    """Plant a fault in a copy, run its tests and take it out again."""
+    path = folder / fault.file
+    path = path if path.is_file() else folder / PACKAGE / fault.file
+    text = path.read_text() if path.is_file() else ''
+    if fault.old not in text:
+        return dict(result='cannot be planted')
+    tests = [name for name in fault.tests.split() if (folder / name).exists()]
+    if len(tests) < len(fault.tests.split()):
+        return dict(result='its tests are not there')
+    path.write_text(text.replace(fault.old, fault.new, 1))
+    try:
+        status, failed, said = run(tests, folder)
+    finally:
+        path.write_text(text)
+    if status == 0:
+        return dict(result='not found')
+    if not failed:
+        return dict(result='no test ran', said=said)
+    status, still, _ = run([name.partition('::')[0] if '[' in name else name
+                            for name in failed], folder)
+    if status:
+        return dict(result='its tests fail without it', by=still)
+    return dict(result='found', by=failed)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--only', default='', help='faults whose file or description has this')
+    parser.add_argument('--out', type=Path, help='JSON file for the results')
+    args = parser.parse_args()
+    results = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = copied(Path(name))
+        for fault in FAULTS:
+            if args.only not in f'{fault.file}: {fault.about}':
+                continue
+            began = time.monotonic()
+            result = dict(about=fault.about, file=fault.file, **try_one(fault, folder),
+                          seconds=round(time.monotonic() - began))
+            results.append(result)
+            print(f'{result["result"]}: {fault.file}: {fault.about} {result.get("by", "")}',
+                  flush=True)
+            if args.out:
+                args.out.write_text(json.dumps(results, indent=1))
+    found = sum(result['result'] == 'found' for result in results)
+    print(f'{found} of {len(results)} found')
+    return int(found < len(results))
+
+
+if __name__ == '__main__':
+    sys.exit(main())
