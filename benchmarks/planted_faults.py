@@ -125,7 +125,7 @@ FAULTS = [
     Fault('YOLO\'s boxes begin in their centre', 'datasets/boxes/yolo.py', '(x - w / 2, y - h / 2',
           '(x, y', _BOXES),
     Fault('height and width of YOLO\'s polygons change places', 'datasets/boxes/yolo.py',
-          'ys = [v * height for', 'ys = [v * width for', _BOXES),
+          'v * height for v', 'v * width for v', _BOXES),
     Fault('difficult objects of VOC are trained on', 'datasets/boxes/voc.py', "== '1')",
           "== '2')", f'{_BOXES} tests/cases'),
     Fault('a box that leaves its image is not found', 'datasets/checking/annotations.py',
