@@ -59,9 +59,9 @@ def test_killed_anywhere_it_ends_as_if_it_had_not_been(campaign, tmp_path, sessi
     assert len(campaign.differences(tmp_path / 'plain', other)) == 1
 
 
-def test_a_notice_between_iterations_of_a_segmentor_that_loads_in_workers(
+def test_told_to_stop_and_then_killed_it_ends_as_if_it_had_not_been(
         campaign, tiny_ade20k, tmp_path):
-    """Iterations instead of epochs, random augmentation in other processes, SIGUSR1; SwinHAT."""
+    """A segmentor of iterations, its random augmentation in other processes; SwinHAT."""
     from tests.engine.conftest import SEGMENTOR, SWIN_HAT
     config = tmp_path / 'segmentor.py'
     config.write_text(SEGMENTOR.replace('ROOT', str(tiny_ade20k)).replace(
@@ -73,16 +73,24 @@ def test_a_notice_between_iterations_of_a_segmentor_that_loads_in_workers(
         "custom_hooks = [dict(type='EMAHook')]\nrandomness['deterministic'] = True\n"
         "val_dataloader.update(\n"
         "    num_workers=0, persistent_workers=False)\n")
-    plain, stopped, log = tmp_path / 'plain', tmp_path / 'stopped', tmp_path / 'log'
+    plain, stopped = tmp_path / 'plain', tmp_path / 'stopped'
     undisturbed = start(config, plain, tmp_path / 'plain.log')
-    log.touch()
-    run = start(config, stopped, log)
-    while 'Iter(train) [ 6/12]' not in log.read_text() and run.poll() is None:
-        time.sleep(0.01)
-    os.kill(run.pid, signal.SIGUSR1)
-    assert run.wait() == REQUEUE, log.read_text()[-3000:]
+
+    def stop(number, place):
+        """The status of a run that gets a signal at an iteration, and what it said."""
+        log = tmp_path / f'{number}.log'
+        run = start(config, stopped, log)
+        while f'Iter(train) [{place}/12]' not in log.read_text() and run.poll() is None:
+            time.sleep(0.01)
+        os.killpg(run.pid, number) if number == signal.SIGKILL else os.kill(run.pid, number)
+        return run.wait(), log.read_text()
+
+    status, said = stop(signal.SIGUSR1, ' 6')
+    assert status == REQUEUE, said[-3000:]
     assert (stopped / INTERRUPTED).is_file() or (stopped / 'iter_8.pth').is_file()
-    assert 'Stopped on SIGUSR1 at iteration' in log.read_text()
+    assert 'Stopped on SIGUSR1 at iteration' in said
+    status, said = stop(signal.SIGKILL, ' 9')
+    assert status == -signal.SIGKILL and not (stopped / 'iter_12.pth').exists(), said[-3000:]
     done = run_tool('train.py', config, '--work-dir', stopped, '--resume', cwd=tmp_path)
     assert done.returncode == 0, done.output[-3000:]
     assert not (stopped / INTERRUPTED).exists()  # the next checkpoint has taken its place

@@ -222,10 +222,11 @@ def mim(installed, tmp_path_factory):
     done = subprocess.run(
         [sys.executable, '-m', 'pip', 'install', '--quiet', '--no-deps', '--target', folder,
          'openmim==0.3.9', 'tabulate==0.10.0'], text=True, capture_output=True)
-    assert done.returncode == 0, f'openmim: the package registry is needed here. {done.stderr}'
+    assert done.returncode == 0, f'openmim: a registry is needed for `make test-all`. {done.stderr}'
     return lambda cwd, *arguments: installed(cwd, '-m', 'mim', *arguments, PYTHONPATH=str(folder))
 
 
+@pytest.mark.long
 def test_mim_lists_the_models(mim, tmp_path):
     mim(tmp_path, 'search', PACKAGE, '--config', 'cascade_fvit', '--json', 'found.json')
     found = json.loads((tmp_path / 'found.json').read_text())
@@ -233,6 +234,7 @@ def test_mim_lists_the_models(mim, tmp_path):
     assert found['coco/box_ap'] == {'cascade_fvit': 52.1}
 
 
+@pytest.mark.long
 def test_mim_trains_and_runs_tools(mim, tmp_path):
     """From a folder of data alone, with a config that it finds in the package by its name."""
     data = tmp_path / 'data/shapes'
