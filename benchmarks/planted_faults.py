@@ -46,7 +46,54 @@ _OPTIMIZERS, _EXPORT = 'tests/engine/test_optimizers.py', 'tests/export/test_exp
 _BOXES, _MAPS = 'tests/datasets/test_boxes.py', 'tests/datasets/test_label_maps.py'
 _CHECKS, _BAD = 'tests/engine/test_checks.py', 'tests/bad_input/test_bad_input.py'
 _OPERATORS = 'tests/test_operators.py'
+_ORACLE, _POSITIONS = 'tests/backbone/test_oracle.py', 'tests/backbone/test_positions.py'
+_BACKBONE, _DEPLOYED = 'tests/backbone/test_fastervit.py', 'tests/backbone/test_switch_to_deploy.py'
 FAULTS = [
+    # Windows, attention, carriers and positions.
+    Fault('cells of a window come from a strip', 'backbone/windows.py',
+          'x.view(B, rows, size, columns, size, C).transpose(2, 3)',
+          'x.view(B, rows, columns, size, size, C)', _ORACLE),
+    Fault('padding is of ones', 'backbone/windows.py', 'F.pad(x, (0, 0, 0, size, 0, size))',
+          'F.pad(x, (0, 0, 0, size, 0, size), value=1.)', _ORACLE),
+    Fault('heads that are padded have another scale', 'backbone/attention.py',
+          'bias, self.width**-0.5)', 'bias, q.shape[-1]**-0.5)',
+          f'{_ORACLE} tests/backbone/test_kernels.py'),
+    Fault('a band of queries has the bias of the first', 'backbone/attention.py',
+          'bias.rows(band)', 'bias.rows(slice(0, band.stop - band.start))',
+          f'{_POSITIONS} tests/backbone/test_kernels.py'),
+    Fault('carriers are not added to the map', 'backbone/attention.py', 'if self.propagate:',
+          'if False:', _ORACLE),
+    Fault('a folded layer scale leaves the bias', 'backbone/attention.py',
+          'linear.bias.mul_(scale.gamma)', 'pass', _DEPLOYED),
+    Fault('the MLP sees its input without a norm', 'backbone/attention.py',
+          'self.mlp(self.norm2(x))', 'self.mlp(x)', _ORACLE),
+    Fault('regions of carriers are rounded down', 'backbone/carriers.py', '[:, None] + last',
+          '[:, None] + 1', f'{_ORACLE} tests/backbone/test_geometry.py'),
+    Fault('a cell\'s nearest carrier is its neighbour\'s', 'backbone/carriers.py',
+          'cell * ct_size // window_size for cell', '(cell + 1) * ct_size // (window_size + 1) '
+          'for cell', f'{_ORACLE} tests/backbone/test_hierarchical_attention.py'),
+    Fault('coordinates are centred between cells', 'backbone/positions.py',
+          'torch.arange(-(n // 2), n - n // 2', 'torch.arange(-(n / 2), n - n / 2', _ORACLE),
+    Fault('offsets of a grid that is not square change places', 'backbone/positions.py',
+          '(2 * w - 1) * i', '(2 * h - 1) * i', f'{_POSITIONS} tests/backbone/test_geometry.py'),
+    Fault('position terms round to 16 bits', 'backbone/positions.py',
+          'torch.promote_types(self.weight1.dtype, torch.float32)', 'self.weight1.dtype',
+          f'{_POSITIONS} tests/backbone/test_numbers.py {_DEPLOYED}'),
+    Fault('the bias towards carriers is ignored', 'backbone/positions.py',
+          'carrier_bias.expand(', '0 * carrier_bias.expand(', 'tests/backbone/'
+          'test_carrier_bias.py'),
+    Fault('statistics move twice where a block is recomputed', 'backbone/recomputing.py',
+          'm.momentum, m.num_batches_tracked = 0.0, ', 'm.num_batches_tracked = ', _BACKBONE),
+    Fault('frozen parts train', 'backbone/base.py', 'part.eval().requires_grad_(False)',
+          'part.eval()', _BACKBONE),
+    Fault('maps stay channels last', 'backbone/base.py', 'dense(self.out_norms[str(i)](x))',
+          'self.out_norms[str(i)](x)', _BACKBONE),
+    Fault('stochastic depth does not grow', 'backbone/base.py', 'last * n / max(', 'last * 1 / max('
+          , _BACKBONE),
+    Fault('blocks of a former file are stacked in the order of their names', 'backbone/names.py',
+          '[int(block)] = tensor', '[block] = tensor', f'{_ORACLE} {_LOADING}'),
+    Fault('a variant has a block less', 'backbone/variants.py', "'3': Variant(128, 64, (3, 3, 12",
+          "'3': Variant(128, 64, (3, 3, 11", f'{_ORACLE} tests/test_timm_models.py'),
     # Resuming, checkpoints and stops.
     Fault('random numbers of the network do not depend on the iteration', 'engine/resuming.py',
           '_seed((_MODEL, self.runner.seed, get_rank(), self._iter), torch.manual_seed)', 'pass',
