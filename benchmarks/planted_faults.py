@@ -31,7 +31,7 @@ class Fault(NamedTuple):
         file: From the root of the repository, or from the package.
         old: Text of the file.
         new: What takes its first place.
-        tests: Files of tests, separated by spaces.
+        tests: Files, or tests in them, separated by spaces.
     """
     about: str
     file: str
@@ -97,24 +97,31 @@ FAULTS = [
     # Resuming, checkpoints and stops.
     Fault('random numbers of the network do not depend on the iteration', 'engine/resuming.py',
           '_seed((_MODEL, self.runner.seed, get_rank(), self._iter), torch.manual_seed)', 'pass',
-          _RESUMING),
+          f'{_RESUMING}::test_told_to_stop_and_then_killed_it_ends_as_if_it_had_not_been'),
     Fault('augmentation after a resume is that of the first batches', 'engine/resuming.py',
-          'enumerate(drawn, begin)', 'enumerate(drawn)', _RESUMING),
+          'enumerate(drawn, begin)', 'enumerate(drawn)', f'{_RESUMING}::'
+          'test_what_is_drawn_depends_on_seed_process_epoch_and_place_alone'),
     Fault('a resumed epoch has the order of the first epoch', 'engine/resuming.py',
-          'draws.leave_out(self.done, self._epoch)', 'draws.leave_out(self.done, 0)', _RESUMING),
+          'draws.leave_out(self.done, self._epoch)', 'draws.leave_out(self.done, 0)',
+          'tests/cases/test_runs.py::test_every_sampler_resumes_within_an_epoch'),
     Fault('training over iterations resumes with the first batches', 'engine/resuming.py',
-          'leave_out(self.skipped)', 'leave_out(0)', _RESUMING),
+          'leave_out(self.skipped)', 'leave_out(0)',
+          f'{_RESUMING}::test_the_first_batches_are_left_out_one_by_one_or_at_once'),
     Fault('a missed validation is not made up for', 'engine/resuming.py',
           'now % loop.val_interval == 0 or now == end', 'False',
-          f'{_RESUMING} tests/engine/test_curves.py'),
+          f'{_RESUMING}::test_a_validation_that_a_stop_cut_short_is_made_up_for'),
     Fault('a file is written in place', 'engine/checkpoints.py',
-          'part = path.with_name(path.name + PART)', 'part = path', _RESUMING),
+          'part = path.with_name(path.name + PART)', 'part = path',
+          f'{_RESUMING}::test_a_write_that_fails_leaves_the_file_as_it_was'),
     Fault('damage within a checkpoint is not seen', 'engine/checkpoints.py',
-          'broken = archive.testzip()', 'broken = None', _RESUMING),
+          'broken = archive.testzip()', 'broken = None',
+          f'{_RESUMING}::test_the_newest_whole_checkpoint_is_found'),
     Fault('a run that stops on notice says that it has ended', 'engine/notices.py',
-          'raise SystemExit(REQUEUE)', 'raise SystemExit(0)', _RESUMING),
+          'raise SystemExit(REQUEUE)', 'raise SystemExit(0)',
+          f'{_RESUMING}::test_told_to_stop_and_then_killed_it_ends_as_if_it_had_not_been'),
     Fault('a loss of NaN does not stop a run', 'engine/notices.py',
-          'torch.as_tensor(loss).isfinite().all()', 'True', _RESUMING),
+          'torch.as_tensor(loss).isfinite().all()', 'True',
+          f'{_RESUMING}::test_a_loss_that_is_no_number_stops_the_run'),
     # Loading.
     Fault('tensors without a place are accepted', 'weights/loading.py',
           'if (unfilled or surplus) and not', 'if unfilled and not', _LOADING),
@@ -188,8 +195,8 @@ FAULTS = [
           'full(one[\'pred_score\'].shape, -1.)', 'full(one[\'pred_score\'].shape, 2.)',
           'tests/imagenet/test_tools.py'),
     Fault('label maps are written from 0 where the data count from 1', 'engine/hooks.py',
-          "int(bool(sample.get('reduce_zero_label')))", '0', 'tests/end_to_end/'
-          'test_ade20k_tiny.py'),
+          "int(bool(sample.get('reduce_zero_label')))", '0',
+          'tests/apis/test_inferencer.py::test_label_maps_are_mmsegs_and_those_of_test'),
     Fault('a swapped neck reads maps of other strides', 'swapping/maps.py',
           "math.log2(_STRIDES[stage] / stride))", "math.log2(_STRIDES[stage] / stride / 2))",
           'tests/swapping'),
@@ -250,7 +257,7 @@ def try_one(fault: Fault, folder: Path) -> dict:
     text = path.read_text() if path.is_file() else ''
     if fault.old not in text:
         return dict(result='cannot be planted')
-    tests = [name for name in fault.tests.split() if (folder / name).exists()]
+    tests = [name for name in fault.tests.split() if (folder / name.partition('::')[0]).exists()]
     if len(tests) < len(fault.tests.split()):
         return dict(result='its tests are not there')
     path.write_text(text.replace(fault.old, fault.new, 1))

@@ -15,6 +15,7 @@ from itertools import islice
 import numpy
 import pytest
 import torch
+from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 
@@ -110,7 +111,7 @@ class Pressed(BaseModel):
     def forward(self, inputs, mode):
         for _ in range(self.times):
             os.kill(os.getpid(), signal.SIGINT)
-        return dict(loss=(self.weight * inputs).sum())
+        return dict(loss=(self.weight * inputs).sum()) if mode == 'loss' else [{}]
 
 
 @pytest.mark.parametrize('times, ignored, says', [
@@ -134,6 +135,37 @@ def test_ctrl_c_saves_a_second_one_does_not_and_the_background_ignores_it(
             signal.signal(number, handler)
     assert (tmp_path / 'run' / INTERRUPTED).exists() == (times == 1)
     assert (tmp_path / 'run/epoch_1.pth').exists() == ignored
+
+
+class Counted(BaseMetric):
+    """How often it was asked."""
+    times = 0
+
+    def process(self, data_batch, data_samples):
+        self.results.append(0)
+
+    def compute_metrics(self, results):
+        self.times += 1
+        return dict(images=len(results))
+
+
+def test_a_validation_that_a_stop_cut_short_is_made_up_for(tmp_path):
+    loader = dict(batch_size=1, dataset=[torch.ones(1)] * 2, sampler=dict(type='DefaultSampler'))
+
+    def validations(name, **settings):
+        metric = Counted()
+        Runner(Pressed(0), str(tmp_path), train_dataloader=loader, val_dataloader=loader,
+               train_cfg=dict(type='ResumableEpochLoop', max_epochs=2), val_cfg=dict(),
+               val_evaluator=[metric], optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+               custom_hooks=[dict(type='MissedValidationHook')], default_scope='mmengine',
+               experiment_name=f'{tmp_path.name}_{name}', **settings).train()
+        return metric.times
+
+    assert validations('whole') == 2
+    last = dict(resume=True, load_from=str(tmp_path / 'epoch_2.pth'))
+    assert validations('again', **last) == 0
+    (tmp_path / 'last_validation').write_text('2')  # that of the first epoch
+    assert validations('missed', **last) == 1 and validations('made_up', **last) == 0
 
 
 class Noise(list):
