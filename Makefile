@@ -13,7 +13,7 @@ CLS_DEMO := work_dirs/demo-cls
 # Photographs where there are some (docs/pretrain.md), else generated shapes.
 CLS_CONFIG := configs/mmpretrain/fastervit_$(if $(wildcard data/imagenette/train),imagenette,shapes).py
 
-.PHONY: help env demo demo-seg demo-cls demo-hat bench docs test test-demos scan soak fuzz matrix lint audit clean distclean
+.PHONY: help env shapes demo demo-seg demo-cls demo-hat bench docs test test-all scan soak fuzz matrix lint audit clean distclean
 
 help:
 	@echo 'make demo   train a small Cascade Mask R-CNN on generated shapes, evaluate, draw;'
@@ -23,9 +23,8 @@ help:
 	@echo 'make demo-hat   what carriers are for: two networks, with and without, on the long-range task'
 	@echo 'make bench  speed beside other backbones, in two minutes'
 	@echo 'make docs   the documentation as a site, in work_dirs/site'
-	@echo 'make test   the whole test suite, half an hour on two cores'
-	@echo 'make test-demos   the demos with their whole training, and gradients of every width in 16 bits;'
-	@echo '            make test shortens both'
+	@echo 'make test   the test suite, 12 minutes on two cores'
+	@echo 'make test-all   long tests, whole demos and the laboratory too: before a release'
 	@echo 'make scan   the checks against all configs that mmdet, mmseg and mmpretrain install; 10 minutes'
 	@echo 'make soak   kill a training 20 times, resume it, compare the end; about 10 minutes'
 	@echo 'make fuzz   damaged checkpoints, annotations and configs, 10 minutes each; MINUTES=1 for less'
@@ -41,21 +40,25 @@ env:
 	'make demo PYTHON=/path/to/python3.11' >&2; exit 1; }
 	@$(PYTHON) tools/make_env.py
 
-demo: env
-	@$(RUN) tools/demo.py $(CONFIG) --work-dir $(DEMO)
+# What the demos train on.
+shapes: env
+	@$(RUN) -m benchmarks.shapes
 
-demo-seg: env
-	@$(RUN) tools/demo.py $(SEG_CONFIG) --work-dir $(SEG_DEMO)
+demo: shapes
+	@$(RUN) -m benchmarks.demo $(CONFIG) --work-dir $(DEMO)
 
-demo-cls: env
-	@$(RUN) tools/demo.py $(CLS_CONFIG) --work-dir $(CLS_DEMO)
+demo-seg: shapes
+	@$(RUN) -m benchmarks.demo $(SEG_CONFIG) --work-dir $(SEG_DEMO)
+
+demo-cls: $(if $(findstring shapes,$(CLS_CONFIG)),shapes,env)
+	@$(RUN) -m benchmarks.demo $(CLS_CONFIG) --work-dir $(CLS_DEMO)
 
 demo-hat: env
-	@$(RUN) tools/demo_hat.py --work-dir work_dirs/demo-hat
+	@$(RUN) -m benchmarks.long_range.demo --work-dir work_dirs/demo-hat
 
 # Longer ones, and what they gave: docs/performance.md.
 bench: env
-	@$(RUN) tools/benchmark.py --models authors-2:eager fastervit-2:onednn \
+	@$(RUN) -m benchmarks.speed --models authors-2:eager fastervit-2:onednn \
 	fastervit-2:onednn+deployed swin-t:onednn convnext-t:onednn+channels_last --sizes 400x640 \
 	--out work_dirs/bench/cpu
 
@@ -63,21 +66,21 @@ docs: env
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
 # One file at a time on each of up to four processors; the slowest files first (tests/conftest.py).
-test: env
-	$(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
-	--durations=15 $(TESTS)
+PYTEST := -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations=15
 
-test-demos: env
-	FASTERVIT_MM_FULL_DEMOS=1 $(RUN) -m pytest -n 2 --dist loadfile \
-	tests/end_to_end/test_demo.py tests/end_to_end/test_demo_seg.py tests/end_to_end/test_demo_cls.py \
-	tests/backbone/test_numbers.py tests/end_to_end/test_demo_hat.py
+test: env
+	$(RUN) $(PYTEST) -m "not long" $(TESTS)
+
+# Before a release: the long tests too, the whole training of the demos, and the laboratory.
+test-all: env
+	FASTERVIT_MM_FULL_DEMOS=1 $(RUN) $(PYTEST) tests benchmarks/tests
 
 scan: env
 	FASTERVIT_MM_ALL_CONFIGS=1 $(RUN) -m pytest -n auto --maxprocesses 4 tests/configs/test_installed.py
 
 # Each kill at random: in a step, in a validation, while a checkpoint is written.
 soak: env
-	$(RUN) benchmarks/soak.py --kills 20 --epochs 16 --out work_dirs/soak.json
+	$(RUN) -m benchmarks.soak --kills 20 --epochs 16 --out work_dirs/soak.json
 
 # What it found is a row of docs/bad-input.md each; what it tried is in docs/reliability.md.
 MINUTES := 10

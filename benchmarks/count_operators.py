@@ -1,4 +1,3 @@
-#!/usr/bin/env python
 """Count the configs of mmdet and mmsegmentation that reach each of mmcv's compiled operators.
 
 Nothing is run: from the classes that a config names, the source of what they can call is followed.
@@ -20,13 +19,12 @@ from importlib import import_module
 from pathlib import Path
 from types import FunctionType, ModuleType
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
+import mmcv.ops
+from mmengine.config import Config
+from mmengine.registry import Registry
+from mmengine.runner import Runner
 
-import fastervit_mm  # noqa: E402, F401, I001  (first: mmcv's operators)
-import mmcv.ops  # noqa: E402
-from mmengine.config import Config  # noqa: E402
-from mmengine.registry import Registry  # noqa: E402
-from mmengine.runner import Runner  # noqa: E402
+import fastervit_mm  # noqa: F401, I001  (first: mmcv's operators)
 
 EXT = import_module('mmcv._ext')
 LIBRARIES = ('mmdet', 'mmseg')

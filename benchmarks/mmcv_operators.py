@@ -1,4 +1,3 @@
-#!/usr/bin/env python
 """Time the compiled mmcv's operators and this package's, in turns in one process.
 
 Needs a compiled mmcv and a torchvision whose operators load: ``tools/make_env.py --compiled``. On
@@ -15,19 +14,17 @@ from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
+import torch
+from mmengine.logging import MMLogger
+from mmengine.optim import build_optim_wrapper
+from rich.console import Console
+from rich.table import Table
 
-import torch  # noqa: E402
-from mmengine.logging import MMLogger  # noqa: E402
-from mmengine.optim import build_optim_wrapper  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
-
-from fastervit_mm import get_config  # noqa: E402
-from fastervit_mm.benchmark.measure import interleave, spread  # noqa: E402
-from fastervit_mm.benchmark.run import machine  # noqa: E402
-from fastervit_mm.models import build_model  # noqa: E402
-from fastervit_mm.operators import ext  # noqa: E402
+from benchmarks.machine import machine
+from benchmarks.speed.measure import interleave, spread
+from fastervit_mm import get_config
+from fastervit_mm.models import build_model
+from fastervit_mm.operators import ext
 
 GOAL = 1.05
 CPU = torch.device('cpu')

@@ -1,4 +1,3 @@
-#!/usr/bin/env python
 """What products through oneDNN give beyond the backbone: a detector's training and inference.
 
 Each step is measured with them and without, in turns on one model (use_onednn, undo_onednn).
@@ -10,26 +9,25 @@ import warnings
 from datetime import datetime, timezone
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
+import torch
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
 
-import torch  # noqa: E402
-from mmengine.registry import init_default_scope  # noqa: E402
-from mmengine.runner import Runner  # noqa: E402
-
-from fastervit_mm import get_config  # noqa: E402
-from fastervit_mm.benchmark.measure import interleave, spread  # noqa: E402
-from fastervit_mm.benchmark.peers import PEERS  # noqa: E402
-from fastervit_mm.benchmark.run import machine  # noqa: E402
-from fastervit_mm.engine.memory import keep_freed_memory  # noqa: E402
-from fastervit_mm.engine.onednn import undo_onednn, use_onednn  # noqa: E402
-from fastervit_mm.models import build_model, switch_to_deploy  # noqa: E402
+from benchmarks.machine import machine
+from benchmarks.shapes import make_shapes
+from benchmarks.speed.measure import interleave, spread
+from benchmarks.speed.peers import PEERS
+from fastervit_mm import get_config
+from fastervit_mm.engine.memory import keep_freed_memory
+from fastervit_mm.engine.onednn import undo_onednn, use_onednn
+from fastervit_mm.models import build_model, switch_to_deploy
 
 
 def training_step():
     """A step of the shapes detector's training, with its own batch, heads and optimizer."""
     cfg = get_config('mmdet/cascade_fvit_shapes')
     init_default_scope(cfg.default_scope)
-    import fastervit_mm.datasets.coco_shapes  # noqa: F401  registers the dataset
+    make_shapes(cfg.train_dataloader.dataset.data_root)
     model = build_model(cfg).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
     batch = next(iter(Runner.build_dataloader(cfg.train_dataloader, seed=0)))

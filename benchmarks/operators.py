@@ -1,5 +1,4 @@
-#!/usr/bin/env python
-"""How many operators that are no views a forward and a backward pass are, and compiled kernels.
+"""Count operators and compiled kernels of backbones.
 
 About as many kernels on a GPU, where small batches are bound by their number. Two images of
 224 x 224. oneDNN is off, which would hide a convolution's bias. In training a CPU has no fused
@@ -9,23 +8,53 @@ import argparse
 import json
 import sys
 import warnings
+from collections import Counter
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Callable
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch.utils._python_dispatch import TorchDispatchMode
 
-import torch  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
-
-from fastervit_mm import FasterViT  # noqa: E402
-from fastervit_mm.benchmark.operators import operators  # noqa: E402
-from fastervit_mm.benchmark.peers import PEERS  # noqa: E402
-from fastervit_mm.benchmark.run import machine  # noqa: E402
+from benchmarks.machine import machine
+from benchmarks.speed.peers import PEERS
+from fastervit_mm import FasterViT
 
 SIZE = (224, 224)
 MODELS = ['fastervit-0', 'fastervit-1', 'fastervit-2', 'authors-2', 'swin-t', 'swin-hat-t',
           'convnext-t']
+# They allocate, rename or ask, and run no kernel.
+_FREE = {'aten::empty', 'aten::empty_like', 'aten::empty_strided', 'aten::new_empty',
+         'aten::detach', 'aten::alias', 'aten::_unsafe_view', 'aten::_reshape_alias',
+         'aten::promote_types', 'aten::_local_scalar_dense'}
+
+
+def operators(call: Callable[[], object]) -> Counter:
+    """Count the non-view operators of a call.
+
+    Args:
+        call: Runs once. Backward passes inside count too. Not compiled: a graph is one call.
+
+    Returns:
+        Numbers by name, such as ``{'aten::addmm': 84}``; ``.total()`` is their sum.
+    """
+    with _Count() as count:
+        call()
+    return count.numbers
+
+
+class _Count(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.numbers: Counter = Counter()
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        name = operator._schema.name
+        if not operator.is_view and name not in _FREE:
+            self.numbers[name] += 1
+        return operator(*args, **(kwargs or {}))
 
 
 def build(name):
@@ -102,7 +131,7 @@ def main():
             rows[name] = counted(name)
         if args.compiled:
             rows[name]['compiled, bf16: generated'] = dict(total=compiled_kernels(name))
-    table = Table(title='Operators that are no views, two images of 224 x 224')
+    table = Table(title='Operators that are not views, two images of 224 x 224')
     table.add_column('')
     shown = modes + ['compiled, bf16: generated'] * args.compiled
     for mode in shown:

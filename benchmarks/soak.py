@@ -1,7 +1,6 @@
-#!/usr/bin/env python
 """Kill a training at random, resume it, and compare the end with that of an undisturbed run.
 
-    python benchmarks/soak.py --kills 20 --out benchmarks/soak.json
+    python -m benchmarks.soak --kills 20 --out benchmarks/soak.json
 
 A small detector on generated shapes, with EMA, schedules, one kept checkpoint and a best one. Each
 kill is a SIGKILL: in a training step, in a validation, or while a checkpoint is written; between
@@ -24,15 +23,14 @@ from functools import partial
 from pathlib import Path
 from typing import Callable, Dict, List, NamedTuple, Optional, Set, Tuple
 
+import torch
+
+from benchmarks.shapes import make_shapes
+from fastervit_mm.engine.curves import read_run
+from fastervit_mm.engine.notices import REQUEUE
+from fastervit_mm.weights import read_checkpoint
+
 REPO = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPO))
-
-import torch  # noqa: E402
-
-from fastervit_mm.engine.curves import read_run  # noqa: E402
-from fastervit_mm.engine.notices import REQUEUE  # noqa: E402
-from fastervit_mm.weights import read_checkpoint  # noqa: E402
-
 CONFIG = f"""
 _base_ = '{REPO}/configs/mmdet/cascade_fvit_shapes.py'
 model = dict(backbone=dict(arch=dict(
@@ -149,6 +147,7 @@ def soak(folder: Path, kills: int, epochs: int, images: int, workers: int = 0, s
         The figures; ``different`` is what differs in the end.
     """
     rng = random.Random(seed)
+    make_shapes(folder / 'data/shapes', train=images, val=8)
     config = folder / 'soaked.py'
     config.write_text(CONFIG.replace('IMAGES', str(images)).replace('EPOCHS', str(epochs)).replace(
         'WORKERS', str(workers)))
@@ -213,7 +212,7 @@ def main():
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         facts = soak(Path(folder), args.kills, args.epochs, args.images, args.workers, args.seed)
-    facts.update(command=' '.join(['python', 'benchmarks/soak.py', *sys.argv[1:]]),
+    facts.update(command=' '.join(['python', '-m', 'benchmarks.soak', *sys.argv[1:]]),
                  date=datetime.now(timezone.utc).date().isoformat(), cores=os.cpu_count(),
                  machine=platform.machine(), torch=torch.__version__)
     print(json.dumps(facts, indent=1))

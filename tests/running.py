@@ -42,7 +42,7 @@ def run_tool(name: str, *arguments, cwd: Union[str, Path],
     """Run one of the tools as ``python -W ignore tools/NAME ARGUMENTS`` does.
 
     Args:
-        name: Such as ``'train.py'``.
+        name: Such as ``'train.py'``, or a module of the laboratory, such as ``'benchmarks.demo'``.
         *arguments: What follows it.
         cwd: Working folder.
         environment: Variables beside those of this process.
@@ -101,7 +101,7 @@ def _run(script: str, arguments: list, cwd: str, environment: dict, streams: lis
     os.environ.update(environment)
     os.chdir(cwd)
     sys.argv = [script, *arguments]
-    sys.path[0] = os.path.dirname(script)
+    sys.path[:1] = [os.path.dirname(script), str(REPO)]
     sys.modules.update(dict.fromkeys(without))
     multiprocessing.set_start_method(None, force=True)  # not the one by which this began
     # The server has the options of the process that started it, maybe -W ignore.
@@ -112,7 +112,10 @@ def _run(script: str, arguments: list, cwd: str, environment: dict, streams: lis
         config.FormatCode = lambda text, **_: (text, False)
     status = 0
     try:
-        runpy.run_path(script, run_name='__main__')
+        if Path(script).name.startswith('benchmarks.'):
+            runpy.run_module(Path(script).name, run_name='__main__', alter_sys=True)
+        else:
+            runpy.run_path(script, run_name='__main__')
     except SystemExit as error:
         if isinstance(error.code, str):
             print(error.code, file=sys.stderr)

@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-from fastervit_mm.datasets import shapes
-from fastervit_mm.datasets.scenes import CLASSES, Instance, Scene, draw_scene
-from fastervit_mm.datasets.shapes import coco_annotation
+from benchmarks.shapes import make_shapes
+from benchmarks.shapes.files import coco_annotation
+from benchmarks.shapes.scenes import CLASSES, Instance, Scene, draw_scene
 
 VARIABLE = 'FASTERVIT_MM_SAMPLES'
 BESIDE = Path(__file__).resolve().parents[2] / 'shared' / 'data'
@@ -101,19 +101,8 @@ def link_shapes(folder: Path, session_folder: Path) -> None:
 
 
 def draw_shapes(root: Path, train: int = 300, val: int = 60) -> None:
-    """Generate the shapes dataset with fewer scenes, said to be all: all 1320 take half a minute.
-
-    Args:
-        root: Folder, which is empty or not there.
-        train, val: Numbers of scenes.
-    """
-    whole = shapes.SPLITS
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shapes, 'SPLITS', {
-            split: (whole[split][0], count) for split, count in (('train', train), ('val', val))})
-        shapes.make_shapes(str(root))
-    stamp = json.loads((root / 'made_by.json').read_text())
-    (root / 'made_by.json').write_text(json.dumps({**stamp, 'splits': whole}))
+    """Generate the shapes dataset with fewer scenes: all 1320 take half a minute."""
+    make_shapes(root, train, val)
 
 
 def draw_coco(root: Path, num_images: int = 50) -> None:

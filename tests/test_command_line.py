@@ -14,7 +14,7 @@ from tests.conftest import REPO
 TOOLS = dict(
     train=[], test=['x.pth'], infer=['x.pth', 'x.png', '--out', 'out'],
     export=['x.pth', 'x.onnx'], visualize=['x.png', '--point', '5', '5', '--out', 'out'],
-    browse_dataset=['--out', 'out'], complexity=[], demo=[],
+    browse_dataset=['--out', 'out'], complexity=[],
     swap_backbone=['--arch', '2', 'out.py'])
 MISTAKES = {
     "_base_ = 'configs/mmdet/cascade_fvit.py'\n": "'fastervit_mm::mmdet/cascade_fvit.py'",

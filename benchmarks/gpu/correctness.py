@@ -5,7 +5,12 @@ from functools import partial
 from typing import Callable, Dict, Sequence, Tuple
 
 import torch
-from networks import (
+from torch import Tensor, nn
+from torch.nn.attention import sdpa_kernel
+
+from benchmarks.speed.measure import Graph
+
+from .networks import (
     KERNELS,
     ODD,
     TINY,
@@ -19,11 +24,7 @@ from networks import (
     sized,
     worst,
 )
-from report import Report
-from torch import Tensor, nn
-from torch.nn.attention import sdpa_kernel
-
-from fastervit_mm.benchmark.measure import Graph
+from .report import Report
 
 # Relative to the norm of a map. A CPU under autocast is at 0.9 % in bfloat16 and 0.12 % in float16
 # (variants 0, 2 and 4-21k-224 with such weights, 224 x 224); three times that would be a fault.

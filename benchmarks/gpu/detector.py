@@ -9,15 +9,16 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmengine.structures import InstanceData
-from networks import TINY, distance, exact, sized, worst
-from report import Report
 from torch import Tensor, nn
-from training import cast
 
-from fastervit_mm.benchmark.measure import measure, peak_memory
+from benchmarks.speed.measure import Laps, peak_memory, spread
 from fastervit_mm.config_files import read_config
 from fastervit_mm.engine.precision import choose_for_training, keep_boxes_exact
 from fastervit_mm.models import build_model
+
+from .networks import TINY, distance, exact, sized, worst
+from .report import Report
+from .training import cast
 
 SWIN = 'mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_amp-ms-crop-3x_coco.py'
 # Configs, and those whose backbone takes the place of the first one's.
@@ -147,15 +148,17 @@ def training(report: Report, plan: dict, name: str) -> None:
             with cast(report.device, torch.bfloat16):
                 losses.append(model.train_step(data, wrapper)['loss'].detach())
         try:
-            took = measure(step, report.device, plan['steps'], lap_seconds=0)
+            laps = Laps(step, report.device, lap_seconds=0)
+            seconds = [laps.lap() for _ in range(plan['steps'])]
             memory = torch.cuda.memory_allocated() + peak_memory(step, report.device)
         except torch.cuda.OutOfMemoryError as error:
             report.skip('training', case, str(error)[:100])
             continue
-        report.add('training', case, took.median, unit='s an iteration',
-                   note=f'{batch / took.median:.1f} images/s, {memory / 2**30:.1f} GiB at most, '
-                        f'± {50 * (took.high - took.low) / took.median:.1f} %',
-                   seconds=took.seconds, peak_bytes=memory)
+        median, low, high = spread(seconds)
+        report.add('training', case, median, unit='s an iteration',
+                   note=f'{batch / median:.1f} images/s, {memory / 2**30:.1f} GiB at most, '
+                        f'± {50 * (high - low) / median:.1f} %',
+                   seconds=seconds, peak_bytes=memory)
         report.check('training', f'{case}: finite losses',
                      int(torch.stack(losses).isfinite().sum()), at_least=len(losses),
                      losses=list(map(float, losses)))

@@ -6,22 +6,23 @@ from typing import Dict, List, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
-from networks import KERNELS, ODD, TINY, Call, attentions, build, images, kernel_name, named, sized
-from report import Report
 from torch import Tensor, nn
 from torch.nn.attention import sdpa_kernel
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.speed.measure import median_seconds
 from fastervit_mm.backbone import VARIANTS
-from fastervit_mm.benchmark.measure import measure
+
+from .networks import KERNELS, ODD, TINY, Call, attentions, build, images, kernel_name, named, sized
+from .report import Report
 
 FULL = dict(archs=tuple(VARIANTS), sizes=((224, 224), (800, 1280)), timed='2',
             timed_sizes=(((224, 224), 128), ((448, 448), 16), ((800, 1280), 16)),
             padded='4', padded_batch=128, padded_size=(224, 224), counts=range(3, 203, 10),
-            timing=dict(laps=5, burn_in=0.5))
+            seconds=1.)
 REHEARSAL = dict(archs=(TINY, ODD), sizes=((64, 64),), timed=TINY,
                  timed_sizes=(((64, 64), 2),), padded=ODD, padded_batch=1, padded_size=(64, 64),
-                 counts=range(1, 21), timing=dict(laps=2, lap_seconds=0.001))
+                 counts=range(1, 21), seconds=0.01)
 OPERATORS = {'aten::_scaled_dot_product_attention_math': 'math',
              'aten::_scaled_dot_product_flash_attention_for_cpu': 'flash',
              'aten::_scaled_dot_product_flash_attention': 'flash',
@@ -148,7 +149,7 @@ def timed(report: Report, plan: dict, size: Tuple[int, int], batch: int) -> None
     for training in (False, True):
         for call in attentions(network, images(batch, size, report.device), torch.bfloat16,
                                training):
-            times = kernel_times(call.to(torch.bfloat16, training), report.device, plan['timing'])
+            times = kernel_times(call.to(torch.bfloat16, training), plan['seconds'])
             best = min(times, key=times.get)
             shape = f'{call.shape}{", training" * training}'
             for kernel, seconds in times.items():
@@ -157,8 +158,8 @@ def timed(report: Report, plan: dict, size: Tuple[int, int], batch: int) -> None
                                          + ['fastest'] * (kernel == best)))
 
 
-def kernel_times(call: Call, device: torch.device, timing: Dict[str, float]) -> Dict[str, float]:
-    """Seconds of a call by each kernel that takes it."""
+def kernel_times(call: Call, seconds: float) -> Dict[str, float]:
+    """Time of a call by each kernel that takes it; ``seconds`` of calls each."""
     times = {}
     for name, kernel in KERNELS.items():
         def step() -> None:
@@ -171,7 +172,7 @@ def kernel_times(call: Call, device: torch.device, timing: Dict[str, float]) -> 
                 step()
             except RuntimeError:
                 continue
-            times[name] = measure(step, device, **timing).median
+            times[name] = median_seconds(step, seconds)
     return times
 
 
@@ -188,12 +189,12 @@ def padded(report: Report, plan: dict) -> None:
     for case, one in ((f'heads of {width}', narrow), (f'heads of {call.q.shape[-1]}', call)):
         kernel = kernel_name(torch._fused_sdp_choice(one.q, one.k, one.v, one.bias, 0., False,
                                                      scale=one.scale))
-        report.add('padding', f'{case}: attention, as PyTorch chooses', 1e6 * measure(
-            one.attend, report.device, **plan['timing']).median, unit='µs', note=kernel)
+        report.add('padding', f'{case}: attention, as PyTorch chooses', 1e6 * median_seconds(
+            one.attend, plan['seconds']), unit='µs', note=kernel)
     pads = [t[..., :width] for t in (call.q, call.k, call.v)]
-    report.add('padding', f'{width} to {call.q.shape[-1]} and back', 1e6 * measure(
-        lambda: [F.pad(t, (0, call.q.shape[-1] - width)) for t in pads], report.device,
-        **plan['timing']).median, unit='µs', note='three pads of one attention')
+    report.add('padding', f'{width} to {call.q.shape[-1]} and back', 1e6 * median_seconds(
+        lambda: [F.pad(t, (0, call.q.shape[-1] - width)) for t in pads], plan['seconds']),
+        unit='µs', note='three pads of one attention')
     for deployed in (False, True):
         if deployed:
             network.switch_to_deploy()
@@ -202,5 +203,5 @@ def padded(report: Report, plan: dict) -> None:
             with torch.no_grad(), torch.autocast(report.device.type, torch.bfloat16):
                 network.eval()(image)
         step()
-        report.add('padding', 'whole network' + ', folded' * deployed, 1e3 * measure(
-            step, report.device, **plan['timing']).median, unit='ms')
+        report.add('padding', 'whole network' + ', folded' * deployed, 1e3 * median_seconds(
+            step, plan['seconds']), unit='ms')

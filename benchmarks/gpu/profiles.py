@@ -4,18 +4,19 @@ from collections import Counter
 from typing import Callable, Dict, List
 
 import torch
-from networks import TINY, build, images, sized
-from report import Report
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
-from training import Pooled, cast, optim_wrapper, problem
 
-from fastervit_mm.benchmark.measure import measure
+from benchmarks.speed.measure import median_seconds
+
+from .networks import TINY, build, images, sized
+from .report import Report
+from .training import Pooled, cast, optim_wrapper, problem
 
 FULL = dict(arch='2', size=(224, 224), batches=(1, 128), compiled=True, batch=16, top=40,
-            timing=dict(laps=5, burn_in=1))
+            seconds=1.5)
 REHEARSAL = dict(arch=TINY, size=(64, 64), batches=(1, 2), compiled=False, batch=2, top=40,
-                 timing=dict(laps=2, lap_seconds=0.001))
+                 seconds=0.01)
 
 
 def run(report: Report) -> None:
@@ -61,7 +62,7 @@ def add(report: Report, plan: dict, case: str, step: Callable) -> None:
     found = kernels(step, report.device)
     launches = sum(kernel['calls'] for kernel in found)
     busy = sum(kernel['seconds'] for kernel in found)
-    took = measure(step, report.device, **plan['timing']).median
+    took = median_seconds(step, plan['seconds'])
     what = 'kernels' if report.cuda else 'operators'
     report.add('profile', f'{case}: {what}', launches, unit='a step',
                note=', '.join(f'{n} {k}' for k, n in by_kind(found).most_common(6)),
@@ -129,9 +130,9 @@ def steps(report: Report, plan: dict) -> None:
         for _ in range(3):
             step()
         groups = len(wrapper.optimizer.param_groups)
-        whole = measure(step, report.device, **plan['timing']).median
+        whole = median_seconds(step, plan['seconds'])
         _gradients(network, *given)  # what update_params has set to None
-        update = measure(wrapper.optimizer.step, report.device, **plan['timing']).median
+        update = median_seconds(wrapper.optimizer.step, plan['seconds'])
         took[name] = whole
         report.add('step', f'{name}: {groups} groups: training step', 1e3 * whole, unit='ms')
         report.add('step', f'{name}: {groups} groups: optimizer', 1e3 * update, unit='ms',

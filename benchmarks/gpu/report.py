@@ -17,6 +17,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.machine import machine
+
 STATES = ('pass', 'measured', 'skipped', 'left out', 'fail', 'error')
 
 
@@ -45,7 +47,10 @@ class Report:
         self.head = dict(step=step, rehearsal=rehearse, budget_seconds=budget,
                          command=shlex.join(sys.argv),
                          date=datetime.now(timezone.utc).isoformat(timespec='seconds'),
-                         commit=_first_line('git', 'rev-parse', 'HEAD'), machine=machine(device))
+                         commit=_first_line('git', 'rev-parse', 'HEAD'), machine=dict(
+                             machine(), cudnn=torch.backends.cudnn.version(), driver=_first_line(
+                                 'nvidia-smi', '--query-gpu=driver_version',
+                                 '--format=csv,noheader')))
         self.rows: List[Dict[str, object]] = []
         self.extra: Dict[str, object] = {}
         out.mkdir(parents=True, exist_ok=True)
@@ -183,19 +188,6 @@ class Report:
             console.print(table, markup=False, highlight=False)
         console.print(f'{self.step}: ' + ', '.join(f'{n} {s}' for s, n in self.counts.items())
                       + f'; {time.monotonic() - self.started:.0f} s', highlight=False)
-
-
-def machine(device: torch.device) -> Dict[str, object]:
-    """The machine and versions of software."""
-    from fastervit_mm.benchmark.run import machine as common
-
-    found = common()
-    if device.type == 'cuda':
-        found.update(driver=_first_line('nvidia-smi', '--query-gpu=driver_version',
-                                        '--format=csv,noheader'),
-                     cuda=torch.version.cuda, cudnn=torch.backends.cudnn.version(),
-                     gpu_memory=torch.cuda.get_device_properties(device).total_memory)
-    return found
 
 
 def _first_line(*command: str) -> Optional[str]:

@@ -6,7 +6,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 python=${PYTHON:-python3}
 site=$(mktemp -d)
 trap 'rm -rf "$site"' EXIT
-export PYTHONPATH="$site${PYTHONPATH:+:$PYTHONPATH}"
+export PYTHONPATH="$site:$(cd "$here/../.." && pwd)${PYTHONPATH:+:$PYTHONPATH}"
 # A bare GPU machine has no mmengine: the wheels that wheels.sh fetched go into a folder of their
 # own, each that Python does not have.
 if compgen -G "$here/wheels/*.whl" > /dev/null; then
@@ -20,4 +20,4 @@ fi
 export TORCHINDUCTOR_COMPILE_THREADS=${TORCHINDUCTOR_COMPILE_THREADS:-4}
 # Compiled kernels of one step serve the next, as long as the machine is held.
 export TORCHINDUCTOR_CACHE_DIR=${TORCHINDUCTOR_CACHE_DIR:-/tmp/fastervit_inductor}
-"$python" -W ignore "$here/main.py" "$@"
+"$python" -W ignore -m benchmarks.gpu "$@"

@@ -1,17 +1,16 @@
 """Steps 4 and 5: speed beside the authors' package, Swin, ConvNeXt and equals in accuracy."""
 import multiprocessing
-import queue
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
-from networks import sized
-from report import Report
+from benchmarks.speed.cases import Case, Product, Result, modes_of
+from benchmarks.speed.peers import PEERS
+from benchmarks.speed.run import TURN_BURN_IN
+from benchmarks.speed.workers import Worker, in_turns
 
-from fastervit_mm.benchmark.cases import Case, Product, Result, modes_of
-from fastervit_mm.benchmark.measure import NotMeasured, spread, turns
-from fastervit_mm.benchmark.peers import PEERS
-from fastervit_mm.benchmark.workers import Worker
+from .networks import sized
+from .report import Report
 
 SIZES = {'224': dict(size=(224, 224), batches=(128, 1)),
          '800': dict(size=(800, 1280), batches=(16, 1))}
@@ -100,28 +99,15 @@ def wave(report: Report, plan: dict, cases: Sequence[Named], batch: int,
         workers = built(report, {case: (Case, result, report.device, 2, plan['memory'])
                                  for case, result in results.items()} | (
             {'product': (Product, 'mm', report.device, 'bf16')} if report.cuda else {}))
-        seconds: Dict[Union[Named, str], List[float]] = {key: [] for key in workers}
-        for turn in turns(list(workers), plan['rounds']):
-            for key in turn:
-                if key not in workers:
-                    continue
-                try:
-                    seconds[key].append(workers[key].ask('lap', 0.2 if report.cuda else 0))
-                except NotMeasured as reason:
-                    del workers[key]
-                    _refuse(report, key, batch, str(reason))
+        seconds = in_turns(workers, plan['rounds'], TURN_BURN_IN.get(report.device.type, 0),
+                           lambda key, reason: _refuse(report, key, batch, reason))
         for key, worker in workers.items():
             if key == 'product':
                 report.extra['product_flops'] = max(
                     report.extra.get('product_flops', 0),
                     worker.ask('operations') / min(seconds[key]))
-                continue
-            try:
-                worker.ask('verify')
-            except NotMeasured as reason:
-                _refuse(report, key, batch, str(reason))
-                continue
-            _enter(report, key, batch, results[key], worker.ask('facts'), seconds[key], found)
+            else:
+                _enter(report, key, batch, results[key], worker.ask('facts'), seconds[key], found)
             worker.close()
     finally:
         for process in multiprocessing.active_children():  # those of this step alone
@@ -131,44 +117,32 @@ def wave(report: Report, plan: dict, cases: Sequence[Named], batch: int,
 def built(report: Report, builds: Dict[Union[Named, str], tuple]
           ) -> Dict[Union[Named, str], Worker]:
     """Workers that are ready; the others become rows."""
-    answers: queue.Queue = queue.Queue()
-
-    def build(key, args) -> None:
-        try:
-            answers.put((key, Worker(*args)))
-        except Exception as reason:  # noqa: BLE001  NotMeasured, and a pipe that broke
-            answers.put((key, reason))
-
     # Two at a time without a GPU: each has all threads.
-    several = LARGEST_WAVE + 1 if report.cuda else 2
-    left, running, workers = list(builds.items()), 0, {}
-    while left or running:
-        while left and running < several:
-            threading.Thread(target=build, args=left.pop(0), daemon=True).start()
-            running += 1
-        key, answer = answers.get()
-        running -= 1
-        if isinstance(answer, Exception):
-            _refuse(report, key, None, str(answer))
-        else:
-            workers[key] = answer
-    return {key: workers[key] for key in builds if key in workers}
+    pool, workers = ThreadPoolExecutor(LARGEST_WAVE + 1 if report.cuda else 2), {}
+    try:
+        futures = {key: pool.submit(Worker, *args) for key, args in builds.items()}
+        for key, future in futures.items():
+            try:
+                workers[key] = future.result()
+            except Exception as reason:  # noqa: BLE001  NotMeasured, and a pipe that broke
+                _refuse(report, key, None, reason)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # the time may be up
+    return workers
 
 
-def _refuse(report: Report, key, batch: Optional[int], reason: str) -> None:
+def _refuse(report: Report, key, batch: Optional[int], reason: Exception) -> None:
     """A peer that cannot do something is a result; ours is an error."""
     ours = str(key).startswith('fastervit')
     report.add('speed', f'{key}' + (f', batch {batch}' if batch else ''),
-               state='error' if ours else 'skipped', note=reason)
+               state='error' if ours else 'skipped', note=str(reason))
 
 
 def _enter(report: Report, case: Named, batch: int, result: Result, facts: dict,
            seconds: List[float], found: Dict[Tuple[Named, int], Result]) -> None:
     for name, value in facts.items():
         setattr(result, name, value)
-    result.all_seconds = seconds
-    result.seconds, result.low, result.high = spread(seconds)
-    result.images_per_second = batch / result.seconds
+    result.enter(seconds)
     found[case, batch] = result
     report.add('speed', f'{case}, batch {batch}', 1e3 * result.seconds, unit='ms',
                note=f'{result.images_per_second:.0f} images/s, ± '

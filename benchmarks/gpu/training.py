@@ -8,14 +8,15 @@ import torch
 import torch.distributed as dist
 from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper, build_optim_wrapper
-from networks import TINY, build, distance, exact, images, worst
-from report import Report
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from fastervit_mm.benchmark.measure import peak_memory
+from benchmarks.speed.measure import peak_memory
+
+from .networks import TINY, build, distance, exact, images, worst
+from .report import Report
 
 FULL = dict(arch='2', batch=16, size=(224, 224), small='0', backend='inductor', steps=20,
             sizes=((224, 224), (230, 333), (256, 384), (320, 480), (384, 512), (448, 448),

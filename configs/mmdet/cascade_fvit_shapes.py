@@ -1,11 +1,9 @@
 # cascade_fvit_small.py, smaller still, for the generated shapes: trains from scratch in minutes on
-# two CPU cores. The dataset is generated in data/shapes/ when it is first used.
+# two CPU cores. `make demo`, or `python -m benchmarks.shapes`, generates data/shapes/.
 _base_ = './cascade_fvit_small.py'
-custom_imports = dict(imports=[
-    'fastervit_mm', 'fastervit_mm.engine', 'fastervit_mm.engine.det_visualizer',
-    'fastervit_mm.datasets.coco_shapes'])
 
-num_classes = 4
+classes = ('circle', 'square', 'triangle', 'star')
+num_classes = len(classes)
 width = 48
 model = dict(
     backbone=dict(arch=dict(stem_channels=16, depths=(2, 1, 2, 1))),
@@ -24,8 +22,10 @@ model = dict(
               for stage in _base_.model.train_cfg.rcnn]),
     test_cfg=dict(rpn=dict(nms_pre=100, max_per_img=50)))
 
-dataset_type = 'ShapesDataset'
 data_root = 'data/shapes/'
+metainfo = dict(
+    classes=classes,
+    palette=[(220, 20, 60), (30, 144, 255), (60, 179, 113), (255, 165, 0)])
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
@@ -46,13 +46,13 @@ train_dataloader = dict(
     num_workers=0,  # loading an image takes less than a millisecond
     persistent_workers=False,
     dataset=dict(
-        type=dataset_type, data_root=data_root, metainfo=dict(_delete_=True),
+        data_root=data_root, metainfo=metainfo,
         ann_file='annotations/instances_train.json', pipeline=train_pipeline,
         indices=1000))  # of 1200: environment and demo together take less than 15 minutes
 val_dataloader = dict(
     num_workers=1,
     dataset=dict(
-        type=dataset_type, data_root=data_root, metainfo=dict(_delete_=True),
+        data_root=data_root, metainfo=metainfo,
         ann_file='annotations/instances_val.json', pipeline=test_pipeline))
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')

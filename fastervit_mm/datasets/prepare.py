@@ -1,4 +1,4 @@
-"""Prepare COCO, ADE20K, ImageNet or the shapes, and check all their files before a long run."""
+"""Prepare COCO, ADE20K or ImageNet, and check all their files before a long run."""
 import json
 import posixpath
 import shutil
@@ -16,8 +16,6 @@ from rich.table import Table
 from . import checking
 from .images import read_image
 from .label_maps import pair_folders
-from .scenes import CLASSES
-from .shapes import SPLITS, make_shapes
 
 _UNPACKING = '.unpacking'
 
@@ -96,18 +94,13 @@ DATA_SETS = dict(
          Archive('http://dl.caffe.berkeleyvision.org/caffe_ilsvrc12.tar.gz', '17 MB',
                  ('meta/val.txt',), into='meta', unless='val')),
         (Split('val', 'val', 50000, labels='meta/val.txt', per_class=50),),
-        1000),
-    shapes=DataSet(
-        'The shapes dataset', (),
-        tuple(Split(name, name, count, f'annotations/instances_{name}.json', None,
-                    f'labels/{name}') for name, (_, count) in SPLITS.items()),
-        len(CLASSES)))
+        1000))
 
 
 def prepare(name: str, root: str, check: bool = False, console: Optional[Console] = None) -> bool:
     """Say what is missing of a dataset, unpack what was downloaded, and check it.
 
-    The shapes are generated. COCO, ADE20K and ImageNet are not downloaded, because their terms have
+    COCO, ADE20K and ImageNet are not downloaded, because their terms have
     to be accepted by the user.
 
     Args:
@@ -120,8 +113,6 @@ def prepare(name: str, root: str, check: bool = False, console: Optional[Console
         Whether the dataset is complete and, if checked, without problems.
     """
     data, folder, console = DATA_SETS[name], Path(root), console or Console()
-    if name == 'shapes':
-        make_shapes(root)
     shutil.rmtree(folder / _UNPACKING, ignore_errors=True)  # of a run that was stopped
     missing = [archive for archive in data.archives
                if not _there(archive, folder) and not _unpack(archive, folder, console)]
@@ -245,7 +236,7 @@ def _check_split(data: DataSet, split: Split, folder: Path, run: Callable
         problems.append(('number of images differs from the published', f'{split.images}: '
                          f'{len(files)}, published {split.num_images}'))
     if split.label_maps:
-        # ADE20K: 0 is "other" and 1 to 150 are classes; the shapes: 0 is the ground.
+        # ADE20K: 0 is "other" and 1 to 150 are classes.
         read = checking.read_split(pair_folders(root, folder / split.label_maps), split.name, run)
         problems += checking.check_split(read, data.num_classes, reduce_zero_label=True,
                                          whole=False).problems

@@ -79,18 +79,13 @@ def _tried(what: str, check: Iterator[str]) -> Iterator[str]:
 
 def _wrong_data(cfg: Config, loader: str) -> Iterator[str]:
     """Files and folders of a loader's datasets and of its evaluator that do not exist."""
-    will_be_made = False
     for place, dataset in dataset_configs(cfg, loader):
         kind = class_of(dataset, cfg, DATASETS)
-        if _will_be_made(dataset, kind):
-            will_be_made = True
-        elif _is_local(dataset):
-            yield from _others_data(place, dataset, kind)
+        if _is_local(dataset):
             yield from _missing_files(place, dataset, kind)
             if loader == 'train_dataloader':
                 yield from _untrainable(place, dataset, kind)
-    if not will_be_made:
-        yield from missing_file(cfg, loader.replace('dataloader', 'evaluator'))
+    yield from missing_file(cfg, loader.replace('dataloader', 'evaluator'))
 
 
 def unwritable(name: str, folder: Optional[str]) -> Iterator[str]:
@@ -113,21 +108,6 @@ def unwritable(name: str, folder: Optional[str]) -> Iterator[str]:
                f'{os.path.abspath(folder)}). Give another --{name.replace("_", "-")}')
 
 
-def _will_be_made(dataset: Dict, kind: Optional[type]) -> bool:
-    """Whether a dataset's files are generated when it is built, and so need not exist."""
-    root = dataset.get('data_root')
-    return getattr(kind, 'makes_itself', False) and not (root and kind.holds_other_files(root))
-
-
-def _others_data(place: str, dataset: Dict, kind: Optional[type]) -> Iterator[str]:
-    """A dataset that generates itself, inherited for data that are there."""
-    if getattr(kind, 'makes_itself', False):
-        plain = next(c for c in kind.__mro__ if not getattr(c, 'makes_itself', False))
-        yield (f'{place}.type={dataset["type"]!r}: generates its own pictures, but '
-               f'data_root={dataset["data_root"]!r} holds other files. For those set '
-               f'{place}.type={plain.__name__!r}')
-
-
 def _is_local(dataset: Dict) -> bool:
     backend = (dataset.get('backend_args') or {}).get('backend', 'local')
     return backend == 'local' and '://' not in str(dataset.get('data_root'))
@@ -146,7 +126,7 @@ def _paths(dataset: Dict) -> Dict[str, str]:
 def _missing_files(place: str, dataset: Dict, kind: Optional[type]) -> Iterator[str]:
     root = dataset.get('data_root')
     known = next((_PREPARED[c.__name__] for c in getattr(kind, '__mro__', ())
-                  if c.__name__ in _PREPARED), None)
+                  if c.__name__ in _PREPARED and not dataset.get('metainfo')), None)
     remedy = (f'"{typed("prepare_data.py")} {known} --root {root}" says what to download and '
               'where it goes; ' if known and root else '') + (
         f'if the data are elsewhere, set {place}.data_root')

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastervit_mm.datasets.scenes import CLASSES, draw_scene
+from benchmarks.shapes.scenes import CLASSES, draw_scene
 from tests.conftest import REPO, load_make_env
 
 FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.shapes.scenes import CLASSES, PALETTE, draw_scene
 from fastervit_mm.app import Predictor, Trained, find_trained, pairs
-from fastervit_mm.datasets.scenes import CLASSES, PALETTE, draw_scene
 from fastervit_mm.engine import launch
 from fastervit_mm.models import build_model
 from fastervit_mm.weights import CheckpointError

@@ -1,4 +1,4 @@
-"""The page in a browser; what it shows of a trained checkpoint: tests/end_to_end/test_demo.py."""
+"""The page in a browser; what it shows of a trained checkpoint: benchmarks/tests/test_demo.py."""
 import re
 from urllib.parse import urlsplit
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastervit_mm.datasets.scenes import CLASSES, PALETTE, draw_scene
+from benchmarks.shapes.scenes import CLASSES, PALETTE, draw_scene
 from fastervit_mm.engine import launch
 from fastervit_mm.models import build_model
 from tests.app import browsing

@@ -4,9 +4,9 @@ from collections import Counter
 import pytest
 import torch
 
+from benchmarks.operators import operators
 from fastervit_mm import FasterViT
 from fastervit_mm.backbone import kernels
-from fastervit_mm.benchmark.operators import operators
 from tests.conftest import TINY, needs_torch, stir
 
 IMAGE = torch.rand(2, 3, 224, 224)

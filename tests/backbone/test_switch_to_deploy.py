@@ -201,7 +201,7 @@ def test_large_windows_attend_in_bands_with_the_same_result(tiny_arch, monkeypat
 
 def test_bands_hold_no_bias_of_all_pairs(monkeypatch):
     """Peak memory, counted allocation by allocation; and a band is where the last one was."""
-    from fastervit_mm.benchmark.measure import peak_memory
+    from benchmarks.speed.measure import peak_memory
     places_in_memory, fused = [], attention.fused
 
     def watched(q, k, v, bias, scale):

@@ -14,8 +14,8 @@ from mmengine.config import Config
 from PIL import Image
 from safetensors.torch import save
 
-from fastervit_mm.datasets.scenes import CLASSES, draw_scene
-from fastervit_mm.datasets.shapes import coco_annotation, label_map
+from benchmarks.shapes.files import coco_annotation, label_map
+from benchmarks.shapes.scenes import CLASSES, draw_scene
 from fastervit_mm.models import build_model
 from tests.conftest import TINY, stir
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from benchmarks.shapes import make_shapes
 from fastervit_mm.datasets import prepare as module
-from fastervit_mm.datasets import shapes
 from fastervit_mm.datasets.checking import check_coco
 from fastervit_mm.datasets.images import read_image
 from fastervit_mm.datasets.labels import read_label_map
@@ -107,14 +107,12 @@ def test_samples_have_no_problem_but_their_number(name, tiny_coco, tiny_ade20k, 
         assert number in output
 
 
-def test_the_shapes_are_made_and_are_right(tmp_path, monkeypatch, said):
-    small = {'train': (0, 12), 'val': (1_000_000, 6)}
-    monkeypatch.setattr(shapes, 'SPLITS', small)
-    splits = [s.__class__(**{**vars(s), 'num_images': small[s.name][1]})
-              for s in DATA_SETS['shapes'].splits]
-    monkeypatch.setitem(DATA_SETS, 'shapes', module.DataSet(
-        'the embedded shapes', (), tuple(splits), 4))
-    root = tmp_path / 'shapes'
+def test_boxes_and_label_maps_of_one_dataset_are_checked(tmp_path, monkeypatch, said):
+    counts = dict(train=12, val=6)
+    monkeypatch.setitem(DATA_SETS, 'shapes', module.DataSet('The shapes', (), tuple(
+        module.Split(name, name, count, f'annotations/instances_{name}.json', None,
+                     f'labels/{name}') for name, count in counts.items()), 4))
+    root = make_shapes(tmp_path / 'shapes', **counts)
     assert prepare('shapes', str(root), check=True, console=said)
     assert 'No problem.' in said.said()
     # And broken in every way at once.

@@ -26,12 +26,12 @@ SITE = REPO / 'mkdocs.yml'
 
 # Commands that this suite runs elsewhere, by their first words: where.
 ELSEWHERE = {
-    'make demo': 'tests/end_to_end/test_demo.py::test_it_learns_for_real',
-    'make demo-cls': 'tests/end_to_end/test_demo_cls.py::test_it_learns_for_real',
-    'make demo-hat': 'tests/end_to_end/test_demo_hat.py::test_only_carriers_see_what_is_far',
-    'python benchmarks/long_range.py':
-        'tests/benchmark/test_long_range.py::test_it_goes_on_with_what_is_missing',
-    **{f'python tools/{command}': 'tests/end_to_end/test_demo_cls.py::'
+    'make demo': 'benchmarks/tests/test_demo.py::test_it_learns_for_real',
+    'make demo-cls': 'benchmarks/tests/test_demo_cls.py::test_it_learns_for_real',
+    'make demo-hat': 'benchmarks/tests/test_demo_hat.py::test_only_carriers_see_what_is_far',
+    'python -m benchmarks.long_range':
+        'benchmarks/tests/test_long_range_study.py::test_it_goes_on_with_what_is_missing',
+    **{f'python tools/{command}': 'benchmarks/tests/test_demo_cls.py::'
        'test_its_checkpoint_starts_a_segmentor_as_the_page_says'
        for command in ('convert_weights.py', 'train.py configs/mmseg/upernet_fvit_shapes.py')},
     # This suite is what `make test` runs, in the environment that `make env` makes.
@@ -45,16 +45,16 @@ ELSEWHERE = {
         'tests/docs/test_finetune.py::test_the_check_finds_what_is_wrong',
     'python $FVIT/tools/prepare_data.py check --label-maps':
         'tests/docs/test_finetune_seg.py::test_the_check_finds_what_is_wrong',
-    'python tools/benchmark.py':
-        'tests/benchmark/test_benchmark.py::test_every_case_has_figures_or_a_reason',
-    'python benchmarks/high_resolution.py':
-        'tests/benchmark/test_high_resolution.py::'
+    'python -m benchmarks.speed':
+        'benchmarks/tests/test_speed.py::test_every_case_has_figures_or_a_reason',
+    'python -m benchmarks.high_resolution':
+        'benchmarks/tests/test_high_resolution.py::'
         'test_a_network_too_slow_is_not_run_and_the_rest_goes_on',
-    'python benchmarks/operators.py':
-        'tests/benchmark/test_operators.py::test_the_program_counts_and_saves',
+    'python -m benchmarks.operators':
+        'benchmarks/tests/test_operators.py::test_the_program_counts_and_saves',
     # These very lines.
     **{f'python tools/{name}.py':
-       'tests/end_to_end/test_demo.py::test_what_the_pages_say_to_do_then'
+       'benchmarks/tests/test_demo.py::test_what_the_pages_say_to_do_then'
        for name in ('visualize', 'infer', 'browse_dataset')},
     'python tools/swap_backbone.py': 'tests/swapping/test_swapping.py::test_from_a_terminal',
     # Where a tool's own tests are: a file that starts it.
@@ -109,10 +109,6 @@ def functions_in(path):
 def test_make_does_what_is_run_elsewhere():
     """What the targets call is what the tests call; the rest of a target is not hidden work."""
     make = (REPO / 'Makefile').read_text()
-    assert re.search(r'^demo: env\n\t@\$\(RUN\) tools/demo\.py \$\(CONFIG\)', make, re.M)
-    assert re.search(r'^demo-seg: env\n\t@\$\(RUN\) tools/demo\.py \$\(SEG_CONFIG\)', make, re.M)
-    assert re.search(r'^demo-cls: env\n\t@\$\(RUN\) tools/demo\.py \$\(CLS_CONFIG\)', make, re.M)
-    assert re.search(r'^demo-hat: env\n\t@\$\(RUN\) tools/demo_hat\.py ', make, re.M)
     assert re.search(r'^test: env\n\t\$\(RUN\) -m pytest', make, re.M)
     assert re.search(r'^env:\n(?:\t.*\n)*?\t@\$\(PYTHON\) tools/make_env\.py$', make, re.M)
     assert re.search(r'^lint: env\n\t\$\(RUN\) -m ruff', make, re.M)

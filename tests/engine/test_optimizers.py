@@ -9,8 +9,8 @@ from mmengine.config import Config
 from mmengine.optim import AmpOptimWrapper, DefaultOptimWrapperConstructor, build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 
+from benchmarks.operators import operators
 from fastervit_mm import FasterViT, compat
-from fastervit_mm.benchmark.operators import operators
 from fastervit_mm.compat import TORCH
 from fastervit_mm.config_files import ConfigError
 from fastervit_mm.engine import launch, optimizers

@@ -10,9 +10,9 @@ import torch
 from matplotlib import image as mpimg
 from matplotlib.figure import Figure
 
+from benchmarks.shapes.scenes import draw_scene
 from fastervit_mm import FasterViT, SwinHAT
 from fastervit_mm.backbone.attention import Attention
-from fastervit_mm.datasets.scenes import draw_scene
 from fastervit_mm.engine import launch
 from fastervit_mm.insight import load_subject, subject_of
 from fastervit_mm.insight.attention import main_stage

@@ -1,0 +1,5 @@
+"""The laboratory: demos, generated data, studies and measurements; in the clone, not in the wheel.
+
+Programs run from the clone's root, as ``python -m benchmarks.speed``.
+"""
+import fastervit_mm  # noqa: F401  before mmdet and mmseg: mmcv's operators

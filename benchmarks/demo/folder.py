@@ -1,0 +1,73 @@
+"""A demo's folder: the next run goes on from a stopped one, and replaces a finished one."""
+import json
+from pathlib import Path
+from typing import Dict
+
+from rich.console import Console
+
+from fastervit_mm.engine.checkpoints import remove, whole_file
+
+_FACTS = 'demo.json'  # which settings a demo has and, once it is finished, what came of it
+
+
+def begin(folder: Path, settings: str, console: Console) -> bool:
+    """Make a folder ready for a demo.
+
+    A finished demo is kept beside it, as ``<folder>.previous``, until :func:`finish`.
+
+    Args:
+        folder: An earlier demo's, or empty or absent.
+        settings: Of this demo. One that was stopped and had others is removed.
+        console: Told what becomes of an earlier demo.
+
+    Returns:
+        Whether to go on with what is in the folder.
+
+    Raises:
+        ValueError: For a folder that holds something else.
+    """
+    facts, before = folder / _FACTS, _previous(folder)
+    if facts.is_file():
+        earlier = json.loads(facts.read_text() or '{}')
+        if earlier == dict(settings=settings):
+            _say(console, f'Going on with the demo that was stopped in {folder}; remove the folder '
+                 'to start anew')
+            return True
+        if 'metrics' in earlier:
+            _remove(before)
+            folder.rename(before)
+            _say(console, f'The earlier demo is kept in {before} until this one is whole')
+        else:
+            _remove(folder)
+            _say(console, f'The demo that was stopped in {folder} had another config: this one '
+                 'starts anew')
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise ValueError(f'work_dir={str(folder)!r}: holds something else than a demo; give '
+                         'another folder')
+    folder.mkdir(parents=True, exist_ok=True)
+    facts.write_text(json.dumps(dict(settings=settings)))
+    return False
+
+
+def finish(folder: Path, facts: Dict) -> None:
+    """Write what came of a demo, its ``metrics`` among it, and remove the one before."""
+    with whole_file(folder / _FACTS) as part:
+        part.write_text(json.dumps(facts, indent=2))
+    _remove(_previous(folder))
+
+
+def _previous(folder: Path) -> Path:
+    return folder.with_name(f'{folder.name}.previous')
+
+
+def _remove(folder: Path) -> None:
+    """Remove a demo's folder if it is there; it says to the end that it is one."""
+    if (folder / _FACTS).is_file():
+        for path in folder.iterdir():
+            if path.name != _FACTS:
+                remove(path)
+        remove(folder)
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, soft_wrap=True)

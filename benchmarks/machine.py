@@ -1,0 +1,33 @@
+"""The machine and the versions of software, for reports."""
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Dict, Optional
+
+import torch
+
+
+def machine() -> Dict[str, object]:
+    """The machine and the versions of software."""
+    cpu, kind = platform.processor(), None
+    info = Path('/proc/cpuinfo')
+    if info.is_file():
+        about = dict(reversed([[word.strip() for word in line.split(':', 1)]
+                               for line in info.read_text().splitlines() if ':' in line]))
+        cpu = about.get('model name', cpu)
+        kind = f'family {about.get("cpu family")} model {about.get("model")}'
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return dict(cpu=cpu, kind=kind, cores=len(os.sched_getaffinity(0)),
+                threads=torch.get_num_threads(), gpu=gpu, torch=torch.__version__,
+                cuda=torch.version.cuda, python=platform.python_version(),
+                system=platform.platform(), capability=torch.backends.cpu.get_cpu_capability(),
+                versions={name: _version(name) for name in
+                          ('fastervit_mm', 'fastervit', 'timm', 'mmengine', 'mmdet', 'triton')})
+
+
+def _version(name: str) -> Optional[str]:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,45 @@
+"""What a report says of a network: its best mode, and the same for its equals in accuracy."""
+from typing import Dict, List
+
+from .peers import EQUAL, PEERS, SETS
+
+
+def best_modes(results: List[dict]) -> List[dict]:
+    """The fastest result of each network in each table."""
+    best: Dict[tuple, dict] = {}
+    for r in results:
+        if r['seconds']:
+            key = (*table_of(r), r['model'])
+            if key not in best or r['seconds'] < best[key]['seconds']:
+                best[key] = r
+    return list(best.values())
+
+
+def table_of(r: dict) -> tuple:
+    """What a result must share with another to be compared with it; the last, to take turns."""
+    return r['step'], tuple(r['size']), r['batch'], r['precision'], r.get('group', 0)
+
+
+def equals(results: List[dict]) -> List[dict]:
+    """Speed at equal accuracy: each of ours beside its equals, each in its best mode.
+
+    Returns:
+        A dict for each pair measured: step, size, batch, precision, group; model, its mode,
+        images a second and top-1; the same of the peer; ``faster``, the ratio of images a second;
+        ``equal``, whether both are within :data:`~benchmarks.speed.peers.EQUAL` of top-1.
+    """
+    best = {(*table_of(r), r['model']): r for r in best_modes(results)}
+    pairs = []
+    for model, *others in SETS['equal-accuracy']:
+        for key, ours in best.items():
+            for peer in others if key[-1] == model else []:
+                if (theirs := best.get((*key[:-1], peer))) is not None:
+                    pairs.append(dict(
+                        zip(('step', 'size', 'batch', 'precision', 'group'), key), model=model,
+                        mode=ours['mode'], images_per_second=ours['images_per_second'],
+                        top1=PEERS[model].top1, peer=peer, peer_mode=theirs['mode'],
+                        peer_images_per_second=theirs['images_per_second'],
+                        peer_top1=PEERS[peer].top1,
+                        faster=ours['images_per_second'] / theirs['images_per_second'],
+                        equal=round(abs(PEERS[model].top1 - PEERS[peer].top1), 6) <= EQUAL))
+    return pairs

@@ -1,0 +1,90 @@
+"""`make demo-hat`: two networks trained alike, and the figure of how far each of them sees.
+
+A few steps, unless FASTERVIT_MM_FULL_DEMOS is set (`make test-all`).
+"""
+import json
+import os
+import re
+
+import matplotlib.image
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import ndimage
+
+from benchmarks.long_range.task import make_long_range
+from tests.conftest import REPO
+from tests.running import run_tool
+
+FULL = bool(os.environ.get('FASTERVIT_MM_FULL_DEMOS'))
+CONFIGS = dict(carriers='fcn_fvit_long_range', windows='fcn_fvit_long_range_windows')
+NAMES = ('with carriers', 'without carriers')
+SHORT = """
+_base_ = '{}'
+train_cfg = dict(max_iters=2, val_interval=2)
+param_scheduler = None
+default_hooks = dict(checkpoint=dict(interval=2))
+val_dataloader = dict(dataset=dict(indices=12))
+test_dataloader = val_dataloader
+"""
+
+
+@pytest.fixture(scope='module')
+def demo(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('demo_hat')
+    options = []
+    if not FULL:
+        make_long_range(folder / 'data/long_range', train=12, val=12)
+        for option, name in CONFIGS.items():
+            (folder / f'{name}.py').write_text(SHORT.format(
+                REPO / f'benchmarks/configs/{name}.py'))
+            options += [f'--{option}', f'{name}.py']
+    done = run_tool('benchmarks.long_range.demo', *options, '--work-dir', 'work_dirs/demo-hat',
+                    cwd=folder)
+    assert done.returncode == 0, done.output[-4000:]
+    return folder, done.stdout
+
+
+@pytest.mark.slow
+def test_only_carriers_see_what_is_far(demo):
+    facts = json.loads((demo[0] / 'work_dirs/demo-hat/demo.json').read_text())
+    carriers, windows = (facts['metrics'][name] for name in NAMES)
+    assert carriers.keys() == windows.keys() and len(carriers) == 6
+    if FULL:
+        assert carriers['accuracy/96-116'] >= 85 and windows['accuracy/96-116'] <= 40
+        assert max(facts['training_seconds'].values()) < 300 or os.cpu_count() < 2
+
+
+@pytest.mark.slow
+def test_figures_are_those_of_the_label_maps(demo):
+    """Counted anew, and in the table that is printed."""
+    folder, output = demo
+    metrics = json.loads((folder / 'work_dirs/demo-hat/demo.json').read_text())['metrics']
+    for name, config in zip(NAMES, CONFIGS.values()):
+        maps = sorted((folder / 'work_dirs/demo-hat' / config / 'label_maps').iterdir())
+        assert len(maps) == (200 if FULL else 12)
+        right = []
+        for path in maps:
+            said, true = (np.asarray(Image.open(p)) for p in (
+                path, folder / 'data/long_range/labels/val' / path.name))
+            components, number = ndimage.label(true != 255)
+            assert number == 6
+            for component in range(1, 7):
+                pixels = components == component
+                counts = [(said[pixels] == label).sum() for label in range(4)]
+                right.append(np.argmax(counts) == true[pixels][0])
+        assert metrics[name]['accuracy'] == pytest.approx(100 * np.mean(right))
+    row = re.search(r'all +│ +([\d.]+) │ +([\d.]+) ', output)
+    assert [float(cell) for cell in row.groups()] == [
+        pytest.approx(metrics[name]['accuracy'], abs=0.06) for name in NAMES]
+
+
+@pytest.mark.slow
+def test_it_leaves_the_figure_and_says_where(demo):
+    folder, output = demo
+    assert 'work_dirs/demo-hat/long_range.png' in output
+    figure = matplotlib.image.imread(folder / 'work_dirs/demo-hat/long_range.png')
+    assert figure.shape[1] > 1000 and figure.std() > 0.05
+    assert 'work_dirs/demo-hat/attention.jpg' in output
+    attention = np.asarray(Image.open(folder / 'work_dirs/demo-hat/attention.jpg'))
+    assert attention.shape[1] > 1000 and attention.std() > 13
