@@ -168,6 +168,36 @@ def test_a_validation_that_a_stop_cut_short_is_made_up_for(tmp_path):
     assert validations('missed', **last) == 1 and validations('made_up', **last) == 0
 
 
+class Seeing(Pressed):
+    """Keeps what it is trained on."""
+
+    def __init__(self):
+        super().__init__(0)
+        self.seen = []
+
+    def forward(self, *inputs, mode):
+        self.seen.append([int(one) for one in inputs])
+        return super().forward(sum(inputs), mode)
+
+
+def test_an_epoch_goes_on_from_its_middle_in_its_own_order(tmp_path):
+    def seen(name, **settings):
+        model = Seeing()
+        Runner(model, str(tmp_path), train_dataloader=dict(
+            batch_size=2, dataset=[torch.tensor(float(i)) for i in range(8)],
+            sampler=dict(type='DefaultSampler', shuffle=True)),
+            train_cfg=dict(type='ResumableEpochLoop', max_epochs=2), default_scope='mmengine',
+            default_hooks=dict(checkpoint=dict(
+                type='CheckpointHook', by_epoch=False, interval=6)), randomness=dict(seed=0),
+            optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+            experiment_name=f'{tmp_path.name}_{name}', **settings).train()
+        return model.seen
+
+    whole = seen('whole')
+    assert sorted(sum(whole[4:], [])) == list(range(8)) and whole[4:] != whole[:4]
+    assert seen('rest', resume=True, load_from=str(tmp_path / 'iter_6.pth')) == whole[6:]
+
+
 class Noise(list):
     """A dataset of random numbers, as augmentation draws them."""
     METAINFO = dict(classes=('noise',))
@@ -272,9 +302,11 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path):
             (tmp_path / name).write_bytes(bytes(100_000))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    with pytest.raises(OSError, match=r'epoch_2.pth could not be saved.*no earlier checkpoint'):
-        save_whole(save, tmp_path, 'epoch_2.pth', tmp_path / 'none')
-    assert [path.name for path in tmp_path.iterdir()] == ['epoch_1.pth']
+    for name in ('epoch_1.pth', 'epoch_2.pth'):
+        with pytest.raises(OSError, match=f'{name} could not be saved.*no earlier checkpoint'):
+            save_whole(save, tmp_path, name, tmp_path / 'none')
+        assert [path.name for path in tmp_path.iterdir()] == ['epoch_1.pth']
+        assert (tmp_path / 'epoch_1.pth').read_bytes() == b'old'
 
 
 def cut(path, to=0.9):
