@@ -24,7 +24,7 @@ help:
 	@echo 'make bench  speed beside other backbones, in two minutes'
 	@echo 'make docs   the documentation as a site, in work_dirs/site'
 	@echo 'make test   the test suite, 12 minutes on two cores'
-	@echo 'make test-all   long tests, whole demos and the laboratory too: before a release'
+	@echo 'make test-all   long tests, the demos and the laboratory too: before a release'
 	@echo 'make scan   the checks against all configs that mmdet, mmseg and mmpretrain install; 10 minutes'
 	@echo 'make soak   kill a training 20 times, resume it, compare the end; about 10 minutes'
 	@echo 'make fuzz   damaged checkpoints, annotations and configs, 10 minutes each; MINUTES=1 for less'
@@ -65,18 +65,18 @@ bench: env
 docs: env
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
-# One file at a time on each of up to four processors; the slowest files first (tests/conftest.py).
+# One file at a time on each of up to four processors.
 PYTEST := -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations=15
 
 test: env
 	$(RUN) $(PYTEST) -m "not long" $(TESTS)
 
-# Before a release: the long tests too, the whole training of the demos, and the laboratory.
+# Before a release: the long tests, and the laboratory with its demos, too.
 test-all: env
-	FASTERVIT_MM_FULL_DEMOS=1 $(RUN) $(PYTEST) tests benchmarks/tests
+	$(RUN) $(PYTEST) tests benchmarks/tests
 
 scan: env
-	FASTERVIT_MM_ALL_CONFIGS=1 $(RUN) -m pytest -n auto --maxprocesses 4 tests/configs/test_installed.py
+	$(RUN) -m pytest -n auto --maxprocesses 4 tests/configs/test_installed.py
 
 # Each kill at random: in a step, in a validation, while a checkpoint is written.
 soak: env

@@ -139,7 +139,7 @@ def soak(folder: Path, kills: int, epochs: int, images: int, workers: int = 0, s
         workers: Processes that load data. Default 0.
         seed: Of the places and times of the kills.
         longest: Seconds into a place at which a kill comes at most. Default 6.
-        notices: How many notices, each behind an equal share of the kills. Default 2.
+        notices: How many notices, each after an equal share of the kills. Default 2.
         begin: Starts the run, like :func:`start`.
         say: Told of each kill.
 
@@ -177,28 +177,37 @@ def soak(folder: Path, kills: int, epochs: int, images: int, workers: int = 0, s
         else:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        said = log.read_text(errors='replace')[since:]
-        resumed = [int(line.rsplit('iter: ', 1)[1]) for line in said.splitlines()
-                   if 'resumed epoch:' in line]
         iterations = [point for point, _ in metrics(killed).get('loss', [])]
-        begun = resumed[-1] if resumed else 0 if 'starts at the beginning' in said else None
-        done.append(Kill(place, max(iterations, default=0), begun))
+        done.append(Kill(place, max(iterations, default=0),
+                         _begun(log.read_text(errors='replace')[since:])))
         say(f'{len(done)}/{len(order)} {place}: stopped after iteration {done[-1].reached}; it '
             f'had begun at {done[-1].resumed}')
     process = begin(config, killed, log)
     failed += process.wait() != 0
-    begun = [kill for kill in done if kill.resumed is not None]  # the others were killed before
-    lost = [(a.place, a.reached - b.resumed) for a, b in zip(begun, begun[1:])]
-    lost_on_notice = [number for place, number in lost if place == 'notice']
     return dict(
-        kills=sum(k.place != 'notice' for k in done),
-        places={p: sum(k.place == p for k in done) for p in (*PLACES, 'notice')},
-        failed_resumes=failed, notices_with_another_status=wrong,
-        most_iterations_lost=max((number for _, number in lost), default=0), interval=steps,
-        most_lost_on_notice=max(lost_on_notice, default=0),
+        _counts(done), failed_resumes=failed, notices_with_another_status=wrong, interval=steps,
         half_written=len(list(killed.glob('*.part'))), different=differences(plain, killed),
         tensors=len(state(killed)), iterations=steps * epochs, workers=workers,
         seconds=round(time.monotonic() - began), undisturbed_seconds=round(undisturbed))
+
+
+def _begun(said: str) -> Optional[int]:
+    """The iteration at which a run began, of its log; None if it was killed before."""
+    resumed = [int(line.rsplit('iter: ', 1)[1]) for line in said.splitlines()
+               if 'resumed epoch:' in line]
+    return resumed[-1] if resumed else 0 if 'starts at the beginning' in said else None
+
+
+def _counts(done: List[Kill]) -> Dict[str, object]:
+    """Kills by place, and the iterations that they lost."""
+    begun = [kill for kill in done if kill.resumed is not None]
+    lost = [(a.place, a.reached - b.resumed) for a, b in zip(begun, begun[1:])]
+    return dict(
+        kills=sum(k.place != 'notice' for k in done),
+        places={p: sum(k.place == p for k in done) for p in (*PLACES, 'notice')},
+        most_iterations_lost=max((number for _, number in lost), default=0),
+        most_lost_on_notice=max((number for place, number in lost if place == 'notice'),
+                                default=0))
 
 
 def main():

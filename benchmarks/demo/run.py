@@ -2,12 +2,9 @@
 import os
 import time
 from pathlib import Path
-from typing import Dict, List
+from typing import Dict, List, Mapping, NamedTuple, Optional
 
-import numpy as np
-import torch
 from mmengine.config import Config
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
@@ -30,59 +27,82 @@ def run_demo(config: str, work_dir: str) -> Dict[str, float]:
     Returns:
         The metrics of the final evaluation.
     """
-    console = Console()
-    folder = Path(work_dir)
-    cfg = launch.load_config(config)
-    goes_on = demo_folder.begin(folder, repr(cfg), console)
-    cfg.work_dir = str(folder)
-
-    segments, classifies = (cfg.default_scope == name for name in ('mmseg', 'mmpretrain'))
-    minutes = 'about 5' if classifies else '5 to 11'
-    console.rule(
-        f'1/3  Training {Path(config).stem} from scratch: {minutes} minutes on two cores')
-    started = time.perf_counter()
-    runner = launch.train(cfg, resume='auto' if goes_on else None)
-    training = None if goes_on else round(time.perf_counter() - started, 1)
-    checkpoint = Path((folder / 'last_checkpoint').read_text())
+    console, folder = Console(), Path(work_dir)
+    cfg = launch.load_config(config, work_dir=str(folder / 'evaluation'))
+    goes_on = demo_folder.begin(folder, repr(launch.load_config(config)), console)
+    scope = cfg.default_scope
+    minutes = 'about 5' if scope == 'mmpretrain' else '5 to 11'
+    console.rule(f'1/3  Training {Path(config).stem} from scratch: {minutes} minutes on two cores')
+    trained = train(config, folder, goes_on)
 
     console.rule('2/3  Evaluating on images it has not seen')
-    cfg = launch.load_config(config, work_dir=str(folder / 'evaluation'))
-    drawn, maps = folder / 'predictions', folder / 'label_maps'
-    if classifies:
+    drawn = folder / 'predictions'
+    if scope == 'mmpretrain':
         _draw_some(cfg, drawn)
-    metrics = launch.test(cfg, str(checkpoint), out=str(maps) if segments else None,
-                          show_dir=None if classifies else str(drawn))
+    metrics = launch.test(cfg, trained.checkpoint,
+                          out=str(folder / 'label_maps') if scope == 'mmseg' else None,
+                          show_dir=None if scope == 'mmpretrain' else str(drawn))
 
     console.rule('3/3  Figures')
-    if classifies:
-        contact_sheet(sorted(drawn.glob('*.*'))[:_SOME], folder / 'predictions.png',
-                      'ground truth and prediction', columns=4)
-        table = _accuracy_table(metrics)
-    else:
-        contact_sheet(sorted(drawn.glob('*.*'))[:8], folder / 'predictions.png',
-                      'ground truth (left) and prediction (right), four at a time')
-        table = _iou_table(metrics, cfg, maps) if segments else _coco_table(metrics)
+    shown, title, columns = (
+        (_SOME, 'ground truth and prediction', 4) if scope == 'mmpretrain' else
+        (8, 'ground truth (left) and prediction (right), four at a time', 2))
+    contact_sheet(sorted(drawn.glob('*.*'))[:shown], folder / 'predictions.png', title, columns)
+    table = _table(metrics)
     console.print(table)
     with (folder / 'table.txt').open('w') as file:
         Console(file=file, width=80).print(table)
     # mmseg's metrics are numpy scalars.
-    facts = dict(metrics={name: float(value) for name, value in metrics.items()},
-                 training_seconds=training, config=config, iterations=runner.iter)
-    demo_folder.finish(folder, facts)
-    console.print(f'Trained {runner.iter} iterations' + (
-        f' in {training / 60:.1f} minutes.\n' if training else ', with a stop.\n'))
-    for name, what in (('predictions.png', 'predictions beside ground truth'),
-                       ('curves.png', 'loss and metrics over training'),
-                       ('predictions', f'{"some" if classifies else "every"} validation image'
-                        + 's' * classifies),
-                       *([('label_maps', 'its prediction as label maps')] if segments else []),
-                       (checkpoint.name, 'the trained network'),
-                       ('table.txt', 'the table above'),
-                       ('demo.json', 'the figures')):
-        console.print(f'  {folder / name}  [dim]{what}[/dim]', highlight=False, soft_wrap=True)
-    console.print('\n'.join(_next_steps(config, os.path.relpath(checkpoint), cfg.default_scope)),
+    demo_folder.finish(folder, dict(
+        metrics={name: float(value) for name, value in metrics.items()}, config=config,
+        training_seconds=trained.seconds, iterations=trained.iterations))
+    console.print(f'Trained {trained.iterations} iterations' + (
+        f' in {trained.seconds / 60:.1f} minutes.\n' if trained.seconds else ', with a stop.\n'))
+    say_files(folder, console, {
+        'predictions.png': 'predictions beside ground truth',
+        'curves.png': 'loss and metrics over training',
+        'predictions': 'images of the validation',
+        **({'label_maps': 'its predictions as label maps'} if scope == 'mmseg' else {}),
+        Path(trained.checkpoint).name: 'the trained network',
+        'table.txt': 'the table above', 'demo.json': 'the figures'})
+    console.print('\n'.join(_next_steps(config, os.path.relpath(trained.checkpoint), scope)),
                   highlight=False, soft_wrap=True)
     return metrics
+
+
+class Trained(NamedTuple):
+    """What a training left.
+
+    Attributes:
+        checkpoint: Path of the last one.
+        seconds: Its time; None for one that had been stopped.
+        iterations: Its length.
+    """
+    checkpoint: str
+    seconds: Optional[float]
+    iterations: int
+
+
+def train(config: str, folder: Path, goes_on: bool) -> Trained:
+    """Train as a config says.
+
+    Args:
+        config: The config.
+        folder: For logs and checkpoints.
+        goes_on: Whether to resume what is in the folder.
+    """
+    cfg = launch.load_config(config, work_dir=str(folder))
+    cfg.visualizer.name = str(folder)  # it writes the scalars, and is one for each name
+    started = time.perf_counter()
+    runner = launch.train(cfg, resume='auto' if goes_on else None)
+    seconds = None if goes_on else round(time.perf_counter() - started, 1)
+    return Trained((folder / 'last_checkpoint').read_text(), seconds, runner.iter)
+
+
+def say_files(folder: Path, console: Console, files: Mapping[str, str]) -> None:
+    """Print what lies in a demo's folder: names, each with what it is."""
+    for name, what in files.items():
+        console.print(f'  {folder / name}  [dim]{what}[/dim]', highlight=False, soft_wrap=True)
 
 
 def _draw_some(cfg: Config, folder: Path) -> None:
@@ -93,44 +113,12 @@ def _draw_some(cfg: Config, folder: Path) -> None:
         enable=True, interval=-(-count // _SOME), out_dir=str(folder), resize=320)
 
 
-def _accuracy_table(metrics: Dict[str, float]) -> Table:
-    table = Table(title='Accuracy on the validation images, per cent', min_width=50)
-    for name in metrics:
-        table.add_column(name.removeprefix('accuracy/'), justify='right')
-    table.add_row(*(f'{value:.2f}' for value in metrics.values()))
-    return table
-
-
-def _coco_table(metrics: Dict[str, float]) -> Table:
-    table = Table(title='COCO metrics on the validation images')
-    columns = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m')
-    table.add_column('')
-    for column in columns:
-        table.add_column(column, justify='right')
-    for kind in ('bbox', 'segm'):
-        table.add_row(kind, *(f'{metrics[f"coco/{kind}_{c}"]:.3f}' for c in columns))
-    return table
-
-
-def _iou_table(metrics: Dict[str, float], cfg: Config, maps: Path) -> Table:
-    """IoU and accuracy of every class, from the label maps that the evaluation wrote."""
-    from mmseg.evaluation import IoUMetric
-    from mmseg.registry import DATASETS
-    dataset = DATASETS.build(cfg.test_dataloader.dataset)
-    classes = dataset.metainfo['classes']
-    areas = []
-    for index in range(len(dataset)):
-        truth = Path(dataset.get_data_info(index)['seg_map_path'])
-        pair = (torch.from_numpy(np.array(Image.open(path))) for path in (maps / truth.name, truth))
-        areas.append(IoUMetric.intersect_and_union(*pair, len(classes), dataset.ignore_index))
-    figures = IoUMetric.total_area_to_metrics(*map(sum, zip(*areas)))
-    table = Table(title='Validation, per cent', show_footer=True)
-    table.add_column('class', 'mean')
-    table.add_column('IoU', f'{metrics["mIoU"]:.2f}', justify='right')
-    table.add_column('Acc', f'{metrics["mAcc"]:.2f}', justify='right')
-    for name, iou, acc in zip(classes, figures['IoU'], figures['Acc']):
-        table.add_row(name, f'{100 * iou:.2f}', f'{100 * acc:.2f}')
-    table.caption = f'all pixels (aAcc): {metrics["aAcc"]:.2f}'
+def _table(metrics: Dict[str, float]) -> Table:
+    table = Table(title='On the validation images', min_width=40)
+    table.add_column('metric')
+    table.add_column('value', justify='right')
+    for name, value in metrics.items():
+        table.add_row(name, f'{value:.3f}')
     return table
 
 

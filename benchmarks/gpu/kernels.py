@@ -92,29 +92,18 @@ def profiled(network: nn.Module, image: Tensor, training: bool) -> Tuple[set, se
 
 def plans(report: Report, plan: dict) -> None:
     """First call at each of 20 new numbers of windows, beyond a second call at the same."""
-    network = build(plan['timed'], report.device).switch_to_deploy().bfloat16()
-    dim = network.variant.stage_dim(3)
-    side = network.variant.window_size[1]
+    network = build(plan['timed'], report.device)
+    *_, template = attentions(network, images(1, plan['padded_size'], report.device),
+                              torch.bfloat16)  # of stage 4
 
-    def ours(count: int):
-        x = torch.randn(count, dim, side, side, device=report.device, dtype=torch.bfloat16)
-        return lambda: network.stages[3](x.contiguous(memory_format=torch.channels_last))
-
-    (template, *_) = [call for call in attentions(
-        network.float(), images(1, plan['padded_size'], report.device), torch.bfloat16)
-        if call.q.shape[2] == side * side][-1:]
-    network.bfloat16()
-
-    def forced(count: int):
+    def make(count: int):
         q, k, v = (torch.randn(count, *template.q.shape[1:], device=report.device,
                                dtype=torch.bfloat16) for _ in range(3))
         return template._replace(q=q, k=k, v=v).attend
 
-    ways = {'what the network chooses (a stage)': (ours, nullcontext()),
-            'what PyTorch chooses': (forced, nullcontext()),
-            **{f'{name} kernel': (forced, sdpa_kernel(KERNELS[name]))
-               for name in ('cudnn', 'efficient')}}
-    for way, (make, context) in ways.items():
+    ways = {'what PyTorch chooses': nullcontext(), **{
+        f'{name} kernel': sdpa_kernel(KERNELS[name]) for name in ('cudnn', 'efficient')}}
+    for way, context in ways.items():
         try:
             with torch.no_grad(), context:
                 make(500 if report.cuda else 2)()  # libraries load

@@ -15,7 +15,8 @@ from fastervit_mm.command_line import errors_in_one_line
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser = argparse.ArgumentParser(
+        prog='python -m benchmarks.high_resolution', description=__doc__.split('\n')[0])
     parser.add_argument('--networks', nargs='+', default=list(high.NETWORKS), metavar='NAME',
                         help=f'default: {" ".join(high.NETWORKS)}')
     parser.add_argument('--sides', nargs='+', type=int, default=list(high.SIDES),

@@ -1,5 +1,6 @@
 """Networks from 512 to 3840 pixels a side: time, memory and multiply-adds over pixels."""
 import json
+import re
 from dataclasses import asdict
 from datetime import datetime, timezone
 from itertools import product
@@ -68,7 +69,7 @@ def count(model: str, size: Size) -> Counts:
     # Without a device, attention is two products of batches; linear layers are products of two.
     carriers = sum(operators.get(torch.ops.aten.bmm, 0)
                    for name, operators in counter.get_flop_counts().items()
-                   if name.endswith('.carrier_attn'))
+                   if re.search(r'carriers?[._]attn$', name))
     return Counts(counter.get_total_flops() // 2, carriers // 2)
 
 
@@ -101,18 +102,7 @@ def compare(names: Sequence[str], sides: Sequence[int], counted: Sequence[int], 
         ValueError: For an unknown network, sides out of order, or figures in ``out`` that were
             measured otherwise.
     """
-    for name in names:
-        if name not in NETWORKS:
-            raise ValueError(f'networks={name!r}: give some of {", ".join(NETWORKS)}')
-    if list(sides) != sorted(set(sides)) or min(sides) < 32:
-        raise ValueError(f'sides={list(sides)}: give ascending numbers of at least 32')
-    about = dict(longest=longest, mode=MODE, threads=torch.get_num_threads(), cpu=machine()['cpu'])
-    report = json.loads(out.read_text()) if out.is_file() else dict(
-        about=about, device='cpu', settings={}, matmul_peak_flops={'fp32': {}}, matmul_speeds=[],
-        counts={}, results=[])
-    if report['about'] != about:
-        raise ValueError(f'out={str(out)!r}: holds figures of {report["about"]}, not of {about}. '
-                         'Give another file')
+    report = _opened(names, sides, out, longest)
 
     def keep(line: str) -> None:
         report.update(command=command, machine=machine(), note=note,
@@ -141,6 +131,23 @@ def compare(names: Sequence[str], sides: Sequence[int], counted: Sequence[int], 
         _shares(report)
         keep(f'{name} {side}: ' + (result.error or f'{result.seconds:.2f} s, '
                                    f'{result.peak_bytes / 2**20:.0f} MiB'))
+    return report
+
+
+def _opened(names: Sequence[str], sides: Sequence[int], out: Path, longest: float) -> dict:
+    """The report to go on with, for arguments that are right."""
+    for name in names:
+        if name not in NETWORKS:
+            raise ValueError(f'networks={name!r}: give some of {", ".join(NETWORKS)}')
+    if list(sides) != sorted(set(sides)) or min(sides) < 32:
+        raise ValueError(f'sides={list(sides)}: give ascending numbers of at least 32')
+    about = dict(longest=longest, mode=MODE, threads=torch.get_num_threads(), cpu=machine()['cpu'])
+    report = json.loads(out.read_text()) if out.is_file() else dict(
+        about=about, device='cpu', settings={}, matmul_peak_flops={'fp32': {}}, matmul_speeds=[],
+        counts={}, results=[])
+    if report['about'] != about:
+        raise ValueError(f'out={str(out)!r}: holds figures of {report["about"]}, not of {about}. '
+                         'Give another file')
     return report
 
 

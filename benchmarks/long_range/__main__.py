@@ -25,7 +25,8 @@ from fastervit_mm.command_line import Settings, errors_in_one_line
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser = argparse.ArgumentParser(
+        prog='python -m benchmarks.long_range', description=__doc__.split('\n')[0])
     parser.add_argument('--networks', nargs='+', choices=list(NETWORKS), metavar='NAME',
                         help='default all that fit the windows: ' + ' '.join(NETWORKS))
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2],

@@ -1,6 +1,5 @@
 """Train two networks on the long-range task, with carriers and without: `make demo-hat`."""
 import argparse
-import time
 from pathlib import Path
 from typing import Dict, Mapping, NamedTuple, Optional
 
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.demo import folder as demo_folder
+from benchmarks.demo.run import say_files, train
 from benchmarks.long_range.task import (
     CLASSES,
     PALETTE,
@@ -65,12 +65,10 @@ def run_hat_demo(configs: Mapping[str, str], work_dir: str) -> Dict[str, Dict[st
     demo_folder.finish(folder, dict(
         metrics=metrics, configs=dict(configs),
         training_seconds={name: one.seconds for name, one in found.items()}))
-    console.print(f'  {figure}  [dim]accuracy over distance, and what each of them says[/dim]',
-                  highlight=False, soft_wrap=True)
-    console.print(f'  {attention}  [dim]what one disc attends to, through its carriers[/dim]',
-                  highlight=False, soft_wrap=True)
-    console.print(f'  {folder / "demo.json"}  [dim]the figures[/dim]', highlight=False,
-                  soft_wrap=True)
+    say_files(folder, console, {
+        figure.name: 'accuracy over distance, and what each of them says',
+        attention.name: 'what one disc attends to, through its carriers',
+        'demo.json': 'the figures'})
     console.print('\nMore networks, three seeds each: docs/long_range.md')
     return metrics
 
@@ -100,14 +98,9 @@ def plot_accuracy(axis, curves: Mapping[str, Mapping[str, float]]) -> None:
 
 def _trained(name: str, config: str, folder: Path, goes_on: bool, console: Console) -> _Trained:
     console.rule(f'Training a network {name}')
-    started = time.perf_counter()
-    cfg = launch.load_config(config, work_dir=str(folder))
-    cfg.visualizer.name = str(folder)  # it writes the scalars, and is one for each name
-    launch.train(cfg, resume='auto' if goes_on else None)
-    seconds = None if goes_on else round(time.perf_counter() - started, 1)
+    checkpoint, seconds, _ = train(config, folder, goes_on)
     cfg = launch.load_config(config, work_dir=str(folder / 'evaluation'))
     dataset = cfg.test_dataloader.dataset
-    checkpoint = (folder / 'last_checkpoint').read_text()
     metrics = launch.test(cfg, checkpoint, out=str(folder / 'label_maps'))
     return _Trained(checkpoint, {key: float(value) for key, value in metrics.items()}, seconds,
                     folder / 'label_maps', Path(dataset.data_root) / dataset.data_prefix.img_path)

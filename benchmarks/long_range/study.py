@@ -78,13 +78,14 @@ NETWORKS: Dict[str, Network] = {
     'normal': _start('linear layers from a normal of std 0.02',
                      dict(type='TruncNormal', layer='Linear', std=0.02)),
     'flat': _start('position MLPs that give the same everywhere', _XAVIER,
-                   dict(type='Scaled', names=r'position(_bias)?\.mlp\.fc2\.weight', factor=0.)),
+                   dict(type='Scaled', names=r'position\w*\.(mlp\.fc2\.weight|weight2)',
+                        factor=0.)),
     'layer-scale': _start('layer scale, 1e-5', layer_scale=1e-5),
     'layer-scale-0.1': _start('layer scale, 0.1', layer_scale=0.1),
     'empty': _start('carriers that start empty', _XAVIER,
                     dict(type='Scaled', names=r'carrier_init\.conv', factor=0.)),
     'sharp': _start('logits of carriers among each other, 4 times as large', _XAVIER,
-                    dict(type='Scaled', names=r'carrier_attn\.qkv\.weight', factor=2.,
+                    dict(type='Scaled', names=r'carriers?[._]attn\.qkv\.weight', factor=2.,
                          rows=2 / 3)),
 }
 

@@ -70,21 +70,7 @@ def run(models: Sequence[str], sizes: Sequence[Size], batches: Sequence[int],
         for value in given:
             if value not in known:
                 raise ValueError(f'{name}={value!r}: give some of {", ".join(known)}')
-    teams = [*([models] if models else []), *(team for name in sets for team in SETS[name])]
-    groups = []
-    for step, precision, team in product(steps, precisions, teams):
-        named = []
-        for model in team:
-            name, _, own = model.partition(':')
-            for mode in [own] if own else modes:
-                named += [(name, m) for m in (
-                    modes_of(name, device, step, precision) if mode == 'all' else [mode])]
-        shapes = list(product(sizes, batches))
-        small = len(named) * len(shapes) <= TOGETHER
-        for together in [shapes] if small else [[shape] for shape in shapes]:
-            groups.append([Result(name, mode, precision, step, tuple(size), batch,
-                                  PEERS[name].top1, len(groups))
-                           for size, batch in together for name, mode in named])
+    groups = _groups(models, sizes, batches, precisions, modes, steps, device, sets)
     report = dict(command=shlex.join(sys.argv), device=device,
                   date=datetime.now(timezone.utc).isoformat(timespec='seconds'), machine=machine(),
                   settings=dict(lap_seconds=LAP_SECONDS, sizes=sizes, batches=batches),
@@ -108,6 +94,28 @@ def run(models: Sequence[str], sizes: Sequence[Size], batches: Sequence[int],
             if save_to is not None:
                 save(report, save_to)
     return report
+
+
+def _groups(models: Sequence[str], sizes: Sequence[Size], batches: Sequence[int],
+            precisions: Sequence[str], modes: Sequence[str], steps: Sequence[str], device: str,
+            sets: Sequence[str]) -> List[List[Result]]:
+    """What is to be measured: in each list those that take turns."""
+    teams = [*([models] if models else []), *(team for name in sets for team in SETS[name])]
+    groups = []
+    for step, precision, team in product(steps, precisions, teams):
+        named = []
+        for model in team:
+            name, _, own = model.partition(':')
+            for mode in [own] if own else modes:
+                named += [(name, m) for m in (
+                    modes_of(name, device, step, precision) if mode == 'all' else [mode])]
+        shapes = list(product(sizes, batches))
+        small = len(named) * len(shapes) <= TOGETHER
+        for together in [shapes] if small else [[shape] for shape in shapes]:
+            groups.append([Result(name, mode, precision, step, tuple(size), batch,
+                                  PEERS[name].top1, len(groups))
+                           for size, batch in together for name, mode in named])
+    return groups
 
 
 def _measure(results: List[Result], device: torch.device, rounds: int, warmup: int, memory: bool,

@@ -1,10 +1,5 @@
-"""`make demo`: from nothing to a detector that works, on held-out pictures.
-
-A quarter of its training, on a quarter of the scenes, unless FASTERVIT_MM_FULL_DEMOS is set (`make
-test-all`).
-"""
+"""`make demo`: from nothing to a detector that works, on held-out pictures."""
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -16,46 +11,30 @@ import pytest
 
 from benchmarks.shapes import make_shapes
 from fastervit_mm.engine.curves import read_run
-from tests import samples
 from tests.app import browsing
 from tests.conftest import REPO
 from tests.docs.pages import fences, tool_call
 from tests.running import run_tool
 
 CONFIG = REPO / 'configs/mmdet/cascade_fvit_shapes.py'
-FULL = bool(os.environ.get('FASTERVIT_MM_FULL_DEMOS'))
-SHORT = f"""
-_base_ = '{CONFIG}'
-train_cfg = dict(val_interval=6)
-val_dataloader = dict(num_workers=0, persistent_workers=False)
-test_dataloader = val_dataloader
-"""
-PICTURES = 120 if FULL else 60
+PICTURES = 120
 
 
 @pytest.fixture(scope='module')
-def demo(tmp_path_factory, session_folder):
+def demo(tmp_path_factory):
     folder = tmp_path_factory.mktemp('demo')
-    config = CONFIG
-    if FULL:
-        make_shapes(folder / 'data/shapes')
-    else:
-        samples.link_shapes(folder, session_folder)
-        config = folder / CONFIG.name
-        config.write_text(SHORT)
-    done = run_tool('benchmarks.demo', config, '--work-dir', 'work_dirs/demo', cwd=folder)
+    make_shapes(folder / 'data/shapes')
+    done = run_tool('benchmarks.demo', CONFIG, '--work-dir', 'work_dirs/demo', cwd=folder)
     assert done.returncode == 0, done.output[-4000:]
     return folder, done.stdout
 
 
-@pytest.mark.slow
 def test_it_learns_for_real(demo):
     facts = json.loads((demo[0] / 'work_dirs/demo/demo.json').read_text())
-    assert facts['metrics']['coco/bbox_mAP'] >= (0.80 if FULL else 0.15)
-    assert facts['metrics']['coco/segm_mAP'] >= (0.78 if FULL else 0.15)
+    assert facts['metrics']['coco/bbox_mAP'] >= 0.80
+    assert facts['metrics']['coco/segm_mAP'] >= 0.78
 
 
-@pytest.mark.slow
 def test_it_says_early_how_long_training_takes(demo):
     output = demo[1]
     said, = re.finditer(r'About (\d+) minutes? of training on this machine', output)
@@ -63,7 +42,6 @@ def test_it_says_early_how_long_training_takes(demo):
     assert int(said[1]) >= 1
 
 
-@pytest.mark.slow
 def test_the_saved_checkpoint_scores_as_the_trained_model_did(demo):
     """Nothing is lost on the way through the file: tools/test.py repeats the last validation."""
     folder = demo[0] / 'work_dirs/demo'
@@ -73,7 +51,6 @@ def test_the_saved_checkpoint_scores_as_the_trained_model_did(demo):
         assert last[f'coco/{kind}_mAP'][-1][1] == pytest.approx(metrics[f'coco/{kind}_mAP'])
 
 
-@pytest.mark.slow
 def test_it_leaves_pictures_and_says_where(demo):
     folder, output = demo
     for name in ('predictions.png', 'curves.png'):
@@ -85,14 +62,12 @@ def test_it_leaves_pictures_and_says_where(demo):
     assert 'paramwise_options' not in output  # pages of settings stay in the log file
 
 
-@pytest.mark.slow
 def test_the_page_shows_what_it_learned(demo, tmp_path):
     """tools/demo_app.py in a browser: upload, wait, see the right names, boxes and attention."""
     browsing.check_that_the_page_shows_what_the_detector_learned(
-        demo[0], tmp_path, 0.75 if FULL else 0.3)
+        demo[0], tmp_path, 0.75)
 
 
-@pytest.mark.slow
 def test_what_the_pages_say_to_do_then(demo):
     """The very lines of README and docs, in a folder that looks like the clone."""
     folder = demo[0]

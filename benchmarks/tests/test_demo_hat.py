@@ -1,9 +1,5 @@
-"""`make demo-hat`: two networks trained alike, and the figure of how far each of them sees.
-
-A few steps, unless FASTERVIT_MM_FULL_DEMOS is set (`make test-all`).
-"""
+"""`make demo-hat`: two networks trained alike, and the figure of how far each of them sees."""
 import json
-import os
 import re
 
 import matplotlib.image
@@ -12,57 +8,35 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from benchmarks.long_range.task import make_long_range
-from tests.conftest import REPO
 from tests.running import run_tool
 
-FULL = bool(os.environ.get('FASTERVIT_MM_FULL_DEMOS'))
 CONFIGS = dict(carriers='fcn_fvit_long_range', windows='fcn_fvit_long_range_windows')
 NAMES = ('with carriers', 'without carriers')
-SHORT = """
-_base_ = '{}'
-train_cfg = dict(max_iters=2, val_interval=2)
-param_scheduler = None
-default_hooks = dict(checkpoint=dict(interval=2))
-val_dataloader = dict(dataset=dict(indices=12))
-test_dataloader = val_dataloader
-"""
 
 
 @pytest.fixture(scope='module')
 def demo(tmp_path_factory):
     folder = tmp_path_factory.mktemp('demo_hat')
-    options = []
-    if not FULL:
-        make_long_range(folder / 'data/long_range', train=12, val=12)
-        for option, name in CONFIGS.items():
-            (folder / f'{name}.py').write_text(SHORT.format(
-                REPO / f'benchmarks/configs/{name}.py'))
-            options += [f'--{option}', f'{name}.py']
-    done = run_tool('benchmarks.long_range.demo', *options, '--work-dir', 'work_dirs/demo-hat',
+    done = run_tool('benchmarks.long_range.demo', '--work-dir', 'work_dirs/demo-hat',
                     cwd=folder)
     assert done.returncode == 0, done.output[-4000:]
     return folder, done.stdout
 
 
-@pytest.mark.slow
 def test_only_carriers_see_what_is_far(demo):
     facts = json.loads((demo[0] / 'work_dirs/demo-hat/demo.json').read_text())
     carriers, windows = (facts['metrics'][name] for name in NAMES)
     assert carriers.keys() == windows.keys() and len(carriers) == 6
-    if FULL:
-        assert carriers['accuracy/96-116'] >= 85 and windows['accuracy/96-116'] <= 40
-        assert max(facts['training_seconds'].values()) < 300 or os.cpu_count() < 2
+    assert carriers['accuracy/96-116'] >= 85 and windows['accuracy/96-116'] <= 40
 
 
-@pytest.mark.slow
 def test_figures_are_those_of_the_label_maps(demo):
     """Counted anew, and in the table that is printed."""
     folder, output = demo
     metrics = json.loads((folder / 'work_dirs/demo-hat/demo.json').read_text())['metrics']
     for name, config in zip(NAMES, CONFIGS.values()):
         maps = sorted((folder / 'work_dirs/demo-hat' / config / 'label_maps').iterdir())
-        assert len(maps) == (200 if FULL else 12)
+        assert len(maps) == 200
         right = []
         for path in maps:
             said, true = (np.asarray(Image.open(p)) for p in (
@@ -79,7 +53,6 @@ def test_figures_are_those_of_the_label_maps(demo):
         pytest.approx(metrics[name]['accuracy'], abs=0.06) for name in NAMES]
 
 
-@pytest.mark.slow
 def test_it_leaves_the_figure_and_says_where(demo):
     folder, output = demo
     assert 'work_dirs/demo-hat/long_range.png' in output

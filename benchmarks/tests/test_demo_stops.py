@@ -5,8 +5,6 @@ import re
 import signal
 import time
 
-import pytest
-
 from fastervit_mm.engine.curves import read_run
 from tests import samples
 from tests.conftest import REPO
@@ -24,7 +22,6 @@ test_dataloader = val_dataloader
 """
 
 
-@pytest.mark.slow
 def test_it_is_stopped_and_killed_and_goes_on(tmp_path, session_folder):
     samples.link_shapes(tmp_path, session_folder)
     config = tmp_path / 'small.py'

@@ -1,110 +1,74 @@
-"""Laps on a GPU, on a clock that only calls move; and graphs, without one."""
-from contextlib import nullcontext
-from types import SimpleNamespace
+"""Laps and turns; that a graph's replay is checked."""
+import math
+import time
 
 import pytest
 import torch
 
-from benchmarks.speed import measure
+from benchmarks.speed.measure import (
+    Graph,
+    Laps,
+    NotMeasured,
+    check_replay,
+    interleave,
+    median_seconds,
+)
 
-CPU, CUDA = torch.device('cpu'), torch.device('cuda')
-
-
-class Clock:
-    """Time that a call of 0.7 ms moves, for the host and for the events of a GPU."""
-
-    def __init__(self, monkeypatch):
-        self.now, self.events = 100., []
-        clock = self
-
-        class Event:
-            def __init__(self, enable_timing):
-                assert enable_timing
-
-            def record(self):
-                self.at = clock.now
-                clock.events.append(self.at)
-
-            def synchronize(self):
-                pass
-
-            def elapsed_time(self, end):
-                return 1e3 * (end.at - self.at)
-        monkeypatch.setattr(measure, 'time', SimpleNamespace(perf_counter=lambda: self.now))
-        monkeypatch.setattr(torch.cuda, 'Event', Event)
-        monkeypatch.setattr(torch.cuda, 'synchronize', lambda device=None: None)
-
-    def call(self):
-        self.now += 7e-4
+CPU = torch.device('cpu')
 
 
-@pytest.mark.parametrize('device, burnt', [(CPU, 0), (CUDA, 2)])
-def test_laps_last_50_ms_behind_a_burn_in(device, burnt, monkeypatch):
-    clock = Clock(monkeypatch)
-    timing = measure.measure(clock.call, device, laps=4)
-    assert timing.seconds == pytest.approx([7e-4] * 4)
-    assert timing.median == pytest.approx(7e-4) and timing.low <= timing.high
-    assert timing.calls * 7e-4 >= 0.05
-    if device.type == 'cuda':
-        assert clock.events[0] >= 100 + burnt
-        *_, started, ended = clock.events
-        assert ended - started >= 0.05
-    else:
-        assert not clock.events  # timed by the host's clock
+def test_a_lap_lasts_long_enough_for_the_clock():
+    laps = Laps(lambda: time.sleep(0.001), CPU, lap_seconds=0.02)
+    assert laps.lap() >= 0.001  # of one call, however many a lap has
+    assert laps.calls > 1
 
 
-def test_a_step_longer_than_a_lap_is_called_once_a_lap(monkeypatch):
-    clock = Clock(monkeypatch)
+def test_a_step_longer_than_a_lap_is_called_once_a_lap():
     calls = []
-
-    def slow():
-        calls.append(1)
-        clock.now += 0.3
-    assert measure.measure(slow, CPU, laps=3).seconds == pytest.approx([0.3] * 3)
-    assert len(calls) == 3
+    laps = Laps(lambda: (calls.append(1), time.sleep(0.01)), CPU, lap_seconds=0.005)
+    assert [laps.lap() >= 0.01 for _ in range(3)] == [True] * 3 and len(calls) == 3
 
 
-class Capture:
-    """Stands in for CUDA graphs: a replay computes again what was called while capturing."""
+def test_a_burn_in_calls_before_the_first_lap():
+    calls = []
+    Laps(lambda: calls.append(1), CPU, burn_in=0.001)
+    assert calls
 
-    def __init__(self, monkeypatch, call, replays=True):
-        self.order, self.reserved, self._replays, self._call = [], 1000, replays, call
-        for name, value in dict(
-                Stream=lambda: SimpleNamespace(wait_stream=lambda other: None),
-                current_stream=lambda: SimpleNamespace(wait_stream=lambda other: None),
-                stream=lambda stream: nullcontext(), synchronize=lambda: None,
-                empty_cache=lambda: None, memory_reserved=lambda: self.reserved,
-                CUDAGraph=lambda: SimpleNamespace(replay=self.replay), graph=self.graph).items():
-            monkeypatch.setattr(torch.cuda, name, value)
 
-    def graph(self, graph):
-        self.order.append('capture')
-        self.reserved += 64
-        return nullcontext()
+def test_steps_take_turns_and_each_begins_a_round():
+    order = []
+    steps = {name: lambda name=name: order.append(name) for name in 'abc'}
+    seconds = interleave(steps, 3, CPU, lap_seconds=0)
+    assert ''.join(order) == 'abcbcacab'
+    assert all(len(laps) == 3 and min(laps) >= 0 for laps in seconds.values())
 
-    def call(self):
-        self.order.append('call')
-        self.outputs = self._call()
-        return self.outputs
 
-    def replay(self):
-        if self._replays:
-            for output, value in zip(self.outputs, self._call(), strict=True):
-                output.copy_(value)
+def test_the_median_is_of_one_call():
+    assert 0.001 <= median_seconds(lambda: time.sleep(0.001), 0.01) < 1
 
 
 def maps():
     return torch.full((2, 3), 5.), torch.arange(4.)
 
 
-def test_a_graph_is_captured_warm_and_says_what_it_keeps(monkeypatch):
-    capture = Capture(monkeypatch, maps)
-    graph = measure.Graph(capture.call)
-    assert capture.order == ['call'] * 3 + ['capture', 'call']
-    assert graph.bytes == 64
-    assert torch.equal(graph()[0], maps()[0])
+def test_a_replay_that_fills_the_outputs_is_accepted():
+    outputs = maps()
+
+    def replay():
+        for output, value in zip(outputs, maps()):
+            output.copy_(value)
+    check_replay(replay, outputs, maps())
 
 
-def test_a_graph_that_does_not_replay_is_refused(monkeypatch):
-    with pytest.raises(measure.NotMeasured, match='a replay does not give'):
-        measure.Graph(Capture(monkeypatch, maps, replays=False).call)
+@pytest.mark.parametrize('filled', [None, math.inf, 5.5])
+def test_a_replay_that_gives_something_else_is_refused(filled):
+    outputs = maps()
+    with pytest.raises(NotMeasured, match='a replay does not give'):
+        check_replay(lambda: filled and outputs[0].fill_(filled), outputs, maps())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs CUDA')
+def test_a_graph_is_what_the_call_gives():
+    x = torch.ones(8, 8, device='cuda')
+    graph = Graph(lambda: (x @ x,))
+    assert torch.equal(graph()[0], x @ x) and graph.bytes >= 0

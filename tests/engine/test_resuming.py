@@ -23,7 +23,6 @@ from fastervit_mm.engine.checkpoints import INTERRUPTED, newest_checkpoint, save
 from fastervit_mm.engine.notices import REQUEUE, SIGNALS
 from fastervit_mm.engine.resuming import _Forward, reproducible
 from fastervit_mm.weights import CheckpointError, read_checkpoint
-from tests import samples
 from tests.conftest import REPO, load_program
 from tests.running import Started, run_tool
 
@@ -40,7 +39,6 @@ def start(config, work_dir, log):
 @pytest.mark.long
 def test_killed_anywhere_it_ends_as_if_it_had_not_been(campaign, tmp_path, session_folder):
     """`make soak`, shorter: real kills in a step, in a validation and while a file is written."""
-    samples.link_shapes(tmp_path, session_folder)
     facts = campaign.soak(tmp_path, kills=3, epochs=4, images=8, longest=1.5, notices=1,
                           begin=start)
     log = (tmp_path / 'killed.log').read_text()[-3000:]
