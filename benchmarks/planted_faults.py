@@ -48,7 +48,7 @@ _RESUMING, _DISTRIBUTED = 'tests/engine/test_resuming.py', 'tests/engine/test_di
 _LOADING, _DINO = 'tests/weights/test_loading.py', 'tests/weights/test_dino.py'
 _OPTIMIZERS, _EXPORT = 'tests/engine/test_optimizers.py', 'tests/export/test_export.py'
 _BOXES, _MAPS = 'tests/datasets/test_boxes.py', 'tests/datasets/test_label_maps.py'
-_CHECKS, _BAD = 'tests/engine/test_checks.py', 'tests/bad_input/test_bad_input.py'
+_CHECKS, _RUNS = 'tests/engine/test_checks.py', 'tests/cases/test_runs.py'
 _OPERATORS = 'tests/test_operators.py'
 _ORACLE, _POSITIONS = 'tests/backbone/test_oracle.py', 'tests/backbone/test_positions.py'
 _BACKBONE, _DEPLOYED = 'tests/backbone/test_fastervit.py', 'tests/backbone/test_switch_to_deploy.py'
@@ -130,8 +130,8 @@ FAULTS = [
     Fault('tensors without a place are accepted', 'weights/loading.py',
           'if (unfilled or surplus) and not', 'if unfilled and not', _LOADING),
     Fault('values that are not finite are loaded', 'weights/loading.py',
-          'check_finite(fitting, checkpoint)', 'pass', f'{_LOADING} {_BAD} tests/cases/'
-          'test_checkpoints.py'),
+          'check_finite(fitting, checkpoint)', 'pass',
+          'tests/bad_input/test_bad_input.py::test_called_in_python'),
     Fault('files of other windows are loaded', 'weights/loading.py',
           'check_windows(backbone, found, checkpoint, prefix)', 'pass',
           'tests/weights/test_windows.py'),
@@ -153,13 +153,17 @@ FAULTS = [
           'tests/test_models.py tests/engine/test_launch.py tests/cases/test_checkpoints.py'),
     # Optimizers.
     Fault('a block has the learning rate of the one before it', 'engine/optimizers.py',
-          '+ block + 1', '+ block', _OPTIMIZERS),
+          '+ block + 1', '+ block', f'{_OPTIMIZERS}::'
+          'test_layers_count_from_the_stem_to_the_heads'),
     Fault('layer decay has no effect', 'engine/optimizers.py',
-          "settings['lr'] *= scales[name]", 'pass', _OPTIMIZERS),
+          "settings['lr'] *= scales[name]", 'pass', f'{_OPTIMIZERS}::'
+          'test_the_learning_rate_falls_from_layer_to_layer'),
     Fault('an optimizer takes the state of other parameters', 'engine/optimizers.py',
-          'if _layout(saved) != _layout(groups):', 'if False:', _OPTIMIZERS),
-    Fault('the best metric so far is the worst', 'engine/hooks.py', 'best, place = max(',
-          'best, place = min(', 'tests/engine/test_logs.py'),
+          'if _layout(saved) != _layout(groups):', 'if False:', f'{_OPTIMIZERS}::'
+          'test_state_that_does_not_fit_is_an_error_of_one_line'),
+    Fault('the best metric so far is the worst', 'engine/hooks.py',
+          'place, best = max(curve', 'place, best = min(curve', 'tests/engine/test_logs.py::'
+          'test_a_detector_has_two_metrics_that_matter_and_epochs'),
     Fault('MESA leaves the teacher\'s temperature out', 'engine/mesa.py',
           'teacher.detach().float() / temperature', 'teacher.detach().float()',
           'tests/engine/test_mesa.py'),
@@ -167,41 +171,46 @@ FAULTS = [
           'tests/engine/test_precision.py'),
     # Checks before a run.
     Fault('widths unlike the neck\'s are not found', 'engine/checks.py', 'if has != right:',
-          'if False:', _CHECKS),
+          'if False:', f'{_CHECKS}::test_widths_unlike_the_necks'),
     Fault('a missing path of the data is not found', 'engine/checks.py',
-          'if not os.path.exists(path):', 'if False:', _CHECKS),
+          'if not os.path.exists(path):', 'if False:',
+          f'{_CHECKS}::test_a_missing_part_of_the_data_is_named'),
     Fault('the advised learning rate is upside down', 'engine/checks.py',
-          '{lr * batch / base:g}: ', '{lr * base / batch:g}: ', _CHECKS),
+          '{lr * batch / base:g}: ', '{lr * base / batch:g}: ',
+          f'{_CHECKS}::test_a_batch_whose_learning_rate_was_not_scaled'),
     Fault('classes in another order are not found', 'engine/class_checks.py',
-          'one.names[label:label + 1] != (name,)', 'False', f'{_CHECKS} {_BAD} tests/cases'),
+          'one.names[label:label + 1] != (name,)', 'False',
+          f'{_RUNS}::test_classes_have_one_order_in_files_and_config'),
     Fault('repeated names of categories are not found', 'engine/class_checks.py',
-          'if count > 1]', 'if count > 2]', f'{_CHECKS} {_BAD} tests/cases'),
+          'if count > 1]', 'if count > 2]', f'{_RUNS}::test_two_categories_of_one_name'),
     Fault('an evaluator\'s file of other images is not found', 'engine/metric_checks.py',
-          'if here.get(number) != there.get(number):', 'if False:', f'{_CHECKS} {_BAD}'),
+          'if here.get(number) != there.get(number):', 'if False:',
+          f'{_RUNS}::test_the_evaluators_file_has_the_datasets_images'),
     # Data.
     Fault('YOLO\'s boxes begin in their centre', 'datasets/boxes/yolo.py', '(x - w / 2, y - h / 2',
           '(x, y', _BOXES),
     Fault('height and width of YOLO\'s polygons change places', 'datasets/boxes/yolo.py',
           'v * height for v', 'v * width for v', _BOXES),
     Fault('difficult objects of VOC are trained on', 'datasets/boxes/voc.py', "== '1')",
-          "== '2')", f'{_BOXES} tests/cases'),
+          "== '2')", _BOXES),
     Fault('a box that leaves its image is not found', 'datasets/checking/annotations.py',
           "y + height > image['height'] + 1", 'False', 'tests/datasets/test_checking.py'),
     Fault('colours of void become class 0', 'new_config/labels.py',
           'numbers.update(dict.fromkeys(void.values(), VOID))',
           'numbers.update(dict.fromkeys(void.values(), 0))',
-          'tests/new_config tests/cases/test_segmentation_data.py'),
+          'tests/cases/test_segmentation_data.py::test_colours_become_the_classes_of_their_file'),
     Fault('label 0 of ADE20K becomes a class', 'new_config/labels.py', 'int(no_class == 0)', '0',
-          'tests/new_config tests/cases/test_segmentation_data.py'),
+          'tests/cases/test_segmentation_data.py tests/new_config'),
     Fault('classes that ImageNet-A lacks are ranked', 'datasets/imagenet.py',
           'full(one[\'pred_score\'].shape, -1.)', 'full(one[\'pred_score\'].shape, 2.)',
-          'tests/imagenet/test_tools.py'),
+          'tests/imagenet/test_tools.py::'
+          'test_only_the_two_hundred_classes_of_a_set_are_ranked'),
     Fault('label maps are written from 0 where the data count from 1', 'engine/hooks.py',
           "int(bool(sample.get('reduce_zero_label')))", '0',
           'tests/apis/test_inferencer.py::test_label_maps_are_mmsegs_and_those_of_test'),
     Fault('a swapped neck reads maps of other strides', 'swapping/maps.py',
           "math.log2(_STRIDES[stage] / stride))", "math.log2(_STRIDES[stage] / stride / 2))",
-          'tests/swapping'),
+          'tests/swapping/test_swapping.py::test_settings_follow'),
     # Operators, export, configs and import.
     Fault('Gaussian Soft-NMS lowers scores too little', 'operators/ext.py', '-iou**2 / sigma',
           '-iou**3 / sigma', _OPERATORS),
@@ -226,7 +235,8 @@ FAULTS = [
           "\nregister()\n__import__('subprocess').run(['true'])\n",
           'tests/packaging/test_supply_chain.py'),
     Fault('importing the package silences warnings', '__init__.py', '\nregister()\n',
-          "\nregister()\n__import__('warnings').simplefilter('ignore')\n", 'tests/test_registration.py'),
+          "\nregister()\n__import__('warnings').simplefilter('ignore')\n",
+          'tests/test_registration.py'),
 ]
 
 
