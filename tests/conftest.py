@@ -1,5 +1,4 @@
 """What several tests share."""
-import ast
 import functools
 import gc
 import importlib.util
@@ -27,15 +26,6 @@ from tests import samples  # noqa: E402
 for module, name in ((utils, 'load'), (config, 'is_installed')):
     setattr(module, name, functools.cache(getattr(module, name)))
 
-
-def _unformatted(text: str, **_):
-    """Instead of yapf's layout, half a second each of some seven times in a run."""
-    ast.parse(text)  # yapf too finds what is no Python
-    return text, False
-
-
-config.FormatCode = _unformatted
-
 REPO = Path(__file__).resolve().parents[1]
 
 os.environ.setdefault('MPLBACKEND', 'Agg')
@@ -43,12 +33,6 @@ os.environ.setdefault('MPLBACKEND', 'Agg')
 
 def pytest_report_header():
     return f'samples: {samples.describe()}'
-
-
-def pytest_collection_modifyitems(items):
-    """Files with slow tests first, so that no worker begins one when the others are done."""
-    slow = {item.path for item in items if item.get_closest_marker('slow')}
-    items.sort(key=lambda item: item.path not in slow)
 
 
 def pytest_collection_finish():

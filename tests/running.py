@@ -17,6 +17,8 @@ from multiprocessing import reduction
 from pathlib import Path
 from typing import Mapping, NamedTuple, Optional, Sequence, Union
 
+from mmengine.config import config
+
 from tests.conftest import REPO
 
 _CONTEXT = multiprocessing.get_context('forkserver')
@@ -36,7 +38,7 @@ class Done(NamedTuple):
 
 def run_tool(name: str, *arguments, cwd: Union[str, Path],
              environment: Optional[Mapping[str, str]] = None, without: Sequence[str] = (),
-             warn: bool = False) -> Done:
+             warn: bool = False, layout: bool = False) -> Done:
     """Run one of the tools as ``python -W ignore tools/NAME ARGUMENTS`` does.
 
     Args:
@@ -46,12 +48,14 @@ def run_tool(name: str, *arguments, cwd: Union[str, Path],
         environment: Variables beside those of this process.
         without: Modules that it shall not find.
         warn: Leave ``-W ignore`` out.
+        layout: Let yapf lay out the config each time that it is printed or saved, which takes
+            half a second each of some seven times; else it is one long line.
     """
     with tempfile.TemporaryFile('w+') as stdout, tempfile.TemporaryFile('w+') as stderr:
         streams = [reduction.DupFd(stream.fileno()) for stream in (stdout, stderr)]
         process = _CONTEXT.Process(target=_run, args=(
             str(REPO / 'tools' / name), [str(a) for a in arguments], str(cwd),
-            {**os.environ, **(environment or {})}, streams, without, warn))
+            {**os.environ, **(environment or {})}, streams, without, warn, layout))
         process.start()
         process.join()
         stdout.seek(0)
@@ -73,7 +77,7 @@ class Started:
             streams = [reduction.DupFd(file.fileno()) for _ in range(2)]
             self._process = _CONTEXT.Process(target=_run, args=(
                 str(REPO / 'tools' / name), [str(a) for a in arguments], str(cwd),
-                {**os.environ, **(environment or {})}, streams, (), False, True))
+                {**os.environ, **(environment or {})}, streams, (), False, False, True))
             self._process.start()
         self.pid = self._process.pid
 
@@ -88,7 +92,7 @@ class Started:
 
 
 def _run(script: str, arguments: list, cwd: str, environment: dict, streams: list,
-         without: Sequence[str], warn: bool, own_group: bool = False) -> None:
+         without: Sequence[str], warn: bool, layout: bool, own_group: bool = False) -> None:
     if own_group:
         os.setsid()
     for number, stream in enumerate(streams, 1):
@@ -104,6 +108,8 @@ def _run(script: str, arguments: list, cwd: str, environment: dict, streams: lis
     warnings.filters[:] = [f for f in warnings.filters if f[:4] != ('ignore', None, Warning, None)]
     warnings.simplefilter('default' if warn else 'ignore', append=warn)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run with `&`
+    if not layout:
+        config.FormatCode = lambda text, **_: (text, False)
     status = 0
     try:
         if Path(script).name.startswith('benchmarks.'):

@@ -1,7 +1,4 @@
-"""Every segmentor's config builds what it says, and says nothing twice."""
-import ast
-import re
-
+"""Every segmentor's config builds what it says."""
 import pytest
 import torch
 from mmengine.config import Config
@@ -43,7 +40,7 @@ def test_the_variants_that_have_a_config():
 
 
 @pytest.mark.parametrize('path', PUBLISHED, ids=lambda p: p.stem)
-def test_the_recipe(path):
+def test_upernets_recipe_is_the_papers(path):
     cfg = Config.fromfile(str(path))
     crop = (640, 640) if '640' in path.stem else (512, 512)
     assert (cfg.model.decode_head.type, cfg.model.auxiliary_head.type) == ('UPerHead', 'FCNHead')
@@ -75,53 +72,6 @@ def test_the_recipe(path):
     assert [t.prob for t in flips] == [0, 1] and cfg.tta_model.type == 'SegTTAModel'
 
 
-def own_settings(path):
-    """A config file's own settings and those of its bases, as two dicts."""
-    text = path.read_text()
-    names = ast.literal_eval(re.search(r'_base_ = (\[.*?\]|\'.*?\')', text, re.S).group(1))
-    bases = {}
-    for name in [names] if isinstance(names, str) else names:
-        if '::' in name:
-            bases.update(Config.fromfile(_installed(name)).to_dict())
-        else:
-            bases.update(Config.fromfile(str(path.parent / name)).to_dict())
-    # What is taken from a base by {{_base_...}} is not said again.
-    own = {}
-    exec(re.sub(r'\{\{.*?\}\}', 'object()', text), own)
-    return {k: v for k, v in own.items() if not k.startswith('_')}, bases
-
-
-def _installed(name):
-    from mmengine.config.utils import _get_package_and_cfg_path
-    from mmengine.utils import get_installed_path
-    package, path = _get_package_and_cfg_path(name)
-    return f'{get_installed_path(package)}/.mim/configs/{path}'
-
-
-def repeated(own, base, place=''):
-    """Settings that a base has already, by dotted name; those below _delete_ start anew."""
-    if isinstance(own, dict) and isinstance(base, dict):
-        if own.get('_delete_'):
-            return []
-        return [r for k, v in own.items() if k in base
-                for r in repeated(v, base[k], f'{place}.{k}')]
-    return [place] if own == base else []
-
-
-@pytest.mark.parametrize('path', [*CONFIGS, REPO / 'configs/_base_/upernet_ade20k.py'],
-                         ids=lambda p: p.stem)
-def test_nothing_repeats_what_a_base_says(path):
-    own, bases = own_settings(path)
-    assert repeated(own, bases) == []
-
-
-def test_that_the_search_for_repetitions_finds_one(tmp_path):
-    path = REPO / 'configs/mmseg/upernet_fvit_0.py'
-    own, bases = own_settings(path)
-    own['train_dataloader'] = dict(batch_size=2)
-    assert repeated(own, bases) == ['.train_dataloader.batch_size']
-
-
 @pytest.fixture(scope='module')
 def segmentor():
     """The real config's segmentor with a small backbone and head; its weights are not trained."""
@@ -149,7 +99,7 @@ def segment(segmentor, image, mode):
 
 
 @pytest.mark.parametrize('mode', ['whole', 'slide'])
-@pytest.mark.parametrize('size', [(32, 32), (33, 401), (250, 130), (512, 683)])
+@pytest.mark.parametrize('size', [(32, 32), (33, 401), (250, 130)])
 def test_images_of_any_size(segmentor, size, mode):
     image = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
     result = segment(segmentor, image, mode)

@@ -5,17 +5,12 @@ from pathlib import Path
 
 import mmdet
 
-from tests import samples
-from tests.conftest import REPO
+from tests.engine.conftest import DETECTOR
 
-CONFIG = f"""
-_base_ = '{REPO}/configs/mmdet/cascade_fvit_shapes.py'
+CONFIG = f"""{DETECTOR}
 train_cfg = dict(max_epochs=1, val_interval=1)
-param_scheduler = None
 default_hooks = dict(logger=dict(interval=1))
-train_dataloader = dict(batch_size=2, dataset=dict(indices=4))
-val_dataloader = dict(dataset=dict(indices=2))
-test_dataloader = val_dataloader
+train_dataloader['dataset']['indices'] = 4
 """
 PREDICT = """
 import sys
@@ -30,10 +25,9 @@ assert len(boxes) == len(found.pred_instances.bboxes) > 0
 """
 
 
-def test_mmdets_own_training_script_and_inference(tmp_path, session_folder):
-    samples.link_shapes(tmp_path, session_folder)
+def test_mmdets_own_training_script_and_inference(tmp_path, tiny_coco):
     config, folder = tmp_path / 'own.py', tmp_path / 'run'
-    config.write_text(CONFIG)
+    config.write_text(CONFIG.replace('ROOT', str(tiny_coco)))
 
     def run(*arguments):
         done = subprocess.run([sys.executable, '-W', 'ignore', *map(str, arguments)], cwd=tmp_path,
@@ -45,4 +39,4 @@ def test_mmdets_own_training_script_and_inference(tmp_path, session_folder):
     assert log.count("mmcv's operators: ") == 1
     assert 'Epoch(train) [1][2/2]' in log and 'coco/bbox_mAP' in log
     run('-c', PREDICT, config, folder / 'epoch_1.pth',
-        next((tmp_path / 'data/shapes/val').glob('*.*')))
+        next((tiny_coco / 'val2017').iterdir()))

@@ -54,13 +54,13 @@ SIZES = {
 SIDES = ('scale', 'scales', 'crop_size', 'short', 'longest')
 
 
-def tool(name, *arguments, cwd):
+def tool(name, *arguments, cwd, layout=False):
     """A tool's exit status and output; SIZES are added to the options, which come last."""
     arguments = [*map(str, arguments)]
     if '--cfg-options' not in arguments:
         arguments.append('--cfg-options')
     arguments += [f'{key}={value}' for key, value in SIZES.items()]
-    done = run_tool(name, *arguments, cwd=cwd)
+    done = run_tool(name, *arguments, cwd=cwd, layout=layout)
     return done.returncode, done.output
 
 
@@ -103,7 +103,7 @@ def trained(config, folder):
     """One epoch, evaluated and saved."""
     work_dir = folder / 'run'
     code, output = tool('train.py', config, '--work-dir', work_dir, '--cfg-options',
-                        'train_cfg.max_epochs=1', 'randomness.seed=0', cwd=folder)
+                        'train_cfg.max_epochs=1', 'randomness.seed=0', cwd=folder, layout=True)
     assert code == 0, output[-3000:]
     return work_dir, output
 

@@ -15,6 +15,7 @@ from itertools import islice
 import numpy
 import pytest
 import torch
+from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 
@@ -35,7 +36,7 @@ def start(config, work_dir, log):
     return Started(log, 'train.py', config, '--work-dir', work_dir, '--resume', cwd=config.parent)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_anywhere_it_ends_as_if_it_had_not_been(campaign, tmp_path, session_folder):
     """`make soak`, shorter: real kills in a step, in a validation and while a file is written."""
     facts = campaign.soak(tmp_path, kills=3, epochs=4, images=8, longest=1.5, notices=1,
@@ -57,10 +58,9 @@ def test_killed_anywhere_it_ends_as_if_it_had_not_been(campaign, tmp_path, sessi
     assert len(campaign.differences(tmp_path / 'plain', other)) == 1
 
 
-@pytest.mark.slow
-def test_a_notice_between_iterations_of_a_segmentor_that_loads_in_workers(
+def test_told_to_stop_and_then_killed_it_ends_as_if_it_had_not_been(
         campaign, tiny_ade20k, tmp_path):
-    """Iterations instead of epochs, random augmentation in other processes, SIGUSR1; SwinHAT."""
+    """A segmentor of iterations, its random augmentation in other processes; SwinHAT."""
     from tests.engine.conftest import SEGMENTOR, SWIN_HAT
     config = tmp_path / 'segmentor.py'
     config.write_text(SEGMENTOR.replace('ROOT', str(tiny_ade20k)).replace(
@@ -72,16 +72,24 @@ def test_a_notice_between_iterations_of_a_segmentor_that_loads_in_workers(
         "custom_hooks = [dict(type='EMAHook')]\nrandomness['deterministic'] = True\n"
         "val_dataloader.update(\n"
         "    num_workers=0, persistent_workers=False)\n")
-    plain, stopped, log = tmp_path / 'plain', tmp_path / 'stopped', tmp_path / 'log'
+    plain, stopped = tmp_path / 'plain', tmp_path / 'stopped'
     undisturbed = start(config, plain, tmp_path / 'plain.log')
-    log.touch()
-    run = start(config, stopped, log)
-    while 'Iter(train) [ 6/12]' not in log.read_text() and run.poll() is None:
-        time.sleep(0.01)
-    os.kill(run.pid, signal.SIGUSR1)
-    assert run.wait() == REQUEUE, log.read_text()[-3000:]
+
+    def stop(number, place):
+        """The status of a run that gets a signal at an iteration, and what it said."""
+        log = tmp_path / f'{number}.log'
+        run = start(config, stopped, log)
+        while f'Iter(train) [{place}/12]' not in log.read_text() and run.poll() is None:
+            time.sleep(0.01)
+        os.killpg(run.pid, number) if number == signal.SIGKILL else os.kill(run.pid, number)
+        return run.wait(), log.read_text()
+
+    status, said = stop(signal.SIGUSR1, ' 6')
+    assert status == REQUEUE, said[-3000:]
     assert (stopped / INTERRUPTED).is_file() or (stopped / 'iter_8.pth').is_file()
-    assert 'Stopped on SIGUSR1 at iteration' in log.read_text()
+    assert 'Stopped on SIGUSR1 at iteration' in said
+    status, said = stop(signal.SIGKILL, ' 9')
+    assert status == -signal.SIGKILL and not (stopped / 'iter_12.pth').exists(), said[-3000:]
     done = run_tool('train.py', config, '--work-dir', stopped, '--resume', cwd=tmp_path)
     assert done.returncode == 0, done.output[-3000:]
     assert not (stopped / INTERRUPTED).exists()  # the next checkpoint has taken its place
@@ -101,7 +109,7 @@ class Pressed(BaseModel):
     def forward(self, inputs, mode):
         for _ in range(self.times):
             os.kill(os.getpid(), signal.SIGINT)
-        return dict(loss=(self.weight * inputs).sum())
+        return dict(loss=(self.weight * inputs).sum()) if mode == 'loss' else [{}]
 
 
 @pytest.mark.parametrize('times, ignored, says', [
@@ -125,6 +133,67 @@ def test_ctrl_c_saves_a_second_one_does_not_and_the_background_ignores_it(
             signal.signal(number, handler)
     assert (tmp_path / 'run' / INTERRUPTED).exists() == (times == 1)
     assert (tmp_path / 'run/epoch_1.pth').exists() == ignored
+
+
+class Counted(BaseMetric):
+    """How often it was asked."""
+    times = 0
+
+    def process(self, data_batch, data_samples):
+        self.results.append(0)
+
+    def compute_metrics(self, results):
+        self.times += 1
+        return dict(images=len(results))
+
+
+def test_a_validation_that_a_stop_cut_short_is_made_up_for(tmp_path):
+    loader = dict(batch_size=1, dataset=[torch.ones(1)] * 2, sampler=dict(type='DefaultSampler'))
+
+    def validations(name, **settings):
+        metric = Counted()
+        Runner(Pressed(0), str(tmp_path), train_dataloader=loader, val_dataloader=loader,
+               train_cfg=dict(type='ResumableEpochLoop', max_epochs=2), val_cfg=dict(),
+               val_evaluator=[metric], optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+               custom_hooks=[dict(type='MissedValidationHook')], default_scope='mmengine',
+               experiment_name=f'{tmp_path.name}_{name}', **settings).train()
+        return metric.times
+
+    assert validations('whole') == 2
+    last = dict(resume=True, load_from=str(tmp_path / 'epoch_2.pth'))
+    assert validations('again', **last) == 0
+    (tmp_path / 'last_validation').write_text('2')  # that of the first epoch
+    assert validations('missed', **last) == 1 and validations('made_up', **last) == 0
+
+
+class Seeing(Pressed):
+    """Keeps what it is trained on."""
+
+    def __init__(self):
+        super().__init__(0)
+        self.seen = []
+
+    def forward(self, *inputs, mode):
+        self.seen.append([int(one) for one in inputs])
+        return super().forward(sum(inputs), mode)
+
+
+def test_an_epoch_goes_on_from_its_middle_in_its_own_order(tmp_path):
+    def seen(name, **settings):
+        model = Seeing()
+        Runner(model, str(tmp_path), train_dataloader=dict(
+            batch_size=2, dataset=[torch.tensor(float(i)) for i in range(8)],
+            sampler=dict(type='DefaultSampler', shuffle=True)),
+            train_cfg=dict(type='ResumableEpochLoop', max_epochs=2), default_scope='mmengine',
+            default_hooks=dict(checkpoint=dict(
+                type='CheckpointHook', by_epoch=False, interval=6)), randomness=dict(seed=0),
+            optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+            experiment_name=f'{tmp_path.name}_{name}', **settings).train()
+        return model.seen
+
+    whole = seen('whole')
+    assert sorted(sum(whole[4:], [])) == list(range(8)) and whole[4:] != whole[:4]
+    assert seen('rest', resume=True, load_from=str(tmp_path / 'iter_6.pth')) == whole[6:]
 
 
 class Noise(list):
@@ -189,7 +258,7 @@ exit $status
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_full_disk_loses_nothing(by_epoch, run, tmp_path):
     """Of a checkpoint that no longer fits, resumed behind one that an earlier crash cut short."""
     (run / 'last_checkpoint').write_text(str(run / 'epoch_3.pth'))
@@ -231,9 +300,11 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path):
             (tmp_path / name).write_bytes(bytes(100_000))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    with pytest.raises(OSError, match=r'epoch_2.pth could not be saved.*no earlier checkpoint'):
-        save_whole(save, tmp_path, 'epoch_2.pth', tmp_path / 'none')
-    assert [path.name for path in tmp_path.iterdir()] == ['epoch_1.pth']
+    for name in ('epoch_1.pth', 'epoch_2.pth'):
+        with pytest.raises(OSError, match=f'{name} could not be saved.*no earlier checkpoint'):
+            save_whole(save, tmp_path, name, tmp_path / 'none')
+        assert [path.name for path in tmp_path.iterdir()] == ['epoch_1.pth']
+        assert (tmp_path / 'epoch_1.pth').read_bytes() == b'old'
 
 
 def cut(path, to=0.9):
