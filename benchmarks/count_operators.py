@@ -1,4 +1,4 @@
-"""Count the configs of mmdet and mmsegmentation that reach each of mmcv's compiled operators.
+"""Count the configs that reach each of mmcv's compiled operators.
 
 Nothing is run: from the classes that a config names, the source of what they can call is followed.
 A method counts where a class that can be instantiated has it and something reached calls its name;
@@ -103,7 +103,7 @@ def above(function):
 
 @lru_cache(None)
 def methods(cls):
-    """The functions of a class by name, each with the class that has it, the nearest first."""
+    """Functions of a class by name, each with its owner, nearest first."""
     found = defaultdict(list)
     for base in inspect.getmro(cls):
         if base.__module__.startswith('mm'):
@@ -117,7 +117,7 @@ def methods(cls):
 
 @lru_cache(None)
 def default(function, flag):
-    """Whether a global flag is on, or by default one of a class that the function's module has."""
+    """Default of a flag: a global's, or a class's of the module."""
     if flag in function.__globals__:
         return bool(function.__globals__[flag])
     bases = {base for cls in function.__globals__.values() if inspect.isclass(cls)
@@ -131,20 +131,20 @@ def default(function, flag):
 
 @lru_cache(None)
 def named(name, scope):
-    """What the registries and mmcv's operators have by the name of a type."""
+    """Classes and operators of a name, in all registries."""
     found = []
     for registry in vars(import_module(f'{scope}.registry')).values():
         if isinstance(registry, Registry):
             try:
                 found.append(registry.get(name))
-            except Exception:  # a name with dots that is no module
+            except Exception:  # a dotted name that is not a module
                 pass
     return [*found, getattr(mmcv.ops, name, None)]
 
 
 @lru_cache(None)
 def reached(scope, types, keys, truthy):
-    """Operators that can be called by what a config with these types and keys names."""
+    """Operators that a config with these types and keys reaches."""
     operators, classes, functions, names, waiting = set(), set(), set(), set(ENTRIES), [Runner]
 
     def on(function, flag):
@@ -212,7 +212,7 @@ def operators_of(library, path):
 
 
 def count(library):
-    """Number of a library's configs, and how many of them reach each operator."""
+    """Count a library's configs, and those that reach each operator."""
     folder = Path(import_module(library).__file__).parent / '.mim' / 'configs'
     number, total = 0, Counter()
     for path in sorted(folder.rglob('*.py')):

@@ -1,4 +1,4 @@
-"""Time the compiled mmcv's operators and this package's, in turns in one process.
+"""Time the compiled mmcv's operators and this package's.
 
 Needs a compiled mmcv and a torchvision whose operators load: ``tools/make_env.py --compiled``. On
 a CPU mmcv computes deformable attention by a formula in PyTorch with either, so that DINO calls no
@@ -31,7 +31,7 @@ CPU = torch.device('cpu')
 
 
 def modules():
-    """The compiled module and ours, by name; ours alone where mmcv is not compiled."""
+    """Modules of operators: ours, and mmcv's if compiled."""
     found = importlib.import_module('mmcv._ext')
     return dict(compiled=found, ours=ext) if found.__file__ != ext.__file__ else dict(ours=ext)
 
@@ -73,7 +73,7 @@ def nms():
 
 
 def detector(config, batch, size):
-    """A training step, and a prediction, of a detector with random images, boxes and masks."""
+    """Training step and prediction of a detector on random data."""
     cfg = get_config(config)
     cfg.model.backbone.init_cfg = None
     cfg.optim_wrapper.optimizer.lr = 0.  # every step computes the same

@@ -1,4 +1,4 @@
-"""What products through oneDNN give beyond the backbone: a detector's training and inference.
+"""Time detectors with products through oneDNN and without.
 
 Each step is measured with them and without, in turns on one model (use_onednn, undo_onednn).
 """
@@ -24,7 +24,7 @@ from fastervit_mm.models import build_model, switch_to_deploy
 
 
 def training_step():
-    """A step of the shapes detector's training, with its own batch, heads and optimizer."""
+    """Training step of the shapes detector."""
     cfg = get_config('mmdet/cascade_fvit_shapes')
     init_default_scope(cfg.default_scope)
     make_shapes(cfg.train_dataloader.dataset.data_root)

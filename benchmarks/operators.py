@@ -58,7 +58,7 @@ class _Count(TorchDispatchMode):
 
 
 def build(name):
-    """The network; ours with its output norms, as detectors and segmentors have it."""
+    """Network by name; ours with output norms, as detectors have it."""
     family, arch = name.split('-', 1)
     return FasterViT(arch) if family == 'fastervit' else PEERS[name].build(SIZE)
 
@@ -102,7 +102,7 @@ def counted(name):
 
 
 def compiled_kernels(name):
-    """Kernels that Inductor generates for the forward pass in bfloat16; products not among them."""
+    """Count kernels that Inductor generates, without matrix products."""
     from torch._inductor import metrics
     torch._dynamo.reset()
     metrics.reset()

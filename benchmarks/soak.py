@@ -1,4 +1,4 @@
-"""Kill a training at random, resume it, and compare the end with that of an undisturbed run.
+"""Kill and resume a training; compare its end with an undisturbed run's.
 
     python -m benchmarks.soak --kills 20 --out benchmarks/soak.json
 
@@ -57,7 +57,7 @@ _SIGNS = dict(step='Checkpoints will be saved', validation='Saving checkpoint',
 
 
 class Kill(NamedTuple):
-    """One kill: where, the last iteration until then, and that with which the run had begun."""
+    """A kill: its place, the iteration reached and that resumed from."""
     place: str
     reached: int
     resumed: Optional[int]
@@ -74,7 +74,10 @@ def start(config: Path, work_dir: Path, log: Path) -> subprocess.Popen:
 
 def wait_for(place: str, process: subprocess.Popen, log: Path, since: int, work_dir: Path,
              rng: random.Random, longest: float) -> bool:
-    """Wait for a place in a run, and there for a random time. False if the run ended before."""
+    """Wait for a place in a run, then a random time.
+
+    Returns False if the run ended before.
+    """
     def ended() -> bool:
         return process.poll() is not None
     def parts() -> Set[Tuple[Path, int]]:
@@ -113,7 +116,7 @@ def state(work_dir: Path) -> Dict[str, torch.Tensor]:
 
 
 def metrics(work_dir: Path) -> Dict[str, List]:
-    """Losses, learning rates and metrics by iteration, of all the starts of a run."""
+    """Losses, learning rates and metrics by iteration."""
     return {name: sorted(dict(points).items()) for name, points in read_run(work_dir).items()
             if not name.endswith(('time', 'memory', 'epoch'))}
 
@@ -192,7 +195,7 @@ def soak(folder: Path, kills: int, epochs: int, images: int, workers: int = 0, s
 
 
 def _begun(said: str) -> Optional[int]:
-    """The iteration at which a run began, of its log; None if it was killed before."""
+    """Iteration at which a run began; None if it was killed before."""
     resumed = [int(line.rsplit('iter: ', 1)[1]) for line in said.splitlines()
                if 'resumed epoch:' in line]
     return resumed[-1] if resumed else 0 if 'starts at the beginning' in said else None

@@ -16,7 +16,7 @@ _SOME = 12  # a classifier's validation images that are drawn, of thousands
 
 
 def run_demo(config: str, work_dir: str) -> Dict[str, float]:
-    """Train as a config says, evaluate the result, and write a table and figures to ``work_dir``.
+    """Train a config, evaluate it, write a table and figures.
 
     Args:
         config: A config of mmdet, mmseg or mmpretrain that trains in minutes and whose dataset is
@@ -100,7 +100,7 @@ def train(config: str, folder: Path, goes_on: bool) -> Trained:
 
 
 def say_files(folder: Path, console: Console, files: Mapping[str, str]) -> None:
-    """Print what lies in a demo's folder: names, each with what it is."""
+    """Print the files of a demo's folder, each with its meaning."""
     for name, what in files.items():
         console.print(f'  {folder / name}  [dim]{what}[/dim]', highlight=False, soft_wrap=True)
 

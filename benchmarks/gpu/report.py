@@ -1,4 +1,4 @@
-"""What a step found, row by row: in a file from the first row on, and as a table."""
+"""Report of a step: rows in a file and as a table."""
 import json
 import os
 import shlex
@@ -23,7 +23,7 @@ STATES = ('pass', 'measured', 'skipped', 'left out', 'fail', 'error')
 
 
 class OutOfTime(BaseException):
-    """The step's time is up; no ``except Exception`` of a library takes it for its own error."""
+    """End of a step's time, which no ``except Exception`` catches."""
 
 
 class Report:
@@ -88,7 +88,7 @@ class Report:
 
     def check(self, part: str, case: str, value: float, at_most: Optional[float] = None,
               at_least: Optional[float] = None, **others) -> dict:
-        """Add a row whose value has to keep a limit; a value that is no number does not."""
+        """Add a row whose value has to keep a limit; NaN fails."""
         kept = value <= at_most if at_most is not None else value >= at_least
         limit = f'<= {at_most:g}' if at_most is not None else f'>= {at_least:g}'
         return self.add(part, case, value, state='pass' if kept else 'fail', limit=limit, **others)
@@ -98,7 +98,7 @@ class Report:
         self.add(part, case, state='skipped', note=why)
 
     def run(self, part: str, case: str, function: Callable, *args, needs: float = 0, **kwargs):
-        """Call a function that adds rows; what it raises becomes a row too.
+        """Call a function that adds rows; errors become rows too.
 
         Args:
             part, case: What the row is called if it fails or is left out.
@@ -165,7 +165,7 @@ class Report:
         os.replace(draft, target)
 
     def finish(self) -> None:
-        """Save, write the table, and print what is not well, where a cut-off log still has it."""
+        """Save, write the table, and print failures last."""
         self.save()
         with (self.out / f'{self.step}.txt').open('w') as file:
             self.show(Console(file=file, width=160), self.rows)
@@ -191,7 +191,7 @@ class Report:
 
 
 def _first_line(*command: str) -> Optional[str]:
-    """Of a program's output; None where there is no such program."""
+    """First line of a program's output; None without the program."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20,
                               cwd=Path(__file__).parent)

@@ -1,4 +1,4 @@
-"""Compare time, memory and multiply-adds of networks from 512 to 3840 pixels a side.
+"""Compare networks from 512 to 3840 pixels a side.
 
     python -m benchmarks.high_resolution --out benchmarks/high-resolution.json
 

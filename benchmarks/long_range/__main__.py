@@ -1,4 +1,4 @@
-"""Train small networks alike on the long-range task, and compare what they see over distance.
+"""Compare small networks on the long-range task.
 
     python -m benchmarks.long_range --seeds 0 1 2 --larger 256 --out benchmarks/long-range.json
 

@@ -1,4 +1,4 @@
-"""A benchmark: cases that take turns, each in its process, and the report of them."""
+"""Cases measured in turns, each in its process, and their report."""
 import json
 import shlex
 import sys
@@ -99,7 +99,7 @@ def run(models: Sequence[str], sizes: Sequence[Size], batches: Sequence[int],
 def _groups(models: Sequence[str], sizes: Sequence[Size], batches: Sequence[int],
             precisions: Sequence[str], modes: Sequence[str], steps: Sequence[str], device: str,
             sets: Sequence[str]) -> List[List[Result]]:
-    """What is to be measured: in each list those that take turns."""
+    """Results to measure; those of a list take turns."""
     teams = [*([models] if models else []), *(team for name in sets for team in SETS[name])]
     groups = []
     for step, precision, team in product(steps, precisions, teams):
@@ -120,7 +120,7 @@ def _groups(models: Sequence[str], sizes: Sequence[Size], batches: Sequence[int]
 
 def _measure(results: List[Result], device: torch.device, rounds: int, warmup: int, memory: bool,
              report: Dict[str, object], show: Callable[[str, float], None]) -> None:
-    """Fill in the figures of results that take turns, and the report's peaks and settings."""
+    """Measure results in turns; add the machine's speed and settings."""
     precision, workers = results[0].precision, {}
     products = list(Matmul.names(device))  # the machine's limit is measured among the others
     for key in [*range(len(results)), *products]:
