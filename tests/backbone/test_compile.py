@@ -36,7 +36,7 @@ def _fresh_compiler():
     torch._dynamo.reset()
 
 
-@pytest.fixture(params=['as trained', 'deployed'])
+@pytest.fixture(params=[pytest.param('as trained', marks=pytest.mark.long), 'deployed'])
 def model(request, tiny_arch):
     if request.param == 'deployed':
         model = FasterViT(tiny_arch)
@@ -65,6 +65,7 @@ def test_ten_sizes_make_at_most_two_graphs(model):
     assert 1 <= counters['stats']['unique_graphs'] <= 2
 
 
+@pytest.mark.long
 def test_sizes_of_swin_hat_make_at_most_two_graphs():
     # Two stages, the first with carriers: others are for a compiler as these are, and take minutes.
     model = SwinHAT(dict(embed_dims=16, depths=(2, 1, 1, 1), num_heads=(1, 1, 2, 4)),
@@ -97,6 +98,7 @@ def test_ten_sizes_train_in_at_most_two_graphs(tiny_arch):
                    for name in names)
 
 
+@pytest.mark.long
 def test_recomputing_and_compiling_go_together(tiny_arch):
     """The same gradients, and BatchNorm's statistics move once."""
     arch = dict(tiny_arch, layer_scale=0.5, propagate_carriers=True)
@@ -113,6 +115,7 @@ def test_recomputing_and_compiling_go_together(tiny_arch):
         torch.testing.assert_close(plain, recomputed)
 
 
+@pytest.mark.long
 def test_weights_changed_behind_a_graph_are_seen(tiny_arch):
     """Position terms of a network that is not deployed are computed in the graph, not frozen."""
     model = FasterViT(tiny_arch).eval()
@@ -126,6 +129,7 @@ def test_weights_changed_behind_a_graph_are_seen(tiny_arch):
     assert not torch.equal(before[2], after[2])
 
 
+@pytest.mark.long
 def test_gradients_go_through_a_graph(tiny_arch):
     model = FasterViT(tiny_arch)
     stir(model)

@@ -36,7 +36,8 @@ def with_weights_of(theirs, arch):
 WHOLE = ('0', '1', '2')
 
 
-@pytest.mark.parametrize('arch', ['0', '1', '2', '3', '4', '5', '6'])
+@pytest.mark.parametrize('arch', [
+    '0', '1', '2', '3', '4', '5', pytest.param('6', marks=pytest.mark.long)])
 def test_maps_and_input_gradient_equal_the_authors(arch, authors):
     """0, 1 and 2 as they are; the others at their width, with fewer blocks, which are alike."""
     theirs = authors(arch, **({} if arch in WHOLE else dict(depths=[1, 1, 2, 1])))
@@ -98,7 +99,8 @@ def test_parameters_with_the_classifier_are_as_published(arch, millions):
 
 
 @pytest.mark.parametrize('arch, pixels', [
-    ('4-21k-224', 224), ('4-21k-384', 384), ('4-21k-512', 512), ('4-21k-768', 768)])
+    ('4-21k-224', 224), ('4-21k-384', 384), ('4-21k-512', 512),
+    pytest.param('4-21k-768', 768, marks=pytest.mark.long)])
 def test_windows_without_carriers_equal_the_authors(arch, pixels):
     """The 21K variants: windows of 14 to 48 cells in stage 3, no carriers.
 

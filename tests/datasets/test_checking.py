@@ -121,6 +121,7 @@ def test_annotations_without_fault_and_what_is_in_them(mine):
     ('annotations', dict(bbox=[1, 2, 3, float('nan')]), ['malformed entry']),
     ('annotations', dict(id=[1]), ['malformed entry']),
     ('annotations', dict(bbox=[50, 0, 20, 5]), ['box outside its image']),
+    ('annotations', dict(bbox=[0, HEIGHT - 5, 5, 20]), ['box outside its image']),
     ('annotations', dict(bbox=[50, 0, 0, 5]), ['no area']),
     ('annotations', dict(bbox=[50, 0, 0.5, 5]), ['box smaller than a pixel']),
     ('annotations', dict(area=0), ['area of 0, though the box has one']),

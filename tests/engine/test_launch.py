@@ -6,9 +6,10 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from fastervit_mm import FasterViT
 from fastervit_mm.engine import CompleteCheckpointHook, curves, launch, precision
 from fastervit_mm.weights import CheckpointError
-from tests.conftest import REPO
+from tests.conftest import REPO, TINY
 from tests.running import run_tool
 
 COCO_CONFIG = str(REPO / 'configs/mmdet/cascade_fvit.py')
@@ -162,6 +163,16 @@ def test_a_checkpoint_of_another_model_is_refused():
     with pytest.raises(CheckpointError, match='1 have another shape'):
         hook.after_load_checkpoint(_Runner(model), dict(
             state_dict={**tensors, '0.weight': torch.rand(3, 5)}))
+
+
+def test_a_checkpoint_of_a_deeper_network_is_refused():
+    """Of FasterViT-6, which is 5 with more blocks, all of 5 would be filled."""
+    shallow, deep = (torch.nn.ModuleDict(dict(backbone=FasterViT(dict(
+        TINY, depths=(1, 1, blocks, 1))))) for blocks in (1, 2))
+    hook = CompleteCheckpointHook()
+    hook.after_load_checkpoint(_Runner(shallow), shallow.state_dict())
+    with pytest.raises(CheckpointError, match='0 of .* tensors are missing'):
+        hook.after_load_checkpoint(_Runner(shallow), deep.state_dict())
 
 
 def test_curves_put_metrics_at_their_iteration(tmp_path):

@@ -298,6 +298,7 @@ def test_calibration_sees_pictures_as_the_network_does(cfg, segmentor, tmp_path)
 
 
 @writes
+@pytest.mark.long
 def test_a_classifier_carries_the_normalisation_beside_its_model(tmp_path, monkeypatch, capsys):
     """mmpretrain's configs have ``data_preprocessor`` at the top."""
     config, path = tmp_path / 'classifier.py', str(tmp_path / 'classifier.pt2')
@@ -392,6 +393,7 @@ def test_a_checkpoint_that_does_not_fill_the_network_is_refused(folder, segmento
 # torch.export
 
 @writes
+@pytest.mark.long
 def test_torch_export_of_labels(cfg, tmp_path):
     """Of another head of mmseg's, on two of the maps."""
     cfg = copy.deepcopy(cfg)
@@ -453,8 +455,9 @@ def test_torch_export_of_a_detector_up_to_its_neck(tmp_path, monkeypatch, capsys
 @writes
 @pytest.mark.parametrize('settings', [
     dict(ct_size=1, out_indices=(2,)),
-    dict(window_size=(8, 4), out_norm='LN', out_indices=(1, 3)),
-    dict(arch=dict(hierarchical=False), out_indices=(2,))],
+    pytest.param(dict(window_size=(8, 4), out_norm='LN', out_indices=(1, 3)),
+                 marks=pytest.mark.long),
+    pytest.param(dict(arch=dict(hierarchical=False), out_indices=(2,)), marks=pytest.mark.long)],
     ids=['one carrier', 'other windows', 'no carriers'])
 def test_backbones_of_other_shapes(settings, tmp_path):
     settings = dict(settings)
@@ -469,6 +472,7 @@ def test_backbones_of_other_shapes(settings, tmp_path):
 
 
 @writes
+@pytest.mark.long
 def test_swin_hat(tmp_path):
     """A stage without carriers and one with several a window, and the merging between them."""
     backbone = SwinHAT(dict(embed_dims=16, depths=(1, 2, 1, 1), num_heads=(1, 1, 2, 4)),
