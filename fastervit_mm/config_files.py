@@ -8,12 +8,15 @@ import difflib
 import os
 import shlex
 import traceback
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePath
-from typing import List, Optional, Tuple, Union
+from typing import Callable, Iterator, List, Optional, Tuple, Union
 
 from mmengine.config import Config
-from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.utils import import_modules_from_strings
+
+from .operators import broken_mmcv
 
 _PACKAGE = Path(__file__).resolve().parent
 _PREFIX = f'{__package__}::'  # of a config of this package in another's `_base_`
@@ -127,7 +130,7 @@ def find_config(config: Union[str, os.PathLike]) -> str:
 
 def _installed_config(name: str) -> str:
     try:
-        path = _mmengines_base_path(name.removesuffix('.py') + '.py', '')[0]
+        path = Config._get_cfg_path(name.removesuffix('.py') + '.py', '')[0]
         if os.path.isfile(path):
             return path
     except (ImportError, OSError, ValueError):  # no such package, no such file, no folder
@@ -150,7 +153,8 @@ def read_config(config: Union[str, os.PathLike]) -> Config:
     path = find_config(config)
     try:
         _check_syntax(path)
-        cfg = Config.fromfile(path, import_custom_modules=False)
+        with _own_bases():
+            cfg = Config.fromfile(path, import_custom_modules=False)
     except SyntaxError as error:
         raise ConfigError(f'{error.filename}, line {error.lineno}: {error.msg}: '
                           f'{(error.text or "").strip()}') from error
@@ -163,8 +167,9 @@ def read_config(config: Union[str, os.PathLike]) -> Config:
         if cfg.get('custom_imports'):
             import_modules_from_strings(**cfg.custom_imports)
     except ImportError as error:
-        raise ConfigError(f'{path}: custom_imports: {error} ({error.__context__}). Install it, or '
-                          'add its folder to PYTHONPATH') from error
+        raise ConfigError(broken_mmcv(error.__context__) or (
+            f'{path}: custom_imports: {error} ({error.__context__}). Install it, or add its folder '
+            'to PYTHONPATH')) from error
     if cfg.get('default_scope') is None and isinstance(cfg.get('model'), dict):
         cfg.default_scope = _library(cfg.model.get('type'))
     return cfg
@@ -198,10 +203,25 @@ def _check_syntax(path: str) -> None:
         ast.parse(Path(path).read_text(encoding='utf-8'), path)
 
 
-def _base_path(base: str, config: str) -> Tuple[str, Optional[str]]:
-    """The file of a ``_base_``, and the scope of its registries; replaces mmengine's own.
+@contextmanager
+def _own_bases() -> Iterator[None]:
+    """Let mmengine find bases as :func:`_base_path` does, for a while."""
+    mmengines = Config._get_cfg_path
+    Config._get_cfg_path = staticmethod(partial(_base_path, mmengines))
+    try:
+        yield
+    finally:
+        Config._get_cfg_path = staticmethod(mmengines)
+
+
+def _base_path(mmengines: Callable[[str, str], Tuple[str, Optional[str]]], base: str, config: str
+               ) -> Tuple[str, Optional[str]]:
+    """The file of a ``_base_`` and the scope of its registries, or an error that names both files.
+
+    This package's own bases need no scope here, so that a run saves a config without it.
 
     Args:
+        mmengines: mmengine's function.
         base: As it is written in the config.
         config: Path of the config.
 
@@ -213,7 +233,7 @@ def _base_path(base: str, config: str) -> Tuple[str, Optional[str]]:
         if base.startswith(_PREFIX):
             path, scope = _own_base(base), None
         else:
-            path, scope = _mmengines_base_path(base, config)
+            path, scope = mmengines(base, config)
             path = os.path.abspath(os.path.expanduser(path))
             if not os.path.isfile(path):
                 raise FileNotFoundError(f'no such file ({path})')
@@ -247,16 +267,3 @@ def _advice(base: str) -> str:
         return f'. Similar in fastervit_mm: {", ".join(near)}' if near else ''
     return (f'. A path is relative to the config\'s folder; from any folder, write '
             f'_base_ = {_PREFIX + right.relative_to(config_folder()).as_posix()!r}')
-
-
-# mmengine takes `fastervit_mm::mmdet/cascade_fvit.py` (mmengine.hub.get_config, `_base_`) only for
-# packages that it lists. It looks for a distribution with the name on the right, and finds none for
-# an editable install. A name that is no distribution it looks up in Python's import system.
-MODULE2PACKAGE.setdefault('fastervit_mm', f'{__package__}.config_files')
-
-# For other packages the name before `::` is the scope of registries, where the classes in the base
-# are registered. Ours are in mmengine's root, so with the scope `fastervit_mm` each part of a model
-# warns that no such registry exists, and the scope is written into the saved config. Can go when
-# mmengine leaves out a scope that has no registry.
-_mmengines_base_path = Config._get_cfg_path
-Config._get_cfg_path = staticmethod(_base_path)

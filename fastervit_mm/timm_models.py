@@ -4,7 +4,7 @@ Importing ``fastervit_mm`` registers eleven names, ``fastervit_0`` to ``fastervi
 ``fastervit_4_21k_224``, ``_384``, ``_512``, ``_768``. The authors' package registers others
 (``faster_vit_2_224``), and none that timm has is replaced.
 """
-from typing import Dict, List, Optional, Sequence, Set, Tuple, Union
+from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple, Union
 
 import torch
 from mmengine.model import initialize
@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from .backbone import FasterViT
 from .backbone.names import fit_carrier_bias
-from .models import check_complete
 from .weights import PUBLISHED, read_checkpoint, tensors_of, translate_whole
 from .weights.loading import check_windows
+from .weights.whole import check_complete
 
 __all__: List[str] = []  # timm adds its entry points
 
@@ -205,7 +205,14 @@ _FILES = {
 default_cfgs = generate_default_cfgs({tag: cfg for tag, (_, cfg) in _FILES.items()})
 
 
-def _register(name: str, arch: str) -> None:
+def register_models() -> None:
+    """Add the names to timm's registry, but for those that it has."""
+    for tag, (arch, _) in _FILES.items():
+        if not is_model(name := tag.partition('.')[0]):
+            register_model(_entry_point(name, arch))
+
+
+def _entry_point(name: str, arch: str) -> Callable[..., nn.Module]:
     def create(pretrained: bool = False, **kwargs) -> nn.Module:
         overlay = dict(kwargs.pop('pretrained_cfg_overlay', None) or {})
         if overlay.get('file') or overlay.get('url'):  # timm would read another source itself
@@ -218,9 +225,4 @@ def _register(name: str, arch: str) -> None:
 
     create.__name__ = create.__qualname__ = name
     create.__doc__ = f'FasterViT-{arch}, with timm\'s arguments.'
-    if not is_model(name):
-        register_model(create)
-
-
-for _tag, (_arch, _) in _FILES.items():
-    _register(_tag.partition('.')[0], _arch)
+    return create

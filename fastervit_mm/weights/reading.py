@@ -16,7 +16,7 @@ from torch import Tensor
 from .addresses import DETECTORS, SCHEME, resolve
 from .dino import convert_dino, is_official_dino
 from .errors import CheckpointError
-from .keys import WRAPPERS, is_averaged
+from .finding import WRAPPERS, is_averaged
 from .restricted import load_values
 
 SAFETENSORS = '.safetensors'
@@ -235,7 +235,6 @@ def _check_held(tensors: Mapping[str, Tensor], checkpoint: str) -> None:
             f'file has {size / 2**30:.3f} GiB. Take the file from its original source')
 
 
-@CheckpointLoader.register_scheme(prefixes=SCHEME, force=True)
 def load_from_fastervit(filename: str, map_location: Any = None) -> dict:
     """mmengine's loader for ``fastervit://`` names: all tensors of the file under its own names.
 
