@@ -29,8 +29,9 @@ def register() -> None:
     from .registry import SCOPE, ScopeOfProgram
     compat.find_forks_by_module()
     MODULE2PACKAGE[SCOPE] = f'{__package__}.config_files'
-    for root in [value for value in vars(registry).values() if isinstance(value, registry.Registry)]:
-        ScopeOfProgram(root)
+    for root in [*vars(registry).values()]:
+        if isinstance(root, registry.Registry):
+            ScopeOfProgram(root)
 
     # mmengine: `type='FasterViT'` and `type='SwinHAT'` in MODELS (by decorators), their
     # `init_cfg=dict(type='Pretrained')`, and checkpoints named `fastervit://2-224-1k`.

@@ -65,8 +65,9 @@ def test_what_other_libraries_hold_is_as_before_but_for_names_that_are_added(tmp
     assert len(added.pop('models')) == 11
     safe = added.pop('safe', [])
     assert any('Namespace' in name for name in safe) == (torch.__version__ >= '2.6')
-    assert added == dict(MODELS=['FasterViT', 'SwinHAT'], WEIGHT_INITIALIZERS=['FasterViTPretrained'],
-                         packages=['fastervit_mm'], schemes=['fastervit://'])
+    assert added == dict(
+        MODELS=['FasterViT', 'SwinHAT'], WEIGHT_INITIALIZERS=['FasterViTPretrained'],
+        packages=['fastervit_mm'], schemes=['fastervit://'])
 
 
 # What somebody else's program does, and how each step ends.
