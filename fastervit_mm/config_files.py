@@ -28,7 +28,7 @@ class ConfigError(ValueError):
 
 
 def typed(program: str) -> str:
-    """How one of this package's programs is typed here, such as ``python tools/train.py``."""
+    """The command of one of this package's programs, such as ``python tools/train.py``."""
     clone = _PACKAGE.parent / 'tools' / program
     path = clone if clone.is_file() else _PACKAGE / '.mim' / 'tools' / program
     near = os.path.relpath(path)
@@ -67,7 +67,7 @@ def config_path(name: Union[str, os.PathLike]) -> Path:
         name: As in :func:`get_config`.
 
     Raises:
-        ValueError: For a name that no config has.
+        ValueError: For an unknown name.
     """
     names = config_names()
     wanted = os.fspath(name).replace(os.sep, '/').rpartition('::')[2].removesuffix('.py')
@@ -101,20 +101,20 @@ def get_config(name: Union[str, os.PathLike]) -> Config:
         config is for must be installed.
 
     Raises:
-        ValueError: For a name that no config has; the message lists near ones.
+        ValueError: For an unknown name; the message lists similar ones.
     """
     return Config.fromfile(config_path(name))
 
 
 def find_config(config: Union[str, os.PathLike]) -> str:
-    """The path of a config that a user named: a file of their own, else one of a package's.
+    """The path of a config: a file, or one that a package has by that name.
 
     Args:
         config: A path, a name as in :func:`get_config`, or a name in another installed package such
             as ``'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'``.
 
     Raises:
-        FileNotFoundError: If there is none.
+        FileNotFoundError: For a config that does not exist.
     """
     if os.path.isfile(config):
         return os.fspath(config)
@@ -147,8 +147,8 @@ def read_config(config: Union[str, os.PathLike]) -> Config:
 
     Raises:
         FileNotFoundError: For a config, or a ``_base_``, that does not exist.
-        ConfigError: For a config with an error in its code or one that imports what is not there.
-            The message has the file and the line.
+        ConfigError: For an error in a config's code, or an import that fails. The message has the
+            file and the line.
     """
     path = find_config(config)
     try:
@@ -176,7 +176,7 @@ def read_config(config: Union[str, os.PathLike]) -> Config:
 
 
 def _library(kind: Union[str, type, None]) -> str:
-    """The library of a model's class, which configs of classes instead of names leave out."""
+    """The library of a model's class; configs that name classes lack a default scope."""
     names = [base.__module__ for base in kind.__mro__] if isinstance(kind, type) else [str(kind)]
     found = (name.partition('.')[0] for name in names)
     return next((name for name in found if name in _LIBRARIES), 'mmengine')
@@ -187,7 +187,7 @@ class _AbsentBase(FileNotFoundError):
 
 
 def _place(error: Exception, path: str) -> str:
-    """The config, of a config and its bases, in which an error is, and the line if it has one."""
+    """The config or base in which an error is, and its line where it has one."""
     place = path
     for frame, line in traceback.walk_tb(error.__traceback__):
         if '__name__' not in frame.f_globals:  # mmengine runs a config's code outside of modules
@@ -198,7 +198,7 @@ def _place(error: Exception, path: str) -> str:
 
 
 def _check_syntax(path: str) -> None:
-    """Raise a SyntaxError that names the file; mmengine's names none or a temporary copy."""
+    """Raise a SyntaxError with the file's name; mmengine's has none or a temporary copy's."""
     if path.endswith('.py'):
         ast.parse(Path(path).read_text(encoding='utf-8'), path)
 
@@ -254,7 +254,7 @@ def _own_base(base: str) -> str:
 
 
 def _advice(base: str) -> str:
-    """How a config of this package that was meant is named in a ``_base_``; else nothing."""
+    """The right ``_base_`` for a config of this package that was meant; else nothing."""
     if '::' in base:
         return ''
     name = '/'.join(PurePath(base).parts[-2:])

@@ -67,9 +67,9 @@ def load_model(cfg: Config, checkpoint: str, device: str = 'cpu') -> nn.Module:
 
 
 def learned_meta(content: Mapping[str, Any]) -> dict:
-    """What a checkpoint says of the data that it was trained on: classes, palette and others.
+    """A checkpoint's metainfo of its training data: classes, palette and others.
 
-    The libraries' generation before mmengine had ``CLASSES`` and ``PALETTE`` for it.
+    Before mmengine, the libraries called them ``CLASSES`` and ``PALETTE``.
 
     Args:
         content: What was read from the file.
@@ -81,7 +81,7 @@ def learned_meta(content: Mapping[str, Any]) -> dict:
 
 
 def _as_numbered(meta: dict, cfg: Config) -> dict:
-    """A checkpoint's classes in the order in which its labels were numbered, and its colours.
+    """A checkpoint's metainfo, with its classes in the order of its labels.
 
     mmdet saves the config's list, but numbers labels as the annotation file lists its categories.
     """
@@ -160,7 +160,7 @@ def dataset_config(cfg: Config, loader: str = 'test_dataloader') -> Dict:
     """The first dataset of a loader, without wrappers.
 
     Raises:
-        ValueError: For a config that has none.
+        ValueError: For a config without one.
     """
     for _, dataset in dataset_configs(cfg, loader):
         return dataset
