@@ -121,7 +121,7 @@ def get_autocast_dtype(kind: str) -> torch.dtype:
 
 
 def start_of_event(event: Any) -> int:
-    """When an event of torch's profiler began, in its clock's units; torch 2.1 has microseconds."""
+    """Start of an event of torch's profiler, in ns; in microseconds on torch 2.1."""
     return event.start_ns() if hasattr(event, 'start_ns') else event.start_us()
 
 

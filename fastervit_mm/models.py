@@ -102,7 +102,7 @@ def _as_numbered(meta: dict, cfg: Config) -> dict:
 
 
 def find_backbones(model: nn.Module, name: str = 'model') -> List[FasterViT]:
-    """Every FasterViT that a model holds, itself included.
+    """Every FasterViT in a model, itself included.
 
     Args:
         model: A detector, segmentor, classifier or backbone.
@@ -134,7 +134,7 @@ def switch_to_deploy(model: nn.Module) -> nn.Module:
 
 
 def dataset_configs(cfg: Config, loader: str) -> Iterator[Tuple[str, Dict]]:
-    """Every dataset of a loader, in order, without wrappers (repeated, concatenated and others).
+    """Every dataset of a loader, in order, without wrappers such as RepeatDataset.
 
     Args:
         cfg: A config.
@@ -169,12 +169,12 @@ def dataset_config(cfg: Config, loader: str = 'test_dataloader') -> Dict:
 
 
 def annotation_file(dataset: Mapping[str, Any]) -> str:
-    """The path of a dataset's annotation file, as far as its settings say."""
+    """The path of a dataset's annotation file in its settings; ``''`` for none."""
     return os.path.join(dataset.get('data_root') or '', str(dataset.get('ann_file') or ''))
 
 
 def image_folders(cfg: Config, loader: str = 'test_dataloader') -> List[str]:
-    """The folders of a loader's datasets below which images are, as far as its settings say."""
+    """The folders of images in the settings of a loader's datasets."""
     folders = []
     for _, dataset in dataset_configs(cfg, loader):
         prefix = dataset.get('data_prefix') or ''

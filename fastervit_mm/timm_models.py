@@ -87,7 +87,7 @@ class FasterViTClassifier(nn.Module):
             x: (B, in_chans, H, W).
             indices: Stages from 0, or how many of the last. Default all.
             norm: Give the last map after its BatchNorm. Default False.
-            stop_early: Compute no stage after the last that is asked for. Default False.
+            stop_early: Stop after the last wanted stage. Default False.
             output_fmt: ``'NCHW'``, alone.
             intermediates_only: Leave the final map out. Default False.
         """
@@ -112,7 +112,7 @@ class FasterViTClassifier(nn.Module):
 
     def prune_intermediate_layers(self, indices: Union[int, List[int]] = 1,
                                   prune_norm: bool = False, prune_head: bool = True) -> List[int]:
-        """Remove what is after the last stage that is asked for; returns the stages asked for."""
+        """Remove what follows the last wanted stage; returns the wanted stages."""
         wanted, deepest = feature_take_indices(len(self.feature_info), indices)
         self.backbone.stages = self.backbone.stages[:deepest + 1]
         self.backbone.downsamples = self.backbone.downsamples[:deepest]
@@ -123,11 +123,11 @@ class FasterViTClassifier(nn.Module):
         return wanted
 
     def get_classifier(self) -> nn.Module:
-        """The linear layer."""
+        """The linear layer of the head."""
         return self.head.fc
 
     def reset_classifier(self, num_classes: int, global_pool: Optional[str] = None) -> None:
-        """A new linear layer for ``num_classes`` classes."""
+        """Replace the linear layer by a new one for ``num_classes`` classes."""
         self.num_classes = num_classes
         self.head.reset(num_classes, global_pool)
 
@@ -148,7 +148,7 @@ class FasterViTClassifier(nn.Module):
 
     @torch.jit.ignore
     def no_weight_decay(self) -> Set[str]:
-        """Position MLPs: decay would pull positions towards nothing."""
+        """Parameters of position MLPs: decay would pull positions towards 0."""
         return {name for name, _ in self.named_parameters() if 'position' in name}
 
     def load_pretrained(self, checkpoint: str) -> None:
@@ -206,7 +206,7 @@ default_cfgs = generate_default_cfgs({tag: cfg for tag, (_, cfg) in _FILES.items
 
 
 def register_models() -> None:
-    """Add the names to timm's registry, but for those that it has."""
+    """Add the names that timm's registry lacks."""
     for tag, (arch, _) in _FILES.items():
         if not is_model(name := tag.partition('.')[0]):
             register_model(_entry_point(name, arch))
