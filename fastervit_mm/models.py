@@ -169,7 +169,7 @@ def dataset_config(cfg: Config, loader: str = 'test_dataloader') -> Dict:
 
 
 def annotation_file(dataset: Mapping[str, Any]) -> str:
-    """The path of a dataset's annotation file in its settings; ``''`` for none."""
+    """The path of a dataset's annotation file, by its settings."""
     return os.path.join(dataset.get('data_root') or '', str(dataset.get('ann_file') or ''))
 
 

@@ -198,7 +198,8 @@ def _remedy(backbone: nn.Module, tensors: Mapping[str, Tensor]) -> str:
     if looks_like == NO_FASTERVIT:
         return 'Stages are missing in the file. '
     if swin:
-        return f'The file looks like a FasterViT, {looks_like}; a SwinHAT loads files of a Swin. '
+        return (f'The file looks like a FasterViT, {looks_like}, and a SwinHAT takes files of a '
+                'Swin. ')
     return f'The file looks like {looks_like}. Set arch to that; '
 
 
