@@ -1,14 +1,10 @@
 """FasterViT (arXiv 2306.06189) for OpenMMLab; importing this registers the backbone."""
-from . import operators  # noqa: F401  (before all that imports mmengine or mmcv)
+from .registration import register
 
-# isort: split
-from . import (
-    compat,  # noqa: F401  (first: timm does not import without it on some machines)
-    timm_models,  # noqa: F401  (timm's registry)
-    weights,  # noqa: F401  (the fastervit:// scheme and the checked initialiser)
-)
-from .backbone import FasterViT, HierarchicalAttention, SwinHAT
-from .config_files import get_config
-from .version import __version__
+register()
+
+from .backbone import FasterViT, HierarchicalAttention, SwinHAT  # noqa: E402
+from .config_files import get_config  # noqa: E402
+from .version import __version__  # noqa: E402
 
 __all__ = ['FasterViT', 'HierarchicalAttention', 'SwinHAT', '__version__', 'get_config']

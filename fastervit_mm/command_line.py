@@ -8,7 +8,9 @@ from typing import Iterator, Optional
 
 from mmengine.config import DictAction
 
+from .compat import ignore_pkg_resources
 from .config_files import typed
+from .operators import broken_mmcv
 
 _OURS = (__package__, '__main__')  # a program's own code is `__main__`
 
@@ -42,6 +44,7 @@ def errors_in_one_line(tool: str, go_on: str = '') -> Iterator[None]:
     Raises:
         SystemExit: Instead of those errors.
     """
+    ignore_pkg_resources()
     try:
         yield
     except KeyboardInterrupt as error:
@@ -58,6 +61,8 @@ def errors_in_one_line(tool: str, go_on: str = '') -> Iterator[None]:
 
 
 def _message(error: Exception) -> Optional[str]:
+    if remedy := broken_mmcv(error):
+        return remedy
     unreadable = re.search('failed to load image: (.+)', str(error))
     if isinstance(error, AssertionError) and unreadable:  # mmcv's, and none but a file's fault
         return (f'{unreadable[1]}: not an image that OpenCV can read. '

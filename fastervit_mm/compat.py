@@ -1,6 +1,6 @@
 """Work-arounds for versions of other libraries: each with its reason, and when it can go.
 
-Importing the package applies them.
+Definitions alone: :func:`fastervit_mm.registration.register` and the tools apply them.
 """
 import argparse
 import importlib.util
@@ -28,7 +28,7 @@ _torchvision_schemas = None
 
 
 def declare_torchvision_ops() -> None:
-    """Let torchvision's Python parts import where its compiled ops do not load.
+    """Let torchvision import where its compiled operators do not load.
 
     torchvision from a package registry is built for CUDA. Beside a CPU build of torch its library
     does not load, and ``import torchvision``, hence ``import timm``, fails with "operator
@@ -54,10 +54,10 @@ def declare_torchvision_ops() -> None:
 
 
 def checkpoint_types() -> Dict[str, Any]:
-    """The harmless types and functions that real checkpoints hold, by the names that files have.
+    """Harmless types and functions of real checkpoints, by their names in files.
 
     mmengine's own hold HistoryBuffers of numpy arrays, the authors' an ``argparse.Namespace``.
-    None of them runs code on loading.
+    Making one of them runs no code of a file.
     """
     try:
         from numpy._core import multiarray
@@ -80,26 +80,30 @@ def allow_checkpoint_types() -> None:
     """Let ``torch.load(weights_only=True)`` read :func:`checkpoint_types` beside what it reads.
 
     From 2.6 on torch reads weights only by default, and mmengine 0.10.7 then cannot read its own
-    checkpoints, so mmdet's and mmseg's own tools cannot resume (open-mmlab/mmengine#1655). Nothing
-    else changes for other code. Can go when mmengine allows its types itself; ``Namespace`` stays
-    for the authors' files.
+    checkpoints, so mmdet's and mmseg's own tools cannot resume (open-mmlab/mmengine#1655). Can go
+    when mmengine allows its types itself; ``Namespace`` stays for the authors' files.
     """
     if TORCH >= (2, 6):
-        torch.serialization.add_safe_globals([
-            (value, name) for name, value in dict(
-                checkpoint_types(), **{'builtins.getattr': _statistic_of_history}).items()])
+        named = {**checkpoint_types(), _GETATTR: _statistic_of_history}
+        torch.serialization.add_safe_globals([(value, name) for name, value in named.items()])
+
+
+_GETATTR = 'builtins.getattr'
 
 
 def _statistic_of_history(owner: object, name: str) -> object:
-    """Replaces ``getattr`` in a file, unless the program allows it: HistoryBuffer's statistics.
+    """HistoryBuffer's statistics, as a file asks for them; for all else, what the program allows.
 
     A HistoryBuffer is pickled with its methods, each as a call of ``getattr``, which could reach
     anything.
     """
-    history = owner is HistoryBuffer and name in ('min', 'max', 'mean', 'current')
-    if not history and getattr not in torch.serialization.get_safe_globals():
-        raise pickle.UnpicklingError(f'getattr of {name!r} on {owner!r} is not allowed')
-    return getattr(owner, name)
+    if owner is HistoryBuffer and name in ('min', 'max', 'mean', 'current'):
+        return getattr(owner, name)
+    for allowed in torch.serialization.get_safe_globals():
+        value, path = allowed if isinstance(allowed, tuple) else (allowed, '')
+        if value is getattr or path == _GETATTR and value is not _statistic_of_history:
+            return value(owner, name)
+    raise pickle.UnpicklingError(f'getattr of {name!r} on {owner!r} is not allowed')
 
 
 def is_autocast_enabled(kind: str) -> bool:
@@ -117,7 +121,7 @@ def get_autocast_dtype(kind: str) -> torch.dtype:
 
 
 def start_of_event(event: Any) -> int:
-    """When an event of torch's profiler began, in its clock's units; torch 2.1 has microseconds."""
+    """Start of an event of torch's profiler, in ns; in microseconds on torch 2.1."""
     return event.start_ns() if hasattr(event, 'start_ns') else event.start_us()
 
 
@@ -130,11 +134,10 @@ def has_fused_kernels(kind: type, on_cuda: bool) -> bool:
 
 
 def ignore_pkg_resources() -> None:
-    """Leave out setuptools' warning that ``pkg_resources`` is deprecated.
+    """Silence setuptools' warning that ``pkg_resources`` is deprecated.
 
-    mmengine 0.10.7 imports it, and again for each base such as ``mmdet::_base_/...``, so that
-    loading a config gives the warning up to five times. Can go when mmengine reads versions with
-    ``importlib.metadata``.
+    For programs: mmengine 0.10.7 imports it again for each base such as ``mmdet::_base_/...``, up
+    to five times a config. Can go when mmengine reads versions with ``importlib.metadata``.
     """
     warnings.filterwarnings('ignore', message='pkg_resources is deprecated as an API')
 
@@ -142,9 +145,9 @@ def ignore_pkg_resources() -> None:
 def find_forks_by_module() -> None:
     """Let configs inherit ``mmseg::...`` from OneDL's forks.
 
-    mmengine, and OneDL's 0.10.12 too, asks for the distribution mmsegmentation, whose name there is
-    onedl-mmsegmentation. By the module's name it is found. Can go when OneDL's mmengine knows
-    OneDL's names.
+    mmengine, and OneDL's 0.10.12 too, asks for the distribution mmsegmentation, which OneDL calls
+    onedl-mmsegmentation. By the module's name it is found. Only packages that mmengine takes for
+    missing change. Can go when OneDL's mmengine knows OneDL's names.
     """
     for module, distribution in list(MODULE2PACKAGE.items()):
         try:
@@ -158,8 +161,3 @@ def find_forks_by_module() -> None:
 is_compiling: Callable[[], bool] = (
     torch.compiler.is_compiling if hasattr(torch.compiler, 'is_compiling')
     else torch._utils.is_compiling)
-
-ignore_pkg_resources()
-find_forks_by_module()
-declare_torchvision_ops()
-allow_checkpoint_types()

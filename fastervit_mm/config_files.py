@@ -8,12 +8,15 @@ import difflib
 import os
 import shlex
 import traceback
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePath
-from typing import List, Optional, Tuple, Union
+from typing import Callable, Iterator, List, Optional, Tuple, Union
 
 from mmengine.config import Config
-from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.utils import import_modules_from_strings
+
+from .operators import broken_mmcv
 
 _PACKAGE = Path(__file__).resolve().parent
 _PREFIX = f'{__package__}::'  # of a config of this package in another's `_base_`
@@ -25,7 +28,7 @@ class ConfigError(ValueError):
 
 
 def typed(program: str) -> str:
-    """How one of this package's programs is typed here, such as ``python tools/train.py``."""
+    """The command of one of this package's programs, such as ``python tools/train.py``."""
     clone = _PACKAGE.parent / 'tools' / program
     path = clone if clone.is_file() else _PACKAGE / '.mim' / 'tools' / program
     near = os.path.relpath(path)
@@ -64,7 +67,7 @@ def config_path(name: Union[str, os.PathLike]) -> Path:
         name: As in :func:`get_config`.
 
     Raises:
-        ValueError: For a name that no config has.
+        ValueError: For an unknown name.
     """
     names = config_names()
     wanted = os.fspath(name).replace(os.sep, '/').rpartition('::')[2].removesuffix('.py')
@@ -98,20 +101,20 @@ def get_config(name: Union[str, os.PathLike]) -> Config:
         config is for must be installed.
 
     Raises:
-        ValueError: For a name that no config has; the message lists near ones.
+        ValueError: For an unknown name; the message lists similar ones.
     """
     return Config.fromfile(config_path(name))
 
 
 def find_config(config: Union[str, os.PathLike]) -> str:
-    """The path of a config that a user named: a file of their own, else one of a package's.
+    """The path of a config: a file, or one that a package has by that name.
 
     Args:
         config: A path, a name as in :func:`get_config`, or a name in another installed package such
             as ``'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'``.
 
     Raises:
-        FileNotFoundError: If there is none.
+        FileNotFoundError: For a config that does not exist.
     """
     if os.path.isfile(config):
         return os.fspath(config)
@@ -127,7 +130,7 @@ def find_config(config: Union[str, os.PathLike]) -> str:
 
 def _installed_config(name: str) -> str:
     try:
-        path = _mmengines_base_path(name.removesuffix('.py') + '.py', '')[0]
+        path = Config._get_cfg_path(name.removesuffix('.py') + '.py', '')[0]
         if os.path.isfile(path):
             return path
     except (ImportError, OSError, ValueError):  # no such package, no such file, no folder
@@ -144,13 +147,14 @@ def read_config(config: Union[str, os.PathLike]) -> Config:
 
     Raises:
         FileNotFoundError: For a config, or a ``_base_``, that does not exist.
-        ConfigError: For a config with an error in its code or one that imports what is not there.
-            The message has the file and the line.
+        ConfigError: For an error in a config's code, or an import that fails. The message has the
+            file and the line.
     """
     path = find_config(config)
     try:
         _check_syntax(path)
-        cfg = Config.fromfile(path, import_custom_modules=False)
+        with _own_bases():
+            cfg = Config.fromfile(path, import_custom_modules=False)
     except SyntaxError as error:
         raise ConfigError(f'{error.filename}, line {error.lineno}: {error.msg}: '
                           f'{(error.text or "").strip()}') from error
@@ -163,15 +167,16 @@ def read_config(config: Union[str, os.PathLike]) -> Config:
         if cfg.get('custom_imports'):
             import_modules_from_strings(**cfg.custom_imports)
     except ImportError as error:
-        raise ConfigError(f'{path}: custom_imports: {error} ({error.__context__}). Install it, or '
-                          'add its folder to PYTHONPATH') from error
+        raise ConfigError(broken_mmcv(error.__context__) or (
+            f'{path}: custom_imports: {error} ({error.__context__}). Install it, or add its folder '
+            'to PYTHONPATH')) from error
     if cfg.get('default_scope') is None and isinstance(cfg.get('model'), dict):
         cfg.default_scope = _library(cfg.model.get('type'))
     return cfg
 
 
 def _library(kind: Union[str, type, None]) -> str:
-    """The library of a model's class, which configs of classes instead of names leave out."""
+    """The library of a model's class; configs that name classes lack a default scope."""
     names = [base.__module__ for base in kind.__mro__] if isinstance(kind, type) else [str(kind)]
     found = (name.partition('.')[0] for name in names)
     return next((name for name in found if name in _LIBRARIES), 'mmengine')
@@ -182,7 +187,7 @@ class _AbsentBase(FileNotFoundError):
 
 
 def _place(error: Exception, path: str) -> str:
-    """The config, of a config and its bases, in which an error is, and the line if it has one."""
+    """The config or base in which an error is, and its line where it has one."""
     place = path
     for frame, line in traceback.walk_tb(error.__traceback__):
         if '__name__' not in frame.f_globals:  # mmengine runs a config's code outside of modules
@@ -193,15 +198,30 @@ def _place(error: Exception, path: str) -> str:
 
 
 def _check_syntax(path: str) -> None:
-    """Raise a SyntaxError that names the file; mmengine's names none or a temporary copy."""
+    """Raise a SyntaxError with the file's name; mmengine's has none or a temporary copy's."""
     if path.endswith('.py'):
         ast.parse(Path(path).read_text(encoding='utf-8'), path)
 
 
-def _base_path(base: str, config: str) -> Tuple[str, Optional[str]]:
-    """The file of a ``_base_``, and the scope of its registries; replaces mmengine's own.
+@contextmanager
+def _own_bases() -> Iterator[None]:
+    """Let mmengine find bases as :func:`_base_path` does, for a while."""
+    mmengines = Config._get_cfg_path
+    Config._get_cfg_path = staticmethod(partial(_base_path, mmengines))
+    try:
+        yield
+    finally:
+        Config._get_cfg_path = staticmethod(mmengines)
+
+
+def _base_path(mmengines: Callable[[str, str], Tuple[str, Optional[str]]], base: str, config: str
+               ) -> Tuple[str, Optional[str]]:
+    """The file of a ``_base_`` and the scope of its registries, or an error that names both files.
+
+    This package's own bases need no scope here, so that a run saves a config without it.
 
     Args:
+        mmengines: mmengine's function.
         base: As it is written in the config.
         config: Path of the config.
 
@@ -213,7 +233,7 @@ def _base_path(base: str, config: str) -> Tuple[str, Optional[str]]:
         if base.startswith(_PREFIX):
             path, scope = _own_base(base), None
         else:
-            path, scope = _mmengines_base_path(base, config)
+            path, scope = mmengines(base, config)
             path = os.path.abspath(os.path.expanduser(path))
             if not os.path.isfile(path):
                 raise FileNotFoundError(f'no such file ({path})')
@@ -234,7 +254,7 @@ def _own_base(base: str) -> str:
 
 
 def _advice(base: str) -> str:
-    """How a config of this package that was meant is named in a ``_base_``; else nothing."""
+    """The right ``_base_`` for a config of this package that was meant; else nothing."""
     if '::' in base:
         return ''
     name = '/'.join(PurePath(base).parts[-2:])
@@ -247,16 +267,3 @@ def _advice(base: str) -> str:
         return f'. Similar in fastervit_mm: {", ".join(near)}' if near else ''
     return (f'. A path is relative to the config\'s folder; from any folder, write '
             f'_base_ = {_PREFIX + right.relative_to(config_folder()).as_posix()!r}')
-
-
-# mmengine takes `fastervit_mm::mmdet/cascade_fvit.py` (mmengine.hub.get_config, `_base_`) only for
-# packages that it lists. It looks for a distribution with the name on the right, and finds none for
-# an editable install. A name that is no distribution it looks up in Python's import system.
-MODULE2PACKAGE.setdefault('fastervit_mm', f'{__package__}.config_files')
-
-# For other packages the name before `::` is the scope of registries, where the classes in the base
-# are registered. Ours are in mmengine's root, so with the scope `fastervit_mm` each part of a model
-# warns that no such registry exists, and the scope is written into the saved config. Can go when
-# mmengine leaves out a scope that has no registry.
-_mmengines_base_path = Config._get_cfg_path
-Config._get_cfg_path = staticmethod(_base_path)

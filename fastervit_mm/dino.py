@@ -1,4 +1,4 @@
-"""What mmdet's DINO lacks to compute what the official code computes; importing it registers both.
+"""Two parts that mmdet's DINO lacks to equal the official code; importing registers both.
 
 mmdet 3.3 needs settings for the rest: ``configs/mmdet/dino_fvit_4_21k_224.py``, ``docs/dino.md``.
 """
@@ -41,7 +41,7 @@ class OfficialDINOHead(DINOHead):
 
 @TRANSFORMS.register_module()
 class OfficialDINOResize(Resize):
-    """Resize an image as the official code does for evaluation: its shorter side to 800 pixels.
+    """Resize an image's shorter side to 800 pixels, as the official code evaluates.
 
     Sizes are rounded down, where mmdet's ``Resize`` makes the shorter side 799 at times.
 
@@ -54,10 +54,10 @@ class OfficialDINOResize(Resize):
     def __init__(self, short: int = 800, longest: int = 1333, **kwargs):
         super().__init__(scale=(longest, short), **{'backend': 'pillow', **kwargs})
         self.short, self.longest = short, longest
-        self.keep_ratio = False  # the exact size is given
+        self.keep_ratio = False  # ``scale`` is the exact size
 
     def transform(self, results: dict) -> dict:
-        """Set ``scale``, then as mmdet's."""
+        """Set ``scale``, then resize as mmdet does."""
         height, width = results['img'].shape[:2]
         small, large = min(height, width), max(height, width)
         short = self.short

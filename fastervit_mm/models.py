@@ -1,4 +1,4 @@
-"""Build a model, load it whole, and find its FasterViT and its datasets.
+"""Building a model, loading it whole, and finding its FasterViT and its datasets.
 
 A config is one of mmdet, mmseg or mmpretrain. None of these is imported before a config needs it.
 """
@@ -11,25 +11,17 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple, Union
 import numpy as np
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.model import BaseTTAModel, is_model_wrapper, revert_sync_batchnorm
+from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS, MODELS, Registry, init_default_scope
 from mmengine.runner.checkpoint import load_state_dict
-from torch import Tensor, nn
+from torch import nn
 
 from .backbone import FasterViT
-from .backbone.names import fit_carrier_bias
 from .datasets.class_order import declared_classes, label_order, numbered_by_file
-from .weights import (
-    CheckpointError,
-    check_finite,
-    read_checkpoint,
-    tensors_of,
-    translate,
-    translate_whole,
-)
-from .weights.keys import whole_place
-from .weights.loading import NO_FASTERVIT, check_windows, describe
-from .weights.reading import entries, where_from
+from .registry import SCOPE
+from .weights import read_checkpoint, tensors_of
+from .weights.whole import check_complete, rename_published
+from .weights.whole import unwrapped as unwrapped
 
 
 def build_model(cfg: Config) -> nn.Module:
@@ -75,9 +67,9 @@ def load_model(cfg: Config, checkpoint: str, device: str = 'cpu') -> nn.Module:
 
 
 def learned_meta(content: Mapping[str, Any]) -> dict:
-    """What a checkpoint says of the data that it was trained on: classes, palette and others.
+    """A checkpoint's metainfo of its training data: classes, palette and others.
 
-    The libraries' generation before mmengine had ``CLASSES`` and ``PALETTE`` for it.
+    Before mmengine, the libraries called them ``CLASSES`` and ``PALETTE``.
 
     Args:
         content: What was read from the file.
@@ -89,7 +81,7 @@ def learned_meta(content: Mapping[str, Any]) -> dict:
 
 
 def _as_numbered(meta: dict, cfg: Config) -> dict:
-    """A checkpoint's classes in the order in which its labels were numbered, and its colours.
+    """A checkpoint's metainfo, with its classes in the order of its labels.
 
     mmdet saves the config's list, but numbers labels as the annotation file lists its categories.
     """
@@ -109,85 +101,8 @@ def _as_numbered(meta: dict, cfg: Config) -> dict:
     return meta
 
 
-def rename_published(content: Mapping[str, Any], model: nn.Module, checkpoint: str
-                     ) -> Mapping[str, Any]:
-    """What was read from a file, with its tensors under a whole model's names.
-
-    So a classifier (``configs/mmpretrain``) loads the authors' whole, head included, and what other
-    trainers and compilers put before names does not matter.
-
-    Args:
-        content: What :func:`~fastervit_mm.weights.read_checkpoint` returned.
-        model: The model that will load them, with or without wrappers.
-        checkpoint: The file's name, for the message.
-
-    Returns:
-        A new dict; of any other file, ``content`` itself.
-
-    Raises:
-        CheckpointError: For a file that was trained with other windows than the model has
-            (:meth:`~fastervit_mm.FasterViT.other_windows`); with the names, that trace is lost.
-    """
-    entry, found = next(iter(entries(content).items()), ('', {}))
-    for backbone in (m for m in model.modules() if isinstance(m, FasterViT)):
-        check_windows(backbone, found, checkpoint)
-    place = whole_place(found, unwrapped(model).state_dict(), checkpoint)
-    tensors = translate_whole(found, place)
-    if said := where_from(content, found, entry, place):
-        print_log(f'{checkpoint}: loaded{said}', logger='current')
-    if entry in ('state_dict', '') and list(tensors) == list(found):
-        return content
-    return {**content, 'state_dict': tensors}
-
-
-def check_complete(model: nn.Module, content: Mapping[str, Any], checkpoint: str) -> None:
-    """Raise an error if a checkpoint does not fill a model.
-
-    mmengine loads with ``strict=False``: with a checkpoint of another variant it only warns, and
-    goes on with a network that is half random.
-
-    Args:
-        model: The model, with or without wrappers (DDP, test-time augmentation).
-        content: What was read from the file.
-        checkpoint: The file's name, for the message.
-
-    Raises:
-        CheckpointError: If tensors are missing, have another shape, or if parameters or running
-            statistics are not finite.
-    """
-    own = unwrapped(model).state_dict()
-    found = content.get('state_dict', content)
-    tensors = {key: value for key, value in found.items() if isinstance(value, Tensor)}
-    fit_carrier_bias(tensors, own)
-    missing = [k for k in own if k not in tensors and not k.endswith('num_batches_tracked')]
-    # Of FasterViT-6, which is FasterViT-5 with more blocks, all of 5 would be filled.
-    blocks = [k for k in tensors if k not in own and k.startswith('backbone.stages.')]
-    mismatched = [f'{k} ({tuple(tensors[k].shape)} in the file, {tuple(own[k].shape)} in the '
-                  'model)' for k in own if k in tensors and tensors[k].shape != own[k].shape]
-    unexpected = [k for k in tensors if k not in own]
-    if missing or mismatched or blocks:
-        looks_like = describe(translate(tensors)) if tensors else NO_FASTERVIT
-        raise CheckpointError(
-            f'checkpoint={checkpoint!r}: does not fit the model of this config: '
-            f'{len(missing)} of {len(own)} tensors are missing {missing[:3]}, '
-            f'{len(mismatched)} have another shape {mismatched[:3]}, {len(unexpected)} of the '
-            f'file have no place {unexpected[:3]}. Give the config that the checkpoint was '
-            'trained with; it is in the same work directory' + (
-                '' if looks_like == NO_FASTERVIT else f'. The file looks like {looks_like}'))
-    # Other buffers may be infinite by design.
-    learned = dict(unwrapped(model).named_parameters())
-    check_finite({k: tensors[k] for k in own if k in learned or '.running_' in k}, checkpoint)
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside wrappers for distributed training and test-time augmentation."""
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    return model
-
-
 def find_backbones(model: nn.Module, name: str = 'model') -> List[FasterViT]:
-    """Every FasterViT that a model holds, itself included.
+    """Every FasterViT in a model, itself included.
 
     Args:
         model: A detector, segmentor, classifier or backbone.
@@ -219,7 +134,7 @@ def switch_to_deploy(model: nn.Module) -> nn.Module:
 
 
 def dataset_configs(cfg: Config, loader: str) -> Iterator[Tuple[str, Dict]]:
-    """Every dataset of a loader, in order, without wrappers (repeated, concatenated and others).
+    """Every dataset of a loader, in order, without wrappers such as RepeatDataset.
 
     Args:
         cfg: A config.
@@ -245,7 +160,7 @@ def dataset_config(cfg: Config, loader: str = 'test_dataloader') -> Dict:
     """The first dataset of a loader, without wrappers.
 
     Raises:
-        ValueError: For a config that has none.
+        ValueError: For a config without one.
     """
     for _, dataset in dataset_configs(cfg, loader):
         return dataset
@@ -254,12 +169,12 @@ def dataset_config(cfg: Config, loader: str = 'test_dataloader') -> Dict:
 
 
 def annotation_file(dataset: Mapping[str, Any]) -> str:
-    """The path of a dataset's annotation file, as far as its settings say."""
+    """The path of a dataset's annotation file, by its settings."""
     return os.path.join(dataset.get('data_root') or '', str(dataset.get('ann_file') or ''))
 
 
 def image_folders(cfg: Config, loader: str = 'test_dataloader') -> List[str]:
-    """The folders of a loader's datasets below which images are, as far as its settings say."""
+    """The folders of images in the settings of a loader's datasets."""
     folders = []
     for _, dataset in dataset_configs(cfg, loader):
         prefix = dataset.get('data_prefix') or ''
@@ -287,6 +202,7 @@ def class_of(settings: Mapping[str, Any], cfg: Config, registry: Registry) -> Op
     kind = settings.get('type')
     if not isinstance(kind, str):
         return kind
-    scope = settings.get('_scope_', cfg.get('default_scope', 'mmengine'))
+    scope = settings.get('_scope_', SCOPE)
+    scope = cfg.get('default_scope', 'mmengine') if scope == SCOPE else scope
     with registry.switch_scope_and_registry(scope) as scoped:
         return scoped.get(kind)

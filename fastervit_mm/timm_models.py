@@ -4,7 +4,7 @@ Importing ``fastervit_mm`` registers eleven names, ``fastervit_0`` to ``fastervi
 ``fastervit_4_21k_224``, ``_384``, ``_512``, ``_768``. The authors' package registers others
 (``faster_vit_2_224``), and none that timm has is replaced.
 """
-from typing import Dict, List, Optional, Sequence, Set, Tuple, Union
+from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple, Union
 
 import torch
 from mmengine.model import initialize
@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from .backbone import FasterViT
 from .backbone.names import fit_carrier_bias
-from .models import check_complete
 from .weights import PUBLISHED, read_checkpoint, tensors_of, translate_whole
 from .weights.loading import check_windows
+from .weights.whole import check_complete
 
 __all__: List[str] = []  # timm adds its entry points
 
@@ -87,7 +87,7 @@ class FasterViTClassifier(nn.Module):
             x: (B, in_chans, H, W).
             indices: Stages from 0, or how many of the last. Default all.
             norm: Give the last map after its BatchNorm. Default False.
-            stop_early: Compute no stage after the last that is asked for. Default False.
+            stop_early: Stop after the last wanted stage. Default False.
             output_fmt: ``'NCHW'``, alone.
             intermediates_only: Leave the final map out. Default False.
         """
@@ -112,7 +112,7 @@ class FasterViTClassifier(nn.Module):
 
     def prune_intermediate_layers(self, indices: Union[int, List[int]] = 1,
                                   prune_norm: bool = False, prune_head: bool = True) -> List[int]:
-        """Remove what is after the last stage that is asked for; returns the stages asked for."""
+        """Remove what follows the last wanted stage; returns the wanted stages."""
         wanted, deepest = feature_take_indices(len(self.feature_info), indices)
         self.backbone.stages = self.backbone.stages[:deepest + 1]
         self.backbone.downsamples = self.backbone.downsamples[:deepest]
@@ -123,11 +123,11 @@ class FasterViTClassifier(nn.Module):
         return wanted
 
     def get_classifier(self) -> nn.Module:
-        """The linear layer."""
+        """The linear layer of the head."""
         return self.head.fc
 
     def reset_classifier(self, num_classes: int, global_pool: Optional[str] = None) -> None:
-        """A new linear layer for ``num_classes`` classes."""
+        """Replace the linear layer by a new one for ``num_classes`` classes."""
         self.num_classes = num_classes
         self.head.reset(num_classes, global_pool)
 
@@ -148,7 +148,7 @@ class FasterViTClassifier(nn.Module):
 
     @torch.jit.ignore
     def no_weight_decay(self) -> Set[str]:
-        """Position MLPs: decay would pull positions towards nothing."""
+        """Parameters of position MLPs: decay would pull positions towards 0."""
         return {name for name, _ in self.named_parameters() if 'position' in name}
 
     def load_pretrained(self, checkpoint: str) -> None:
@@ -205,7 +205,14 @@ _FILES = {
 default_cfgs = generate_default_cfgs({tag: cfg for tag, (_, cfg) in _FILES.items()})
 
 
-def _register(name: str, arch: str) -> None:
+def register_models() -> None:
+    """Add the names that timm's registry lacks."""
+    for tag, (arch, _) in _FILES.items():
+        if not is_model(name := tag.partition('.')[0]):
+            register_model(_entry_point(name, arch))
+
+
+def _entry_point(name: str, arch: str) -> Callable[..., nn.Module]:
     def create(pretrained: bool = False, **kwargs) -> nn.Module:
         overlay = dict(kwargs.pop('pretrained_cfg_overlay', None) or {})
         if overlay.get('file') or overlay.get('url'):  # timm would read another source itself
@@ -218,9 +225,4 @@ def _register(name: str, arch: str) -> None:
 
     create.__name__ = create.__qualname__ = name
     create.__doc__ = f'FasterViT-{arch}, with timm\'s arguments.'
-    if not is_model(name):
-        register_model(create)
-
-
-for _tag, (_arch, _) in _FILES.items():
-    _register(_tag.partition('.')[0], _arch)
+    return create

@@ -1,9 +1,9 @@
-"""What mmengine's hub asks a package for."""
+"""The function that mmengine's hub calls in a package."""
 from .config_files import ConfigError
 
 
 def register_all_modules() -> None:
-    """Called by ``mmengine.hub.get_model``, which cannot build these models.
+    """Raise an error for ``mmengine.hub.get_model``, which cannot build these models.
 
     It looks for each part of a model in the registries of the config's package; here they are
     those of mmdet, mmseg and mmpretrain.

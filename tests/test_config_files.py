@@ -1,13 +1,14 @@
 """Configs of users who work anywhere: their bases, and what is said of their mistakes."""
-import logging
 from importlib import metadata
 
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.registry import MODELS, TRANSFORMS, init_default_scope
 
-from fastervit_mm import compat
+from fastervit_mm import FasterViT, compat
 from fastervit_mm.config_files import ConfigError, config_folder, read_config
 from fastervit_mm.engine import launch
 
@@ -38,21 +39,38 @@ def test_a_base_by_name_is_a_base_by_path(elsewhere, name):
           path=OWN.format(base=config_folder() / name),
           nested=OWN.format(base='./named.py'), nested_path=OWN.format(base='./path.py'))
     for named, path in (('named', 'path'), ('nested', 'nested_path')):
-        named, path = (Config.fromfile(f'{n}.py') for n in (named, path))
-        assert named.to_dict() == path.to_dict()
+        named, path, mmengines = (read(f'{name}.py') for read, name in (
+            (read_config, named), (read_config, path), (Config.fromfile, named)))
+        assert named.to_dict() == path.to_dict() == unscoped(mmengines.to_dict())
         assert named.pretty_text == path.pretty_text  # what a run saves
         assert "_scope_='fastervit_mm'" not in named.pretty_text
         assert named.model.backbone.arch == '0' and named.images == 4
 
 
-def test_a_base_by_name_builds_without_a_warning(elsewhere, caplog):
-    write(elsewhere, named=OWN.format(base=f'fastervit_mm::{DET}'))
-    cfg = read_config('named.py')
-    cfg.model.backbone.init_cfg = None
-    init_default_scope(cfg.default_scope)
-    with caplog.at_level(logging.WARNING):
-        MODELS.build(cfg.model.backbone)
-    assert not caplog.records
+def unscoped(value):
+    if isinstance(value, dict):
+        return {key: unscoped(inner) for key, inner in value.items()
+                if (key, inner) != ('_scope_', 'fastervit_mm')}
+    return type(value)(map(unscoped, value)) if isinstance(value, (list, tuple)) else value
+
+
+@pytest.mark.parametrize('scope', ['mmdet', 'mmseg'])
+def test_parts_of_a_base_by_name_are_built_in_the_scope_of_the_program(elsewhere, scope, capfd):
+    """By mmengine's own reader and registries, and without a warning."""
+    write(elsewhere, named=f"_base_ = 'fastervit_mm::{DET if scope == 'mmdet' else SEG}'\n"
+          "optim_wrapper = dict(type='OptimWrapper')\n")  # a CPU has no other
+    cfg = Config.fromfile('named.py')
+    assert cfg.optim_wrapper._scope_ == 'fastervit_mm'
+    init_default_scope(scope)
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model)
+    assert type(model).__module__.startswith(scope)
+    assert type(model.backbone) is FasterViT
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    assert isinstance(wrapper, OptimWrapper)
+    loader = TRANSFORMS.build(dict(type='LoadAnnotations', _scope_='fastervit_mm'))
+    assert type(loader).__module__.startswith(scope)
+    assert 'WARNING' not in ''.join(capfd.readouterr())
 
 
 def test_bases_of_forks_are_found_by_the_module(elsewhere, monkeypatch):

@@ -14,7 +14,6 @@ SITE = Path(sysconfig.get_path('purelib'))
 REINSTALL = 'pip install --force-reinstall --no-deps mmcv-lite==2.1.0'
 
 
-
 def site_packages(target, *absent):
     """A folder of links to what is installed here, but for some patterns."""
     link(SITE, target, {'*.pth', *absent})
@@ -59,9 +58,16 @@ def test_a_module_names_the_library_that_it_needs(tmp_path, name, module):
                       'raise SystemExit(f("mmdet") or "none")') == 'none'
 
 
+def test_the_backbone_needs_torch_mmengine_and_timm_alone(tmp_path):
+    site = site_packages(tmp_path / 'site', *(f'{name}*' for name in (
+        'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'pycocotools', 'matplotlib', 'tifffile')))
+    code = ('import torch, fastervit_mm.backbone as b; '
+            'raise SystemExit(str(len(b.FasterViT("0")(torch.rand(1, 3, 64, 64)))))')
+    assert python(site, '-c', code) == '4'
+
+
 def test_a_mmcv_of_which_its_folder_is_left(tmp_path):
-    site = site_packages(tmp_path / 'site', 'mmcv/__init__.py')
-    found = python(site, '-c', 'import fastervit_mm.engine').splitlines()[-1]
+    found = train(site_packages(tmp_path / 'site', 'mmcv/__init__.py'))
     assert 'site/mmcv: what is left of an mmcv' in found and found.endswith(REINSTALL)
 
 

@@ -1,47 +1,42 @@
-"""mmcv's operators where mmcv has none compiled, and one line for what is missing or broken.
+"""mmcv's operators where mmcv has none compiled, and advice where a library is missing.
 
 Imported before everything else; needs Python's standard library alone.
 """
 import functools
 import sys
 from importlib.abc import MetaPathFinder
-from importlib.machinery import ExtensionFileLoader, ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec
 from importlib.metadata import Distribution, version
 from importlib.util import spec_from_file_location
 from pathlib import Path
-from types import ModuleType
 from typing import Any, List, Optional
 
 _NAME = 'mmcv._ext'
 _LIBRARIES = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain')
+_IMPORT = ('importlib', 'importlib._bootstrap', 'importlib._bootstrap_external')
 
 
-def provide_operators() -> None:
-    """Serve mmcv's operators by torchvision's where none are compiled.
+class LastFinder(MetaPathFinder):
+    """Finder for imports that would fail: it stands last in ``sys.meta_path``.
 
-    A compiled mmcv is always used where it is.
+    It serves ``mmcv._ext`` (``ext.py``), and says what to install where a module of this package
+    imports a library that is missing.
     """
-    sys.meta_path.insert(0, _Operators())
-    sys.meta_path.append(_Missing())
-
-
-class _Operators(MetaPathFinder):
-    """Finds ``mmcv._ext``: the compiled one where there is one, else ``ext.py``."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Optional[ModuleSpec]:
-        if name not in ('mmcv', _NAME):
-            return None
-        spec = PathFinder.find_spec(name, path)
-        if name == 'mmcv':
-            if spec is not None and spec.origin is None:
-                raise ImportError(f'{list(spec.submodule_search_locations)[0]}: what is left of an '
-                                  f'mmcv, without its __init__.py. {_remedy()}')
-            return spec
-        if spec is None:
+        if name == _NAME:
             _check_torchvision()
             return spec_from_file_location(name, Path(__file__).with_name('ext.py'))
-        spec.loader = _Compiled(name, spec.origin)
-        return spec
+        if name not in _LIBRARIES:
+            return None
+        frame = sys._getframe(1)
+        while (asker := frame.f_globals['__name__']) in _IMPORT:
+            frame = frame.f_back
+        if asker.partition('.')[0] == 'fastervit_mm':  # others may do without
+            raise ModuleNotFoundError(
+                f"{asker} needs {name}, which is not installed. In a clone of fastervit_mm: pip "
+                "install '.[openmmlab]', or '.[onedl]' for OneDL's forks", name=name)
+        return None
 
 
 def _check_torchvision() -> None:
@@ -52,34 +47,23 @@ def _check_torchvision() -> None:
         found = f'the operators of torchvision {version("torchvision")} do not load beside'
     except ModuleNotFoundError:
         found = 'torchvision is missing beside'
-    raise ImportError(
+    raise ModuleNotFoundError(
         f'{found} torch {version("torch")}, and without a compiled mmcv torchvision\'s serve. Do: '
-        'pip install --upgrade --force-reinstall torch torchvision, both from the same index')
+        'pip install --upgrade --force-reinstall torch torchvision, both from the same index',
+        name=_NAME)
 
 
-class _Compiled(ExtensionFileLoader):
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType:
-        try:
-            return super().create_module(spec)
-        except ImportError as error:  # such as an undefined symbol
-            raise ImportError(f'mmcv\'s compiled operators do not load beside torch '
-                              f'{version("torch")} ({error}). {_remedy()}') from None
-
-
-class _Missing(MetaPathFinder):
-    """Says how to install a library that a module of this package imports; it is asked last."""
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
-        if name not in _LIBRARIES:
-            return
-        frame = sys._getframe(1)
-        while (asker := frame.f_globals['__name__']).startswith('importlib.'):
-            frame = frame.f_back
-        if asker.partition('.')[0] == 'fastervit_mm':  # others may try, and do without
-            raise ModuleNotFoundError(
-                f"{asker} needs {name}, which is not installed. In a clone of fastervit_mm: pip "
-                "install '.[openmmlab]', or '.[onedl]' for OneDL's forks", name=name)
+def broken_mmcv(error: Optional[BaseException]) -> Optional[str]:
+    """Say what is wrong with an mmcv and what to do, if an error comes of that; else None."""
+    file = Path(getattr(error, 'path', None) or '.')
+    if isinstance(error, ImportError) and file.match('mmcv/_ext.*'):
+        return (f'mmcv\'s compiled operators do not load beside torch {version("torch")} '
+                f'({error}). {_remedy()}')
+    mmcv = sys.modules.get('mmcv')
+    if isinstance(error, (ImportError, AttributeError)) and mmcv and mmcv.__file__ is None:
+        return (f'{list(mmcv.__path__)[0]}: what is left of an mmcv, without its __init__.py. '
+                f'{_remedy()}')
+    return None
 
 
 @functools.cache
@@ -96,17 +80,14 @@ def say_which_serve(logger: Any) -> None:
 
 
 def _installed() -> List[str]:
-    """Distributions that are installed and bring a folder mmcv."""
+    """Installed distributions that own a folder mmcv."""
     return [name for name in ('mmcv', 'mmcv-lite', 'onedl-mmcv')
             if any(Distribution.discover(name=name))]
 
 
 def _remedy() -> str:
-    """The command that puts mmcv right."""
+    """The command that repairs mmcv."""
     found = _installed()
     wanted = 'onedl-mmcv' if 'onedl-mmcv' in found else 'mmcv-lite==2.1.0'
     remove = f'pip uninstall --yes {" ".join(found)}; ' if found else ''
     return f'Do: {remove}pip install --force-reinstall --no-deps {wanted}'
-
-
-provide_operators()

@@ -1,4 +1,4 @@
-"""mmcv's operators by torchvision and PyTorch, in the place of the compiled ``mmcv._ext``.
+"""mmcv's operators by torchvision and PyTorch, as ``mmcv._ext``.
 
 The functions have mmcv's names and arguments. Most write into tensors that mmcv's autograd
 functions give them; what they compute is what mmcv's documentation and the papers say, in float32
@@ -12,11 +12,20 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor
 
+from fastervit_mm.operators.formulas import (  # absolute: this module is called mmcv._ext
+    attention,
+    carafe,
+    deform_roi_pool,
+    focal_loss,
+    psamask,
+    widen,
+)
+
 _OPS = torch.ops.torchvision
 
 
 def __getattr__(name: str) -> Callable:
-    """An operator that is not served; it says so when it is called."""
+    """A function for an operator that is not served; calling it is an error."""
     if name.startswith('__'):
         raise AttributeError(name)
 
@@ -28,7 +37,7 @@ def __getattr__(name: str) -> Callable:
 
 
 def get_compiler_version() -> str:
-    """What mmcv's ``collect_env`` says of the operators."""
+    """The operators' entry in mmcv's ``collect_env``."""
     return f'none; fastervit_mm serves the operators by torchvision {torchvision.__version__}'
 
 
@@ -37,7 +46,7 @@ get_compiling_cuda_version = get_compiler_version
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
     """Indices of the boxes, (N, 4), that are kept, by falling score."""
-    boxes = _wide(boxes)
+    boxes = widen(boxes)
     if offset:  # width and height count the last pixel
         boxes = boxes + boxes.new_tensor([0, 0, offset, offset])
     return torchvision.ops.nms(boxes, scores.to(boxes.dtype), iou_threshold)
@@ -67,7 +76,7 @@ def softnms(boxes: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, s
 
 @np.errstate(invalid='ignore')
 def nms_match(dets: Tensor, iou_threshold: float) -> List[List[int]]:
-    """Groups of boxes, (N, 5) with their scores: one that is kept, and those that it suppresses."""
+    """Groups of boxes, (N, 5) with scores: each one kept, and those that it suppresses."""
     corners = dets[:, :4].double().numpy()
     area = np.prod(corners[:, 2:] - corners[:, :2], axis=1)
     order, groups = dets[:, 4].sort(descending=True, stable=True)[1].numpy(), []
@@ -86,9 +95,9 @@ def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Ten
                       ) -> None:
     """RoIAlign (arXiv 1703.06870) of (N, C, H, W) maps at (K, 5) boxes; average alone."""
     _check_average(pool_mode)
-    wide = _wide(input)
+    maps = widen(input)
     # torchvision means by -1 what mmcv means by 0: as many samples as pixels.
-    output.copy_(_OPS.roi_align(wide, rois.to(wide.dtype), spatial_scale, aligned_height,
+    output.copy_(_OPS.roi_align(maps, rois.to(maps.dtype), spatial_scale, aligned_height,
                                 aligned_width, sampling_ratio or -1, aligned))
 
 
@@ -97,7 +106,7 @@ def roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argm
                        spatial_scale: float, sampling_ratio: int, pool_mode: int, aligned: bool
                        ) -> None:
     """Gradient of :func:`roi_align_forward`."""
-    grad = _wide(grad_output)
+    grad = widen(grad_output)
     grad_input.copy_(_OPS._roi_align_backward(
         grad, rois.to(grad.dtype), spatial_scale, aligned_height, aligned_width,
         *grad_input.shape, sampling_ratio or -1, aligned))
@@ -106,8 +115,8 @@ def roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argm
 def roi_pool_forward(input: Tensor, rois: Tensor, output: Tensor, argmax: Tensor,
                      pooled_height: int, pooled_width: int, spatial_scale: float) -> None:
     """RoIPool (arXiv 1504.08083) of (N, C, H, W) maps at (K, 5) boxes."""
-    wide = _wide(input)
-    pooled, places = _OPS.roi_pool(wide, rois.to(wide.dtype), spatial_scale, pooled_height,
+    maps = widen(input)
+    pooled, places = _OPS.roi_pool(maps, rois.to(maps.dtype), spatial_scale, pooled_height,
                                    pooled_width)
     output.copy_(pooled)
     argmax.copy_(places)
@@ -116,7 +125,7 @@ def roi_pool_forward(input: Tensor, rois: Tensor, output: Tensor, argmax: Tensor
 def roi_pool_backward(grad_output: Tensor, rois: Tensor, argmax: Tensor, grad_input: Tensor,
                       pooled_height: int, pooled_width: int, spatial_scale: float) -> None:
     """Gradient of :func:`roi_pool_forward`."""
-    grad = _wide(grad_output)
+    grad = widen(grad_output)
     grad_input.copy_(_OPS._roi_pool_backward(
         grad, rois.to(grad.dtype), argmax, spatial_scale, pooled_height, pooled_width,
         *grad_input.shape))
@@ -125,27 +134,27 @@ def roi_pool_backward(grad_output: Tensor, rois: Tensor, argmax: Tensor, grad_in
 def deform_roi_pool_forward(input: Tensor, rois: Tensor, offset: Tensor, output: Tensor,
                             **settings: Any) -> None:
     """Deformable RoI pooling (arXiv 1703.06211): each bin is moved by its offset."""
-    output.copy_(_deform_roi_pool(_wide(input), _wide(rois), _wide(offset), **settings))
+    output.copy_(deform_roi_pool(widen(input), widen(rois), widen(offset), **settings))
 
 
 def deform_roi_pool_backward(grad_output: Tensor, input: Tensor, rois: Tensor, offset: Tensor,
                              grad_input: Tensor, grad_offset: Tensor, **settings: Any) -> None:
     """Gradient of :func:`deform_roi_pool_forward`."""
-    _backward(lambda maps, moved: _deform_roi_pool(maps, _wide(rois), moved, **settings),
+    _backward(lambda maps, moved: deform_roi_pool(maps, widen(rois), moved, **settings),
               (input, offset), grad_output, (grad_input, grad_offset))
 
 
 def deform_conv_forward(input: Tensor, weight: Tensor, offset: Tensor, output: Tensor,
                         columns: Tensor, ones: Tensor, **settings: int) -> None:
     """Deformable convolution (arXiv 1703.06211)."""
-    output.copy_(_OPS.deform_conv2d(*map(_wide, _unmodulated(input, weight, offset)),
+    output.copy_(_OPS.deform_conv2d(*map(widen, _unmodulated(input, weight, offset)),
                                     *_deform_settings(**settings), False))
 
 
 def deform_conv_backward_input(input: Tensor, offset: Tensor, grad_output: Tensor,
                                grad_input: Tensor, grad_offset: Tensor, weight: Tensor,
                                columns: Tensor, **settings: int) -> None:
-    """Gradients of maps and offsets; that of the weight, computed with them, goes to a buffer."""
+    """Gradients of maps and offsets; the weight's, computed with them, goes to a buffer."""
     found = _deform_gradients(_unmodulated(input, weight, offset), grad_output, False, settings)
     grad_input.copy_(found[0])
     grad_offset.copy_(found[2])
@@ -167,7 +176,7 @@ def modulated_deform_conv_forward(input: Tensor, weight: Tensor, bias: Tensor, o
                                   with_bias: bool, **settings: int) -> None:
     """Modulated deformable convolution (arXiv 1811.11168)."""
     bias = bias if with_bias else weight.new_zeros(len(weight))
-    output.copy_(_OPS.deform_conv2d(*map(_wide, (input, weight, offset, mask, bias)),
+    output.copy_(_OPS.deform_conv2d(*map(widen, (input, weight, offset, mask, bias)),
                                     *_deform_settings(**settings), True))
 
 
@@ -203,13 +212,13 @@ def masked_col2im_forward(columns: Tensor, mask_h_idx: Tensor, mask_w_idx: Tenso
 def sigmoid_focal_loss_forward(input: Tensor, target: Tensor, weight: Tensor, output: Tensor,
                                gamma: float, alpha: float) -> None:
     """Focal loss (arXiv 1708.02002, eq. 5) of (N, C) logits; target C is the background."""
-    output.copy_(_focal_loss(_wide(input), target, weight, gamma, alpha))
+    output.copy_(focal_loss(widen(input), target, weight, gamma, alpha))
 
 
 def sigmoid_focal_loss_backward(input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor,
                                 gamma: float, alpha: float) -> None:
     """Derivative of :func:`sigmoid_focal_loss_forward`, element by element."""
-    _backward(lambda logits: _focal_loss(logits, target, weight, gamma, alpha), (input, ),
+    _backward(lambda logits: focal_loss(logits, target, weight, gamma, alpha), (input, ),
               torch.ones_like(input), (grad_input, ))
 
 
@@ -217,25 +226,25 @@ def carafe_forward(features: Tensor, masks: Tensor, rfeatures: Tensor, routput: 
                    rmasks: Tensor, output: Tensor, **settings: int) -> None:
     """CARAFE (arXiv 1905.02188): upsampling by a kernel for each place."""
     rfeatures.copy_(features)  # what mmcv keeps for the backward pass
-    output.copy_(_carafe(_wide(features), _wide(masks), **settings))
+    output.copy_(carafe(widen(features), widen(masks), **settings))
 
 
 def carafe_backward(grad_output: Tensor, rfeatures: Tensor, masks: Tensor, rgrad_output: Tensor,
                     rgrad_input_hs: Tensor, rgrad_input: Tensor, rgrad_masks: Tensor,
                     grad_input: Tensor, grad_masks: Tensor, **settings: int) -> None:
     """Gradients of :func:`carafe_forward`."""
-    _backward(lambda maps, kernels: _carafe(maps, kernels, **settings), (rfeatures, masks),
+    _backward(lambda maps, kernels: carafe(maps, kernels, **settings), (rfeatures, masks),
               grad_output, (grad_input, grad_masks))
 
 
 def psamask_forward(input: Tensor, output: Tensor, **settings: int) -> None:
     """Masks of PSANet: (N, H_mask * W_mask, H, W) to (N, H * W, H, W)."""
-    output.copy_(_psamask(input, **settings))
+    output.copy_(psamask(input, **settings))
 
 
 def psamask_backward(grad_output: Tensor, grad_input: Tensor, **settings: int) -> None:
     """Gradient of :func:`psamask_forward`."""
-    _backward(lambda masks: _psamask(masks, **settings), (grad_input, ), grad_output,
+    _backward(lambda masks: psamask(masks, **settings), (grad_input, ), grad_output,
               (grad_input, ))
 
 
@@ -243,7 +252,7 @@ def ms_deform_attn_forward(value: Tensor, value_spatial_shapes: Tensor,
                            value_level_start_index: Tensor, sampling_locations: Tensor,
                            attention_weights: Tensor, im2col_step: int) -> Tensor:
     """Multi-scale deformable attention (arXiv 2010.04159, eq. 3), by mmcv's own formula."""
-    return _attention(value_spatial_shapes, *map(_wide, (
+    return attention(value_spatial_shapes, *map(widen, (
         value, sampling_locations, attention_weights))).to(value.dtype)
 
 
@@ -253,7 +262,7 @@ def ms_deform_attn_backward(value: Tensor, value_spatial_shapes: Tensor,
                             grad_sampling_loc: Tensor, grad_attn_weight: Tensor, im2col_step: int
                             ) -> None:
     """Gradients of :func:`ms_deform_attn_forward`."""
-    _backward(lambda *inputs: _attention(value_spatial_shapes, *inputs),
+    _backward(lambda *inputs: attention(value_spatial_shapes, *inputs),
               (value, sampling_locations, attention_weights), grad_output,
               (grad_value, grad_sampling_loc, grad_attn_weight))
 
@@ -295,16 +304,11 @@ def sync_bn_backward_data(grad_output: Tensor, weight: Tensor, grad_weight: Tens
     grad_input.copy_((weight / std)[:, None] * (grad_output - mean))
 
 
-def _wide(tensor: Tensor) -> Tensor:
-    """In float32 where it has 16 bits."""
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
-
-
 def _backward(formula: Callable[..., Tensor], inputs: Sequence[Tensor], grad_output: Tensor,
               targets: Sequence[Tensor]) -> None:
     """Write the gradients of a formula with respect to its inputs into tensors of mmcv."""
     with torch.enable_grad():
-        inputs = [_wide(tensor).detach().requires_grad_() for tensor in inputs]
+        inputs = [widen(tensor).detach().requires_grad_() for tensor in inputs]
         output = formula(*inputs)
     if not output.requires_grad:  # nothing was sampled
         return
@@ -326,14 +330,14 @@ def _intersection(boxes: np.ndarray, box: np.ndarray, offset: int = 0) -> np.nda
 
 
 def _unmodulated(input: Tensor, weight: Tensor, offset: Tensor) -> Tuple[Tensor, ...]:
-    """Operands of a convolution without masks and bias, which torchvision wants all the same."""
+    """Operands of torchvision's convolution, with masks of 1 and a bias of 0."""
     mask = offset.new_ones((len(offset), offset.shape[1] // 2, *offset.shape[2:]))
     return input, weight, offset, mask, weight.new_zeros(len(weight))
 
 
 def _deform_settings(group: int, deformable_group: int, im2col_step: int = 0, **sides: int
                      ) -> Tuple[int, ...]:
-    """torchvision's order of them; mmcv has two ways to name them."""
+    """Settings in torchvision's order; mmcv has two ways to name them."""
     names = ('dH', 'dW', 'padH', 'padW', 'dilationH', 'dilationW') if 'dH' in sides else (
         'stride_h', 'stride_w', 'pad_h', 'pad_w', 'dilation_h', 'dilation_w')
     return (*(sides[name] for name in names), group, deformable_group)
@@ -342,95 +346,5 @@ def _deform_settings(group: int, deformable_group: int, im2col_step: int = 0, **
 def _deform_gradients(operands: Sequence[Tensor], grad_output: Tensor, modulated: bool,
                       settings: dict) -> Tuple[Tensor, ...]:
     """Of maps, weight, offsets, masks and bias."""
-    return _OPS._deform_conv2d_backward(_wide(grad_output), *map(_wide, operands),
+    return _OPS._deform_conv2d_backward(widen(grad_output), *map(widen, operands),
                                         *_deform_settings(**settings), modulated)
-
-
-def _focal_loss(logits: Tensor, target: Tensor, weight: Tensor, gamma: float, alpha: float
-                ) -> Tensor:
-    hit = target[:, None] == torch.arange(logits.shape[1], device=logits.device)
-    probability = logits.sigmoid()
-    loss = torch.where(hit, -alpha * (1 - probability)**gamma * F.logsigmoid(logits),
-                       -(1 - alpha) * probability**gamma * F.logsigmoid(-logits))
-    return loss * weight[target][:, None] if len(weight) else loss
-
-
-def _carafe(features: Tensor, masks: Tensor, kernel_size: int, group_size: int,
-            scale_factor: int) -> Tensor:
-    n, channels, height, width = features.shape
-    windows = F.unfold(features, kernel_size, padding=kernel_size // 2)
-    windows = F.interpolate(windows.unflatten(2, (height, width)), scale_factor=scale_factor)
-    up = windows.shape[2:]
-    windows = windows.view(n, group_size, channels // group_size, kernel_size**2, *up)
-    masks = masks.reshape(n, group_size, 1, kernel_size**2, *up)
-    return (windows * masks).sum(3).view(n, channels, *up)
-
-
-def _psamask(masks: Tensor, psa_type: int, num_: int, h_feature: int, w_feature: int, h_mask: int,
-             w_mask: int, half_h_mask: int, half_w_mask: int) -> Tensor:
-    """Of a place, in the mask around it, where each other place of the map is."""
-    def places(side: int, mask: int, half: int) -> Tuple[Tensor, Tensor]:
-        here = torch.arange(side, device=masks.device)
-        place = here[:, None] - here + half  # (other, here)
-        return place.clamp(0, mask - 1), (place >= 0) & (place < mask)
-
-    (row, row_in), (column, column_in) = (places(h_feature, h_mask, half_h_mask),
-                                          places(w_feature, w_mask, half_w_mask))
-    shape = (h_feature * w_feature, h_feature, w_feature)
-    index = (row[:, None, :, None] * w_mask + column[None, :, None]).reshape(shape)
-    inside = (row_in[:, None, :, None] & column_in[None, :, None]).reshape(shape)
-    collected = masks.gather(1, index.expand(num_, *shape)) * inside
-    if psa_type == 0:
-        return collected
-    return collected.flatten(2).transpose(1, 2).reshape(num_, *shape)  # distributed
-
-
-def _attention(shapes: Tensor, value: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
-    from mmcv.ops.multi_scale_deform_attn import multi_scale_deformable_attn_pytorch
-    return multi_scale_deformable_attn_pytorch(value, shapes, locations, weights)
-
-
-def _deform_roi_pool(maps: Tensor, rois: Tensor, offset: Tensor, pooled_height: int,
-                     pooled_width: int, spatial_scale: float, sampling_ratio: int, gamma: float
-                     ) -> Tensor:
-    """As RoIAlign samples, bin by bin; boxes with the same number of samples together."""
-    number, (height, width) = len(rois), maps.shape[2:]
-    pooled = (pooled_height, pooled_width)
-    start = rois[:, [2, 1]] * spatial_scale - 0.5  # y, x
-    size = rois[:, [4, 3]] * spatial_scale - 0.5 - start
-    corner = start[:, :, None, None].expand(number, 2, *pooled)
-    if offset.numel():  # x, y
-        corner = corner + gamma * size[:, :, None, None] * offset.view(number, 2, *pooled).flip(1)
-    step = size / size.new_tensor(pooled)
-    bins = torch.stack(torch.meshgrid(*(torch.arange(n, device=maps.device) for n in pooled),
-                                      indexing='ij'))
-    corner = corner + bins * step[:, :, None, None]
-    output = maps.new_zeros((number, maps.shape[1], *pooled))
-    counts = torch.full_like(step, sampling_ratio) if sampling_ratio > 0 else step.ceil()
-    for count in counts.clamp(min=0).unique(dim=0).tolist():
-        down, across = map(int, count)
-        chosen = (counts == counts.new_tensor(count)).all(1).nonzero()[:, 0]
-        if not down * across:
-            continue
-        y, x = ((torch.arange(n, device=maps.device) + 0.5) / n for n in (down, across))
-        y = corner[chosen, 0, :, :, None, None] + y[:, None] * step[chosen, 0].view(-1, 1, 1, 1, 1)
-        x = corner[chosen, 1, :, :, None, None] + x * step[chosen, 1].view(-1, 1, 1, 1, 1)
-        y, x = (v.expand(-1, *pooled, down, across).flatten(1) for v in (y, x))
-        inside = (y >= -1) & (y <= height) & (x >= -1) & (x <= width)
-        found = _bilinear(maps, rois[chosen, 0].long(), y.clamp(0), x.clamp(0)) * inside[:, None]
-        output = output.index_add(0, chosen, found.unflatten(2, (*pooled, -1)).mean(-1))
-    return output
-
-
-def _bilinear(maps: Tensor, batch: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """(K, C, points) of maps, (N, C, H, W), at (K, points); beyond an edge its value goes on."""
-    height, width = maps.shape[2:]
-    y, x = y.clamp(max=height - 1), x.clamp(max=width - 1)
-    top, left = y.floor().long(), x.floor().long()
-    bottom, right = (top + 1).clamp(max=height - 1), (left + 1).clamp(max=width - 1)
-    dy, dx = (y - top)[..., None], (x - left)[..., None]
-    last = maps.permute(0, 2, 3, 1)
-    which = batch[:, None]
-    found = ((1 - dy) * ((1 - dx) * last[which, top, left] + dx * last[which, top, right])
-             + dy * ((1 - dx) * last[which, bottom, left] + dx * last[which, bottom, right]))
-    return found.transpose(1, 2)

@@ -3,7 +3,7 @@ from .addresses import DETECTORS, PUBLISHED, resolve
 from .converting import convert
 from .dino import convert_dino, is_official_dino
 from .errors import CheckpointError, check_finite
-from .keys import translate, translate_whole
+from .finding import translate, translate_whole
 from .loading import PretrainedBackbone, load_backbone
 from .reading import read_checkpoint, tensors_of
 

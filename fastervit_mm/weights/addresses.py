@@ -19,14 +19,17 @@ PUBLISHED = {
 DETECTORS = {
     'dino-4scale-4-21k-224-coco': f'{_ROOT}DINO_4scale_faster_vit_4_21k_224_ms_coco.pth',
 }
-"""Whole detectors, converted when they are read (:mod:`fastervit_mm.weights.dino`)."""
+"""Whole detectors, converted on reading (:mod:`fastervit_mm.weights.dino`)."""
 
 
 def resolve(checkpoint: str) -> str:
-    """The URL of a published file for a name such as ``'fastervit://2-224-1k'``; else the argument.
+    """The URL of a published file; of anything but a ``fastervit://`` name, the argument.
+
+    Args:
+        checkpoint: Such as ``'fastervit://2-224-1k'``.
 
     Raises:
-        ValueError: For a name of no published file.
+        ValueError: For an unknown name.
     """
     if not checkpoint.startswith(SCHEME):
         return checkpoint

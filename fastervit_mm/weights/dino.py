@@ -15,7 +15,8 @@ from .errors import CheckpointError, check_finite, some
 
 _BACKBONE = 'backbone.0.'
 _UNUSED_IDS = {0, 12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
-"""Numbers below 91 that are no category of COCO; the official classes are COCO's category ids."""
+"""Unused COCO category ids below 91; the official classes are category ids."""
+_CLASSES = 'bbox_head.cls_branches.'
 _LABELS = 'dn_query_generator.label_embedding.weight'
 
 # The decoder's heads are in a file twice, under these names too.
@@ -28,7 +29,7 @@ _NORMS = dict(encoder=('norm1', 'norm2'), decoder=('norm2', 'norm1', 'norm3'))
 
 
 def is_official_dino(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether tensors have the names of the official DINO code, with its FasterViT."""
+    """Whether tensors are a detector's of the official DINO code with its FasterViT."""
     return (any(re.match(r'(module\.)?transformer\.decoder\.layers\.', key) for key in tensors)
             and any(re.match(r'(module\.)?backbone\.0\.(patch_embed|levels)\.', key)
                     for key in tensors))
@@ -36,7 +37,7 @@ def is_official_dino(tensors: Mapping[str, Tensor]) -> bool:
 
 def convert_dino(tensors: Mapping[str, Tensor], checkpoint: str,
                  num_classes: int = 80) -> Dict[str, Tensor]:
-    """Tensors of an official DINO detector under the names of mmdet's: all of them, or an error.
+    """Rename an official DINO detector's tensors to mmdet's: all, or an error.
 
     The detector is that of ``configs/mmdet/dino_fvit_4_21k_224.py``: mmdet's ``DINO`` with biases
     in the neck, a FasterViT with ``pad_conv_stages=7`` and
@@ -46,8 +47,8 @@ def convert_dino(tensors: Mapping[str, Tensor], checkpoint: str,
         tensors: The official detector's, by name.
         checkpoint: The file's name, for messages.
         num_classes: Of a file with 91 classes, COCO's category ids: 80 keeps those of categories,
-            in mmdet's order; 91 keeps all, for the official queries even where a class that is no
-            category would win. Files with other classes stay as they are. Default 80.
+            in mmdet's order; 91 keeps all, for the official queries even where an unused id
+            would win. Files with other classes stay as they are. Default 80.
 
     Returns:
         By mmdet's names. The decoder's layers share their heads in the file and have copies here.
@@ -68,47 +69,63 @@ def convert_dino(tensors: Mapping[str, Tensor], checkpoint: str,
             'the same; those without carriers (4-21k) can be converted')
     check_finite(tensors, checkpoint)
     names = _names(tensors)
-    converted = {names[key]: tensors[key] for key in names if key in tensors}
     backbone, unknown = _backbone(tensors)
-    built, widths = _built(backbone)
+    converted = {names[key]: tensors[key] for key in names if key in tensors}
     converted.update((f'backbone.{name}', value) for name, value in backbone.items())
-    classes = [key for key in converted if key.startswith('bbox_head.cls_branches.')]
+    unknown += [key for key in tensors if key not in names and not key.startswith(_BACKBONE)]
+    _check_whole(converted, names, unknown, checkpoint)
+    _fold_positions(converted, tensors, checkpoint)
+    _keep_classes(converted, num_classes, checkpoint)
+    return converted
+
+
+def _check_whole(converted: Mapping[str, Tensor], names: Mapping[str, str], unknown: List[str],
+                 checkpoint: str) -> None:
+    """Raise an error unless tensors are all of a detector's, in shapes that fit each other."""
+    built, widths = _built(below('backbone.', converted))
+    classes = [key for key in converted if key.startswith(_CLASSES)]
     shapes = {f'backbone.{key}': value.shape for key, value in built.items()}
     shapes.update((f'neck.convs.{i}.conv.weight', (256, width, 1, 1))
                   for i, width in enumerate(widths))
     shapes.update((key, (*converted[classes[0]].shape[:1], *converted[key].shape[1:]))
                   for key in classes)
-
-    problems = [(text, found) for text, found in (
-        ('missing', [key for key in names if key not in tensors] + [
-            f'backbone.{key}' for key in built if key not in backbone]),
-        ('without a place', unknown + [key for key in tensors if key not in names
-                                     and not key.startswith(_BACKBONE)] + [
-            f'backbone.{key}' for key in backbone if key not in built]),
-        ('of another shape', [
-            f'{key} {tuple(converted[key].shape)}' for key, shape in shapes.items()
-            if key in converted and converted[key].shape != shape])) if found]
-    if problems:
+    problems = dict(
+        missing=[before for before, after in names.items() if after not in converted] + [
+            f'backbone.{key}' for key in built if f'backbone.{key}' not in converted])
+    problems['without a place'] = unknown + [
+        f'backbone.{key}' for key in below('backbone.', converted) if key not in built]
+    problems['of another shape'] = [
+        f'{key} {tuple(converted[key].shape)}' for key, shape in shapes.items()
+        if key in converted and converted[key].shape != shape]
+    if any(problems.values()):
         raise CheckpointError(
             f'checkpoint={checkpoint!r}: not a whole DINO detector with FasterViT: ' + '; '.join(
-                f'tensors {text}: {len(found)} ({some(found)})' for text, found in problems)
+                f'tensors {text}: {len(found)} ({some(found)})'
+                for text, found in problems.items() if found)
             + '. Take the file from its original source')
-    _fold_positions(converted, tensors, checkpoint)
 
-    num_rows = converted[classes[0]].shape[0]
+
+def _keep_classes(converted: Dict[str, Tensor], num_classes: int, checkpoint: str) -> None:
+    """Leave out the rows of unused ids of COCO, in place."""
+    classes = [key for key in converted if key.startswith(_CLASSES)]
+    num_rows = len(converted[classes[0]])
     rows = torch.tensor([i for i in range(num_rows) if i not in _UNUSED_IDS]
                         if (num_rows, num_classes) == (91, 80) else range(num_rows))
     for key in (*classes, _LABELS):  # the denoising's labels have one more, which is never used
         if not converted[key].dim() or len(converted[key]) < num_rows:
             raise CheckpointError(
-                f'checkpoint={checkpoint!r}: {key} of shape {tuple(converted[key].shape)} has no '
-                f'row for each of {num_rows} classes. Take the file from its original source')
+                f'checkpoint={checkpoint!r}: {key} of shape {tuple(converted[key].shape)} lacks '
+                f'rows for {num_rows} classes. Take the file from its original source')
         converted[key] = converted[key][rows]
-    return converted
+
+
+def below(prefix: str, tensors: Mapping[str, Tensor]) -> Dict[str, Tensor]:
+    """Tensors whose names begin with a prefix, without it."""
+    return {key[len(prefix):]: value for key, value in tensors.items() if key.startswith(prefix)}
 
 
 def _names(tensors: Mapping[str, Tensor]) -> Dict[str, str]:
-    """Official names of all that is not in the backbone, and mmdet's.
+    """Map official names outside the backbone to mmdet's.
 
     The file says how many layers and maps there are.
     """
@@ -154,7 +171,7 @@ def _names(tensors: Mapping[str, Tensor]) -> Dict[str, str]:
 
 
 def _count(pattern: str, names: Iterable[str]) -> int:
-    """How many numbers stand in names; a hole among them shows as a name that is missing."""
+    """Count the numbers in names; a hole among them shows as a missing name."""
     return len({found[1] for found in map(re.compile(pattern).match, names) if found})
 
 
@@ -207,7 +224,7 @@ def _built(tensors: Mapping[str, Tensor]) -> Tuple[Mapping[str, Tensor], Tuple[i
 
 def _fold_positions(converted: Dict[str, Tensor], tensors: Mapping[str, Tensor],
                     checkpoint: str) -> None:
-    """Let the window positions of the detectors' code be computed by the classifier's formula.
+    """Fold the detectors' formula of window positions into the classifier's.
 
     Along an axis of n cells, the detectors' code has (i - n^2 // 2) / (n^2 // 2) where the
     classifier, and this backbone, have (i - n // 2) / (n // 2): the one is a straight line of the
@@ -226,7 +243,7 @@ def _fold_positions(converted: Dict[str, Tensor], tensors: Mapping[str, Tensor],
             raise CheckpointError(
                 f'checkpoint={checkpoint!r}: '
                 + (f'{place} is missing' if kept is None else
-                   f'{place} of shape {tuple(kept.shape)} is of no window')
+                   f'{place} of shape {tuple(kept.shape)} fits no window')
                 + ', which tells how its positions were computed. The official code saves it; take '
                 'the file as that code wrote it')
         scale = (n // 2) / (n * n // 2)

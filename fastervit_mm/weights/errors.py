@@ -1,4 +1,4 @@
-"""What reading and converting checkpoints raise."""
+"""Errors of reading and converting checkpoints."""
 from typing import List, Mapping
 
 from torch import Tensor
@@ -9,10 +9,10 @@ class CheckpointError(RuntimeError):
 
 
 def check_finite(tensors: Mapping[str, Tensor], checkpoint: str) -> None:
-    """Raise an error for tensors with values that are not finite: training had diverged.
+    """Raise an error for tensors with values that are not finite.
 
     Args:
-        tensors: By name. A buffer that is infinite by design is to be left out.
+        tensors: By name, without buffers that are infinite by design.
         checkpoint: The file's name, for the message.
 
     Raises:
@@ -27,5 +27,5 @@ def check_finite(tensors: Mapping[str, Tensor], checkpoint: str) -> None:
 
 
 def some(names: List[str]) -> str:
-    """The first names of a list, for a message."""
+    """Shorten a list of names for a message."""
     return ', '.join(names[:3]) + (f' and {len(names) - 3} more' if len(names) > 3 else '')

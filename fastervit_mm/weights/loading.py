@@ -1,17 +1,16 @@
-"""Loading a backbone from a checkpoint: completely, or with an error that says what is missing."""
+"""Loading a backbone: completely, or with an error that says what is missing."""
 import logging
 from collections import OrderedDict
 from typing import Dict, List, Mapping, NamedTuple, Optional
 
 from mmengine.logging import print_log
 from mmengine.model import update_init_info
-from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 
 from ..backbone import VARIANTS, SwinHAT
 from ..backbone.names import fit_carrier_bias, is_carrier_bias
 from .errors import CheckpointError, check_finite, some
-from .keys import backbone_place, translate
+from .finding import backbone_place, translate
 from .reading import entry_and_prefix, read_checkpoint, tensors_of, where_from
 from .swin import (
     carrier_parts,
@@ -68,56 +67,65 @@ def load_backbone(backbone: nn.Module, checkpoint: str, prefix: Optional[str] = 
     entry, prefix = entry_and_prefix(content, prefix)
     found = tensors_of(content, checkpoint, entry)
     place = where_from(content, found, entry, backbone_place(found, prefix, checkpoint))
+    tensors, own = _renamed(backbone, found, prefix, checkpoint), backbone.state_dict()
+    fit_carrier_bias(tensors, own)
+    fitting = {k: v for k, v in tensors.items() if k in own and v.shape == own[k].shape}
+    mismatched = {k: f'{tuple(v.shape)} in the file, {tuple(own[k].shape)} in the backbone'
+                  for k, v in tensors.items() if k in own and v.shape != own[k].shape}
+    new = _new_carriers(backbone, tensors)
+    needed = [k for k in own if _must_be_filled(k) and k not in new]
+    unfilled = [k for k in needed if k not in fitting]
+    if len(unfilled) == len(needed):
+        raise CheckpointError(
+            f'checkpoint={checkpoint!r}: not a {type(backbone).__name__}: none of the backbone\'s '
+            f'tensors is in it under a name and in a shape that fits. It looks like '
+            f'{describe(tensors)}; its first names are {list(tensors)[:4]}'
+            + ('' if prefix is None else f' below prefix={prefix!r}'))
+    unused = [k for k in tensors if k not in own]
+    surplus = [k for k in unused if _belongs_to_built_part(k, own)]
+    if (unfilled or surplus) and not allow_partial:
+        raise CheckpointError(
+            f'checkpoint={checkpoint!r}: does not fit this backbone (arch='
+            f'{getattr(backbone, "arch", "?")!r}): {_problems(unfilled, mismatched, surplus)}. '
+            f'{_remedy(backbone, tensors)}allow_partial=True in init_cfg loads what fits')
+    check_windows(backbone, found, checkpoint, prefix)
+    check_finite(fitting, checkpoint)
+    backbone.load_state_dict(OrderedDict(fitting), strict=False)
+
+    zero = [k for k in fitting if is_carrier_bias(k) and not any(map(is_carrier_bias, found))]
+    report = LoadReport([k for k in fitting if k not in zero], [k for k in own if k not in fitting],
+                        unused, mismatched)
+    print_log(f'{type(backbone).__name__}: {len(report.loaded)} of {len(own)} tensors loaded from '
+              f'{checkpoint}{place}{_rest(report, new, zero)}', logger='current',
+              level=logging.WARNING if unfilled or surplus else logging.INFO)
+    return report
+
+
+def _renamed(backbone: nn.Module, found: Mapping[str, Tensor], prefix: Optional[str],
+             checkpoint: str) -> Dict[str, Tensor]:
+    """The backbone's tensors in a file, under its own names."""
     swin = isinstance(backbone, SwinHAT)
     if swin and backbone.convert_weights:
         found = convert_microsoft(found, checkpoint)
     tensors = translate(found, prefix, checkpoint)
-    if swin:
-        tensors = rename_swin(tensors, checkpoint)
-    own = backbone.state_dict()
-    fit_carrier_bias(tensors, own)
-    new = [k for k in own if swin and is_carrier_part(k)]
-    if any(k in tensors for k in new):
-        new = []  # a SwinHAT's own file
-    fitting = {k: v for k, v in tensors.items() if k in own and v.shape == own[k].shape}
-    mismatched = {k: f'{tuple(v.shape)} in the file, {tuple(own[k].shape)} in the backbone'
-                  for k, v in tensors.items() if k in own and v.shape != own[k].shape}
-    fresh = [k for k in own if k not in fitting]
-    unfilled = [k for k in fresh if _must_be_filled(k) and k not in new]
-    unused = [k for k in tensors if k not in own]
-    surplus = [k for k in unused if _belongs_to_built_part(k, own)]
+    return rename_swin(tensors, checkpoint) if swin else tensors
 
-    kind = type(backbone).__name__
-    if len(unfilled) == sum(_must_be_filled(k) and k not in new for k in own):
-        raise CheckpointError(
-            f'checkpoint={checkpoint!r}: not a {kind}: none of the backbone\'s tensors is in '
-            f'it under a name and in a shape that fits. It looks like '
-            f'{describe(tensors)}; its first names are {list(tensors)[:4]}'
-            + ('' if prefix is None else f' below prefix={prefix!r}'))
-    if (unfilled or surplus) and not allow_partial:
-        problems = [f'{len(unfilled)} tensors of the backbone would stay random '
-                    f'({some(unfilled)})'] if unfilled else []
-        if mismatched:
-            name, shapes = next(iter(mismatched.items()))
-            problems.append(f'{len(mismatched)} have another shape ({name}: {shapes})')
-        if surplus:
-            problems.append(f'{len(surplus)} tensors of the file have no place ({some(surplus)})')
-        raise CheckpointError(
-            f'checkpoint={checkpoint!r}: does not fit this backbone (arch='
-            f'{getattr(backbone, "arch", "?")!r}): {"; ".join(problems)}. '
-            f'{_remedy(tensors, swin)}allow_partial=True in init_cfg loads what fits')
 
-    check_windows(backbone, found, checkpoint, prefix)
-    check_finite(fitting, checkpoint)
-    backbone.load_state_dict(OrderedDict(fitting), strict=False)
-    zero = [k for k in fitting if is_carrier_bias(k) and not any(map(is_carrier_bias, found))]
-    report = LoadReport([k for k in fitting if k not in zero], fresh, unused, mismatched)
-    line = _one_line(kind, checkpoint + place, own, report, new)
-    if zero:
-        line += f'; the file has none of {len(zero)} carrier biases, so they are 0'
-    print_log(line, logger='current',
-              level=logging.WARNING if unfilled or surplus else logging.INFO)
-    return report
+def _new_carriers(backbone: nn.Module, tensors: Mapping[str, Tensor]) -> List[str]:
+    """Names of a SwinHAT's carriers where the file is a Swin's; else none."""
+    new = [k for k in backbone.state_dict() if isinstance(backbone, SwinHAT) and is_carrier_part(k)]
+    return [] if any(k in tensors for k in new) else new
+
+
+def _problems(unfilled: List[str], mismatched: Mapping[str, str], surplus: List[str]) -> str:
+    said = [f'{len(unfilled)} tensors of the backbone would stay random ({some(unfilled)})'] * bool(
+        unfilled)
+    if mismatched:
+        name, shapes = next(iter(mismatched.items()))
+        said.append(f'{len(mismatched)} have another shape ({name}: {shapes})')
+    if surplus:
+        said.append(f'{len(surplus)} tensors of the file have no place ({some(surplus)})')
+    return '; '.join(said)
 
 
 def check_windows(backbone: nn.Module, state_dict: Mapping[str, Tensor], checkpoint: str,
@@ -143,7 +151,7 @@ def check_windows(backbone: nn.Module, state_dict: Mapping[str, Tensor], checkpo
 
 
 def describe(tensors: Mapping[str, Tensor]) -> str:
-    """The variant that tensors of these shapes belong to, in words."""
+    """Name the variant that tensors of these shapes belong to."""
     shapes = {k: tuple(v.shape) for k, v in tensors.items()}
     try:
         seen = dict(
@@ -164,7 +172,6 @@ def describe(tensors: Mapping[str, Tensor]) -> str:
     return f'a custom FasterViT with {seen}'
 
 
-@WEIGHT_INITIALIZERS.register_module(name='FasterViTPretrained')
 class PretrainedBackbone:
     """The initializer behind ``init_cfg=dict(type='Pretrained', ...)`` of a FasterViT.
 
@@ -184,11 +191,10 @@ class PretrainedBackbone:
             update_init_info(module, init_info=f'Pretrained: load from {self.checkpoint}')
 
 
-def _remedy(tensors: Mapping[str, Tensor], swin: bool) -> str:
-    looks_like = describe_swin(tensors) if swin else None
-    if looks_like:
-        return f'The file looks like {looks_like}. Set arch and window_size to that; '
-    looks_like = describe(tensors)
+def _remedy(backbone: nn.Module, tensors: Mapping[str, Tensor]) -> str:
+    swin, looks_like = isinstance(backbone, SwinHAT), describe(tensors)
+    if swin and (other := describe_swin(tensors)):
+        return f'The file looks like {other}. Set arch and window_size to that; '
     if looks_like == NO_FASTERVIT:
         return 'Stages are missing in the file. '
     if swin:
@@ -213,14 +219,13 @@ def _belongs_to_built_part(key: str, own: Mapping[str, Tensor]) -> bool:
         k.startswith(part) for k in own)
 
 
-def _one_line(kind: str, checkpoint: str, own: Mapping[str, Tensor], report: LoadReport,
-              new: List[str]) -> str:
-    line = (f'{kind}: {len(report.loaded)} of the backbone\'s {len(own)} tensors came from '
-            f'{checkpoint}')
+def _rest(report: LoadReport, new: List[str], zero: List[str]) -> str:
+    """What of a backbone, and of a file, was not loaded, for the log."""
     norms = [k for k in report.fresh if k.startswith(_OUT_NORMS)]
-    others = [k for k in report.fresh if not k.startswith(_OUT_NORMS) and k not in new]
-    started = ([f'the {len(norms)} of the output norms'] if norms else []) + (
-        [f'the {len(new)} of carriers ({carrier_parts(new)})'] if new else []) + (
+    others = [k for k in report.fresh if k not in norms and k not in new]
+    keep = ([f'{len(norms)} of output norms'] if norms else []) + (
+        [f'{len(new)} of carriers ({carrier_parts(new)})'] if new else []) + (
         [f'{len(others)} others ({some(others)})'] if others else [])
-    line += f'; started fresh: {" and ".join(started)}' if started else '; none started fresh'
-    return line + (f'; {len(report.unused)} of the file were not needed' if report.unused else '')
+    return (f'; {" and ".join(keep)} keep their initial values' * bool(keep)
+            + f'; {len(zero)} carrier biases absent, set to 0' * bool(zero)
+            + f'; {len(report.unused)} of the file not needed' * bool(report.unused))

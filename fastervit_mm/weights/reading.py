@@ -1,4 +1,4 @@
-"""Reading checkpoint files without running code in them."""
+"""Reading of checkpoint files, which runs no code in them."""
 import os
 import pickle
 import zipfile
@@ -16,7 +16,7 @@ from torch import Tensor
 from .addresses import DETECTORS, SCHEME, resolve
 from .dino import convert_dino, is_official_dino
 from .errors import CheckpointError
-from .keys import WRAPPERS, is_averaged
+from .finding import WRAPPERS, is_averaged
 from .restricted import load_values
 
 SAFETENSORS = '.safetensors'
@@ -24,7 +24,7 @@ _USUAL = ('state_dict', 'model', '')  # entries of a file with its weights
 
 
 def fetch(checkpoint: str) -> str:
-    """The local path of a path, a URL or a ``fastervit://`` name, downloaded if necessary.
+    """The local file of a path, a URL or a ``fastervit://`` name, downloaded if necessary.
 
     Downloads go to torch hub's folder, ``$TORCH_HOME/hub/checkpoints``, as mmengine's do; in a
     distributed job one process of each machine downloads.
@@ -60,7 +60,7 @@ def fetch(checkpoint: str) -> str:
 
 
 def read_checkpoint(checkpoint: str, map_location: Any = 'cpu', mapped: bool = False) -> Any:
-    """The content of a checkpoint file; no code in it is run.
+    """Read a checkpoint file; no code in it is run.
 
     A file of torch's is read with ``weights_only=True``; a safetensors file, which is one by its
     content or its name, gives its tensors.
@@ -68,9 +68,9 @@ def read_checkpoint(checkpoint: str, map_location: Any = 'cpu', mapped: bool = F
     Args:
         checkpoint: Path, URL or ``fastervit://`` name.
         map_location: Argument of :func:`torch.load`. Default the CPU.
-        mapped: Map the file into memory, so that tensors are read when they are used, and the
-            optimizer state of a training checkpoint never is. For callers that copy the tensors at
-            once: a mapped tensor becomes invalid if its file is overwritten. Default False.
+        mapped: Map the file into memory: tensors are read on use, and the optimizer state of a
+            training checkpoint never is. For callers that copy the tensors at once, since a mapped
+            tensor becomes invalid if its file is overwritten. Default False.
 
     Raises:
         FileNotFoundError: For a path without a file.
@@ -106,7 +106,7 @@ def read_checkpoint(checkpoint: str, map_location: Any = 'cpu', mapped: bool = F
 
 
 def entries(content: Any, name: str = '') -> Dict[str, Dict[str, Tensor]]:
-    """The state dicts in what :func:`read_checkpoint` returned, by their dotted names.
+    """State dicts in the content of a file, by their dotted names.
 
     Args:
         content: Tensors by name, whose own name is ``''``, or a dict with such entries.
@@ -130,7 +130,7 @@ def entries(content: Any, name: str = '') -> Dict[str, Dict[str, Tensor]]:
 
 
 def tensors_of(content: Any, checkpoint: str, entry: Optional[str] = None) -> Dict[str, Tensor]:
-    """The named tensors in what :func:`read_checkpoint` returned.
+    """Named tensors in the content of a file.
 
     Args:
         content: Tensors by name, or a dict with such entries.
@@ -152,7 +152,7 @@ def tensors_of(content: Any, checkpoint: str, entry: Optional[str] = None) -> Di
 
 
 def entry_and_prefix(content: Any, prefix: Optional[str]) -> Tuple[Optional[str], Optional[str]]:
-    """The entry of a file that a prefix begins with, and the rest of the prefix; None for none.
+    """Split a prefix into an entry of the file and the rest; None for none.
 
     Args:
         content: What was read from the file.
@@ -168,13 +168,13 @@ def entry_and_prefix(content: Any, prefix: Optional[str]) -> Tuple[Optional[str]
 
 def where_from(content: Any, tensors: Mapping[str, Tensor], entry: Optional[str],
                prefix: str) -> str:
-    """What of a file was taken, in brackets; nothing where there was no choice.
+    """Name what was taken of a file, in brackets; nothing where there was no choice.
 
     Args:
         content: What was read from the file.
-        tensors: Those that were taken, by the file's names.
-        entry: The one that was asked for; None for the first of :func:`entries`.
-        prefix: The one before the names that were taken.
+        tensors: Those taken, by the file's names.
+        entry: The one asked for; None for the first of :func:`entries`.
+        prefix: Before the names of those taken.
     """
     held = list(entries(content)) or ['']
     taken = held[0] if entry is None else entry
@@ -193,7 +193,7 @@ def where_from(content: Any, tensors: Mapping[str, Tensor], entry: Optional[str]
 
 
 def _check_stored(path: str, checkpoint: str) -> None:
-    """Raise an error for an archive whose contents are larger than it: torch packs nothing."""
+    """Raise an error for a compressed archive, which may unpack to any size."""
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
     size, unpacked = os.path.getsize(path), sum(entry.file_size for entry in entries)
@@ -220,13 +220,13 @@ def _read_safetensors(path: str, checkpoint: str, map_location: Any, mapped: boo
 
 
 def _copied(tensors: Mapping[str, Tensor], map_location: Any) -> Dict[str, Tensor]:
-    """Tensors in memory of their own; on the CPU where torch.load would ask a function for each."""
+    """Copy tensors to a device; to the CPU for a ``map_location`` that is a function or a dict."""
     device = map_location if isinstance(map_location, (str, torch.device)) else 'cpu'
     return {name: tensor.to(device, copy=True) for name, tensor in tensors.items()}
 
 
 def _check_held(tensors: Mapping[str, Tensor], checkpoint: str) -> None:
-    """Raise an error for views that repeat a few numbers until they fill the memory."""
+    """Raise an error for views that expand a few numbers to fill the memory."""
     size = os.path.getsize(fetch(checkpoint))
     needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     if needed > 10 * size + 2**26:  # layers that share their weights are saved once
@@ -235,12 +235,12 @@ def _check_held(tensors: Mapping[str, Tensor], checkpoint: str) -> None:
             f'file has {size / 2**30:.3f} GiB. Take the file from its original source')
 
 
-@CheckpointLoader.register_scheme(prefixes=SCHEME, force=True)
 def load_from_fastervit(filename: str, map_location: Any = None) -> dict:
-    """mmengine's loader for ``fastervit://`` names: all tensors of the file under its own names.
+    """mmengine's loader for ``fastervit://`` names.
 
-    The backbone gives them its names when it loads them, and
-    :func:`~fastervit_mm.models.rename_published` those of a whole model. Of a detector, mmdet's.
+    All tensors of the file under its own names; of a detector, under mmdet's. The backbone gives
+    them its names when it loads them, and :func:`~fastervit_mm.models.rename_published` those of a
+    whole model.
     """
     # Only the tensors: the optimizer's state in the file is three times as large.
     content = read_checkpoint(filename, 'cpu', mapped=True)
@@ -268,7 +268,7 @@ def load_from_file(filename: str, map_location: Any = None) -> Any:
 
 @contextmanager
 def strict_loaders() -> Iterator[None]:
-    """Let mmengine read paths and URLs as :func:`read_checkpoint` does, for a while.
+    """Let mmengine read paths and URLs as :func:`read_checkpoint` does, in a ``with`` block.
 
     mmengine 0.10.7 uses torch's default for paths, which before torch 2.6 runs what a file holds,
     and ``weights_only=False`` for downloads.
@@ -283,7 +283,7 @@ def strict_loaders() -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """What was wrong, out of torch's message, of which other lines advise to run the code."""
+    """The cause in torch's message, without its advice to run the code."""
     text = str(error).rpartition('WeightsUnpickler error: ')[2].rpartition('] . ')[2]
     lines = [line.strip() for line in text.split('\n')]
     return next((line.partition('. ')[0].rstrip('.') for line in lines if line

@@ -1,9 +1,9 @@
-"""The reader of torch's files: it makes values, and nothing that a file may name is run.
+"""Reader of torch's files that makes values and runs nothing that a file names.
 
-One for every version of torch. torch's own list of types that may be loaded is one for the whole
-process, so that what is added to it changes what other code may load; and until torch 2.9 its
-reader sets items of objects that are not dicts (CVE-2026-24747), until 2.5 it loads TorchScript and
-unpacks tar files (CVE-2025-32434, GHSA-53q9-r3pm-6pq6).
+One for every version of torch. torch's own list of safe types is one for the whole process, so an
+addition changes what other code may load. Its reader sets items of objects that are not dicts until
+torch 2.9 (CVE-2026-24747); until 2.5 it loads TorchScript and unpacks tar files (CVE-2025-32434,
+GHSA-53q9-r3pm-6pq6).
 """
 import argparse
 import os
@@ -23,7 +23,7 @@ from ..compat import checkpoint_types
 
 
 def load_values(path: str, map_location: Any, mapped: bool) -> Any:
-    """The content of a file of ``torch.save``.
+    """Read a file of ``torch.save``.
 
     Args:
         path: The file.
@@ -55,7 +55,7 @@ def load_values(path: str, map_location: Any, mapped: bool) -> Any:
 
 
 def _in_memory(map_location: Any) -> Callable:
-    """A ``map_location`` that also copies what is mapped, each storage once."""
+    """Extend a ``map_location`` by a copy of each mapped storage."""
     restore = torch.serialization._get_restore_location(map_location)
 
     def restored(storage: torch.UntypedStorage, location: str) -> torch.UntypedStorage:
@@ -70,7 +70,7 @@ _FUNCTIONS = [(HistoryBuffer, ('min', 'max', 'mean', 'current')),
 
 
 def _attribute(owner: object, name: str) -> object:
-    """Replaces ``getattr`` in a file: a few functions, which are not called.
+    """Stand-in for ``getattr`` in a file: a few functions, which are not called.
 
     A HistoryBuffer is pickled with its methods, and mmengine's OneCycleLR with the function of its
     curve, each as a call of ``getattr``. ``getattr`` itself could reach anything.
@@ -107,7 +107,7 @@ _NAMED = {'mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler':
 
 
 class CheckpointUnpickler(pickle._Unpickler):
-    """Python's reader, in which all but values and the names above is an error.
+    """Python's unpickler, restricted to values and the names above.
 
     What the program itself has declared by ``torch.serialization.add_safe_globals`` is allowed too.
     Nothing else is imported, called, made or changed. Python's reader and not its faster twin, in
@@ -208,7 +208,7 @@ class CheckpointUnpickler(pickle._Unpickler):
 
 
 class CheckpointPickle:
-    """:class:`CheckpointUnpickler` in the place of a module, as torch takes it."""
+    """:class:`CheckpointUnpickler` as a pickle module, for torch."""
     Unpickler = CheckpointUnpickler
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Swin's published weights by the names of a SwinHAT."""
+"""Swin's published weights under the names of a SwinHAT."""
 import re
 from math import isqrt
 from typing import Dict, Iterable, Mapping, Optional
@@ -24,19 +24,19 @@ _DROPPED = re.compile(r'(.*\.(relative_position_index|attn_mask)|norm\..*|head\.
 
 
 def is_carrier_part(name: str) -> bool:
-    """Whether a tensor of a SwinHAT is one that no Swin has."""
+    """Whether a SwinHAT's tensor belongs to carriers, which a Swin lacks."""
     return '.carrier_' in name
 
 
 def carrier_parts(names: Iterable[str]) -> str:
-    """Tensors of carriers in words: each part once, without its place in the network."""
+    """List the parts that carriers' tensors belong to, each once."""
     parts = {re.sub(r'^stages\.\d\.(blocks\.\d+\.)?', '', name) for name in names}
     parts = {re.sub(r'(carrier_\w+)\..*', r'\1', part) for part in parts}
     return ', '.join(sorted(parts))
 
 
 def describe_swin(tensors: Mapping[str, Tensor]) -> Optional[str]:
-    """The arguments of a SwinHAT that tensors by its names belong to, in words; None for others."""
+    """Name the arguments of the SwinHAT that tensors belong to; None for others."""
     try:
         tables = [tensors[f'stages.{stage}.blocks.0.attn.position_bias.'
                           'relative_position_bias_table'].shape for stage in range(4)]
@@ -50,7 +50,7 @@ def describe_swin(tensors: Mapping[str, Tensor]) -> Optional[str]:
 
 
 def convert_microsoft(tensors: Mapping[str, Tensor], checkpoint: str) -> Dict[str, Tensor]:
-    """Tensors of Microsoft's repository by mmdet's names, with ``backbone.`` before them.
+    """Rename tensors of Microsoft's repository to mmdet's, below ``backbone.``.
 
     Args:
         tensors: By Microsoft's names; by others they stay as they are.
@@ -76,7 +76,7 @@ def convert_microsoft(tensors: Mapping[str, Tensor], checkpoint: str) -> Dict[st
 
 
 def rename_swin(tensors: Mapping[str, Tensor], checkpoint: str) -> Dict[str, Tensor]:
-    """Tensors of mmdet's Swin by the names of a SwinHAT; a SwinHAT's own stay as they are.
+    """Rename tensors of mmdet's Swin to a SwinHAT's; a SwinHAT's own stay.
 
     Args:
         tensors: Of the backbone alone.

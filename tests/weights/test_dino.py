@@ -304,7 +304,7 @@ BROKEN = {
     'heads of two numbers of classes': (
         _with(class_embed__1__bias=torch.ones(80)), r'cls_branches.1.bias \(80,\)'),
     'too few labels': (_with(label_enc__weight=torch.ones(20, 256)),
-                       r'\(20, 256\) has no row for each of 91 classes'),
+                       r'\(20, 256\) lacks rows for 91 classes'),
     'carrier tokens': (
         _with(backbone__0__levels__2__blocks__0__hat_norm1__weight=torch.ones(32)),
         'has carrier tokens'),
@@ -316,7 +316,7 @@ BROKEN = {
         r'levels.2.*fits neither of the authors\' formulas'),
     'positions of no window': (
         _with(**{POSITION.replace('.', '__'): torch.ones(1, 195, 32)}),
-        r'relative_bias of shape \(1, 195, 32\) is of no window'),
+        r'relative_bias of shape \(1, 195, 32\) fits no window'),
     'no kept positions': (_without(POSITION), r'levels.2.*relative_bias is missing'),
 }
 

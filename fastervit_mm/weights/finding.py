@@ -1,11 +1,14 @@
-"""The tensors of a file under the names of the backbone, or of a classifier that holds it."""
+"""Finding a network among a file's tensors, whatever trainers and wrappers put before its names.
+
+The authors' own names become this backbone's in :mod:`fastervit_mm.backbone.names`.
+"""
 import re
 from typing import Dict, Iterable, Mapping, Optional, Sequence, Set
 
 from torch import Tensor
 
 from ..backbone.names import is_authors, rename_authors
-from .dino import convert_dino, is_official_dino
+from .dino import below, convert_dino, is_official_dino
 from .errors import CheckpointError
 
 # Where a classifier of mmpretrain has what follows the backbone in the authors' files.
@@ -19,23 +22,23 @@ WRAPPERS = re.compile(r'\b_(?:orig_mod|fsdp_wrapped_module|checkpoint_wrapped_mo
 
 
 def unwrapped(tensors: Mapping[str, Tensor]) -> Dict[str, Tensor]:
-    """Tensors without what torch's wrappers of modules put into their names."""
+    """Remove the names of torch's wrappers of modules from tensors' names."""
     return {WRAPPERS.sub('', name): tensor for name, tensor in tensors.items()}
 
 
 def is_averaged(name: str) -> bool:
-    """Whether the name of an entry or a prefix is of averaged weights, such as ``model_ema``."""
+    """Whether an entry or a prefix, such as ``model_ema``, names averaged weights."""
     return 'ema' in re.split('[._]', name.lower())
 
 
 def find_place(tensors: Mapping[str, Tensor], names: Sequence[Sequence[str]], usual: Set[str],
                checkpoint: str, remedy: str) -> Optional[str]:
-    """The prefix below which a file has a network, whatever trainers and wrappers put before it.
+    """The prefix of a network's names in a file.
 
     Args:
         tensors: By the file's names.
         names: Names of the network's tensors, in groups; the first group that is found tells.
-        usual: Words of which a prefix consists that is taken where there are several.
+        usual: Words of the prefix that is taken where there are several.
         checkpoint: The file's name, for the message.
         remedy: What to do about several, for the message; ``{}`` in it is the first prefix.
 
@@ -86,11 +89,11 @@ def backbone_place(tensors: Mapping[str, Tensor], prefix: Optional[str] = None,
 
 def translate(state_dict: Mapping[str, Tensor],
               prefix: Optional[str] = None, checkpoint: str = '') -> Dict[str, Tensor]:
-    """Tensors of the backbone under the backbone's names, whatever the file calls them.
+    """The backbone's tensors in a file, under the backbone's own names.
 
     Args:
         state_dict: Tensors as the authors publish them, as this backbone saves them, or of a larger
-            model, whatever holds that.
+            model.
         prefix: Where the backbone is in a larger model. Default: where the file has a backbone's
             first tensor.
         checkpoint: The file's name, for messages. Default none.
@@ -105,7 +108,7 @@ def translate(state_dict: Mapping[str, Tensor],
     tensors = unwrapped(state_dict)
     if is_official_dino(tensors):
         tensors = convert_dino(tensors, checkpoint)
-    tensors = _below(backbone_place(tensors, prefix, checkpoint), tensors)
+    tensors = below(backbone_place(tensors, prefix, checkpoint), tensors)
     if is_authors(tensors):
         rename_authors(tensors)
     return tensors
@@ -136,20 +139,20 @@ def whole_place(tensors: Mapping[str, Tensor], own: Iterable[str] = (),
 
 def translate_whole(state_dict: Mapping[str, Tensor], prefix: Optional[str] = None
                     ) -> Dict[str, Tensor]:
-    """All tensors of a file under the names of a model that holds the backbone.
+    """All tensors of a file, under the names of a model that holds the backbone.
 
     The authors' file has the model's backbone as ``backbone``, with a BatchNorm on its last map,
     and the linear layer as ``head.fc``: mmpretrain's ``ImageClassifier`` with a ``LinearClsHead``.
 
     Args:
         state_dict: Tensors as the authors publish them, of this backbone alone, or of the model,
-            whatever holds them. Others keep their names.
+            with any prefix. Others keep their names.
         prefix: Of the model's names. Default :func:`whole_place`.
 
     Returns:
         A new dict; cached position values are left out.
     """
-    tensors = _below(whole_place(state_dict) if prefix is None else prefix, unwrapped(state_dict))
+    tensors = below(whole_place(state_dict) if prefix is None else prefix, unwrapped(state_dict))
     classifier = {}
     if is_authors(tensors):
         for key, tensor in tensors.items():
@@ -160,7 +163,3 @@ def translate_whole(state_dict: Mapping[str, Tensor], prefix: Optional[str] = No
     elif not any(key.startswith('stem.') for key in tensors):
         return tensors
     return {**{f'backbone.{key}': tensor for key, tensor in tensors.items()}, **classifier}
-
-
-def _below(prefix: str, tensors: Mapping[str, Tensor]) -> Dict[str, Tensor]:
-    return {key[len(prefix):]: tensor for key, tensor in tensors.items() if key.startswith(prefix)}
