@@ -8,6 +8,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 from rich.console import Console
 from rich.table import Table
 
+from ..backbone.variants import VARIANTS
 from ..config_files import typed
 from ..datasets import checking
 from ..datasets.boxes import BoxData, find_boxes
@@ -15,8 +16,8 @@ from ..datasets.label_maps import find_label_maps
 from ..datasets.labels import VOID
 from .det import det_config
 from .labels import Labels, choose_labels
-from .lines import SMALL, check_arch, write_config
 from .seg import seg_config
+from .writing import SMALL, write_config
 
 
 @dataclass
@@ -91,7 +92,9 @@ def new_config(task: str, data: Path, out: Path, classes: Sequence[str] = (), ar
         FileExistsError: For a config that exists.
         ValueError: For another argument that is wrong.
     """
-    check_arch(arch)
+    if arch != SMALL and arch not in VARIANTS:
+        raise ValueError(f'arch={arch!r}: give {SMALL!r} or a published variant, one of '
+                         f'{", ".join(VARIANTS)}')
     if out.suffix != '.py':
         raise ValueError(f'out={str(out)!r}: a config is a Python file; give a name that ends in '
                          '.py')

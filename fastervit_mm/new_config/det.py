@@ -1,7 +1,6 @@
 """A config for a detector on one's own data."""
 import json
 import math
-import os
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from itertools import chain
@@ -12,20 +11,9 @@ import numpy as np
 
 from ..datasets.boxes import BoxData
 from ..datasets.checking.problems import Run, one_by_one
-from ..datasets.folders import SPLITS, DataError
-from .images import Reading, choose_reading
-from .lines import (
-    SMALL,
-    Lines,
-    add_schedule,
-    base_config,
-    check_arch,
-    count,
-    few,
-    inside,
-    names_of,
-    quoted,
-)
+from ..datasets.folders import DataError
+from .images import choose_reading
+from .writing import SMALL, count, few, fill, inside
 
 _KEPT = 100  # detections of an image that the bases keep
 
@@ -107,9 +95,7 @@ def det_config(data: BoxData, root: Path, out: Path, classes: Sequence[str] = ()
     Raises:
         DataError: For a class that the data lack, data without an object, or images that cannot be
             trained on together.
-        ValueError: For an unknown ``arch``.
     """
-    check_arch(arch)
     said = list(data.notes)
     names = _choose_classes(data, root, classes, said)
     masks = data.has_masks and not boxes_only
@@ -134,12 +120,12 @@ def det_config(data: BoxData, root: Path, out: Path, classes: Sequence[str] = ()
     for split, (ann_file, prefix) in files.items():
         place = f'{split}_dataloader.dataset'
         meant.update({f'{place}.ann_file': ann_file, f'{place}.data_prefix.img': prefix})
-    lines = Lines()
-    _add_model(lines, choice, reading, data, root, arch)
-    _add_data(lines, choice, reading, files)
-    add_schedule(lines, f'{choice.epochs} epochs are {choice.epochs * choice.steps} iterations of '
-                 f'{choice.batch} images', choice.epochs, arch == SMALL, by_epoch=True)
-    return str(lines), said, meant
+    kept = math.ceil(choice.busiest * 1.5 / 100) * 100 if choice.busiest > 0.75 * _KEPT else 0
+    text = fill('det', arch, root, {name: len(split.content['images'])
+                                    for name, split in data.splits.items()}, choice.epochs,
+                form=data.form, choice=choice, reading=reading, files=files, kept=kept,
+                of_base=_KEPT)
+    return text, said, meant
 
 
 def _choose_classes(data: BoxData, root: Path, classes: Sequence[str], said: List[str]
@@ -222,103 +208,6 @@ def _choose(data: BoxData, root: Path, classes: List[str], masks: bool, recipe: 
         smallest, tenth, next((s for s in (8, 4) if 4 * s <= 1.25 * tenth), 2),
         max(Counter(image['id'] for *_, image in objects).values()), recipe.batch,
         math.ceil(len(sizes) / recipe.batch), epochs)
-
-
-def _add_model(lines: Lines, choice: _Choice, reading: Reading, data: BoxData, root: Path,
-               arch: str) -> None:
-    """What the config is for, classes and model."""
-    small = arch == SMALL
-    counts = ', '.join(f'{len(found.content["images"])} {split}' for split, found in
-                       data.splits.items())
-    lines.because(f'Cascade {"Mask " if choice.masks else ""}R-CNN, '
-                  + ('small, trained from scratch' if small else f'FasterViT-{arch}')
-                  + f', for {data.form} data in {root}: {counts} images, '
-                  f'{count(len(choice.classes), "class", "classes")}, {choice.objects} objects in '
-                  'training. Written by tools/new_config.py det; every line may be changed.')
-    lines.add(f"""
-_base_ = 'fastervit_mm::mmdet/{base_config('cascade_fvit', arch)}.py'
-
-data_root = {quoted(root.as_posix() + '/')}
-classes = {names_of(choice.classes)}
-num_classes = len(classes)
-""")
-    lines.append('')
-    lines.because(
-        f'Most images are {choice.usual[0]} x {choice.usual[1]}. With a longer side of '
-        f'{choice.side} pixels, one in ten of the objects of the smallest class, '
-        f'{choice.smallest!r}, is smaller than {choice.tenth:.0f} pixels. A larger side is better '
-        'for small objects, and slower in proportion to the area.')
-    lines.add(f'scale = ({choice.side}, {choice.side})\nmodel = dict(')
-    if not small and choice.images < 1000:
-        lines.because(f'{choice.images} images are few: stem and first stage stay as in the '
-                      'ImageNet weights.', 4)
-        lines.add('    backbone=dict(frozen_stages=1),')
-    if reading.preprocessor:
-        lines.because(reading.because, 4)
-        lines.add(f'    data_preprocessor=dict({reading.preprocessor}),\n'
-                  f'    backbone=dict(in_channels={reading.channels}),')
-    lines.because(f'The smallest anchors have 4 times as many pixels a side as this scale, '
-                  f'{4 * choice.anchors}.', 4)
-    lines.add(f"""
-    rpn_head=dict(anchor_generator=dict(scales=[{choice.anchors}])),
-    roi_head=dict(
-        bbox_head=[dict(head, num_classes=num_classes)  # a base's list is replaced whole
-                   for head in _base_.model.roi_head.bbox_head],""")
-    if choice.masks:
-        lines.append('        mask_head=dict(num_classes=num_classes)),')
-    else:
-        lines.append('        mask_head=None, mask_roi_extractor=None),  # boxes without masks')
-    if choice.busiest > 0.75 * _KEPT:
-        kept = math.ceil(choice.busiest * 1.5 / 100) * 100
-        lines.because(f'Up to {choice.busiest} objects are in an image; the base keeps {_KEPT} '
-                      'detections.', 4)
-        lines.add(f'    test_cfg=dict(\n        rpn=dict(nms_pre={max(1000, 2 * kept)}, '
-                  f'max_per_img={2 * kept}), rcnn=dict(max_per_img={kept})),')
-    lines += [')', '']
-
-
-def _add_data(lines: Lines, choice: _Choice, reading: Reading, files: Dict[str, Tuple[str, str]]
-              ) -> None:
-    """Pipelines, datasets and evaluators."""
-    lines.add(f"""
-train_pipeline = [
-    dict(type='LoadImageFromFile'{reading.loading}),
-    dict(type='LoadAnnotations', with_bbox=True, with_mask={choice.masks}),
-    dict(type='RandomResize', scale=scale, ratio_range=(0.8, 1.25), keep_ratio=True),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PackDetInputs'),
-]
-test_pipeline = [
-    dict(type='LoadImageFromFile'{reading.loading}),
-    dict(type='Resize', scale=scale, keep_ratio=True),
-    dict(type='LoadAnnotations', with_bbox=True, with_mask={choice.masks}),
-    dict(type='PackDetInputs',
-         meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
-]""")
-    metric = "metric=['bbox', 'segm']" if choice.masks else "metric='bbox'"
-    for split in SPLITS:
-        if split not in files:
-            lines.because('There is no test split: tools/test.py scores the validation images.')
-            lines.add('test_dataloader = val_dataloader\ntest_evaluator = val_evaluator')
-            continue
-        ann_file, prefix = files[split]
-        batch = f'\n    batch_size={choice.batch},' if split == 'train' else ''
-        empty = ''
-        if split == 'train' and choice.empty:
-            lines.because(f'{choice.empty} training images have no object and are left out. With '
-                          'filter_empty_gt=False they are trained on, as background.')
-            empty = '\n        filter_cfg=dict(filter_empty_gt=True),'
-        lines.add(f"""
-{split}_dataloader = dict({batch}
-    dataset=dict(
-        data_root=data_root, metainfo=dict(classes=classes),
-        ann_file={quoted(ann_file)},
-        data_prefix=dict(img={quoted(prefix)}),{empty}
-        pipeline={'train' if split == 'train' else 'test'}_pipeline))""")
-        if split != 'train':
-            place = quoted(ann_file) if os.path.isabs(ann_file) else (
-                f'data_root + {quoted(ann_file)}')
-            lines.add(f'{split}_evaluator = dict(ann_file={place}, {metric})')
 
 
 def _write(data: BoxData, root: Path, out: Path) -> Dict[str, Tuple[str, str]]:

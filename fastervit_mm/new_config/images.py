@@ -9,7 +9,7 @@ import numpy as np
 from ..datasets.checking.problems import Run, one_by_one
 from ..datasets.folders import DataError
 from ..datasets.images import read_header, read_pixels
-from .lines import SMALL, count
+from .writing import SMALL, count
 
 _MEASURED = 200  # images whose values are read
 

@@ -9,7 +9,7 @@ from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 from ..datasets.checking.label_maps import ReadSplit
 from ..datasets.folders import DataError, files_in, text_of
 from ..datasets.labels import GREY, VOID, colours_of
-from .lines import count, few
+from .writing import count, few
 
 _FILES = ('classes.txt', 'labels.txt', 'label_names.txt', 'class_names.txt', 'label_colors.txt',
           'labelmap.txt', 'class_dict.csv', '_classes.csv')
