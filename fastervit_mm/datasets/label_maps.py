@@ -7,7 +7,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
-from .folders import SPLITS, DataError, files_in, parts_of, share_out, split_of, text_of
+from .folders import SPLITS, DataError, files_in, lines_of, parts_of, split_of, validation_share
 from .map_folders import IS_STANDARD, JPEG, Ends, Link, cuts, find_links, links_between
 
 
@@ -85,7 +85,12 @@ def find_label_maps(folder: Path, label_maps: Sequence[Path] = (), images: Seque
     data = MapData(splits, list(dict.fromkeys(n for s in splits.values() for n in s.notes)))
     _name_splits(data, folder)
     if 'val' not in splits:
-        _share_out(data, folder)
+        whole = splits['train']
+        of_name = {image.relative_to(os.path.commonpath([folder, image])).as_posix(): pair
+                   for pair in whole.pairs for image in pair[:1]}
+        chosen = validation_share(of_name, folder, data.notes)
+        splits['val'] = MapSplit([of_name[name] for name in of_name if name in chosen], whole.ends)
+        whole.pairs = [of_name[name] for name in of_name if name not in chosen]
     data.splits = {split: splits[split] for split in SPLITS if split in splits}
     paired = {path for split in data.splits.values() for pair in split.pairs for path in pair}
     for split in data.splits.values():  # what another split has in a pair is not alone
@@ -271,8 +276,7 @@ def _read_lists(folder: Path, images: Sequence[Path], ends: Iterable[Ends]
     lists: Dict[Path, Dict[str, List[Path]]] = defaultdict(dict)
     for path in files_in(folder, ['.txt']):
         if path.stem in (*SPLITS, 'trainval'):
-            names = ['/'.join(parts_of(line.split()[0])) for line in text_of(path).splitlines()
-                     if line.strip()]
+            names = ['/'.join(parts_of(line.split()[0])) for line in lines_of(path)]
             if found := [image for name in names
                          for image in named.get(name) or named.get(f'{name}/', ())]:
                 lists[path.parent][path.stem] = found
@@ -282,20 +286,3 @@ def _read_lists(folder: Path, images: Sequence[Path], ends: Iterable[Ends]
             raise DataError(f'data={str(folder)!r}: the lists of images in {places[0]} and in '
                             f'{place} differ. Leave one of them out of the folder')
     return (places[0], lists[places[0]]) if places else (None, {})
-
-
-def _share_out(data: MapData, folder: Path) -> None:
-    """Make a fifth of the training images the validation split."""
-    whole = data.splits['train']
-    by_name = {image.relative_to(os.path.commonpath([folder, image])).as_posix(): (image, label_map)
-               for image, label_map in whole.pairs}
-    shares = share_out(by_name, dict(train=0.8, val=0.2))
-    if not shares['val']:
-        shares['val'] = [shares['train'].pop()]
-    if not shares['train']:
-        raise DataError(f'data={str(folder)!r}: one image has a label map, {whole.pairs[0][0]}; '
-                        'training needs another for validation')
-    whole.pairs = [by_name[name] for name in shares['train']]
-    data.splits['val'] = MapSplit([by_name[name] for name in shares['val']], whole.ends)
-    data.notes.append(f'no validation split: {len(shares["val"])} of {len(by_name)} '
-                      'training images, chosen by the checksum of their names, became one')

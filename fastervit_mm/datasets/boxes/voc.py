@@ -1,11 +1,11 @@
-"""Boxes of Pascal VOC: an .xml for each image."""
+"""Pascal VOC's boxes: an .xml for each image."""
 import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
 
 from ..checking.problems import Problem, Run
-from ..folders import DataError, files_in, is_finite, parts_of, split_of, text_of
+from ..folders import DataError, files_in, is_finite, lines_of, parts_of, split_of
 from ..images import IMAGES, read_header
 from ..pairing import pair
 from .data import Box, BoxData, as_coco, sizes_of
@@ -17,7 +17,7 @@ _Lists = Dict[Tuple[Path, Tuple[str, ...]], Dict[str, Path]]
 
 
 def find_voc(folder: Path, images: Sequence[Path], run: Run) -> Optional[BoxData]:
-    """Boxes of VOC files below a folder; None without any.
+    """Find VOC files below a folder; None without any.
 
     Each file belongs to the image of its name in the folders most like its own. Splits are those of
     ``ImageSets/Main`` beside the annotations (as in VOC2007 and VOC2012, each its own), or those
@@ -26,19 +26,8 @@ def find_voc(folder: Path, images: Sequence[Path], run: Run) -> Optional[BoxData
     Raises:
         DataError: For a file that cannot be read or could belong to several images.
     """
-    files = {}
-    for path in files_in(folder, ['.xml']):
-        raw = path.read_bytes()
-        try:
-            try:
-                root = ElementTree.fromstring(raw)
-            except ValueError:  # of several bytes a character, which expat leaves to Python
-                declared = re.search(rb'encoding=["\']([\w.-]+)', raw)
-                root = ElementTree.fromstring(raw.decode(declared.group(1).decode()))
-        except (ElementTree.ParseError, ValueError, LookupError) as error:
-            raise DataError(f'{path}: no XML that can be read ({error})') from None
-        if root.tag == 'annotation':
-            files[path] = root
+    roots = {path: _root(path) for path in files_in(folder, ['.xml'])}
+    files = {path: root for path, root in roots.items() if root.tag == 'annotation'}
     if not files:
         return None
     given = {path: root.findtext('path', '').strip() or '/'.join(
@@ -65,7 +54,20 @@ def find_voc(folder: Path, images: Sequence[Path], run: Run) -> Optional[BoxData
     return data
 
 
+def _root(path: Path) -> ElementTree.Element:
+    raw = path.read_bytes()
+    try:
+        try:
+            return ElementTree.fromstring(raw)
+        except ValueError:  # of several bytes a character, which expat leaves to Python
+            declared = re.search(rb'encoding=["\']([\w.-]+)', raw)
+            return ElementTree.fromstring(raw.decode(declared.group(1).decode()))
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise DataError(f'{path}: not readable as XML ({error})') from None
+
+
 def _lists(folder: Path) -> _Lists:
+    """Entries of all lists of splits."""
     found: _Lists = {}
     for path in files_in(folder, ['.txt']):
         if path.stem not in _LISTS or path.parent.name in _OTHER_TASKS:
@@ -73,9 +75,9 @@ def _lists(folder: Path) -> _Lists:
         place = path.parent
         while place.name in ('Main', 'ImageSets') and place != folder:
             place = place.parent
-        for line in text_of(path).splitlines():
+        for line in lines_of(path):
             # Lists of a class have 1 or -1 after the name, those of other programs the annotation.
-            parts = parts_of(re.sub(r'\s+(-?[01]|\S+\.xml)$', '', line.strip()))
+            parts = parts_of(re.sub(r'\s+(-?[01]|\S+\.xml)$', '', line))
             if parts and parts[-1].lower().endswith(IMAGES):
                 parts = [*parts[:-1], Path(parts[-1]).stem]
             if parts:
@@ -85,7 +87,7 @@ def _lists(folder: Path) -> _Lists:
 
 def _splits(paired: Dict[Path, Path], listed: _Lists, folder: Path
             ) -> Tuple[Dict[str, List[Path]], List[Path]]:
-    """Files of each split, and those of none."""
+    """Files of each split, and files without one."""
     splits: Dict[Optional[str], List[Path]] = {}
     places = {place for place, _ in listed}
     for path, image in paired.items():
@@ -134,7 +136,7 @@ def _box(found: ElementTree.Element, path: Path) -> Tuple[float, float, float, f
 
 def _other_size(name: Path, root: ElementTree.Element, image: Path, size: Tuple[int, int]
                 ) -> List[Problem]:
-    """That a file gives another size than its image has; 0 stands for unknown."""
+    """A problem where a file gives another size than its image has; 0 stands for unknown."""
     try:
         said = tuple(int(float(root.findtext(f'size/{side}', '0'))) for side in ('width', 'height'))
     except ValueError:
