@@ -1,4 +1,4 @@
-"""The reader of images: their size, channels and depth in pipelines, and how to show them."""
+"""Reading of images: size, channels and depth as pipelines see them, and showing them."""
 import threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +16,7 @@ _PILLOW = threading.Lock()
 
 
 class ReadImage(NamedTuple):
-    """An image that was read.
+    """Properties of an image.
 
     Attributes:
         size: (width, height) in pixels, as mmcv reads it; a str, the reason, if it cannot be read.
@@ -43,17 +43,17 @@ def image_size(path: Union[str, Path]) -> Tuple[int, int]:
 
 
 def read_header(path: Union[str, Path]) -> ReadImage:
-    """What an image's header says; its pixels may be damaged."""
+    """Properties from an image's header; its pixels may be damaged."""
     return _read(path, whole=False)
 
 
 def read_image(path: Union[str, Path]) -> ReadImage:
-    """Read an image completely; OpenCV would fill what a truncated JPEG lacks with grey."""
+    """Properties of an image, decoded fully; OpenCV fills a truncated JPEG with grey."""
     return _read(path, whole=True)
 
 
 def read_pixels(path: Union[str, Path]) -> np.ndarray:
-    """An image unchanged: (H, W) or (H, W, C), BGR where it is colour, in the file's own type.
+    """Pixels unchanged: (H, W) or (H, W, C), colour as BGR, in the file's own type.
 
     Raises:
         ValueError: For a file that neither OpenCV nor tifffile reads.
@@ -70,7 +70,7 @@ def read_pixels(path: Union[str, Path]) -> np.ndarray:
 
 
 def as_picture(pixels: np.ndarray) -> Tuple[np.ndarray, str]:
-    """An image of any channels and depth as one that can be shown.
+    """An image of any channels and depth, made fit to be shown.
 
     Grey becomes three equal channels; of two channels the first is shown, of more than three the
     first three. Values beyond 8 bits are scaled from their least and most to 0 and 255; floats from
@@ -80,8 +80,7 @@ def as_picture(pixels: np.ndarray) -> Tuple[np.ndarray, str]:
         pixels: (H, W) or (H, W, C).
 
     Returns:
-        (H, W, 3) uint8, in the order of the channels that were given, and what was done to show
-        it, in words; ``''`` for nothing.
+        (H, W, 3) uint8 with channels in their order, and the changes in words; ``''`` for none.
     """
     said = []
     if pixels.ndim == 2:
@@ -130,7 +129,7 @@ def _read(path: Union[str, Path], whole: bool) -> ReadImage:
 
 @contextmanager
 def opened(path: Union[str, Path]) -> Iterator[Image.Image]:
-    """Pillow's image, of at most OpenCV's pixels; Pillow's own limit is below aerial images."""
+    """Open an image of at most OpenCV's pixels; Pillow's own limit is below aerial images."""
     with _PILLOW:
         guard, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
@@ -144,7 +143,7 @@ def opened(path: Union[str, Path]) -> Iterator[Image.Image]:
 
 
 def _read_tiff(path: Union[str, Path]) -> Optional[np.ndarray]:
-    """By tifffile, as mmcv's backend of that name; channels last."""
+    """Pixels by tifffile, like mmcv's backend of that name; channels last."""
     import tifffile
     try:
         pixels = tifffile.imread(path)

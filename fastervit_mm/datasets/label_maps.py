@@ -1,4 +1,4 @@
-"""Label maps in a folder of somebody's own data, and the images to which they belong."""
+"""Label maps of a user's folder, paired with their images."""
 import os
 import shlex
 from collections import Counter, defaultdict
@@ -17,10 +17,10 @@ class MapSplit:
 
     Attributes:
         pairs: Image and label map, in the order of images.
-        ends: What follows the stem that an image and its map share; number of pairs of each.
+        ends: Endings after the stem that an image and its map share, with their numbers of pairs.
         no_map: Images without a label map.
         no_image: Label maps without an image.
-        notes: What was done that one would want to know.
+        notes: What was decided, one sentence each.
     """
     pairs: List[Tuple[Path, Path]] = field(default_factory=list)
     ends: Counter = field(default_factory=Counter)
@@ -31,11 +31,11 @@ class MapSplit:
 
 @dataclass
 class MapData:
-    """What was found.
+    """Label maps of all splits.
 
     Attributes:
-        splits: By name; ``'train'`` and ``'val'`` are always there.
-        notes: What was done that one would want to know.
+        splits: By name; ``'train'``, ``'val'`` and perhaps ``'test'``.
+        notes: What was decided, one sentence each.
     """
     splits: Dict[str, MapSplit]
     notes: List[str] = field(default_factory=list)
@@ -43,12 +43,12 @@ class MapData:
 
 def find_label_maps(folder: Path, label_maps: Sequence[Path] = (), images: Sequence[Path] = (),
                     img_suffix: Optional[str] = None, map_suffix: Optional[str] = None) -> MapData:
-    """Look for images and their label maps below a folder.
+    """Find images and their label maps below a folder.
 
     A label map has the name of its image, but for an ending such as ``_mask.png``, in the same
     folder or in one that differs in a part of its path, such as ``images/train/a`` and
-    ``masks/train/a``. Splits are told by the names of folders (``train``, ``valset``, ``testing``,
-    …) or by lists such as those of VOC's ``ImageSets/Segmentation``; without a validation split, a
+    ``masks/train/a``. The names of folders tell the splits (``train``, ``valset``, ``testing``,
+    …), or lists such as those of VOC's ``ImageSets/Segmentation``; without a validation split, a
     fifth of the training images becomes one.
 
     Args:
@@ -59,9 +59,8 @@ def find_label_maps(folder: Path, label_maps: Sequence[Path] = (), images: Seque
         img_suffix, map_suffix: How names of images and label maps end. Default any.
 
     Raises:
-        DataError: For a folder without such pairs, and for an image, a map or a split that can be
-            understood in two ways.
-        FileNotFoundError: For a folder in ``label_maps`` or ``images`` that is not there.
+        DataError: For a folder without such pairs, and for an ambiguous image, map or split.
+        FileNotFoundError: For a folder in ``label_maps`` or ``images`` that does not exist.
     """
     if not folder.is_dir():
         raise DataError(f'data={str(folder)!r}: no such folder ({folder.absolute()})')
@@ -101,15 +100,15 @@ def find_label_maps(folder: Path, label_maps: Sequence[Path] = (), images: Seque
 
 def pair_folders(images: Path, label_maps: Path, img_suffix: Optional[str] = None,
                  map_suffix: Optional[str] = None) -> MapSplit:
-    """Pair images with the label maps that have their paths in another folder, but for the endings.
+    """Pair images with label maps of the same paths, but for the endings, in another folder.
 
     Args:
         images, label_maps: The two folders, which may be the same.
         img_suffix, map_suffix: How names end. Default any.
 
     Raises:
-        DataError: If there is no pair, or for an image with several label maps or the reverse.
-        FileNotFoundError: If there is no such folder, or no image or label map in it.
+        DataError: For folders without a pair, or an image with several label maps or the reverse.
+        FileNotFoundError: For a folder that does not exist or has no image or label map.
     """
     found = _paired(links_between(images, label_maps, img_suffix, map_suffix))
     if not found.pairs:
@@ -124,7 +123,7 @@ def pair_folders(images: Path, label_maps: Path, img_suffix: Optional[str] = Non
 
 
 def _paired(links: Sequence[Link]) -> MapSplit:
-    """One label map for each image of some folders."""
+    """Pair each image of some folders with one label map."""
     votes: Counter = Counter()
     for link in links:
         for ends, names in link.names.items():
@@ -158,7 +157,7 @@ def _words(ends: Ends) -> Tuple[str, ...]:
 
 
 def _of_several(image: Path, maps: Dict[Path, Ends], notes: List[str]) -> Path:
-    """The map of an image that a standard says is that of classes, or the one that is no JPEG."""
+    """Of an image's maps, the standard one with classes, or the only one that is not a JPEG."""
     top = os.path.commonpath([path.parent for path in maps])
     names = ', '.join(str(path.relative_to(top)) for path in sorted(maps))
     for why, meant in (
@@ -177,7 +176,7 @@ def _of_several(image: Path, maps: Dict[Path, Ends], notes: List[str]) -> Path:
 
 
 def _choices(what: str, pairs: Sequence[Tuple[Path, Path, Ends]]) -> str:
-    """The options that take one of several pairs of an image, a label map and their endings."""
+    """Options that choose among pairs of an image, a label map and their endings."""
     if what == 'map' and len({label_map.parent for _, label_map, _ in pairs}) == 1:
         options = [f'--map-suffix {shlex.quote(ends[1])}' for *_, ends in pairs]
     elif what == 'images' and len({image.parent for image, *_ in pairs}) == 1:
@@ -190,7 +189,7 @@ def _choices(what: str, pairs: Sequence[Tuple[Path, Path, Ends]]) -> str:
 
 
 def _folders_option(image: Path, label_map: Path, split: bool = False) -> str:
-    """The option that takes two folders, without the parts in which both end, or with a split's."""
+    """Options that name two folders, without equal last parts unless they name a split."""
     places = [image.parent, label_map.parent]
     while places[0].name == places[1].name and places[0] != places[1] and not (
             split and split_of(Path(places[0].name), Path())):
@@ -199,7 +198,7 @@ def _folders_option(image: Path, label_map: Path, split: bool = False) -> str:
 
 
 def _find_alone(found: MapSplit, links: Sequence[Link]) -> None:
-    """Images without a map, and maps without an image, in the folders of some links."""
+    """Add images without a map, and maps without an image."""
     paired = {path for pair in found.pairs for path in pair}
     alone: Tuple[Dict[Path, None], ...] = ({}, {})
     for link in links:
@@ -220,7 +219,7 @@ def _find_alone(found: MapSplit, links: Sequence[Link]) -> None:
 
 
 def _name_splits(data: MapData, folder: Path) -> None:
-    """Give images of no split a split: by lists, else they are for training."""
+    """Put images without a split into those of lists, or else into training."""
     splits = data.splits
     if None in splits and 'train' in splits:
         image, label_map = splits['train'].pairs[0]
@@ -238,7 +237,7 @@ def _name_splits(data: MapData, folder: Path) -> None:
 
 
 def _split_by_lists(data: MapData, folder: Path) -> None:
-    """Divide training images by lists of them, such as VOC's."""
+    """Divide training images by lists such as VOC's."""
     whole = data.splits['train']
     place, lists = _read_lists(folder, [*(image for image, _ in whole.pairs), *whole.no_map],
                                whole.ends)
@@ -261,7 +260,7 @@ def _split_by_lists(data: MapData, folder: Path) -> None:
 
 def _read_lists(folder: Path, images: Sequence[Path], ends: Iterable[Ends]
                 ) -> Tuple[Optional[Path], Dict[str, List[Path]]]:
-    """The folder of lists such as ``train.txt``, and the images, or folders of them, in each."""
+    """Folder of lists such as ``train.txt``, and the images of each."""
     named: Dict[str, List[Path]] = defaultdict(list)  # by the ends of their paths
     endings = {'', *(end for end, _ in ends), *('.' + end.rpartition('.')[2] for end, _ in ends)}
     for image in images:

@@ -1,4 +1,4 @@
-"""The one reader and writer of label maps: numbers of classes, or colours that stand for them."""
+"""Reading and writing of label maps: numbers of classes, or colours for them."""
 from collections import Counter
 from pathlib import Path
 from typing import Mapping, NamedTuple, Optional, Tuple, Union
@@ -13,7 +13,7 @@ GREY = 0x010101  # a colour is 65536 * red + 256 * green + blue
 
 
 class LabelMap(NamedTuple):
-    """A label map that was read.
+    """Content of a label map.
 
     Attributes:
         size: (width, height); a str, the reason, if it cannot be read.
@@ -41,7 +41,7 @@ class LabelMap(NamedTuple):
 
 
 def read_label_map(path: Path) -> LabelMap:
-    """Read a label map as mmseg does, but to its end, and with labels of any size."""
+    """Read a label map like mmseg, but fully, and with labels of any size."""
     try:
         with opened(path) as image:
             image.load()
@@ -58,7 +58,7 @@ def read_label_map(path: Path) -> LabelMap:
 
 
 def write_label_map(path: Path, target: Path, numbers: Optional[Mapping[int, int]]) -> None:
-    """Write a label map once more, as PNG of one channel.
+    """Write a label map anew, as PNG of one channel.
 
     Args:
         path: Of any form that :func:`read_label_map` reads.
@@ -77,7 +77,7 @@ def write_label_map(path: Path, target: Path, numbers: Optional[Mapping[int, int
 
 
 def renumbered(pixels: Mapping[int, int], numbers: Optional[Mapping[int, int]]) -> Counter:
-    """Number of pixels by the label that a label, or colour, becomes; None for the same."""
+    """Number of pixels by new label, where ``numbers`` renames labels or colours."""
     counted: Counter = Counter()
     for label, count in pixels.items():
         counted[numbers[label] if numbers else label] += count

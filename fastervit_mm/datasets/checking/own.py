@@ -1,4 +1,4 @@
-"""The check of one's own data that ``tools/prepare_data.py check`` prints."""
+"""Printed check of a user's data, for ``tools/prepare_data.py check``."""
 import os
 from itertools import combinations
 from pathlib import Path
@@ -17,7 +17,7 @@ from .problems import Problem, is_note, print_problems, reading, short_name, wit
 
 def print_annotations(ann: Sequence[str], images: Sequence[str],
                       console: Optional[Console] = None) -> bool:
-    """Check annotation files and their images, and print what is in them and what is wrong.
+    """Check annotation files and their images, and print content and problems.
 
     Args:
         ann: Annotation files, such as of training and validation.
@@ -25,7 +25,7 @@ def print_annotations(ann: Sequence[str], images: Sequence[str],
         console: Where to print. Default the terminal.
 
     Returns:
-        Whether there is no problem; notes are none.
+        Whether there is no problem; notes do not count.
 
     Raises:
         OSError, ValueError: In one line, if files and folders do not exist or do not pair.
@@ -49,7 +49,7 @@ def print_annotations(ann: Sequence[str], images: Sequence[str],
 
 def print_label_maps(label_maps: Sequence[str], images: Sequence[str],
                      console: Optional[Console] = None, **settings) -> bool:
-    """Check folders of label maps and their images, and print what is in them and what is wrong.
+    """Check folders of label maps and their images, and print content and problems.
 
     Args:
         label_maps: Folders of label maps, such as of training and validation.
@@ -58,7 +58,7 @@ def print_label_maps(label_maps: Sequence[str], images: Sequence[str],
         **settings: Of :func:`check_label_maps`.
 
     Returns:
-        Whether there is no problem; notes are none.
+        Whether there is no problem; notes do not count.
 
     Raises:
         OSError, ValueError: In one line, if folders do not exist, are empty or do not pair.
@@ -84,7 +84,7 @@ def print_label_maps(label_maps: Sequence[str], images: Sequence[str],
 
 def table_of_categories(checked: Sequence[Tuple[str, CheckedAnnotations]],
                         title: Optional[str] = None) -> Table:
-    """A table of the categories of several splits.
+    """Table of the categories of several splits.
 
     Args:
         checked: With the names of splits.
@@ -99,11 +99,11 @@ def table_of_categories(checked: Sequence[Tuple[str, CheckedAnnotations]],
 def table_of_labels(checked: Sequence[Tuple[str, CheckedLabelMaps]], void: Set[int],
                     names: Optional[Mapping[int, str]] = None, title: Optional[str] = None
                     ) -> Table:
-    """A table of the labels of several splits.
+    """Table of the labels of several splits.
 
     Args:
         checked: With the names of splits.
-        void: Labels that are no class.
+        void: Labels of no class.
         names: Of labels. Default none.
         title: Default none.
     """
@@ -116,7 +116,7 @@ def table_of_labels(checked: Sequence[Tuple[str, CheckedLabelMaps]], void: Set[i
 
 def _by_split(first: str, columns: Sequence[str], checked: Sequence, cells: Sequence[Mapping],
               rows: Mapping[Any, str], title: Optional[str]) -> Table:
-    """A table of two columns for each split; a row has a name, and cells by its key."""
+    """Table of two columns for each split; a row has a name and, by its key, cells."""
     table = _table(first, *(f'{name}\n{column}' for name, _ in checked for column in columns))
     table.title, table.title_justify = title and escape(title), 'left'
     table.add_row('all', *(cell for _, one in checked for cell in ('', f'{one.images} images')),
@@ -130,8 +130,8 @@ def _by_split(first: str, columns: Sequence[str], checked: Sequence, cells: Sequ
 def _pairs(name: str, first: Sequence[str], other: str, second: Sequence[str]
            ) -> List[Tuple[str, str]]:
     if len(first) != len(second):
-        raise ValueError(f'--{name} names {len(first)} and --{other} {len(second)}; give a folder '
-                         f'of --{other} for each of --{name}, in the same order')
+        raise ValueError(f'--{name} names {len(first)} and --{other} {len(second)}; give one of '
+                         f'--{other} for each of --{name}, in the same order')
     for option, paths in ((name, first), (other, second)):
         what = 'file' if option == 'ann' else 'folder'
         for path in paths:
@@ -142,7 +142,7 @@ def _pairs(name: str, first: Sequence[str], other: str, second: Sequence[str]
 
 
 def _other_categories(ann: Sequence[str], checked: Sequence[CheckedAnnotations]) -> List[Problem]:
-    """mmdet needs a config's classes in every file, and numbers them in the file's own order."""
+    """Categories that differ: mmdet numbers them in each file's own order."""
     found = {short_name(path, 2): list(dict.fromkeys(c.name for c in one.categories))
              for path, one in zip(ann, checked) if one.categories}
     every = dict.fromkeys(name for names in found.values() for name in names)
@@ -158,7 +158,7 @@ def _other_categories(ann: Sequence[str], checked: Sequence[CheckedAnnotations])
 
 
 def _names(paths: Sequence[str]) -> List[str]:
-    """Names for a table's columns, short but different."""
+    """Short, different names for columns."""
     for parts in (1, 2):
         names = [short_name(Path(path).with_suffix(''), parts) for path in paths]
         if len(set(names)) == len(names):
