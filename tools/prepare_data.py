@@ -1,8 +1,8 @@
 #!/usr/bin/env python
-"""Say what is missing of a dataset and where to download it, unpack the downloads, check them.
+"""Unpack and check the downloads of a dataset, or say what is missing.
 
-With "check" as the dataset, check your own data, which has any layout: annotation files as COCO has
-them (--ann) or label maps (--label-maps), and their images.
+With "check" as the dataset, check your own data, in any layout: COCO files (--ann) or label maps
+(--label-maps), and their images.
 """
 import argparse
 import sys
@@ -65,7 +65,7 @@ def parse_args():
 
 
 def run(args):
-    """Whether all is well."""
+    """Whether there is no problem."""
     if args.ann:
         return print_annotations(args.ann, args.images)
     if args.label_maps:

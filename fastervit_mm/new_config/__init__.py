@@ -1,4 +1,4 @@
-"""A first config for somebody's own data, with sizes and schedule chosen from the data."""
+"""A first config for a user's data, with sizes and schedule chosen from the data."""
 import os
 import shlex
 from dataclasses import dataclass
@@ -22,14 +22,14 @@ from .writing import SMALL, write_config
 
 @dataclass
 class Report:
-    """What was found and decided.
+    """Findings and decisions.
 
     Attributes:
         task: ``'det'`` or ``'seg'``.
         out: The config.
         table: The classes, by split.
         decisions: What was decided, one sentence each.
-        problems: What is wrong with the data, and notes, as (kind, where).
+        problems: Problems of the data and notes, as (kind, where).
     """
     task: str
     out: Path
@@ -38,13 +38,13 @@ class Report:
     problems: List[checking.Problem]
 
     def show(self, console: Console) -> bool:
-        """Print it, with the commands that follow.
+        """Print it, with the next commands.
 
         Args:
             console: Where to.
 
         Returns:
-            Whether the data are without problems; notes are none.
+            Whether the data have no problem; notes do not count.
         """
         console.print(self.table)
         sound = checking.print_problems(self.problems, console)
@@ -72,13 +72,12 @@ def new_config(task: str, data: Path, out: Path, classes: Sequence[str] = (), ar
                label_maps: Sequence[Path] = (), images: Sequence[Path] = (),
                img_suffix: Optional[str] = None, map_suffix: Optional[str] = None,
                force: bool = False, console: Optional[Console] = None) -> Report:
-    """Look at a folder of data, check it and write a config that trains on it.
+    """Check a folder of data and write a config that trains on it.
 
     Args:
         task: ``'det'`` or ``'seg'``.
         data: Folder of images and annotations; nothing in it is changed.
-        out: The config to write. What else has to be written goes to ``<its name>_data/`` beside
-            it.
+        out: The config to write. Other files go to ``<its name>_data/`` beside it.
         classes, arch, boxes_only: As in :func:`fastervit_mm.new_config.det.det_config`.
         ann_files: As in :func:`fastervit_mm.datasets.boxes.find_boxes`.
         void: As in :func:`fastervit_mm.new_config.labels.choose_labels`.
@@ -88,9 +87,9 @@ def new_config(task: str, data: Path, out: Path, classes: Sequence[str] = (), ar
         console: Where progress is shown. Default the terminal.
 
     Raises:
-        DataError: For data from which no config can be made.
+        DataError: For data that no config fits.
         FileExistsError: For a config that exists.
-        ValueError: For another argument that is wrong.
+        ValueError: For another wrong argument.
     """
     if arch != SMALL and arch not in VARIANTS:
         raise ValueError(f'arch={arch!r}: give {SMALL!r} or a published variant, one of '

@@ -1,4 +1,4 @@
-"""A config for a detector on one's own data."""
+"""Config of a detector for a user's data."""
 import json
 import math
 from collections import Counter, defaultdict
@@ -20,17 +20,13 @@ _KEPT = 100  # detections of an image that the bases keep
 
 @dataclass(frozen=True)
 class _Recipe:
-    """What suits a network.
-
-    Pixels of the smallest objects, longer sides and what they are multiples of, batch, iterations,
-    and the side of the smallest image that the base's ``filter_cfg`` keeps.
-    """
-    wanted: int
-    sides: Tuple[int, int]
-    multiple: int
+    """Sizes and schedule that suit a network."""
+    wanted: int  # pixels of the smallest objects
+    sides: Tuple[int, int]  # the longer side, least and most
+    multiple: int  # of which sides are
     batch: int
     iterations: int
-    least_image: int
+    least_image: int  # side of the smallest image that the base's filter_cfg keeps
 
 
 # Small: as far as half an hour on two cores goes. Published: the sides of the COCO recipe.
@@ -40,16 +36,16 @@ _PUBLISHED = _Recipe(24, (640, 1333), 8, 2, 12000, 32)
 
 @dataclass(frozen=True)
 class _Choice:
-    """What was chosen from the data.
+    """Sizes and schedule chosen from the data.
 
     Attributes:
-        images: Training images that mmdet does not leave out.
-        empty: Those that it does, for lack of an object.
-        objects: That train, without ignored ones.
+        images: Number of training images that mmdet reads.
+        empty: Number of those that it leaves out, for lack of an object.
+        objects: Number of objects, without ignored ones.
         usual: The most frequent (width, height) of training images.
         side: The longer side of an image in training, in pixels.
         smallest: The class of the smallest objects.
-        tenth: The side, in pixels after resizing, that a tenth of its objects is smaller than.
+        tenth: The first decile of their sides, in pixels after resizing.
         anchors: Scale of the anchors; the smallest have 4 times as many pixels a side.
         busiest: The most objects in one image.
         steps: Iterations of an epoch.
@@ -73,28 +69,28 @@ class _Choice:
 def det_config(data: BoxData, root: Path, out: Path, classes: Sequence[str] = (),
                arch: str = SMALL, boxes_only: bool = False, run: Run = one_by_one
                ) -> Tuple[str, List[str], Dict[str, Any]]:
-    """A config for a detector on one's own data.
+    """Choose the config of a detector for a user's data.
 
-    Annotations that no COCO file holds yet (VOC, YOLO, a validation split taken from the training
+    Annotations that are in no COCO file yet (VOC, YOLO, a validation split taken from the training
     images) are written to ``<OUT's name>_data/`` beside the config.
 
     Args:
         data: From :func:`fastervit_mm.datasets.boxes.find_boxes`.
         root: The data's folder.
         out: The config's file.
-        classes: Categories to detect. Default all that have an object.
+        classes: Categories to detect. Default all with an object.
         arch: ``'small'``, trained from scratch, or a published variant such as ``'0'``, which
             starts from its ImageNet weights.
         boxes_only: Leave masks out, though the data have some.
         run: How images are read; by default one by one.
 
     Returns:
-        The config's text, what was decided, one sentence each, and the values that the config must
-        have when it is read, by their dotted names.
+        The config's text; decisions, one sentence each; and the values that the config must have
+        when it is read, by their dotted names.
 
     Raises:
-        DataError: For a class that the data lack, data without an object, or images that cannot be
-            trained on together.
+        DataError: For an unknown class, data without an object, or images that cannot be trained
+            on together.
     """
     said = list(data.notes)
     names = _choose_classes(data, root, classes, said)
@@ -130,13 +126,13 @@ def det_config(data: BoxData, root: Path, out: Path, classes: Sequence[str] = ()
 
 def _choose_classes(data: BoxData, root: Path, classes: Sequence[str], said: List[str]
                     ) -> List[str]:
-    """The classes in the order of the training split's file, in which mmdet numbers them."""
+    """Choose classes, in the order of the training split's file, as mmdet numbers them."""
     counts = Counter(name for split in data.splits for name, *_ in data.objects(split))
     if not counts:
         raise DataError(f'data={str(root)!r}: {data.form} files without a single object')
     unknown = [c for c in classes if c not in counts]
     if unknown:
-        raise DataError(f'classes={unknown}: no object has such a name. The data have '
+        raise DataError(f'classes={unknown}: no object has this name. The data have '
                         + ', '.join(f'{name} ({n})' for name, n in counts.most_common()))
     unused = [c for c in data.categories if c not in counts]
     if unused and not classes:
@@ -154,7 +150,7 @@ def _choose_classes(data: BoxData, root: Path, classes: Sequence[str], said: Lis
 
 
 def _same_order(data: BoxData, names: List[str], said: List[str]) -> None:
-    """Put the categories of each split in one order; mmdet numbers labels by each file's own."""
+    """Give the categories of each split one order; mmdet numbers labels by each file's own."""
     for found in data.splits.values():
         categories = {c['name']: c for c in found.content['categories']}
         own = [name for name in categories if name in names]
@@ -172,7 +168,7 @@ def _same_order(data: BoxData, names: List[str], said: List[str]) -> None:
 
 
 def _choose(data: BoxData, root: Path, classes: List[str], masks: bool, recipe: _Recipe) -> _Choice:
-    # As mmdet's CocoDataset leaves out: images without any annotation of the classes, or too small;
+    # Left out, as by mmdet: images without an annotation of the classes, or too small;
     # objects that are ignored, or have no area.
     content = data.splits['train'].content
     wanted = {c['id'] for c in content['categories'] if c['name'] in classes}
@@ -211,7 +207,7 @@ def _choose(data: BoxData, root: Path, classes: List[str], masks: bool, recipe: 
 
 
 def _write(data: BoxData, root: Path, out: Path) -> Dict[str, Tuple[str, str]]:
-    """(annotation file, folder of images) of each split; files that are not there are written."""
+    """(annotation file, folder of images) of each split; missing files are written."""
     files = {}
     for split, found in data.splits.items():
         if found.ann_file is None:

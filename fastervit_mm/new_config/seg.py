@@ -1,4 +1,4 @@
-"""A config for a segmentor on one's own data."""
+"""Config of a segmentor for a user's data."""
 import colorsys
 import os
 from collections import Counter
@@ -26,7 +26,7 @@ _PILLOW = 2 * (2**30 // 12)  # pixels of which Pillow, mmseg's reader of label m
 
 @dataclass(frozen=True)
 class _Choice:
-    """What was chosen from the data.
+    """Sizes and schedule chosen from the data.
 
     Attributes:
         shares: Each class's share of the pixels that have a class.
@@ -45,11 +45,11 @@ class _Choice:
 
 
 class _Files(NamedTuple):
-    """Where a config finds images and label maps.
+    """Places of images and label maps in a config.
 
     Attributes:
         splits: (folder of images, folder of maps, list of names or None) of each.
-        img_suffix, map_suffix: What follows the common part of their names.
+        img_suffix, map_suffix: Endings of their names after the common part.
         copied: Whether the label maps are copies.
     """
     splits: Dict[str, Tuple[str, str, Optional[str]]]
@@ -61,16 +61,16 @@ class _Files(NamedTuple):
 def seg_config(data: MapData, reads: Mapping[str, ReadSplit], labels: Labels, root: Path, out: Path,
                arch: str = SMALL, run: Run = one_by_one
                ) -> Tuple[str, List[str], Dict[str, Any], bool]:
-    """A config for a segmentor on one's own data.
+    """Choose the config of a segmentor for a user's data.
 
     Label maps that mmseg cannot use as they are (0 and 255 for two classes, colours, a void label
-    that is neither 0 nor 255, folders that it cannot pair) are written once more to ``<OUT's
+    other than 0 and 255, folders that it cannot pair) are written anew to ``<OUT's
     name>_data/`` beside the config, as are the lists of a split without a folder.
 
     Args:
         data: From :func:`fastervit_mm.datasets.label_maps.find_label_maps`.
         reads: The label maps of each split.
-        labels: What they mean, from :func:`fastervit_mm.new_config.labels.choose_labels`.
+        labels: Their meaning, from :func:`fastervit_mm.new_config.labels.choose_labels`.
         root: The data's folder.
         out: The config's file.
         arch: ``'small'``, trained from scratch, or a published variant such as ``'0'``, which
@@ -78,8 +78,8 @@ def seg_config(data: MapData, reads: Mapping[str, ReadSplit], labels: Labels, ro
         run: How files are read and written; by default one by one.
 
     Returns:
-        The config's text; what was decided, one sentence each; the values that the config must
-        have when it is read, by their dotted names; and whether label maps were copied.
+        The config's text; decisions, one sentence each; the values that the config must have when
+        it is read, by their dotted names; and whether label maps were copied.
 
     Raises:
         DataError: For images that cannot be trained on together.
@@ -119,13 +119,13 @@ def seg_config(data: MapData, reads: Mapping[str, ReadSplit], labels: Labels, ro
 
 def _arrange(data: MapData, reads: Mapping[str, ReadSplit], labels: Labels, root: Path,
              beside: Path, said: List[str], run: Run) -> _Files:
-    """Say where files are as mmseg's BaseSegDataset reads them, and write those that it cannot."""
+    """Find places as mmseg's BaseSegDataset reads them, and write files that it cannot read."""
     suffixes = [ends.pop() if len(ends) == 1 else '' for ends in map(set, zip(*(
         ends for found in data.splits.values() for ends in found.ends)))]
     places = {split: _places(found.pairs, suffixes) for split, found in data.splits.items()}
     maps = [found for read in reads.values() for found in read.maps]
     why = [why for why, needed in (
-        ('class numbers are others', labels.numbers is not None),
+        ('class numbers change', labels.numbers is not None),
         ('mmseg reads one channel', any(found.channels > 1 for found in maps)),
         ('Pillow refuses maps as large',
          any(found.mode != 'L' and found.area > _PILLOW for found in maps)),
@@ -155,7 +155,7 @@ def _arrange(data: MapData, reads: Mapping[str, ReadSplit], labels: Labels, root
 
 def _places(pairs: Sequence[Tuple[Path, Path]], suffixes: Sequence[str]
             ) -> Tuple[List[Path], List[List[str]]]:
-    """The folder of all images and that of all maps, and their paths in it without a suffix."""
+    """Folders of all images and of all maps, and their paths in these without a suffix."""
     tops = [Path(os.path.commonpath([path.parent for path in paths])) for paths in zip(*pairs)]
     return tops, [[path.relative_to(top).as_posix().removesuffix(suffix) for path in paths]
                   for paths, top, suffix in zip(zip(*pairs), tops, suffixes)]

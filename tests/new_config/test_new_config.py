@@ -205,7 +205,7 @@ def test_from_a_terminal_it_says_what_it_found_and_what_is_wrong(tmp_path):
     ('det', 'nowhere', {}, 'no such folder'),
     ('det', 'data', dict(out='mine.txt'), 'a name that ends in .py'),
     ('det', 'data', dict(classes=['cell', 'mug']),
-     r"classes=\['mug'\]: no object has such a name. The data have cell \(12\)"),
+     r"classes=\['mug'\]: no object has this name. The data have cell \(12\)"),
     ('det', 'data', dict(arch='7'), "arch='7': give 'small' or"),
     ('seg', 'data', {}, 'no label maps were found'),
     ('seg', 'maps', dict(classes=['road']),
