@@ -1,4 +1,4 @@
-"""Bad input, and what becomes of it: the rows of docs/bad-input.md, each of which is a test.
+"""Bad input, and what becomes of it; each row is a test.
 
 A row is typed in a folder that has ``detector.py`` and ``segmentor.py``, two small configs, their
 checkpoints, ``data/`` with four training images, ``photo.jpg`` and what the row itself makes.

@@ -93,8 +93,9 @@ def test_crowded_images_keep_more_detections(tmp_path):
 
 
 def test_few_images_get_more_epochs(tmp_path):
-    few, *_ = made('det', coco(tmp_path / 'few', images=40), tmp_path)
-    many, *_ = made('det', coco(tmp_path / 'many', images=160), tmp_path, force=True)
+    sizes = dict(size=(64, 48), side=16)
+    few, *_ = made('det', coco(tmp_path / 'few', images=40, **sizes), tmp_path)
+    many, *_ = made('det', coco(tmp_path / 'many', images=160, **sizes), tmp_path, force=True)
     assert few.max_epochs == 200 and many.max_epochs == 50  # 2000 iterations of 4
     assert few.param_scheduler[1].end == few.train_cfg.max_epochs == 200
     assert few.train_cfg.val_interval == few.default_hooks.checkpoint.interval == 25
