@@ -38,6 +38,12 @@ def lines_of(path: Path) -> List[str]:
     return [line.strip() for line in text_of(path).split('\n') if line.strip()]
 
 
+def few(items: Sequence, most: int = 6) -> str:
+    """The first items in words."""
+    more = f' and {len(items) - most} more' if len(items) > most else ''
+    return ', '.join(map(str, items[:most])) + more
+
+
 def files_in(folder: Path, suffixes: Sequence[str]) -> List[Path]:
     """Files below a folder with one of some suffixes, sorted.
 

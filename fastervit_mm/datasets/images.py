@@ -36,20 +36,43 @@ def image_size(path: Union[str, Path]) -> Tuple[int, int]:
     Raises:
         ValueError: For a file that is not an image, with the reason.
     """
-    image = read_header(path)
+    image = read_image(path, whole=False)
     if isinstance(image.size, str):
         raise ValueError(f'{path}: not an image that can be read ({image.size})')
     return image.size
 
 
-def read_header(path: Union[str, Path]) -> ReadImage:
-    """Properties from an image's header; its pixels may be damaged."""
-    return _read(path, whole=False)
+def read_image(path: Union[str, Path], whole: bool = True) -> ReadImage:
+    """Read an image's properties, and decode it fully, unlike OpenCV, which fills up a cut JPEG.
 
-
-def read_image(path: Union[str, Path]) -> ReadImage:
-    """Properties of an image, decoded fully; OpenCV fills a truncated JPEG with grey."""
-    return _read(path, whole=True)
+    Args:
+        path: The image.
+        whole: Decode it; else only the header is read. Default True.
+    """
+    try:
+        with opened(path) as image:
+            raw = str(image.tile[0].args if image.tile else '')
+            bits = 32 if image.mode == 'F' else 16 if '16' in image.mode + raw or (
+                image.mode == 'I') else 8
+            orientation = _orientation(image)
+            size, channels = image.size, 1 if image.mode == 'P' else len(image.getbands())
+            if whole:
+                image.load()
+        if orientation > 1:  # which tags of which formats count is OpenCV's to say
+            turned = cv2.imread(str(path))
+            if turned is not None:
+                size = turned.shape[1::-1]
+        return ReadImage(tuple(size), orientation, channels, bits)
+    except UnidentifiedImageError as error:  # such as TIFF of many channels
+        reason = f'{type(error).__name__}: {error}'
+    except Exception as error:  # noqa: BLE001  a decoder may raise anything for a damaged file
+        return ReadImage(f'{type(error).__name__}: {error}')
+    try:
+        pixels = read_pixels(path)
+    except ValueError:
+        return ReadImage(reason)
+    return ReadImage(pixels.shape[1::-1], 1, 1 if pixels.ndim == 2 else pixels.shape[2],
+                     8 * pixels.dtype.itemsize)
 
 
 def read_pixels(path: Union[str, Path]) -> np.ndarray:
@@ -98,33 +121,6 @@ def as_picture(pixels: np.ndarray) -> Tuple[np.ndarray, str]:
             said.append(f'values {low:g} to {high:g} as 0 to 255')
         shown = shown.astype(np.uint8)
     return np.ascontiguousarray(np.broadcast_to(shown, (*shown.shape[:2], 3))), ', '.join(said)
-
-
-def _read(path: Union[str, Path], whole: bool) -> ReadImage:
-    try:
-        with opened(path) as image:
-            raw = str(image.tile[0].args if image.tile else '')
-            bits = 32 if image.mode == 'F' else 16 if '16' in image.mode + raw or (
-                image.mode == 'I') else 8
-            orientation = _orientation(image)
-            size, channels = image.size, 1 if image.mode == 'P' else len(image.getbands())
-            if whole:
-                image.load()
-        if orientation > 1:  # which tags of which formats count is OpenCV's to say
-            turned = cv2.imread(str(path))
-            if turned is not None:
-                size = turned.shape[1::-1]
-        return ReadImage(tuple(size), orientation, channels, bits)
-    except UnidentifiedImageError as error:  # such as TIFF of many channels
-        reason = f'{type(error).__name__}: {error}'
-    except Exception as error:  # noqa: BLE001  a decoder may raise anything for a damaged file
-        return ReadImage(f'{type(error).__name__}: {error}')
-    try:
-        pixels = read_pixels(path)
-    except ValueError:
-        return ReadImage(reason)
-    return ReadImage(pixels.shape[1::-1], 1, 1 if pixels.ndim == 2 else pixels.shape[2],
-                     8 * pixels.dtype.itemsize)
 
 
 @contextmanager

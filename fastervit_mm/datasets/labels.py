@@ -6,6 +6,7 @@ from typing import Mapping, NamedTuple, Optional, Tuple, Union
 import numpy as np
 from PIL import Image
 
+from .folders import few
 from .images import opened
 
 VOID = 255  # mmseg ignores this label, and keeps all of them in 8 bits
@@ -84,11 +85,10 @@ def renumbered(pixels: Mapping[int, int], numbers: Optional[Mapping[int, int]]) 
     return counted
 
 
-def colours_of(pixels: Mapping[int, int], most: int = 6) -> str:
+def colours_of(pixels: Mapping[int, int]) -> str:
     """Colours in words, the most frequent first."""
     order = sorted(pixels, key=pixels.get, reverse=True)
-    more = f' and {len(order) - most} more' if len(order) > most else ''
-    return ', '.join(str((c >> 16, c >> 8 & 255, c & 255)) for c in order[:most]) + more
+    return few([(c >> 16, c >> 8 & 255, c & 255) for c in order])
 
 
 def _labels(image: Image.Image) -> np.ndarray:

@@ -117,7 +117,7 @@ def new_config(task: str, data: Path, out: Path, classes: Sequence[str] = (), ar
                                                         arch, run)
             checked = _check_maps(reads, labels, copied)
             no_class = {VOID, labels.first - 1}
-            problems = checking.problems_of(checked, no_class, run)
+            problems = checking.label_problems(checked, no_class, run)
             names = {i + labels.first: name for i, name in enumerate(labels.names)}
             table = checking.table_of_labels(checked, no_class, names,
                                              f'Label maps in {data}')
@@ -131,12 +131,9 @@ def _check_boxes(data: BoxData, run: checking.Run
     checked = [(name, checking.check_content(
         split.content, split.images, checking.short_name(split.source, 2), run))
         for name, split in splits]
-    problems = [problem for _, split in splits for problem in split.problems]
-    problems += [problem for _, one in checked for problem in one.problems]
-    problems += checking.images_in_both([one.files for _, one in checked], run)
-    # A validation split taken from the training images leaves the others unlisted, in their folder.
-    return checked, checking.without_shared(problems, 'not annotated',
-                                            [split.images for _, split in splits])
+    return checked, [problem for _, split in splits for problem in split.problems] + (
+        checking.annotation_problems([one for _, one in checked],
+                                     [split.images for _, split in splits], run))
 
 
 def _check_maps(reads: Dict[str, checking.ReadSplit], labels: Labels, copied: bool

@@ -11,9 +11,9 @@ import numpy as np
 
 from ..datasets.boxes import BoxData
 from ..datasets.checking.problems import Run, one_by_one
-from ..datasets.folders import DataError
+from ..datasets.folders import DataError, few
 from .images import choose_reading
-from .writing import SMALL, count, few, fill, inside
+from .writing import SMALL, count, fill, inside
 
 _KEPT = 100  # detections of an image that the bases keep
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..datasets.checking.problems import Run, one_by_one
 from ..datasets.folders import DataError
-from ..datasets.images import read_header, read_pixels
+from ..datasets.images import read_image, read_pixels
 from .writing import SMALL, count
 
 _MEASURED = 200  # images whose values are read
@@ -51,7 +51,8 @@ def choose_reading(train: Sequence[Path], others: Sequence[Path], arch: str, sai
     kinds: Dict[Tuple[int, int], List[Path]] = defaultdict(list)
     alpha = []
     paths = [*train, *others]
-    for path, image in zip(paths, run(read_header, [(path,) for path in paths], 'kinds of images')):
+    for path, image in zip(paths, run(read_image, [(path, False) for path in paths],
+                                      'kinds of images')):
         if isinstance(image.size, str):
             continue  # the check of the images names it
         colour = image.bits == 8 and image.channels <= 4

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ..datasets.checking.label_maps import ReadSplit
-from ..datasets.folders import DataError, files_in, lines_of
+from ..datasets.folders import DataError, few, files_in, lines_of
 from ..datasets.labels import GREY, VOID, colours_of
-from .writing import count, few
+from .writing import count
 
 _FILES = ('classes.txt', 'labels.txt', 'label_names.txt', 'class_names.txt', 'label_colors.txt',
           'labelmap.txt', 'class_dict.csv', '_classes.csv')

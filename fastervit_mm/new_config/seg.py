@@ -11,13 +11,13 @@ import numpy as np
 
 from ..datasets.checking.label_maps import ReadSplit
 from ..datasets.checking.problems import Run, one_by_one
-from ..datasets.folders import files_in
+from ..datasets.folders import few, files_in
 from ..datasets.images import IMAGES
 from ..datasets.label_maps import MapData
 from ..datasets.labels import renumbered, write_label_map
 from .images import choose_reading
 from .labels import Labels
-from .writing import SMALL, few, fill, inside
+from .writing import SMALL, fill, inside
 
 # Longest side of a crop, images in a batch and iterations, from scratch and with ImageNet weights.
 _SMALL, _PUBLISHED = (320, 4, 2400), (512, 2, 20000)

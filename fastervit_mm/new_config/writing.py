@@ -69,12 +69,6 @@ def write_config(out: Path, text: str, meant: Mapping[str, Any]) -> None:
         trial.unlink(missing_ok=True)
 
 
-def few(items: Sequence, most: int = 6) -> str:
-    """The first items in words."""
-    more = f' and {len(items) - most} more' if len(items) > most else ''
-    return ', '.join(map(str, items[:most])) + more
-
-
 def count(number: int, one: str, many: str) -> str:
     """A number with its noun."""
     return f'{number} {one if number == 1 else many}'

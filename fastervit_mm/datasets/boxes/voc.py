@@ -6,7 +6,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 from ..checking.problems import Problem, Run
 from ..folders import DataError, files_in, is_finite, lines_of, parts_of, split_of
-from ..images import IMAGES, read_header
+from ..images import IMAGES, read_image
 from ..pairing import pair
 from .data import Box, BoxData, as_coco, sizes_of
 
@@ -143,7 +143,7 @@ def _other_size(name: Path, root: ElementTree.Element, image: Path, size: Tuple[
         return []
     if 0 in said or said == size:
         return []
-    turned = said == size[::-1] and read_header(image).orientation > 4
+    turned = said == size[::-1] and read_image(image, whole=False).orientation > 4
     return [('image of another size than annotated', f'{image.name}: {size}, {name} says {said}' + (
         ', its size before its EXIF tag turns it: the boxes were drawn on the unturned image. '
         'Remove the tag from the image, or turn the boxes' if turned else ''))]

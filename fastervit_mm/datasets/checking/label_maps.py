@@ -1,25 +1,13 @@
 """Checks of label maps and their images."""
 from collections import Counter
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
-from typing import (
-    Dict,
-    Iterator,
-    List,
-    Mapping,
-    NamedTuple,
-    Optional,
-    Sequence,
-    Set,
-    Tuple,
-    Union,
-)
+from typing import Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
+from ..folders import few
 from ..images import ReadImage, read_image
 from ..label_maps import MapSplit, pair_folders
 from ..labels import VOID, LabelMap, colours_of, read_label_map, renumbered
-from .images import images_in_both
 from .problems import Problem, Run, one_by_one, short_name
 
 Palette = Dict[int, Tuple[str, Tuple[int, ...]]]  # by label: the name of a map, and the colour
@@ -194,20 +182,6 @@ def check_split(read: ReadSplit, num_classes: Optional[int] = None, void: int = 
         [ends for ends, _ in split.ends.most_common()], palette)
 
 
-def problems_of(checked: Sequence[Tuple[str, CheckedLabelMaps]], void: Set[int], run: Run
-                ) -> List[Problem]:
-    """Problems of splits by name; the first is that of training."""
-    problems = [problem for _, one in checked for problem in one.problems]
-    (first, trained), *others = checked
-    known, palette = {found.label for found in trained.labels} | void, dict(trained.palette)
-    for name, one in others:
-        problems += [('label that training lacks', f'{name}: {found.label} in {found.images} label '
-                      f'maps, in none of {first}') for found in one.labels
-                     if found.label not in known]
-        problems += _recoloured(name, {label: c for label, (_, c) in one.palette.items()}, palette)
-    return problems + list(images_in_both([one.files for _, one in checked], run))
-
-
 def _read(image: Path, label_map: Path) -> Tuple[ReadImage, LabelMap]:
     return read_image(image), read_label_map(label_map)
 
@@ -239,10 +213,10 @@ def _oddities(name: str, found: LabelMap, copied: bool, palette: Palette) -> Ite
                'tools/new_config.py seg writes copies of one')
     if found.mode == 'P':
         yield 'palette label map', f'{name}: mmseg reads the numbers, not the colours'
-    yield from _recoloured(name, found.palette, palette)
+    yield from recoloured(name, found.palette, palette)
 
 
-def _recoloured(name: str, own: Mapping[int, Tuple[int, ...]], palette: Palette
+def recoloured(name: str, own: Mapping[int, Tuple[int, ...]], palette: Palette
                 ) -> Iterator[Problem]:
     """Find a label with another colour than in the palette; new labels are added to that."""
     for label, colour in own.items():
@@ -278,11 +252,4 @@ def _traps(pixels: Mapping[int, int], folder: str, meaning: _Meaning) -> Iterato
                '1 the first class')
     if never:
         yield ('label that never occurs',
-               f'{folder}: {_ranges(never)} of {meaning.first} to {last}')
-
-
-def _ranges(numbers: Sequence[int]) -> str:
-    """Such as ``3, 7 to 9``."""
-    runs = ([number for _, number in run] for _, run in groupby(
-        enumerate(numbers), lambda pair: pair[1] - pair[0]))
-    return ', '.join(f'{run[0]} to {run[-1]}' if run[1:] else str(run[0]) for run in runs)
+               f'{folder}: {few(never)} of {meaning.first} to {last}')

@@ -2,7 +2,7 @@
 import os
 from itertools import combinations
 from pathlib import Path
-from typing import Any, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Any, List, Mapping, Optional, Sequence, Set, Tuple, Union
 
 from rich.console import Console
 from rich.markup import escape
@@ -11,8 +11,8 @@ from rich.table import Table
 from ..labels import VOID
 from .annotations import CheckedAnnotations, check_annotations
 from .images import images_in_both
-from .label_maps import CheckedLabelMaps, check_label_maps, problems_of
-from .problems import Problem, is_note, print_problems, reading, short_name, without_shared
+from .label_maps import CheckedLabelMaps, check_label_maps, recoloured
+from .problems import Problem, Run, is_note, print_problems, reading, short_name, without_shared
 
 
 def print_annotations(ann: Sequence[str], images: Sequence[str],
@@ -33,9 +33,7 @@ def print_annotations(ann: Sequence[str], images: Sequence[str],
     pairs, console = _pairs('ann', ann, 'images', images), console or Console()
     with reading(console) as run:
         checked = [check_annotations(*pair, run=run) for pair in pairs]
-        problems = [problem for one in checked for problem in one.problems]
-        problems += images_in_both([one.files for one in checked], run)
-    problems = without_shared(problems, 'not annotated', images) + _other_categories(ann, checked)
+        problems = annotation_problems(checked, images, run) + _other_categories(ann, checked)
     names = _names(ann)
     table = _table('annotation file', 'images', 'without object', 'annotations', 'masks',
                    'problems')
@@ -69,7 +67,7 @@ def print_label_maps(label_maps: Sequence[str], images: Sequence[str],
     with reading(console) as run:
         checked = [(name, check_label_maps(*pair, run=run, **settings))
                    for name, pair in zip(names, pairs)]
-        problems = problems_of(checked, void, run)
+        problems = label_problems(checked, void, run)
     problems = without_shared(problems, 'image without a label map', images)
     problems = without_shared(problems, 'label map without an image', label_maps)
     table = _table('label maps', 'images', 'label maps', 'problems', 'img_suffix',
@@ -80,6 +78,28 @@ def print_label_maps(label_maps: Sequence[str], images: Sequence[str],
     console.print(table)
     console.print(table_of_labels(checked, void))
     return print_problems(problems, console)
+
+
+def annotation_problems(checked: Sequence[CheckedAnnotations], images: Sequence[Union[str, Path]],
+                        run: Run) -> List[Problem]:
+    """Problems of all splits; ``images`` are their folders."""
+    problems = [problem for one in checked for problem in one.problems]
+    problems += images_in_both([one.files for one in checked], run)
+    return without_shared(problems, 'not annotated', images)
+
+
+def label_problems(checked: Sequence[Tuple[str, CheckedLabelMaps]], void: Set[int], run: Run
+                   ) -> List[Problem]:
+    """Problems of all splits, by name; the first is that of training."""
+    problems = [problem for _, one in checked for problem in one.problems]
+    (first, trained), *others = checked
+    known, palette = {found.label for found in trained.labels} | void, dict(trained.palette)
+    for name, one in others:
+        problems += [('label that training lacks', f'{name}: {found.label} in {found.images} label '
+                      f'maps, in none of {first}') for found in one.labels
+                     if found.label not in known]
+        problems += recoloured(name, {label: c for label, (_, c) in one.palette.items()}, palette)
+    return problems + list(images_in_both([one.files for _, one in checked], run))
 
 
 def table_of_categories(checked: Sequence[Tuple[str, CheckedAnnotations]],
@@ -159,13 +179,8 @@ def _other_categories(ann: Sequence[str], checked: Sequence[CheckedAnnotations])
 
 def _names(paths: Sequence[str]) -> List[str]:
     """Short, different names for columns."""
-    for parts in (1, 2):
-        names = [short_name(Path(path).with_suffix(''), parts) for path in paths]
-        if len(set(names)) == len(names):
-            # Such as "instances_".
-            common = os.path.commonprefix(names).rpartition('_')[:2] if len(names) > 1 else ()
-            return [name[len(''.join(common)):] for name in names]
-    return list(paths)
+    every = ([short_name(Path(path).with_suffix(''), parts) for path in paths] for parts in (1, 2))
+    return next((names for names in every if len(set(names)) == len(names)), list(paths))
 
 
 def _serious(problems: Sequence[Problem]) -> int:
