@@ -30,7 +30,7 @@ _ON_SHEET = 12  # more would be too small to see
 
 def browse(cfg: Config, out_dir: Union[str, Path, None], split: str = 'train',
            number: Optional[int] = 20, show: bool = False, wait_time: float = 2) -> List[Path]:
-    """Draw images with their ground truth as they leave a pipeline, augmentation included.
+    """Draw images with ground truth as they leave a pipeline.
 
     Args:
         cfg: A config of mmdet or mmseg, from :func:`~fastervit_mm.engine.launch.load_config`.
@@ -84,14 +84,14 @@ def browse(cfg: Config, out_dir: Union[str, Path, None], split: str = 'train',
 
 
 def _pixels(inputs: Tensor, deep: bool) -> np.ndarray:
-    """(H, W, C) of a packed image, in 8 bits again unless it was read with more."""
+    """(H, W, C) of a packed image, in 8 bits unless deep."""
     pixels = inputs.permute(1, 2, 0).numpy()
     return pixels if deep else pixels.clip(0, 255).astype(np.uint8)
 
 
 def draw(image: np.ndarray, sample: BaseDataElement, visualizer: Visualizer,
          rescale: bool = False) -> np.ndarray:
-    """An image with its ground truth, (H, W, 3) uint8 RGB.
+    """Draw an image's ground truth, (H, W, 3) uint8 RGB.
 
     Args:
         image: (H, W, 3) uint8 RGB, as the network is fed it.
@@ -126,7 +126,7 @@ def draw(image: np.ndarray, sample: BaseDataElement, visualizer: Visualizer,
 
 
 def annotated_late(cfg: Config, loader: str) -> bool:
-    """Whether annotations are loaded after the last resize, in the original size.
+    """Whether annotations are loaded after the last resize.
 
     Raises:
         ValueError: For joined datasets that differ in this.

@@ -1,4 +1,4 @@
-"""Names and ids of classes and images of a config's dataset."""
+"""Names and ids of a dataset's classes and images."""
 import logging
 import os
 from typing import Dict, List, NamedTuple, Sequence
@@ -33,9 +33,10 @@ def metainfo(cfg: Config) -> dict:
 
 
 def find_categories(cfg: Config, classes: Sequence[str]) -> Categories:
-    """Ids in the annotation file of a config's dataset, if it has the classes.
+    """Category ids of a detector's classes.
 
-    Otherwise COCO's own ids for COCO's 80 classes, and numbers from 1 for other classes.
+    They are those of the dataset's annotation file, if it exists and has the classes. Otherwise
+    COCO's own ids for COCO's 80 classes, and numbers from 1 for other classes.
 
     Args:
         cfg: The detector's config.

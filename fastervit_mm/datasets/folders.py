@@ -1,4 +1,4 @@
-"""Files of a user's folder, and the splits that their names mean."""
+"""Files of a user's folder, and splits by their names."""
 import os
 import re
 import zlib
@@ -86,7 +86,7 @@ def split_of(path: Path, root: Path) -> Optional[str]:
 
 
 def parts_of(name: str) -> Sequence[str]:
-    """Parts of a path in a file, written by Windows or Unix.
+    """Parts of a path from a Windows or Unix file.
 
     Drive, root, ``.`` and ``..`` are left out: they belong to another machine or folder.
     """
@@ -95,7 +95,7 @@ def parts_of(name: str) -> Sequence[str]:
 
 
 def validation_share(names: Iterable[str], source: Path, notes: List[str]) -> Set[str]:
-    """Choose a fifth of the training images for validation, the same on every machine.
+    """Choose a fifth of the training images for validation.
 
     Args:
         names: Of the training images; the checksums of names decide.

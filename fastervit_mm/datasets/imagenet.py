@@ -1,4 +1,4 @@
-"""ImageNet-A, -R and -V2 for mmpretrain: other images of ImageNet-1K's classes."""
+"""ImageNet-A, -R and -V2 for mmpretrain."""
 from pathlib import Path
 from typing import Dict, List, Sequence, Tuple
 
@@ -29,7 +29,7 @@ def class_indices(names: Sequence[str]) -> Dict[str, int]:
 
 @DATASETS.register_module()
 class ImageNetFolders(ImageNet):
-    """Images in folders of some of ImageNet-1K's classes, each labelled among all 1000.
+    """Images in folders of some of ImageNet-1K's classes.
 
     mmpretrain's ``ImageNet`` numbers the folders in the order of their names, which is wrong for
     200 of the classes, and for ImageNet-V2's folders ``0`` to ``999`` ("10" before "2").

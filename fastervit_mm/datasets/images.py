@@ -1,4 +1,4 @@
-"""Reading of images: size, channels and depth as pipelines see them, and showing them."""
+"""Reading of images of any kind."""
 import threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,7 +31,7 @@ class ReadImage(NamedTuple):
 
 
 def image_size(path: Union[str, Path]) -> Tuple[int, int]:
-    """(width, height) of an image from its header; as in mmcv, an EXIF tag turns it.
+    """(width, height) of an image, turned by EXIF.
 
     Raises:
         ValueError: For a file that is not an image, with the reason.
@@ -43,7 +43,9 @@ def image_size(path: Union[str, Path]) -> Tuple[int, int]:
 
 
 def read_image(path: Union[str, Path], whole: bool = True) -> ReadImage:
-    """Read an image's properties, and decode it fully, unlike OpenCV, which fills up a cut JPEG.
+    """Read an image's properties, and decode it fully.
+
+    OpenCV fills up what a truncated JPEG lacks with grey.
 
     Args:
         path: The image.
@@ -76,7 +78,7 @@ def read_image(path: Union[str, Path], whole: bool = True) -> ReadImage:
 
 
 def read_pixels(path: Union[str, Path]) -> np.ndarray:
-    """Pixels unchanged: (H, W) or (H, W, C), colour as BGR, in the file's own type.
+    """Unchanged pixels, (H, W) or (H, W, C), as BGR.
 
     Raises:
         ValueError: For a file that neither OpenCV nor tifffile reads.
@@ -93,7 +95,7 @@ def read_pixels(path: Union[str, Path]) -> np.ndarray:
 
 
 def as_picture(pixels: np.ndarray) -> Tuple[np.ndarray, str]:
-    """An image of any channels and depth, made fit to be shown.
+    """An image of any channels and depth, made presentable.
 
     Grey becomes three equal channels; of two channels the first is shown, of more than three the
     first three. Values beyond 8 bits are scaled from their least and most to 0 and 255; floats from
@@ -125,7 +127,7 @@ def as_picture(pixels: np.ndarray) -> Tuple[np.ndarray, str]:
 
 @contextmanager
 def opened(path: Union[str, Path]) -> Iterator[Image.Image]:
-    """Open an image of at most OpenCV's pixels; Pillow's own limit is below aerial images."""
+    """Open an image with OpenCV's limit of pixels, above Pillow's."""
     with _PILLOW:
         guard, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:

@@ -100,7 +100,9 @@ def find_label_maps(folder: Path, label_maps: Sequence[Path] = (), images: Seque
 
 def pair_folders(images: Path, label_maps: Path, img_suffix: Optional[str] = None,
                  map_suffix: Optional[str] = None) -> MapSplit:
-    """Pair images with label maps of the same paths, but for the endings, in another folder.
+    """Pair images and label maps of equal paths.
+
+    Endings may differ.
 
     Args:
         images, label_maps: The two folders, which may be the same.
@@ -157,7 +159,7 @@ def _words(ends: Ends) -> Tuple[str, ...]:
 
 
 def _of_several(image: Path, maps: Dict[Path, Ends], notes: List[str]) -> Path:
-    """Of an image's maps, the standard one with classes, or the only one that is not a JPEG."""
+    """One map of several: a standard's, or the only lossless one."""
     top = os.path.commonpath([path.parent for path in maps])
     names = ', '.join(str(path.relative_to(top)) for path in sorted(maps))
     for why, meant in (
@@ -176,7 +178,7 @@ def _of_several(image: Path, maps: Dict[Path, Ends], notes: List[str]) -> Path:
 
 
 def _choices(what: str, pairs: Sequence[Tuple[Path, Path, Ends]]) -> str:
-    """Options that choose among pairs of an image, a label map and their endings."""
+    """Options that choose among several pairs."""
     if what == 'map' and len({label_map.parent for _, label_map, _ in pairs}) == 1:
         options = [f'--map-suffix {shlex.quote(ends[1])}' for *_, ends in pairs]
     elif what == 'images' and len({image.parent for image, *_ in pairs}) == 1:
@@ -189,7 +191,7 @@ def _choices(what: str, pairs: Sequence[Tuple[Path, Path, Ends]]) -> str:
 
 
 def _folders_option(image: Path, label_map: Path, split: bool = False) -> str:
-    """Options that name two folders, without equal last parts unless they name a split."""
+    """Options that name two folders, without equal last parts."""
     places = [image.parent, label_map.parent]
     while places[0].name == places[1].name and places[0] != places[1] and not (
             split and split_of(Path(places[0].name), Path())):
@@ -219,7 +221,7 @@ def _find_alone(found: MapSplit, links: Sequence[Link]) -> None:
 
 
 def _name_splits(data: MapData, folder: Path) -> None:
-    """Put images without a split into those of lists, or else into training."""
+    """Divide images without a split by lists, or train on them."""
     splits = data.splits
     if None in splits and 'train' in splits:
         image, label_map = splits['train'].pairs[0]
@@ -260,7 +262,7 @@ def _split_by_lists(data: MapData, folder: Path) -> None:
 
 def _read_lists(folder: Path, images: Sequence[Path], ends: Iterable[Ends]
                 ) -> Tuple[Optional[Path], Dict[str, List[Path]]]:
-    """Folder of lists such as ``train.txt``, and the images of each."""
+    """Lists such as ``train.txt``: their folder and images."""
     named: Dict[str, List[Path]] = defaultdict(list)  # by the ends of their paths
     endings = {'', *(end for end, _ in ends), *('.' + end.rpartition('.')[2] for end, _ in ends)}
     for image in images:

@@ -1,4 +1,4 @@
-"""Reading and writing of label maps: numbers of classes, or colours for them."""
+"""Reading and writing of label maps."""
 from collections import Counter
 from pathlib import Path
 from typing import Mapping, NamedTuple, Optional, Tuple, Union
@@ -42,7 +42,7 @@ class LabelMap(NamedTuple):
 
 
 def read_label_map(path: Path) -> LabelMap:
-    """Read a label map like mmseg, but fully, and with labels of any size."""
+    """Read a label map fully, with labels of any size."""
     try:
         with opened(path) as image:
             image.load()
@@ -78,7 +78,7 @@ def write_label_map(path: Path, target: Path, numbers: Optional[Mapping[int, int
 
 
 def renumbered(pixels: Mapping[int, int], numbers: Optional[Mapping[int, int]]) -> Counter:
-    """Number of pixels by new label, where ``numbers`` renames labels or colours."""
+    """Number of pixels by new label."""
     counted: Counter = Counter()
     for label, count in pixels.items():
         counted[numbers[label] if numbers else label] += count

@@ -1,4 +1,4 @@
-"""Folders of images linked with folders of label maps, by names and their endings."""
+"""Links between folders of images and of label maps."""
 import os
 import re
 from collections import defaultdict
@@ -27,7 +27,7 @@ Names = Dict[Ends, List[Tuple[str, str]]]
 
 
 class Link(NamedTuple):
-    """A folder of images and a folder of their label maps.
+    """A folder of images and one of their label maps.
 
     Attributes:
         images, maps: The folders.
@@ -42,7 +42,7 @@ class Link(NamedTuple):
 
 def links_between(images: Path, label_maps: Path, img_suffix: Optional[str],
                   map_suffix: Optional[str]) -> List[Link]:
-    """Link each folder of images with the folder of maps of the same path.
+    """Link folders of images and maps with equal paths.
 
     Raises:
         FileNotFoundError: For a folder that does not exist or has no image or label map.
@@ -101,7 +101,10 @@ def find_links(root: Path, img_suffix: Optional[str], map_suffix: Optional[str])
 
 
 def cuts(name: str, suffix: Optional[str] = None) -> Iterator[Tuple[str, str]]:
-    """Cuts of a name into stem and ending, the longest stem first; endings have no numbers."""
+    """Cuts of a name into (stem, ending), longest stem first.
+
+    Words of an ending are not numbers.
+    """
     if suffix:
         yield name[:-len(suffix)], suffix
         return
@@ -114,7 +117,7 @@ def cuts(name: str, suffix: Optional[str] = None) -> Iterator[Tuple[str, str]]:
 
 
 def _names_by_folder(root: Path, suffix: Optional[str]) -> Dict[Path, List[str]]:
-    """Names of images with a suffix in each folder, without VOC's maps of instances."""
+    """Names of images by folder, without VOC's maps of instances."""
     folders = defaultdict(list)
     for path in files_in(root, IMAGES):
         if path.parent.name != 'SegmentationObject' and path.name.endswith(suffix or ''):
@@ -132,7 +135,7 @@ def _by_stem(names: Iterable[str], suffix: Optional[str]) -> Dict[str, List[str]
 
 def _fitting(stems: Dict[str, List[str]], maps: Sequence[str], suffix: Optional[str], same: bool
              ) -> Names:
-    """Names of images and maps that share a stem, by their endings."""
+    """Names of images and maps with equal stems, by endings."""
     fit = defaultdict(list)
     for name in maps:
         for stem, end in cuts(name, suffix):
@@ -144,7 +147,7 @@ def _fitting(stems: Dict[str, List[str]], maps: Sequence[str], suffix: Optional[
 
 
 def _near(folders: Iterable[Path], root: Path) -> Dict[Path, List[Tuple[int, Path]]]:
-    """Other folders for each, with the number of parts in which their paths differ."""
+    """Other folders for each, by how many parts differ."""
     parts = {place: place.relative_to(root).parts for place in folders}
     alike = defaultdict(list)  # of many folders, those that differ in one part
     for place, own in parts.items():
@@ -161,7 +164,7 @@ def _near(folders: Iterable[Path], root: Path) -> Dict[Path, List[Tuple[int, Pat
 
 
 def _different(one: Sequence[str], other: Sequence[str]) -> Tuple[Sequence[str], Sequence[str]]:
-    """Parts in which two paths differ, between equal first and last ones."""
+    """Different parts of two paths, between equal ones."""
     begin = len(os.path.commonprefix([one, other]))
     one, other = one[begin:], other[begin:]
     end = len(os.path.commonprefix([one[::-1], other[::-1]]))
@@ -185,12 +188,12 @@ def _are_maps(images: Path, maps: Path, ends: Ends, names: Tuple[str, str], cert
 
 
 def _values(path: Path) -> float:
-    """Number of different values in an image; JPEG cannot hold labels."""
+    """Number of different values; JPEG cannot hold labels."""
     return np.inf if path.suffix.lower() in JPEG else len(read_label_map(path).pixels) or np.inf
 
 
 def _without_maps(links: Sequence[Link], folders: Dict[Path, List[str]], root: Path) -> List[Link]:
-    """Folders beside those of the images that have no folder of maps."""
+    """Folders beside those of images, without maps."""
     known = {place for link in links for place in link[:2]}
     beside = {Path(*link.images.parts[:len(link.images.parts) - len(same)]) for link in links
               for same in [os.path.commonprefix([link.images.parts[::-1], link.maps.parts[::-1]])]

@@ -1,4 +1,4 @@
-"""Pairing of images with the files that describe them, by their paths."""
+"""Pairing of images with files that describe them."""
 import os
 from collections import defaultdict
 from itertools import groupby
@@ -12,7 +12,7 @@ from .folders import DataError, parts_of, split_of
 
 def pair(files: Iterable[Path], images: Iterable[Path], root: Path,
          given: Optional[Mapping[Path, str]] = None) -> Dict[Path, Path]:
-    """Pair files with images of the same stem, one to one.
+    """Pair files and images of equal stems, one to one.
 
     Of several images, the one whose folders are most like the file's is taken: the outer folders
     are the same (``train/annotations/0.xml`` and ``train/images/0.jpg``) or the inner ones are
@@ -69,7 +69,7 @@ def pair(files: Iterable[Path], images: Iterable[Path], root: Path,
 
 def locate(names: Sequence[str], images: Iterable[Path], ann_file: Path, split: Optional[str],
            root: Path) -> List[Optional[Path]]:
-    """Find the images that an annotation file names, on whatever machine it was written.
+    """Find the images that an annotation file names.
 
     A name that is a path from the annotation file or from ``root`` is taken first, else the image
     whose path ends most like it (see :func:`loosely`), of the split's own folder, nearest to the
@@ -125,7 +125,7 @@ def locate(names: Sequence[str], images: Iterable[Path], ann_file: Path, split: 
 
 
 def loosely(parts: Sequence[str]) -> Tuple[str, ...]:
-    """A path from its end on, without what systems write differently.
+    """A path from its end, without differences between systems.
 
     That is capitals, the percent-encoding of a URL, and accents, composed or not.
     """
@@ -133,14 +133,14 @@ def loosely(parts: Sequence[str]) -> Tuple[str, ...]:
 
 
 def named_parts(name: str) -> Sequence[str]:
-    """Parts of a path or a URL, such as Label Studio's with the path in ``?d=``."""
+    """Parts of a path or a URL, perhaps Label Studio's."""
     if '://' in name or '?d=' in name:
         name = unquote(name.partition('?d=')[2] or name.partition('?')[0])
     return parts_of(name)
 
 
 def _ranked(folder: Path, others: Iterable[Path], root: Path) -> List[Tuple[tuple, List[Path]]]:
-    """Folders of no other split, the most alike first, with their likeness."""
+    """Folders of no other split, by likeness."""
     own, split, alike = folder.relative_to(root).parts, split_of(folder, root), {}
     for other in others:
         if split is None or split_of(other, root) in (split, None):

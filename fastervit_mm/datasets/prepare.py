@@ -46,7 +46,7 @@ class Archive:
 
 @dataclass(frozen=True)
 class Split:
-    """A split with its published counts; None for what it lacks."""
+    """A split with its published counts; absent ones are None."""
     name: str
     images: str
     num_images: int
@@ -103,7 +103,7 @@ DATA_SETS = dict(
 
 
 def prepare(name: str, root: str, check: bool = False, console: Optional[Console] = None) -> bool:
-    """Unpack and check the downloads of a dataset, or say what is missing.
+    """Unpack and check a dataset, or say what is missing.
 
     The shapes are generated. COCO, ADE20K and ImageNet are not downloaded, because their terms have
     to be accepted by the user.
@@ -142,7 +142,7 @@ def _filled(path: Path) -> bool:
 
 
 def _unpack(archive: Archive, folder: Path, console: Console) -> bool:
-    """Unpack the missing parts of a download; each appears whole or not at all."""
+    """Unpack missing parts of a download, each whole or not."""
     path = next((place / archive.name for place in (folder, folder.parent)
                  if (place / archive.name).is_file()), None)
     if path is None:

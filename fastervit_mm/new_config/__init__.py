@@ -1,4 +1,4 @@
-"""A first config for a user's data, with sizes and schedule chosen from the data."""
+"""A first config for a user's data."""
 import os
 import shlex
 from dataclasses import dataclass
@@ -72,7 +72,7 @@ def new_config(task: str, data: Path, out: Path, classes: Sequence[str] = (), ar
                label_maps: Sequence[Path] = (), images: Sequence[Path] = (),
                img_suffix: Optional[str] = None, map_suffix: Optional[str] = None,
                force: bool = False, console: Optional[Console] = None) -> Report:
-    """Check a folder of data and write a config that trains on it.
+    """Check a folder of data and write its config.
 
     Args:
         task: ``'det'`` or ``'seg'``.

@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
@@ -32,38 +33,6 @@ class _Recipe:
 # Small: as far as half an hour on two cores goes. Published: the sides of the COCO recipe.
 _SMALL = _Recipe(16, (256, 640), 32, 4, 2000, 8)
 _PUBLISHED = _Recipe(24, (640, 1333), 8, 2, 12000, 32)
-
-
-@dataclass(frozen=True)
-class _Choice:
-    """Sizes and schedule chosen from the data.
-
-    Attributes:
-        images: Number of training images that mmdet reads.
-        empty: Number of those that it leaves out, for lack of an object.
-        objects: Number of objects, without ignored ones.
-        usual: The most frequent (width, height) of training images.
-        side: The longer side of an image in training, in pixels.
-        smallest: The class of the smallest objects.
-        tenth: The first decile of their sides, in pixels after resizing.
-        anchors: Scale of the anchors; the smallest have 4 times as many pixels a side.
-        busiest: The most objects in one image.
-        steps: Iterations of an epoch.
-    """
-    classes: List[str]
-    masks: bool
-    images: int
-    empty: int
-    objects: int
-    usual: Tuple[int, int]
-    side: int
-    smallest: str
-    tenth: float
-    anchors: int
-    busiest: int
-    batch: int
-    steps: int
-    epochs: int
 
 
 def det_config(data: BoxData, root: Path, out: Path, classes: Sequence[str] = (),
@@ -126,7 +95,7 @@ def det_config(data: BoxData, root: Path, out: Path, classes: Sequence[str] = ()
 
 def _choose_classes(data: BoxData, root: Path, classes: Sequence[str], said: List[str]
                     ) -> List[str]:
-    """Choose classes, in the order of the training split's file, as mmdet numbers them."""
+    """Choose classes, in the order of mmdet's numbers."""
     counts = Counter(name for split in data.splits for name, *_ in data.objects(split))
     if not counts:
         raise DataError(f'data={str(root)!r}: {data.form} files without a single object')
@@ -150,7 +119,7 @@ def _choose_classes(data: BoxData, root: Path, classes: Sequence[str], said: Lis
 
 
 def _same_order(data: BoxData, names: List[str], said: List[str]) -> None:
-    """Give the categories of each split one order; mmdet numbers labels by each file's own."""
+    """Give all splits' categories one order, by which mmdet numbers."""
     for found in data.splits.values():
         categories = {c['name']: c for c in found.content['categories']}
         own = [name for name in categories if name in names]
@@ -167,7 +136,9 @@ def _same_order(data: BoxData, names: List[str], said: List[str]) -> None:
                     'config')
 
 
-def _choose(data: BoxData, root: Path, classes: List[str], masks: bool, recipe: _Recipe) -> _Choice:
+def _choose(data: BoxData, root: Path, classes: List[str], masks: bool, recipe: _Recipe
+            ) -> SimpleNamespace:
+    """Choose sizes and schedule from the training split."""
     # Left out, as by mmdet: images without an annotation of the classes, or too small;
     # objects that are ignored, or have no area.
     content = data.splits['train'].content
@@ -198,16 +169,17 @@ def _choose(data: BoxData, root: Path, classes: List[str], masks: bool, recipe: 
     side = math.ceil(side / recipe.multiple) * recipe.multiple
     tenth = tenths[smallest] * side
     epochs = min(max(math.ceil(recipe.iterations * recipe.batch / len(sizes)), 12), 300)
-    return _Choice(
-        classes, masks, len(sizes), len(large) - len(sizes), len(objects),
-        Counter(sizes.values()).most_common(1)[0][0], side,
-        smallest, tenth, next((s for s in (8, 4) if 4 * s <= 1.25 * tenth), 2),
-        max(Counter(image['id'] for *_, image in objects).values()), recipe.batch,
-        math.ceil(len(sizes) / recipe.batch), epochs)
+    return SimpleNamespace(
+        classes=classes, masks=masks, images=len(sizes), empty=len(large) - len(sizes),
+        objects=len(objects), usual=Counter(sizes.values()).most_common(1)[0][0], side=side,
+        smallest=smallest, tenth=tenth,  # the first decile of its sides, in pixels after resizing
+        anchors=next((s for s in (8, 4) if 4 * s <= 1.25 * tenth), 2),  # 4 pixels each
+        busiest=max(Counter(image['id'] for *_, image in objects).values()), batch=recipe.batch,
+        steps=math.ceil(len(sizes) / recipe.batch), epochs=epochs)
 
 
 def _write(data: BoxData, root: Path, out: Path) -> Dict[str, Tuple[str, str]]:
-    """(annotation file, folder of images) of each split; missing files are written."""
+    """Write missing files; (annotation file, folder) of each split."""
     files = {}
     for split, found in data.splits.items():
         if found.ann_file is None:

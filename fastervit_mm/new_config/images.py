@@ -15,7 +15,9 @@ _MEASURED = 200  # images whose values are read
 
 
 class Reading(NamedTuple):
-    """Settings of a config for its images; empty for 8 bits, which are read as colour.
+    """Settings of a config for its images.
+
+    Empty for 8 bits, which are read as colour.
 
     Attributes:
         loading: What follows ``type='LoadImageFromFile'`` in a pipeline.
@@ -90,7 +92,7 @@ def choose_reading(train: Sequence[Path], others: Sequence[Path], arch: str, sai
 
 def _statistics(train: Sequence[Path], channels: int, any_means: bool
                 ) -> Tuple[List[float], List[float], int]:
-    """Mean and standard deviation of channels, and the number of images measured."""
+    """Mean and deviation of channels, and how many images."""
     chosen = train[::-(-len(train) // _MEASURED)]
     sums = []
     for path in chosen:

@@ -1,4 +1,4 @@
-"""Meaning of labels: names of classes, void, and numbers to train with."""
+"""Meaning of labels: classes, void, numbers in training."""
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -97,7 +97,7 @@ def _check_forms(reads: Mapping[str, ReadSplit], void: int) -> None:
 
 def _by_colour(reads: Mapping[str, ReadSplit], root: Path, classes: List[str],
                known: Mapping[str, int]) -> Labels:
-    """Labels for colours, in the order of the file that names them."""
+    """Labels for colours, in the order of their file."""
     path = next(path for read in reads.values()
                 for (_, path), found in zip(read.split.pairs, read.maps) if found.coloured)
     for read in reads.values():
@@ -181,7 +181,7 @@ def _by_number(pixels: Mapping[int, int], root: Path, names: Sequence[str], void
 
 
 def _by_label(names: Sequence[str], labels: List[int], first: int) -> Tuple[Dict[int, str], bool]:
-    """Names by label, and whether they are of sparse labels, between which others never occur."""
+    """Names by label, and whether these are sparse."""
     if isinstance(names, dict):
         return names, False
     if len(names) == len(labels) < labels[-1] + 1 - first:
@@ -193,7 +193,7 @@ def _by_label(names: Sequence[str], labels: List[int], first: int) -> Tuple[Dict
 
 
 def _read_names(root: Path) -> Tuple[Sequence[str], Dict[str, int]]:
-    """Names of classes, in order or by label, and colours by name, from the data's files."""
+    """Names of classes and their colours, from the data's files."""
     names, colours = [], {}
     for file in _FILES:
         for path in [root / file, *sorted(root.glob(f'*/{file}'))]:
@@ -220,6 +220,6 @@ def _parse(rows: List[str]) -> Tuple[Sequence[str], Dict[str, int]]:
 
 
 def _fits(pattern: re.Pattern, rows: List[str]) -> List[re.Match]:
-    """Matches of all rows except perhaps a heading; empty if another row does not match."""
+    """Matches of all rows but a heading; empty otherwise."""
     fits = [pattern.fullmatch(row) for row in rows]
     return next((those for those in (fits, fits[1:]) if all(those)), [])

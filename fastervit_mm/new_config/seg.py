@@ -2,9 +2,9 @@
 import colorsys
 import os
 from collections import Counter
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
@@ -22,26 +22,6 @@ from .writing import SMALL, fill, inside
 # Longest side of a crop, images in a batch and iterations, from scratch and with ImageNet weights.
 _SMALL, _PUBLISHED = (320, 4, 2400), (512, 2, 20000)
 _PILLOW = 2 * (2**30 // 12)  # pixels of which Pillow, mmseg's reader of label maps, refuses more
-
-
-@dataclass(frozen=True)
-class _Choice:
-    """Sizes and schedule chosen from the data.
-
-    Attributes:
-        shares: Each class's share of the pixels that have a class.
-        weights: A weight for each class in the loss; None for equal ones.
-        usual: The most frequent (width, height) of an image.
-        crop: Side of a crop in training, in pixels.
-        scale: (longer, shorter) side to which images are resized, before random scaling.
-    """
-    shares: np.ndarray
-    weights: Optional[List[float]]
-    usual: Tuple[int, int]
-    crop: int
-    scale: Tuple[int, int]
-    batch: int
-    iterations: int
 
 
 class _Files(NamedTuple):
@@ -119,7 +99,7 @@ def seg_config(data: MapData, reads: Mapping[str, ReadSplit], labels: Labels, ro
 
 def _arrange(data: MapData, reads: Mapping[str, ReadSplit], labels: Labels, root: Path,
              beside: Path, said: List[str], run: Run) -> _Files:
-    """Find places as mmseg's BaseSegDataset reads them, and write files that it cannot read."""
+    """Find places for mmseg; write what it cannot read."""
     suffixes = [ends.pop() if len(ends) == 1 else '' for ends in map(set, zip(*(
         ends for found in data.splits.values() for ends in found.ends)))]
     places = {split: _places(found.pairs, suffixes) for split, found in data.splits.items()}
@@ -155,13 +135,15 @@ def _arrange(data: MapData, reads: Mapping[str, ReadSplit], labels: Labels, root
 
 def _places(pairs: Sequence[Tuple[Path, Path]], suffixes: Sequence[str]
             ) -> Tuple[List[Path], List[List[str]]]:
-    """Folders of all images and of all maps, and their paths in these without a suffix."""
+    """Folders of images and of maps, and paths in these."""
     tops = [Path(os.path.commonpath([path.parent for path in paths])) for paths in zip(*pairs)]
     return tops, [[path.relative_to(top).as_posix().removesuffix(suffix) for path in paths]
                   for paths, top, suffix in zip(zip(*pairs), tops, suffixes)]
 
 
-def _choose(read: ReadSplit, labels: Labels, limit: int, batch: int, iterations: int) -> _Choice:
+def _choose(read: ReadSplit, labels: Labels, limit: int, batch: int, iterations: int
+            ) -> SimpleNamespace:
+    """Choose sizes and weights; ``limit`` is a crop's longest side."""
     pixels = renumbered(read.pixels, labels.numbers)
     shares = np.array([pixels[i + labels.first] for i in range(len(labels.names))], float)
     shares /= max(shares.sum(), 1)
@@ -172,11 +154,12 @@ def _choose(read: ReadSplit, labels: Labels, limit: int, batch: int, iterations:
     # A crop should show a good part of an image.
     reduced = min(1., 2 * crop / max(shorter, 1))
     scale = round(longer * reduced), round(shorter * reduced)
-    return _Choice(shares, _class_weights(shares), size[0], crop, scale, batch, iterations)
+    return SimpleNamespace(shares=shares, weights=_class_weights(shares), usual=size[0], crop=crop,
+                           scale=scale, batch=batch, iterations=iterations)
 
 
 def _class_weights(shares: np.ndarray) -> Optional[List[float]]:
-    """Weights against rare classes; None if none is ten times as frequent as another."""
+    """Larger weights for rare classes; None without any."""
     present = shares > 0
     if shares.max() < 10 * shares[present].min():
         return None

@@ -80,7 +80,7 @@ def _quoted(value: Any) -> str:
 
 
 def names_of(names: Sequence[str]) -> str:
-    """A tuple of names for a config, broken only between names."""
+    """A tuple of names, broken only between them."""
     text = _quoted(tuple(names))
     if len(text) <= 88:
         return text
@@ -89,7 +89,7 @@ def names_of(names: Sequence[str]) -> str:
 
 
 def _comment(text: str, indent: int = 0) -> str:
-    """Text as a comment of lines of at most 100 characters."""
+    """Text as a comment, wrapped at 100 characters."""
     start = ' ' * indent + '# '
     text = text.strip().replace('{{', '{ {').encode(errors='backslashreplace').decode()
     return textwrap.fill(text, 100, initial_indent=start, subsequent_indent=start,

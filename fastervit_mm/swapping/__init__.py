@@ -1,4 +1,4 @@
-"""FasterViT in place of the backbone of any config of mmdet or mmseg."""
+"""FasterViT in place of a config's backbone."""
 import os
 import textwrap
 from copy import deepcopy
@@ -182,7 +182,7 @@ def _preprocessors(node: Any, place: str) -> Iterator[Tuple[str, Dict]]:
 
 
 def _parameters(cfg: Config, model: Dict) -> Union[List[str], str]:
-    """Names of a model's parameters, or why the config's own model cannot be built either.
+    """Names of parameters, or why even the old model fails.
 
     Raises:
         ConfigError: For a model that can be built, but not with FasterViT.
@@ -199,7 +199,7 @@ def _parameters(cfg: Config, model: Dict) -> Union[List[str], str]:
 
 
 def _built(model: Dict) -> List[str]:
-    """Names of the parameters of a model, built on the meta device where it can."""
+    """Names of the parameters of a model."""
     model = deepcopy(model)
     if 'teacher_ckpt' in model:  # would be loaded
         model['teacher_ckpt'] = None
@@ -224,7 +224,7 @@ def _imports(cfg: Config) -> Dict[str, Any]:
 
 
 def _changes(old: Any, new: Any, whole: Tuple[str, ...], place: str = '') -> Dict[str, Tuple]:
-    """(before, after) of every setting that differs, by dotted name; lists are one setting."""
+    """(before, after) of every changed setting, by dotted name."""
     if place in whole or not (isinstance(old, dict) and isinstance(new, dict)):
         return {} if old == new else {place: (old, new)}
     found: Dict[str, Tuple] = {}
@@ -258,7 +258,7 @@ def _sentences(changes: Dict[str, Tuple], place: str, kind: str, arch: Union[str
 
 
 def _pairs(name: str, before: Any, after: Any, reason: str, why: Dict[str, str]) -> List[str]:
-    """One sentence for a setting, or for each that differs within a list of settings."""
+    """Sentences for a setting, one each within a list."""
     if isinstance(before, (list, tuple)) and isinstance(after, (list, tuple)) and any(
             isinstance(item, dict) for item in before) and len(before) == len(after):
         return [sentence for i, (b, a) in enumerate(zip(before, after))

@@ -19,7 +19,7 @@ _STRIDES = (4, 8, 16, 32)  # of FasterViT's stages
 
 
 class Map(NamedTuple):
-    """A feature map: its channels, and pixels of the image from one cell to the next."""
+    """A feature map: its channels and its stride in pixels."""
     width: int
     stride: int
 
@@ -73,7 +73,7 @@ def neck_maps(neck: Any, maps: Sequence[Map]) -> Tuple[List[Map], List[int]]:
 
 
 def choose_stages(maps: Sequence[Map]) -> Tuple[int, ...]:
-    """FasterViT's stages nearest to a backbone's maps, one for each, in order.
+    """FasterViT's stages nearest to a backbone's maps, in order.
 
     For a ResNet dilated after its second stage, with strides 4, 8, 8 and 8, all four.
 
@@ -93,7 +93,7 @@ def choose_stages(maps: Sequence[Map]) -> Tuple[int, ...]:
 
 
 def _run(what: str, settings: Any, inputs: Callable) -> Tuple[List[Map], List[Tensor]]:
-    """Build and run a part of a model, on the meta device where it can: that takes no memory."""
+    """Build and run a part, on the meta device if possible."""
     kinds = ', '.join(type_name(s) for s in (settings if isinstance(settings, list)
                                              else [settings]))
     reason = ''

@@ -91,7 +91,7 @@ def _swap_neck(model: Dict, first: Dict, old: Sequence[Map], stages: Sequence[Ma
 
 
 def _widen_ssd(model: Dict, neck: Dict, why: Dict[str, str]) -> None:
-    """Widen SSD's head too, to which its neck hands the backbone's maps on."""
+    """Widen SSD's head, which also reads the backbone's maps."""
     new = neck['in_channels']
     for part in (neck, model['bbox_head']):
         key = 'out_channels' if part is neck else 'in_channels'
@@ -112,7 +112,7 @@ def _compare(place: str, kind: str, expected: Sequence[Map], given: Sequence[Map
 
 def _add_neck(model: Dict, old: Sequence[Map], stages: Sequence[Map], why: Dict[str, str]
               ) -> Tuple[int, ...]:
-    """Add a neck of the old width for heads that read the backbone (C4, DC5)."""
+    """Add a neck for heads that read the backbone."""
     chosen = choose_stages(old)
     if len({m.width for m in old}) > 1:
         raise ConfigError('model: its heads read the backbone, whose maps are '
@@ -126,7 +126,7 @@ def _add_neck(model: Dict, old: Sequence[Map], stages: Sequence[Map], why: Dict[
 
 def _swap_heads(model: Dict, old: Sequence[Map], stages: Sequence[Map], why: Dict[str, str]
                 ) -> Tuple[int, ...]:
-    """Change heads that read maps by ``in_index`` and ``in_channels``, as in mmseg."""
+    """Change heads with ``in_index`` and ``in_channels``, as in mmseg."""
     for _, head in _heads(model):
         if type_name(head) == 'EncHead' and not head.get('add_lateral'):  # reads the last alone
             for key in ('in_channels', 'in_index'):
@@ -175,7 +175,7 @@ def _fill_heads(readers: _Readers, maps: Sequence[Map]) -> None:
 
 def _align_cascade(model: Mapping, readers: _Readers, old: Sequence[Map], new: Sequence[Map],
                    why: Dict[str, str]) -> None:
-    """Give a head that refines another's prediction (OCR) a map of the same size."""
+    """Give OCR's heads, each refining another's prediction, one size."""
     if not isinstance(model.get('decode_head'), (list, tuple)):
         return
     cascade = [(place, head, indices) for place, head, indices in readers
@@ -189,7 +189,7 @@ def _align_cascade(model: Mapping, readers: _Readers, old: Sequence[Map], new: S
 
 
 def _heads(model: Mapping) -> Iterator[Tuple[str, Dict]]:
-    """Heads of a model, and their parts with an ``in_index``, by dotted name."""
+    """Heads of a model and their parts, by dotted name."""
     for name, part in model.items():
         if name in _NO_READERS:
             continue
@@ -209,7 +209,7 @@ def _dicts(place: str, node: Any) -> Iterator[Tuple[str, Dict]]:
 
 
 def _indices(head: Mapping, count: int) -> Any:
-    """Indices of the maps that a head reads; None for others."""
+    """Indices of maps that a head reads; None without any."""
     index = head.get('in_index')
     if index is None:
         index = list(range(count)) if _sequence(head['in_channels']) else -1

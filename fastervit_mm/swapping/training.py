@@ -14,14 +14,14 @@ _HIGHEST = 5e-4
 
 
 def paramwise_cfg() -> Dict[str, Any]:
-    """No weight decay on norms, biases, position MLPs and layer scales, as in all our configs."""
+    """Our configs' weight decay: none on norms, biases and positions."""
     return Config.fromfile(config_folder() / '_base_' / 'fastervit.py').to_dict()[
         'fastervit_paramwise_cfg']
 
 
 def swap_optimizer(cfg: Config, others: Optional[Sequence[str]], half: str, why: Dict[str, str]
                    ) -> Dict[str, Any]:
-    """Settings of an optimizer that suits FasterViT, and those that depend on it.
+    """Choose an optimizer for FasterViT, and settings depending on it.
 
     An AdamW keeps its learning rate and weight decay; anything else becomes the AdamW of this
     package's configs.

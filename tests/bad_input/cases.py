@@ -560,7 +560,7 @@ COMMANDS = [
          'and y from 0 to 95'),
     Case('annotations without their images',
          'prepare_data.py check --ann a.json',
-         'prepare_data.py: error: check: the following arguments are required: --images',
+         'prepare_data.py check: error: the following arguments are required: --images',
          status=2),
     Case('data that are not there',
          'new_config.py det mine.py --data gone',

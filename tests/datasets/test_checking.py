@@ -448,10 +448,11 @@ def test_bad_arguments_are_errors_of_one_line_that_name_them(mine, maps, tool):
         code, output = tool('check', *arguments)
         assert code == 1 and message in output and '\n' not in output, output
     for arguments, message in (
-            (['check', *ann], 'required: --images'), (['check', *images], '--ann or --label-maps'),
+            (['check', *ann], 'required: --images'), (['check', *images], '--ann --label-maps'),
             (['check', *ann, *images, '--num-classes', 3], 'are for --label-maps'),
-            (['check', *ann, *images, '--root', 'a'], 'not for check'),
-            (['coco', *ann], 'required: --root'), (['coco', '--root', 'a', *ann], 'for check')):
+            (['check', *ann, *images, '--root', 'a'], 'unrecognized arguments: --root'),
+            (['coco', *ann], 'required: --root'),
+            (['coco', '--root', 'a', *ann], 'unrecognized arguments: --ann')):
         code, output = tool(*arguments)
         assert code == 2 and message in output, output
 

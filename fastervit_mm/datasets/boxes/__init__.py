@@ -1,4 +1,4 @@
-"""Boxes and masks of a user's folder: COCO, Pascal VOC or YOLO."""
+"""Boxes and masks of a user's folder."""
 from pathlib import Path
 from typing import List, Optional, Sequence
 
@@ -66,7 +66,7 @@ def find_boxes(folder: Path, ann_files: Sequence[Path] = (), run: Run = one_by_o
 
 
 def _other_form(folder: Path) -> Optional[str]:
-    """Name of the format of some data, and what to export instead."""
+    """Other format of the data, and what to export instead."""
     for path in files_in(folder, ['.json', '.xml', '.csv'])[:1000]:
         try:
             text = path.read_text(encoding='utf-8-sig')

@@ -85,7 +85,7 @@ def _of_panoptic(path: Path) -> ReadAnnotations:
 
 
 def _divide(data: BoxData, folder: Path) -> None:
-    """Divide one file for all splits by the folders of its images."""
+    """Divide one file by the folders of its images."""
     whole = data.splits['train']
     names: Dict[Optional[str], Set[str]] = {}
     for image in whole.content['images']:
@@ -161,7 +161,7 @@ def _as_split(path: Path, read: ReadAnnotations, images: Sequence[Path], split: 
 
 
 def _renamed(content: Content, found: Sequence[Optional[Path]]) -> Tuple[Path, List[str]]:
-    """Folder to which images' names are relative, changed where they have none in common."""
+    """Folder of all images; names that are not relative to it change."""
     images = [(image, path) for image, path in zip(content['images'], found) if path]
     name, path = images[0][0]['file_name'], images[0][1]
     place = Path(*path.parts[:-len(Path(name).parts)])
@@ -176,7 +176,7 @@ def _renamed(content: Content, found: Sequence[Optional[Path]]) -> Tuple[Path, L
 
 
 def _mended(content: Content, name: str, found: Sequence[Optional[Path]]) -> List[str]:
-    """Mend what mmdet or pycocotools cannot use, if it has one meaning; returns what."""
+    """Mend what mmdet or pycocotools cannot use; returns what."""
     names = list(dict.fromkeys(category['name'] for category in content['categories']))
     changes = [': '.join(problem) for problem in islice(wrong_ids(content, name), 1)]
     if len(names) < len(content['categories']):
@@ -208,5 +208,5 @@ def _mended(content: Content, name: str, found: Sequence[Optional[Path]]) -> Lis
 
 
 def _key(identity: Any) -> str:
-    """An id as text, the same for 1, 1.0 and '1'."""
+    """An id as text, alike for 1, 1.0 and '1'."""
     return str(int(identity) if isinstance(identity, float) and identity.is_integer() else identity)

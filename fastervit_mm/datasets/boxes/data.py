@@ -50,7 +50,7 @@ class BoxSplit:
         return [path for path in paths if os.path.isfile(path)]
 
     def part(self, names: Collection[str]) -> 'BoxSplit':
-        """A split of the images with some names, to be written."""
+        """A split of the images with these names."""
         images = [image for image in self.content['images'] if image['file_name'] in names]
         ids = {image['id'] for image in images}
         annotations = [a for a in self.content['annotations'] if a['image_id'] in ids]
@@ -73,12 +73,12 @@ class BoxData:
 
     @property
     def categories(self) -> List[str]:
-        """Names, in the order of the training split's file, then those of others."""
+        """Names, those of the training split first."""
         return list(dict.fromkeys(c['name'] for split in self.splits.values()
                                   for c in split.content['categories']))
 
     def objects(self, split: str) -> Iterator[Tuple[str, Tuple[float, float], dict, dict]]:
-        """Category, (width, height), annotation and image of every object of a split."""
+        """Category, (width, height), annotation and image of every object."""
         content = self.splits[split].content
         names = {c['id']: c['name'] for c in content['categories']}
         images = {i['id']: i for i in content['images']}
@@ -105,7 +105,7 @@ def sizes_of(images: Sequence[Path], run: Run) -> Dict[Path, Tuple[int, int]]:
 
 def as_coco(pairs: Sequence[Tuple[Path, Sequence[Box]]], names: Sequence[str],
             sizes: Dict[Path, Tuple[int, int]], source: Path) -> BoxSplit:
-    """Images and their objects in COCO's form, with categories in the order of ``names``."""
+    """Images and their objects in COCO's form, categories as ``names``."""
     folder = Path(os.path.commonpath([image.parent for image, _ in pairs]))
     ids = {name: i for i, name in enumerate(dict.fromkeys(names), 1)}
     content = dict(images=[], annotations=[],

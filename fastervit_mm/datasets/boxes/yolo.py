@@ -1,4 +1,4 @@
-"""YOLO labels: boxes, polygons and poses in a .txt for each image."""
+"""YOLO labels: a .txt for each image."""
 import json
 import os
 from itertools import chain
@@ -97,7 +97,7 @@ def find_yolo(folder: Path, images: Sequence[Path], ann_files: Sequence[Path], r
 
 
 def _labels(folder: Path, images: Sequence[Path]) -> Dict[Path, Path]:
-    """Label file of each image that has one, by Ultralytics' rule or else by their paths."""
+    """Label files by image: by Ultralytics' rule, else by paths."""
     # Systems write accents differently: composed or not.
     files = {normalize('NFC', str(path)): path for path in files_in(folder, ['.txt'])
              if path.stem not in _NO_LABELS}
@@ -114,7 +114,7 @@ def _labels(folder: Path, images: Sequence[Path]) -> Dict[Path, Path]:
 
 
 def _settings(folder: Path, ann_files: Sequence[Path], labels: Iterable[Path]) -> _Settings:
-    """Settings of the only data.yaml, or of several that agree, or else of darknet's files."""
+    """Settings of a data.yaml, or else of darknet's files."""
     found: List[_Settings] = []
     for path in ann_files or files_in(folder, ['.yaml', '.yml']):
         try:  # every value as it is written: a class may be called yes, or 1
@@ -148,7 +148,7 @@ def _of_darknet(folder: Path, labels: Iterable[Path]) -> _Settings:
 
 
 def _class_lists(folder: Path, labels: Iterable[Path]) -> Dict[Path, Dict[int, str]]:
-    """Names of classes for the labels below each folder with a list; one elsewhere is for all."""
+    """Class names for labels below each folder with a list."""
     found = {path: names for path in files_in(folder, ['classes.txt', '.names', 'notes.json'])
              if (names := _names_in(path))}
     places = {path.parent for path in found}
@@ -166,7 +166,7 @@ def _class_lists(folder: Path, labels: Iterable[Path]) -> Dict[Path, Dict[int, s
 
 
 def _names_in(path: Path) -> List[str]:
-    """Class names in a list or in Label Studio's ``notes.json``; empty for another JSON."""
+    """Class names in a list or in Label Studio's ``notes.json``."""
     if path.suffix != '.json':
         return lines_of(path)
     try:
@@ -207,7 +207,7 @@ def _of_yaml(path: Path, content: dict, folder: Path) -> _Settings:
 
 def _splits(images: Sequence[Path], folder: Path, settings: _Settings, notes: List[str]
             ) -> Dict[str, List[Path]]:
-    """Images of each split, as the settings or else their folders say."""
+    """Images of each split, by settings or else by folders."""
     listed: Dict[str, List[Path]] = {}
     for split, entries in settings.splits.items():
         chosen = set()
@@ -240,7 +240,7 @@ def _splits(images: Sequence[Path], folder: Path, settings: _Settings, notes: Li
 
 def _images_of(entry: str, split: str, images: Sequence[Path], folder: Path, settings: _Settings
                ) -> Set[Optional[Path]]:
-    """Images of a folder, list or file that settings name; None for an absent one."""
+    """Images that an entry names; None for an absent one."""
     beside = settings.path.parent
     parts = parts_of(entry)
     for first in range(max(len(parts), 1)):
@@ -277,7 +277,7 @@ def _lines(path: Path, numbered: Dict[Path, Dict[int, str]], folder: Path) -> It
 
 
 def _keypoints(lines: Sequence[Line], settings: _Settings, notes: List[str]) -> bool:
-    """Whether labels are poses: a box and keypoints, which are left out with a note."""
+    """Whether labels are poses: a box and keypoints."""
     sixth = sum(len(values) == 5 for *_, values in lines)
     if sixth:
         notes.append(f'{sixth} labels have a sixth number (a confidence or a track), which is left '
@@ -307,7 +307,7 @@ def _has_visibilities(line: Line) -> bool:
 
 
 def _surrounds_points(line: Line) -> bool:
-    """Whether the first four numbers are a box in the image, around points of two numbers."""
+    """Whether four numbers are a box around the other points."""
     x, y, width, height, *points = line[2]
     if len(points) % 2 or len(points) == 4:  # four points are corners of a turned box
         return False

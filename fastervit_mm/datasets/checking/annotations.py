@@ -51,7 +51,7 @@ class CheckedAnnotations(NamedTuple):
 
 def check_annotations(ann_file: Union[str, Path], images: Union[str, Path], run: Run = one_by_one
                       ) -> CheckedAnnotations:
-    """Check an annotation file and read every image that it lists.
+    """Check an annotation file and all its images.
 
     Args:
         ann_file: COCO's JSON: images, annotations and categories.
@@ -83,7 +83,7 @@ def check_annotations(ann_file: Union[str, Path], images: Union[str, Path], run:
 
 def check_content(content: Content, folder: Path, name: str, run: Run = one_by_one
                   ) -> CheckedAnnotations:
-    """Check annotations that were read, and read every image that they list.
+    """Check annotations that were read, and all their images.
 
     Args:
         content: Entries with all keys, from :func:`read_annotations`.
@@ -117,7 +117,7 @@ def check_content(content: Content, folder: Path, name: str, run: Run = one_by_o
 def check_coco(content: Content, sizes: Mapping[str, Any], ann_file: str,
                num_classes: Optional[int] = None, turned: Mapping[str, int] = {}
                ) -> Iterator[Problem]:
-    """Find problems of a COCO file, except those of its masks.
+    """Find problems of a COCO file, masks excepted.
 
     Args:
         content: Content of the file.

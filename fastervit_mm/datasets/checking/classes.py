@@ -1,4 +1,4 @@
-"""Checks of ImageNet-1K's images: folders of classes, or a list of classes."""
+"""Checks of ImageNet-1K's images and their classes."""
 from collections import Counter
 from pathlib import Path
 from typing import List, Sequence
@@ -29,7 +29,7 @@ def check_class_folders(images: Sequence[str], each: int) -> List[Problem]:
 
 def check_class_list(path: Path, images: Sequence[str], num_classes: int, each: int
                      ) -> List[Problem]:
-    """Check a list of images and the numbers of their classes, such as ``meta/val.txt``.
+    """Check a list of images and classes, such as ``meta/val.txt``.
 
     Args:
         path: The list: in each line an image's path from the split's folder, and a number.

@@ -1,4 +1,4 @@
-"""COCO files: their entries, and which of them cannot be used."""
+"""Reading of COCO files, and their unusable entries."""
 import json
 from collections import Counter
 from pathlib import Path

@@ -218,7 +218,7 @@ def _oddities(name: str, found: LabelMap, copied: bool, palette: Palette) -> Ite
 
 def recoloured(name: str, own: Mapping[int, Tuple[int, ...]], palette: Palette
                 ) -> Iterator[Problem]:
-    """Find a label with another colour than in the palette; new labels are added to that."""
+    """Find a label of another colour; ``palette`` gets new labels."""
     for label, colour in own.items():
         other, known = palette.setdefault(label, (name, colour))
         if known != colour:

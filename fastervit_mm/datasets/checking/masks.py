@@ -12,7 +12,7 @@ _BEYOND = 3  # pixels that a polygon may exceed its image by; tools round, or al
 
 
 def check_masks(content: Content, ann_file: str) -> Iterator[Problem]:
-    """Find problems of the masks in a COCO file; none if it has only boxes.
+    """Find problems of the masks in a COCO file.
 
     Args:
         content: Content of the file.

@@ -17,7 +17,7 @@ from .problems import Problem, Run, is_note, print_problems, reading, short_name
 
 def print_annotations(ann: Sequence[str], images: Sequence[str],
                       console: Optional[Console] = None) -> bool:
-    """Check annotation files and their images, and print content and problems.
+    """Check annotation files and print content and problems.
 
     Args:
         ann: Annotation files, such as of training and validation.
@@ -47,7 +47,7 @@ def print_annotations(ann: Sequence[str], images: Sequence[str],
 
 def print_label_maps(label_maps: Sequence[str], images: Sequence[str],
                      console: Optional[Console] = None, **settings) -> bool:
-    """Check folders of label maps and their images, and print content and problems.
+    """Check folders of label maps and print content and problems.
 
     Args:
         label_maps: Folders of label maps, such as of training and validation.
@@ -90,7 +90,7 @@ def annotation_problems(checked: Sequence[CheckedAnnotations], images: Sequence[
 
 def label_problems(checked: Sequence[Tuple[str, CheckedLabelMaps]], void: Set[int], run: Run
                    ) -> List[Problem]:
-    """Problems of all splits, by name; the first is that of training."""
+    """Problems of splits by name, that of training first."""
     problems = [problem for _, one in checked for problem in one.problems]
     (first, trained), *others = checked
     known, palette = {found.label for found in trained.labels} | void, dict(trained.palette)
@@ -136,7 +136,7 @@ def table_of_labels(checked: Sequence[Tuple[str, CheckedLabelMaps]], void: Set[i
 
 def _by_split(first: str, columns: Sequence[str], checked: Sequence, cells: Sequence[Mapping],
               rows: Mapping[Any, str], title: Optional[str]) -> Table:
-    """Table of two columns for each split; a row has a name and, by its key, cells."""
+    """Table with two columns for each split."""
     table = _table(first, *(f'{name}\n{column}' for name, _ in checked for column in columns))
     table.title, table.title_justify = title and escape(title), 'left'
     table.add_row('all', *(cell for _, one in checked for cell in ('', f'{one.images} images')),
@@ -162,7 +162,7 @@ def _pairs(name: str, first: Sequence[str], other: str, second: Sequence[str]
 
 
 def _other_categories(ann: Sequence[str], checked: Sequence[CheckedAnnotations]) -> List[Problem]:
-    """Categories that differ: mmdet numbers them in each file's own order."""
+    """Different categories; mmdet numbers them in each file's order."""
     found = {short_name(path, 2): list(dict.fromkeys(c.name for c in one.categories))
              for path, one in zip(ann, checked) if one.categories}
     every = dict.fromkeys(name for names in found.values() for name in names)

@@ -27,7 +27,7 @@ _SHOWN = 5  # places a kind
 
 
 def is_note(kind: str) -> bool:
-    """Whether a kind is harmless, or for a person to judge."""
+    """Whether a kind is harmless or for people to judge."""
     return kind in NOTES
 
 
@@ -38,13 +38,16 @@ def short_name(path: Union[str, Path], parts: int) -> str:
 
 def without_shared(problems: Iterable[Problem], kind: str, folders: Sequence[Union[str, Path]]
                    ) -> List[Problem]:
-    """Leave out a kind where splits share a folder, in which each lacks the others' files."""
+    """Leave out a kind where splits share a folder.
+
+    Each lacks the others' files there.
+    """
     shared = len({Path(folder).resolve() for folder in folders}) < len(folders)
     return [problem for problem in problems if not (shared and problem[0] == kind)]
 
 
 def place_of(annotation: Dict[str, Any], ann_file: str) -> str:
-    """Place of an annotation for messages: its ``from``, if it came from another file."""
+    """Place of an annotation, for messages."""
     return annotation.get('from') or f'{ann_file}: annotation {annotation["id"]}'
 
 
@@ -67,7 +70,7 @@ def reading(console: Console) -> Iterator[Run]:
 
 
 def print_problems(problems: Iterable[Problem], console: Console) -> bool:
-    """Print problems and notes by kind, with the first places of each kind.
+    """Print problems and notes by kind, with their first places.
 
     Returns:
         Whether there are only notes.
