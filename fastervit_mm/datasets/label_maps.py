@@ -3,11 +3,11 @@ import os
 import shlex
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from itertools import combinations
 from pathlib import Path
-from typing import Dict, Iterable, List, Optional, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
-from .folders import SPLITS, DataError, files_in, lines_of, parts_of, split_of, validation_share
+from .folders import SPLITS, DataError, split_of, validation_share
+from .lists import listed_splits
 from .map_folders import IS_STANDARD, JPEG, Ends, Link, cuts, find_links, links_between
 
 
@@ -119,8 +119,9 @@ def pair_folders(images: Path, label_maps: Path, img_suffix: Optional[str] = Non
                             f'; there is {found.no_image[0].relative_to(label_maps)}'
                             if found.no_image else ''))
     if (images.parent / 'ImageSets' / 'Segmentation').is_dir():  # most of VOC's have no map
-        listed = _read_lists(images.parent, found.no_map, found.ends)[1].values()
-        found.no_map = [path for path in found.no_map if any(path in those for those in listed)]
+        listed = listed_splits({path: [path] for path in found.no_map}, images.parent,
+                               'Segmentation')
+        found.no_map = [path for path in found.no_map if listed.get(path)]
     return found
 
 
@@ -241,49 +242,17 @@ def _name_splits(data: MapData, folder: Path) -> None:
 def _split_by_lists(data: MapData, folder: Path) -> None:
     """Divide training images by lists such as VOC's."""
     whole = data.splits['train']
-    place, lists = _read_lists(folder, [*(image for image, _ in whole.pairs), *whole.no_map],
-                               whole.ends)
-    if not lists:
+    images = [*(image for image, _ in whole.pairs), *whole.no_map]
+    listed = listed_splits({image: [image] for image in images}, folder, 'Segmentation',
+                           [end for end, _ in whole.ends])
+    if not listed:
         return
-    split_of_image = {}
-    for split in ('trainval', 'train', 'val', 'test'):  # what is tested is not trained on
-        meant = 'train' if split == 'trainval' else split
-        split_of_image.update(dict.fromkeys(lists.get(split, ()), meant))
     data.splits.clear()
-    for split in dict.fromkeys(split_of_image.values()):
-        found = MapSplit([pair for pair in whole.pairs if split_of_image.get(pair[0]) == split],
-                         whole.ends, [p for p in whole.no_map if split_of_image.get(p) == split])
+    for split in SPLITS:
+        found = MapSplit([pair for pair in whole.pairs if listed.get(pair[0]) == split],
+                         whole.ends, [path for path in whole.no_map if listed.get(path) == split])
         if found.pairs:
             data.splits[split] = found
-    left = sum(image not in split_of_image for image, _ in whole.pairs)
-    data.notes.append(f'splits are those of the lists in {place}'
+    left = sum(not listed.get(image) for image, _ in whole.pairs)
+    data.notes.append('splits are those of lists such as train.txt'
                       + (f'; {left} images with label maps are in none' if left else ''))
-
-
-def _read_lists(folder: Path, images: Sequence[Path], ends: Iterable[Ends]
-                ) -> Tuple[Optional[Path], Dict[str, List[Path]]]:
-    """Lists such as ``train.txt``: their folder and images."""
-    named: Dict[str, List[Path]] = defaultdict(list)  # by the ends of their paths
-    endings = {'', *(end for end, _ in ends), *('.' + end.rpartition('.')[2] for end, _ in ends)}
-    for image in images:
-        path = image.as_posix()
-        for known in {path[:len(path) - len(end)] for end in endings if path.endswith(end)}:
-            parts = known.split('/')
-            for i in range(len(parts)):
-                named['/'.join(parts[i:])].append(image)
-        parts = Path(os.path.relpath(image, folder)).parts
-        for i, j in combinations(range(len(parts)), 2):
-            named['/'.join(parts[i:j]) + '/'].append(image)
-    lists: Dict[Path, Dict[str, List[Path]]] = defaultdict(dict)
-    for path in files_in(folder, ['.txt']):
-        if path.stem in (*SPLITS, 'trainval'):
-            names = ['/'.join(parts_of(line.split()[0])) for line in lines_of(path)]
-            if found := [image for name in names
-                         for image in named.get(name) or named.get(f'{name}/', ())]:
-                lists[path.parent][path.stem] = found
-    places = [place for place in lists if place.name == 'Segmentation'] or list(lists)
-    for place in places[1:]:
-        if lists[place] != lists[places[0]]:
-            raise DataError(f'data={str(folder)!r}: the lists of images in {places[0]} and in '
-                            f'{place} differ. Leave one of them out of the folder')
-    return (places[0], lists[places[0]]) if places else (None, {})

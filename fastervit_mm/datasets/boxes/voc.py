@@ -5,15 +5,11 @@ from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
 
 from ..checking.problems import Problem, Run
-from ..folders import DataError, files_in, is_finite, lines_of, parts_of, split_of
-from ..images import IMAGES, read_image
+from ..folders import DataError, files_in, is_finite, split_of
+from ..images import read_image
+from ..lists import listed_splits
 from ..pairing import pair
 from .data import Box, BoxData, as_coco, sizes_of
-
-_LISTS = dict(train='train', trainval='train', val='val', test='test')
-_OTHER_TASKS = ('Segmentation', 'Layout', 'Action')  # of ImageSets
-# By the folder above lists and an entry of theirs: the files of those that have it, by name.
-_Lists = Dict[Tuple[Path, Tuple[str, ...]], Dict[str, Path]]
 
 
 def find_voc(folder: Path, images: Sequence[Path], run: Run) -> Optional[BoxData]:
@@ -35,8 +31,15 @@ def find_voc(folder: Path, images: Sequence[Path], run: Run) -> Optional[BoxData
         for path, root in files.items()}
     paired = pair(files, images, folder, given)
     data = BoxData('Pascal VOC', {})
-    listed = _lists(folder)
-    splits, unlisted = _splits(paired, listed, folder)
+    listed = listed_splits({path: (path, image) for path, image in paired.items()}, folder, 'Main')
+    splits: Dict[Optional[str], List[Path]] = {}
+    for path, image in paired.items():
+        split = listed[path] if path in listed else (
+            split_of(path.parent, folder) or split_of(image.parent, folder))
+        splits.setdefault(split, []).append(path)
+    unlisted = splits.pop(None, [])
+    if 'train' not in splits and not listed and unlisted:
+        splits['train'], unlisted = unlisted, []
     for what, which in (('have no image', [p for p in files if p not in paired]),
                         ('are in no list of ImageSets/Main' if listed else
                          'name no split, while others name the training split', unlisted)):
@@ -64,48 +67,6 @@ def _root(path: Path) -> ElementTree.Element:
             return ElementTree.fromstring(raw.decode(declared.group(1).decode()))
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise DataError(f'{path}: not readable as XML ({error})') from None
-
-
-def _lists(folder: Path) -> _Lists:
-    """Entries of all lists of splits."""
-    found: _Lists = {}
-    for path in files_in(folder, ['.txt']):
-        if path.stem not in _LISTS or path.parent.name in _OTHER_TASKS:
-            continue
-        place = path.parent
-        while place.name in ('Main', 'ImageSets') and place != folder:
-            place = place.parent
-        for line in lines_of(path):
-            # Lists of a class have 1 or -1 after the name, those of other programs the annotation.
-            parts = parts_of(re.sub(r'\s+(-?[01]|\S+\.xml)$', '', line))
-            if parts and parts[-1].lower().endswith(IMAGES):
-                parts = [*parts[:-1], Path(parts[-1]).stem]
-            if parts:
-                found.setdefault((place, tuple(parts)), {})[path.stem] = path
-    return found
-
-
-def _splits(paired: Dict[Path, Path], listed: _Lists, folder: Path
-            ) -> Tuple[Dict[str, List[Path]], List[Path]]:
-    """Files of each split, and files without one."""
-    splits: Dict[Optional[str], List[Path]] = {}
-    places = {place for place, _ in listed}
-    for path, image in paired.items():
-        place = next((parent for parent in path.parents if parent in places), None)
-        lists = {name: file for parts in (path.with_suffix('').parts, image.with_suffix('').parts)
-                 for first in range(len(parts))
-                 for name, file in listed.get((place, parts[first:]), {}).items()}
-        found = {_LISTS[name] for name in lists if name != 'trainval' or len(lists) == 1}
-        if len(found) > 1:
-            raise DataError(f'{path}: in several lists of splits: '
-                            f'{", ".join(map(str, lists.values()))}. Leave it in one')
-        split = found.pop() if found else None if place else (
-            split_of(path.parent, folder) or split_of(image.parent, folder))
-        splits.setdefault(split, []).append(path)
-    without = splits.pop(None, [])
-    if without and 'train' not in splits and not listed:
-        splits['train'], without = without, []
-    return splits, without
 
 
 def _objects(path: Path, root: ElementTree.Element, folder: Path) -> List[Box]:
