@@ -37,10 +37,6 @@ def find_coco(folder: Path, images: Sequence[Path], ann_files: Sequence[Path], r
     found: Dict[Optional[str], List[Path]] = {}
     read: Dict[Path, ReadAnnotations] = {}
     for path in ann_files or files_in(folder, ['.json']):
-        beside = path.parent.name.removesuffix('_data')
-        if not ann_files and beside != path.parent.name and (
-                path.parent.with_name(f'{beside}.py').is_file()):
-            continue  # a copy beside a config that tools/new_config.py wrote
         try:
             one = read_annotations(path)
             if not one.content['annotations'] and one.unusable:
