@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Draw what a config's pipeline feeds the network, with the ground truth."""
+"""Draw what a pipeline feeds the network, with ground truth."""
 import argparse
 import sys
 import warnings

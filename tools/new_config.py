@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Look at a folder of your own data and write a config that trains on it."""
+"""Write a config that trains on your data."""
 import argparse
 import os
 import sys
@@ -15,60 +15,57 @@ from fastervit_mm.new_config import SMALL, new_config  # noqa: E402
 
 def parse_args():
     parser = argparse.ArgumentParser(
-        description=__doc__ + ' Detection: COCO .json, Pascal VOC .xml or YOLO .txt. Segmentation: '
-        'label maps, PNG.', epilog='exit status: 0 if the data are without problems, 1 if they '
+        description=__doc__, epilog='exit status: 0 if the data are without problems, 1 if they '
         'have some (the config is written all the same) or nothing was found')
-    parser.add_argument('task', choices=['det', 'seg'], help='detection (and instance '
-                        'segmentation), or semantic segmentation')
-    parser.add_argument('out', metavar='OUT.py', help='config to write')
-    parser.add_argument('--data', required=True, metavar='DIR', help='folder of images and '
-                        'annotations; nothing in it is changed')
-    parser.add_argument('--classes', nargs='+', metavar='NAME', default=[],
-                        help='det: categories to detect (default: all); seg: names of the labels, '
-                        'from the lowest on')
-    parser.add_argument('--arch', default=SMALL,
-                        help='network: small, from scratch (default), or a published variant, 0 to '
-                        '6, from its ImageNet weights, which are not for commercial use')
-    parser.add_argument('--boxes-only', action='store_true',
-                        help='det: leave masks out, though the data have some')
-    parser.add_argument('--ann', nargs='+', metavar='FILE', default=[],
-                        help='det: files to take, where the folder has several: COCO\'s in the '
-                        'order train, val, test, or YOLO\'s data.yaml')
-    parser.add_argument('--void', type=int, metavar='LABEL',
-                        help='seg: label of pixels without a class (default: 255). With 0 the '
-                        'classes count from 1')
-    parser.add_argument('--label-maps', nargs='+', metavar='DIR', default=[],
-                        help='seg: folders of label maps to take, where there are several: one '
-                        'with all splits, or those of train, val and test in this order')
-    parser.add_argument('--images', nargs='+', metavar='DIR', default=[],
-                        help='seg: the folder of images of each of --label-maps')
-    parser.add_argument('--img-suffix', metavar='SUFFIX',
-                        help='seg: how names of images end, where a label map has several')
-    parser.add_argument('--map-suffix', metavar='SUFFIX',
-                        help='seg: how names of label maps end, where an image has several, such '
-                        'as _labelIds.png')
-    parser.add_argument('--force', action='store_true', help='replace OUT.py if it exists')
+    tasks = parser.add_subparsers(dest='task', required=True, metavar='TASK')
+    det = tasks.add_parser('det', help='detection and instance segmentation: COCO .json, Pascal '
+                           'VOC .xml or YOLO .txt')
+    seg = tasks.add_parser('seg', help='semantic segmentation: label maps, PNG')
+    for task in (det, seg):
+        task.add_argument('out', metavar='OUT.py', help='config to write')
+        task.add_argument('--data', required=True, metavar='DIR', help='folder of images and '
+                          'annotations; nothing in it is changed')
+        task.add_argument('--classes', nargs='+', metavar='NAME', default=[],
+                          help='categories to detect (default: all)' if task is det else
+                          'names of the labels, from the lowest on')
+        task.add_argument('--arch', default=SMALL,
+                          help='network: small, from scratch (default), or a published variant, 0 '
+                          'to 6, from its ImageNet weights, which are not for commercial use')
+        task.add_argument('--force', action='store_true', help='replace OUT.py if it exists')
+    det.add_argument('--boxes-only', action='store_true',
+                     help='leave masks out, though the data have some')
+    det.add_argument('--ann', nargs='+', metavar='FILE', default=[], type=Path, dest='ann_files',
+                     help='files to take, where the folder has several: COCO\'s in the order '
+                     'train, val, test, or YOLO\'s data.yaml')
+    seg.add_argument('--void', type=int, metavar='LABEL',
+                     help='label of pixels without a class (default: 255). With 0 the classes '
+                     'count from 1')
+    seg.add_argument('--label-maps', nargs='+', metavar='DIR', default=[], type=_folder,
+                     help='folders of label maps to take, where there are several: one with all '
+                     'splits, or those of train, val and test in this order')
+    seg.add_argument('--images', nargs='+', metavar='DIR', default=[], type=_folder,
+                     help='the folder of images of each of --label-maps')
+    seg.add_argument('--img-suffix', metavar='SUFFIX',
+                     help='how names of images end, where a label map has several')
+    seg.add_argument('--map-suffix', metavar='SUFFIX',
+                     help='how names of label maps end, where an image has several, such as '
+                     '_labelIds.png')
     args = parser.parse_args()
-    if args.task == 'seg' and (args.boxes_only or args.ann):
-        parser.error('--boxes-only and --ann are for det')
-    for option in ('void', 'label_maps', 'images', 'img_suffix', 'map_suffix'):
-        if args.task == 'det' and getattr(args, option) not in (None, []):
-            parser.error(f'--{option.replace("_", "-")} is for seg')
-    if len(args.label_maps) != len(args.images) or len(args.images) > 3:
+    if args.task == 'seg' and (len(args.label_maps) != len(args.images) or len(args.images) > 3):
         parser.error('give one to three of --label-maps, and as many of --images')
     return args
 
 
+def _folder(path):
+    return Path(os.path.abspath(path))
+
+
 def main():
-    args = parse_args()
+    settings = vars(parse_args())
     console = Console()
     with errors_in_one_line('new_config'):
-        report = new_config(
-            args.task, Path(args.data), Path(args.out), args.classes, args.arch, args.boxes_only,
-            [Path(path) for path in args.ann], args.void,
-            [Path(os.path.abspath(path)) for path in args.label_maps],
-            [Path(os.path.abspath(path)) for path in args.images],
-            args.img_suffix, args.map_suffix, args.force, console)
+        report = new_config(settings.pop('task'), Path(settings.pop('data')),
+                            Path(settings.pop('out')), console=console, **settings)
     sys.exit(not report.show(console))
 
 

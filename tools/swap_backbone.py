@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write a config that inherits another, of mmdet or mmseg, and has FasterViT as its backbone."""
+"""Put FasterViT into any config of mmdet or mmseg."""
 import argparse
 import shlex
 import sys

@@ -1,4 +1,4 @@
-"""Draw what a pipeline feeds the network."""
+"""Drawings of what a pipeline feeds the network."""
 import copy
 import logging
 import os
@@ -30,7 +30,7 @@ _ON_SHEET = 12  # more would be too small to see
 
 def browse(cfg: Config, out_dir: Union[str, Path, None], split: str = 'train',
            number: Optional[int] = 20, show: bool = False, wait_time: float = 2) -> List[Path]:
-    """Draw images with their ground truth as they leave a pipeline, augmentation included.
+    """Draw images with ground truth as they leave a pipeline.
 
     Args:
         cfg: A config of mmdet or mmseg, from :func:`~fastervit_mm.engine.launch.load_config`.
@@ -45,24 +45,14 @@ def browse(cfg: Config, out_dir: Union[str, Path, None], split: str = 'train',
 
     Raises:
         ConfigError: If files of the dataset are missing.
-        ValueError: For an argument that the config does not support.
+        ValueError: For another wrong argument, or a config that cannot be drawn.
     """
-    if split not in SPLITS:
-        raise ValueError(f'split={split!r}: give one of {", ".join(SPLITS)}')
-    if number is not None and number < 1:
-        raise ValueError(f'number={number}: give at least 1')
-    loader = cfg.get(f'{split}_dataloader')
-    if loader is None:
-        raise ValueError(f'split={split!r}: the config has no {split}_dataloader')
-    if cfg.get('visualizer') is None or cfg.get('default_scope') not in ('mmdet', 'mmseg'):
-        raise ValueError('only configs of mmdet and mmseg with a visualizer can be drawn; this one '
-                         f'is of {cfg.get("default_scope")!r}')
-    _check_data(cfg, split, out_dir)
+    _check(cfg, split, number, out_dir)
     init_default_scope(cfg.default_scope)
-    with quiet_libraries():
-        dataset = DATASETS.build(loader.dataset)
-    visualizer = build_visualizer(cfg, dataset.metainfo, scale=1)  # at the network's own size
     place = f'{split}_dataloader'
+    with quiet_libraries():
+        dataset = DATASETS.build(cfg[place].dataset)
+    visualizer = build_visualizer(cfg, dataset.metainfo, scale=1)  # at the network's own size
     late = annotated_late(cfg, place)
     pictures, how = [], ''
     total = len(dataset) if number is None else min(number, len(dataset))
@@ -74,9 +64,9 @@ def browse(cfg: Config, out_dir: Union[str, Path, None], split: str = 'train',
         sample = item['data_samples']
         picture, how = as_picture(_pixels(item['inputs'], deep))
         picture = draw(picture[..., ::-1], sample, visualizer, late)
-        path = sample.get('img_path', paths[index])  # a pipeline may have left out the index's own
+        path = sample.get('img_path', paths[index])  # a pipeline may skip the index's own
         folder, stem = os.path.split(names.get(path, Path(path).stem))
-        name = os.path.join(folder, f'{index:05d}_{stem}')  # an image may be given more than once
+        name = os.path.join(folder, f'{index:05d}_{stem}')  # a dataset may repeat an image
         if show:
             visualizer.show(picture, win_name=name, wait_time=wait_time)
         if out_dir is not None:
@@ -84,7 +74,7 @@ def browse(cfg: Config, out_dir: Union[str, Path, None], split: str = 'train',
             mmcv.imwrite(mmcv.rgb2bgr(picture), str(pictures[-1]))
     if how:
         print_log(f'Pictures show {how}', 'current', logging.WARNING)
-    if not pictures:
+    if out_dir is None:
         return []
     sheet = Path(out_dir) / 'contact_sheet.png'
     contact_sheet(pictures[:_ON_SHEET], sheet, f'{Path(cfg.filename).stem}, {split}: what the '
@@ -94,21 +84,21 @@ def browse(cfg: Config, out_dir: Union[str, Path, None], split: str = 'train',
 
 
 def _pixels(inputs: Tensor, deep: bool) -> np.ndarray:
-    """(H, W, C) of a packed image; augmentation may leave the 8 bits that it was read with."""
+    """(H, W, C) of a packed image, in 8 bits unless deep."""
     pixels = inputs.permute(1, 2, 0).numpy()
     return pixels if deep else pixels.clip(0, 255).astype(np.uint8)
 
 
 def draw(image: np.ndarray, sample: BaseDataElement, visualizer: Visualizer,
          rescale: bool = False) -> np.ndarray:
-    """An image with its ground truth, (H, W, 3) uint8 RGB.
+    """Draw an image's ground truth, (H, W, 3) uint8 RGB.
 
     Args:
         image: (H, W, 3) uint8 RGB, as the network is fed it.
-        sample: Data sample of mmdet or mmseg, with ground truth or without.
+        sample: Data sample of mmdet or mmseg, with or without ground truth.
         visualizer: A visualizer with the dataset's ``dataset_meta``.
-        rescale: Whether the ground truth has the size of the original image, as in test pipelines,
-            and is to be scaled by the ``scale_factor``. Default False.
+        rescale: Whether the ground truth has the original image's size, as in test pipelines, and
+            has to be scaled. Default False.
     """
     image = np.ascontiguousarray(image)
     sample = copy.copy(sample)
@@ -136,7 +126,7 @@ def draw(image: np.ndarray, sample: BaseDataElement, visualizer: Visualizer,
 
 
 def annotated_late(cfg: Config, loader: str) -> bool:
-    """Whether annotations are loaded after the last resize, and so have the original size.
+    """Whether annotations are loaded after the last resize.
 
     Raises:
         ValueError: For joined datasets that differ in this.
@@ -156,7 +146,7 @@ def annotated_late(cfg: Config, loader: str) -> bool:
 
 def _clear(drawn: np.ndarray, image: np.ndarray, sample: BaseDataElement,
            visualizer: Visualizer) -> np.ndarray:
-    """Pixels without a class as they are; mmseg's visualizer draws them darker."""
+    """Restore pixels without a class, which mmseg's visualizer darkens."""
     labels = sample.gt_sem_seg.data[0].numpy()
     shape = drawn.shape[:2]
     ignored = mmcv.imresize((labels >= len(visualizer.dataset_meta['classes'])).astype(np.uint8),
@@ -165,8 +155,18 @@ def _clear(drawn: np.ndarray, image: np.ndarray, sample: BaseDataElement,
     return drawn
 
 
-def _check_data(cfg: Config, split: str, out_dir: Union[str, Path, None]) -> None:
-    """The checks of training that concern the data; the model does not matter here."""
+def _check(cfg: Config, split: str, number: Optional[int], out_dir: Union[str, Path, None]
+           ) -> None:
+    """Check the arguments, and the data as before training."""
+    if split not in SPLITS:
+        raise ValueError(f'split={split!r}: give one of {", ".join(SPLITS)}')
+    if number is not None and number < 1:
+        raise ValueError(f'number={number}: give at least 1')
+    if cfg.get(f'{split}_dataloader') is None:
+        raise ValueError(f'split={split!r}: the config has no {split}_dataloader')
+    if cfg.get('visualizer') is None or cfg.get('default_scope') not in ('mmdet', 'mmseg'):
+        raise ValueError('only configs of mmdet and mmseg with a visualizer can be drawn; this one '
+                         f'is of {cfg.get("default_scope")!r}')
     check_config(Config(dict(
         default_scope=cfg.default_scope, model=dict(),
         work_dir=None if out_dir is None else str(out_dir),

@@ -1,4 +1,4 @@
-"""Names and ids of the classes and images of a config's dataset."""
+"""Names and ids of a dataset's classes and images."""
 import logging
 import os
 from typing import Dict, List, NamedTuple, Sequence
@@ -15,7 +15,7 @@ _COCO_GAPS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 
 
 class Categories(NamedTuple):
-    """A detector's classes and images as COCO files number them.
+    """COCO's ids of a detector's classes and images.
 
     Attributes:
         ids: Category id of each class.
@@ -33,9 +33,10 @@ def metainfo(cfg: Config) -> dict:
 
 
 def find_categories(cfg: Config, classes: Sequence[str]) -> Categories:
-    """Ids from the annotation file of a config's dataset, if it exists and has the classes.
+    """Category ids of a detector's classes.
 
-    Otherwise COCO's own ids for COCO's 80 classes, and numbers from 1 for other classes.
+    They are those of the dataset's annotation file, if it exists and has the classes. Otherwise
+    COCO's own ids for COCO's 80 classes, and numbers from 1 for other classes.
 
     Args:
         cfg: The detector's config.

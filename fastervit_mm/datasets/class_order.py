@@ -1,4 +1,4 @@
-"""Which class is which: the names of a dataset's classes in the order of their labels.
+"""Names of a dataset's classes, in label order.
 
 mmdet's readers of COCO files number the classes in the order of the file's categories; a list in
 the config says which of them are used, and does not reorder them.
@@ -16,10 +16,10 @@ _NUMBERING = dict(CocoDataset='listed', BaseVideoDataset='listed', Objects365V2D
 
 
 def category_names(path: Union[str, Path]) -> List[str]:
-    """Category names of a COCO annotation file, in its order; all of it is read only if needed.
+    """Category names of a COCO file, in its order.
 
     Raises:
-        ValueError: For a file that has no list of categories, with the reason.
+        ValueError: For a file without a list of categories, with the reason.
     """
     return [str(category['name']) for category in _categories(path)]
 
@@ -51,7 +51,7 @@ def _have_names(categories: Any) -> bool:
 
 
 def numbered_by_file(kind: Optional[type]) -> str:
-    """How a dataset's class numbers labels by its annotation file.
+    """How a dataset's class numbers labels by annotation file.
 
     Returns:
         ``'listed'``, ``'by id'`` or ``'all'``, as :func:`label_order` takes it; ``''`` for a class
@@ -62,7 +62,7 @@ def numbered_by_file(kind: Optional[type]) -> str:
 
 
 def declared_classes(dataset: Mapping[str, Any], kind: Optional[type]) -> Optional[Tuple[str, ...]]:
-    """The classes that a dataset's settings name, or its class, or folders; None for neither.
+    """Classes named by a dataset's settings, class or folders.
 
     Args:
         dataset: Settings of a dataset, without wrappers.
@@ -84,7 +84,7 @@ def declared_classes(dataset: Mapping[str, Any], kind: Optional[type]) -> Option
 
 
 def class_folders(dataset: Mapping[str, Any], kind: Optional[type]) -> Tuple[str, ...]:
-    """Folders of images that number a classifier's classes, in the order of their labels.
+    """Folders that number a classifier's classes.
 
     Args:
         dataset: Settings of a dataset, without wrappers.
@@ -106,7 +106,7 @@ def class_folders(dataset: Mapping[str, Any], kind: Optional[type]) -> Tuple[str
 
 def label_order(names: Sequence[str], ann_file: Union[str, Path], numbering: str = 'listed'
                 ) -> Tuple[str, ...]:
-    """The classes of a COCO file in the order in which mmdet numbers them.
+    """Classes of a COCO file as mmdet numbers them.
 
     Args:
         names: Those that the config lists.

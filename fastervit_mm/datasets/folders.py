@@ -1,9 +1,9 @@
-"""What is in a folder of somebody's own data: images by name, and the split that a name means."""
+"""Files of a user's folder, and splits by their names."""
 import os
 import re
 import zlib
 from pathlib import Path, PureWindowsPath
-from typing import Dict, Iterable, List, Optional, Sequence
+from typing import Iterable, List, Optional, Sequence, Set
 
 SPLITS = ('train', 'val', 'test')
 # trainset, valImages, test_data, train2017, trainannot (CamVid's); but not trains or valves.
@@ -13,32 +13,43 @@ _WORD = re.compile('(?:(?P<train>train(?:ing)?|trainval)|(?P<val>val|valid|valid
 
 
 class DataError(ValueError):
-    """Data in which nothing to train on was found; the message says what was looked for."""
+    """Data that cannot be trained on."""
 
 
 def is_finite(value: object) -> bool:
-    """Whether a value of a JSON file is a number that can be computed with."""
+    """Whether a JSON value is a usable number."""
     return isinstance(value, (int, float)) and -1e15 < value < 1e15
 
 
 def text_of(path: Path) -> str:
-    """A file's text, without the mark that Windows programs put before it.
+    """Text of a file, without a byte order mark.
 
     Raises:
-        DataError: For a file that is not text in UTF-8.
+        DataError: For anything but UTF-8.
     """
     try:
         return path.read_text(encoding='utf-8-sig')
     except UnicodeDecodeError as error:
-        raise DataError(f'{path}: not a text in UTF-8 ({error})') from None
+        raise DataError(f'{path}: not UTF-8 text ({error})') from None
+
+
+def lines_of(path: Path) -> List[str]:
+    """Lines of a text file, stripped, without empty ones."""
+    return [line.strip() for line in text_of(path).split('\n') if line.strip()]
+
+
+def few(items: Sequence, most: int = 6) -> str:
+    """The first items in words."""
+    more = f' and {len(items) - most} more' if len(items) > most else ''
+    return ', '.join(map(str, items[:most])) + more
 
 
 def files_in(folder: Path, suffixes: Sequence[str]) -> List[Path]:
-    """All files below a folder with one of the suffixes, sorted, each folder once.
+    """Files below a folder with one of some suffixes, sorted.
 
-    Hidden folders are left out, as are results (``work_dirs``) and what ``new_config.py`` wrote
-    beside a config (``mine_data`` beside ``mine.py``); of links to folders that were seen, none is
-    followed.
+    Hidden files and folders are left out, as are results (``work_dirs``) and what
+    ``new_config.py`` wrote beside a config (``mine_data`` beside ``mine.py``). Links are followed,
+    but each folder is read once.
     """
     found, seen = [], set()
     for place, folders, names in os.walk(folder, followlinks=True):
@@ -55,7 +66,7 @@ def files_in(folder: Path, suffixes: Sequence[str]) -> List[Path]:
 
 
 def split_of(path: Path, root: Path) -> Optional[str]:
-    """The split that a path names, such as ``annotations/instances_train2017.json``.
+    """Split named by a path such as ``annotations/instances_train2017.json``.
 
     The file's own name counts before those of the folders, and an inner folder before an outer one.
 
@@ -75,30 +86,30 @@ def split_of(path: Path, root: Path) -> Optional[str]:
 
 
 def parts_of(name: str) -> Sequence[str]:
-    """The parts of a path that a file gives, as Windows or Unix write it.
+    """Parts of a path from a Windows or Unix file.
 
-    Drive, root, ``.`` and leading ``..`` are left out: they are of another machine or folder.
+    Drive, root, ``.`` and ``..`` are left out: they belong to another machine or folder.
     """
     parts = PureWindowsPath(name.replace('/', '\\')).parts
     return [p for p in parts if p not in ('.', '..') and not p.endswith(('\\', ':'))]
 
 
-def share_out(names: Iterable[str], into: Dict[str, float]) -> Dict[str, List[str]]:
-    """Divide names among splits, the same way on every machine and each time.
+def validation_share(names: Iterable[str], source: Path, notes: List[str]) -> Set[str]:
+    """Choose a fifth of the training images for validation.
 
     Args:
-        names: Such as file names; each is put in its place by its checksum, in order, so that the
-            shares are exact.
-        into: The share of each split; together 1.
+        names: Of the training images; the checksums of names decide.
+        source: What the images are of, for messages.
+        notes: What was chosen is added.
 
-    Returns:
-        The names of each split, in their given order.
+    Raises:
+        DataError: For fewer than two images.
     """
-    names = list(names)
     order = sorted(names, key=lambda name: (zlib.crc32(name.encode()), name))
-    place, end, total = {}, 0, 0.
-    for split, share in into.items():
-        begin, total = end, total + share
-        end = round(total * len(order))
-        place.update((name, split) for name in order[begin:end])
-    return {split: [n for n in names if place[n] == split] for split in into}
+    if len(order) < 2:
+        raise DataError(f'{source}: one training image, {"".join(order)}; training needs another '
+                        'for validation')
+    chosen = set(order[min(round(0.8 * len(order)), len(order) - 1):])
+    notes.append(f'no validation split: {len(chosen)} of {len(order)} training images, chosen by '
+                 'the checksum of their names, became one')
+    return chosen

@@ -1,4 +1,4 @@
-"""ImageNet-A, -R and -V2 for mmpretrain: other images of all or some classes of ImageNet-1K."""
+"""ImageNet-A, -R and -V2 for mmpretrain."""
 from pathlib import Path
 from typing import Dict, List, Sequence, Tuple
 
@@ -9,7 +9,7 @@ from timm.data import ImageNetInfo
 
 
 def class_indices(names: Sequence[str]) -> Dict[str, int]:
-    """The class, from 0 to 999, that each folder's name stands for.
+    """Class, from 0 to 999, of each folder's name.
 
     Args:
         names: Names of folders: WordNet's ids such as ``'n01440764'``, or the classes' numbers.
@@ -21,7 +21,7 @@ def class_indices(names: Sequence[str]) -> Dict[str, int]:
     known.update({str(i): i for i in range(len(known))})
     foreign = [name for name in names if name not in known]
     if foreign:
-        raise ValueError(f'{len(foreign)} folders are no class of ImageNet-1K ({foreign[:3]}): '
+        raise ValueError(f'{len(foreign)} folders are not classes of ImageNet-1K ({foreign[:3]}): '
                          'each is named by a WordNet id such as n01440764, or a number from 0 to '
                          '999')
     return {name: known[name] for name in names}
@@ -29,11 +29,10 @@ def class_indices(names: Sequence[str]) -> Dict[str, int]:
 
 @DATASETS.register_module()
 class ImageNetFolders(ImageNet):
-    """Images in folders of some of ImageNet-1K's classes, each labelled among all 1000.
+    """Images in folders of some of ImageNet-1K's classes.
 
-    mmpretrain's ``ImageNet`` numbers the folders that are there in the order of their names, which
-    is wrong for 200 of the classes, and for ImageNet-V2's folders ``0`` to ``999`` ("10" comes
-    before "2").
+    mmpretrain's ``ImageNet`` numbers the folders in the order of their names, which is wrong for
+    200 of the classes, and for ImageNet-V2's folders ``0`` to ``999`` ("10" before "2").
 
     Args:
         data_root: Folder of the classes' folders.

@@ -1,4 +1,4 @@
-"""The reader of images: their size, channels and depth in pipelines, and how to show them."""
+"""Reading of images of any kind."""
 import threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +16,7 @@ _PILLOW = threading.Lock()
 
 
 class ReadImage(NamedTuple):
-    """An image that was read.
+    """Properties of an image.
 
     Attributes:
         size: (width, height) in pixels, as mmcv reads it; a str, the reason, if it cannot be read.
@@ -31,77 +31,26 @@ class ReadImage(NamedTuple):
 
 
 def image_size(path: Union[str, Path]) -> Tuple[int, int]:
-    """(width, height) of an image from its header; as in mmcv, an EXIF tag turns it.
+    """(width, height) of an image, turned by EXIF.
 
     Raises:
         ValueError: For a file that is not an image, with the reason.
     """
-    image = read_header(path)
+    image = read_image(path, whole=False)
     if isinstance(image.size, str):
         raise ValueError(f'{path}: not an image that can be read ({image.size})')
     return image.size
 
 
-def read_header(path: Union[str, Path]) -> ReadImage:
-    """What an image's header says; its pixels may be damaged."""
-    return _read(path, whole=False)
+def read_image(path: Union[str, Path], whole: bool = True) -> ReadImage:
+    """Read an image's properties, and decode it fully.
 
-
-def read_image(path: Union[str, Path]) -> ReadImage:
-    """Read an image completely; OpenCV would fill what a truncated JPEG lacks with grey."""
-    return _read(path, whole=True)
-
-
-def read_pixels(path: Union[str, Path]) -> np.ndarray:
-    """An image unchanged: (H, W) or (H, W, C), BGR where it is colour, in the file's own type.
-
-    Raises:
-        ValueError: For a file that neither OpenCV nor tifffile reads.
-    """
-    try:
-        pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        pixels = None
-    if pixels is None and str(path).lower().endswith(('.tif', '.tiff')):
-        pixels = _read_tiff(path)
-    if pixels is None:
-        raise ValueError(f'{path}: not an image that OpenCV or tifffile reads')
-    return pixels
-
-
-def as_picture(pixels: np.ndarray) -> Tuple[np.ndarray, str]:
-    """An image of any channels and depth as one that can be shown.
-
-    Grey becomes three equal channels; of two channels the first is shown, of more than three the
-    first three. Values beyond 8 bits are scaled from their least and most to 0 and 255; floats from
-    0 to 255 stay.
+    OpenCV fills up what a truncated JPEG lacks with grey.
 
     Args:
-        pixels: (H, W) or (H, W, C).
-
-    Returns:
-        (H, W, 3) uint8, in the order of the channels that were given, and what was done to show
-        it, in words; ``''`` for nothing.
+        path: The image.
+        whole: Decode it; else only the header is read. Default True.
     """
-    said = []
-    if pixels.ndim == 2:
-        pixels = pixels[..., None]
-    channels = pixels.shape[2]
-    if channels > 3:
-        said.append(f'the first three of {channels} channels')
-    elif channels == 2:
-        said.append('the first of 2 channels')
-    shown = pixels[..., :3 if channels >= 3 else 1]
-    if shown.dtype != np.uint8:
-        low, high = float(np.nanmin(shown)), float(np.nanmax(shown))
-        if shown.dtype == bool or not (low >= 0 and 1 < high <= 255):
-            shown = np.nan_to_num(shown.astype(np.float32) - low) * (255 / ((high - low) or 1))
-            said.append(f'values {low:g} to {high:g} as 0 to 255')
-        shown = shown.astype(np.uint8)
-    return np.ascontiguousarray(np.broadcast_to(shown, (*shown.shape[:2], 3))), ', '.join(said)
-
-
-def _read(path: Union[str, Path], whole: bool) -> ReadImage:
     try:
         with opened(path) as image:
             raw = str(image.tile[0].args if image.tile else '')
@@ -128,9 +77,57 @@ def _read(path: Union[str, Path], whole: bool) -> ReadImage:
                      8 * pixels.dtype.itemsize)
 
 
+def read_pixels(path: Union[str, Path]) -> np.ndarray:
+    """Unchanged pixels, (H, W) or (H, W, C), as BGR.
+
+    Raises:
+        ValueError: For a file that neither OpenCV nor tifffile reads.
+    """
+    try:
+        pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        pixels = None
+    if pixels is None and str(path).lower().endswith(('.tif', '.tiff')):
+        pixels = _read_tiff(path)
+    if pixels is None:
+        raise ValueError(f'{path}: not an image that OpenCV or tifffile reads')
+    return pixels
+
+
+def as_picture(pixels: np.ndarray) -> Tuple[np.ndarray, str]:
+    """An image of any channels and depth, made presentable.
+
+    Grey becomes three equal channels; of two channels the first is shown, of more than three the
+    first three. Values beyond 8 bits are scaled from their least and most to 0 and 255; floats from
+    0 to 255 stay.
+
+    Args:
+        pixels: (H, W) or (H, W, C).
+
+    Returns:
+        (H, W, 3) uint8 with channels in their order, and the changes in words; ``''`` for none.
+    """
+    said = []
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    channels = pixels.shape[2]
+    if channels > 3:
+        said.append(f'the first three of {channels} channels')
+    elif channels == 2:
+        said.append('the first of 2 channels')
+    shown = pixels[..., :3 if channels >= 3 else 1]
+    if shown.dtype != np.uint8:
+        low, high = float(np.nanmin(shown)), float(np.nanmax(shown))
+        if shown.dtype == bool or not (low >= 0 and 1 < high <= 255):
+            shown = np.nan_to_num(shown.astype(np.float32) - low) * (255 / ((high - low) or 1))
+            said.append(f'values {low:g} to {high:g} as 0 to 255')
+        shown = shown.astype(np.uint8)
+    return np.ascontiguousarray(np.broadcast_to(shown, (*shown.shape[:2], 3))), ', '.join(said)
+
+
 @contextmanager
 def opened(path: Union[str, Path]) -> Iterator[Image.Image]:
-    """Pillow's image, of at most OpenCV's pixels; Pillow's own limit is below aerial images."""
+    """Open an image with OpenCV's limit of pixels, above Pillow's."""
     with _PILLOW:
         guard, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
@@ -144,7 +141,7 @@ def opened(path: Union[str, Path]) -> Iterator[Image.Image]:
 
 
 def _read_tiff(path: Union[str, Path]) -> Optional[np.ndarray]:
-    """By tifffile, as mmcv's backend of that name; channels last."""
+    """Pixels by tifffile, like mmcv's backend of that name; channels last."""
     import tifffile
     try:
         pixels = tifffile.imread(path)

@@ -1,13 +1,13 @@
-"""Label maps in a folder of somebody's own data, and the images to which they belong."""
+"""Label maps of a user's folder, paired with their images."""
 import os
 import shlex
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from itertools import combinations
 from pathlib import Path
-from typing import Dict, Iterable, List, Optional, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
-from .folders import SPLITS, DataError, files_in, parts_of, share_out, split_of, text_of
+from .folders import SPLITS, DataError, split_of, validation_share
+from .lists import listed_splits
 from .map_folders import IS_STANDARD, JPEG, Ends, Link, cuts, find_links, links_between
 
 
@@ -17,10 +17,10 @@ class MapSplit:
 
     Attributes:
         pairs: Image and label map, in the order of images.
-        ends: What follows the stem that an image and its map share; number of pairs of each.
+        ends: Endings after the stem that an image and its map share, with their numbers of pairs.
         no_map: Images without a label map.
         no_image: Label maps without an image.
-        notes: What was done that one would want to know.
+        notes: What was decided, one sentence each.
     """
     pairs: List[Tuple[Path, Path]] = field(default_factory=list)
     ends: Counter = field(default_factory=Counter)
@@ -31,11 +31,11 @@ class MapSplit:
 
 @dataclass
 class MapData:
-    """What was found.
+    """Label maps of all splits.
 
     Attributes:
-        splits: By name; ``'train'`` and ``'val'`` are always there.
-        notes: What was done that one would want to know.
+        splits: By name; ``'train'``, ``'val'`` and perhaps ``'test'``.
+        notes: What was decided, one sentence each.
     """
     splits: Dict[str, MapSplit]
     notes: List[str] = field(default_factory=list)
@@ -43,12 +43,12 @@ class MapData:
 
 def find_label_maps(folder: Path, label_maps: Sequence[Path] = (), images: Sequence[Path] = (),
                     img_suffix: Optional[str] = None, map_suffix: Optional[str] = None) -> MapData:
-    """Look for images and their label maps below a folder.
+    """Find images and their label maps below a folder.
 
     A label map has the name of its image, but for an ending such as ``_mask.png``, in the same
     folder or in one that differs in a part of its path, such as ``images/train/a`` and
-    ``masks/train/a``. Splits are told by the names of folders (``train``, ``valset``, ``testing``,
-    …) or by lists such as those of VOC's ``ImageSets/Segmentation``; without a validation split, a
+    ``masks/train/a``. The names of folders tell the splits (``train``, ``valset``, ``testing``,
+    …), or lists such as those of VOC's ``ImageSets/Segmentation``; without a validation split, a
     fifth of the training images becomes one.
 
     Args:
@@ -59,9 +59,8 @@ def find_label_maps(folder: Path, label_maps: Sequence[Path] = (), images: Seque
         img_suffix, map_suffix: How names of images and label maps end. Default any.
 
     Raises:
-        DataError: For a folder without such pairs, and for an image, a map or a split that can be
-            understood in two ways.
-        FileNotFoundError: For a folder in ``label_maps`` or ``images`` that is not there.
+        DataError: For a folder without such pairs, and for an ambiguous image, map or split.
+        FileNotFoundError: For a folder in ``label_maps`` or ``images`` that does not exist.
     """
     if not folder.is_dir():
         raise DataError(f'data={str(folder)!r}: no such folder ({folder.absolute()})')
@@ -85,7 +84,12 @@ def find_label_maps(folder: Path, label_maps: Sequence[Path] = (), images: Seque
     data = MapData(splits, list(dict.fromkeys(n for s in splits.values() for n in s.notes)))
     _name_splits(data, folder)
     if 'val' not in splits:
-        _share_out(data, folder)
+        whole = splits['train']
+        of_name = {image.relative_to(os.path.commonpath([folder, image])).as_posix(): pair
+                   for pair in whole.pairs for image in pair[:1]}
+        chosen = validation_share(of_name, folder, data.notes)
+        splits['val'] = MapSplit([of_name[name] for name in of_name if name in chosen], whole.ends)
+        whole.pairs = [of_name[name] for name in of_name if name not in chosen]
     data.splits = {split: splits[split] for split in SPLITS if split in splits}
     paired = {path for split in data.splits.values() for pair in split.pairs for path in pair}
     for split in data.splits.values():  # what another split has in a pair is not alone
@@ -96,15 +100,17 @@ def find_label_maps(folder: Path, label_maps: Sequence[Path] = (), images: Seque
 
 def pair_folders(images: Path, label_maps: Path, img_suffix: Optional[str] = None,
                  map_suffix: Optional[str] = None) -> MapSplit:
-    """Pair images with the label maps that have their paths in another folder, but for the endings.
+    """Pair images and label maps of equal paths.
+
+    Endings may differ.
 
     Args:
         images, label_maps: The two folders, which may be the same.
         img_suffix, map_suffix: How names end. Default any.
 
     Raises:
-        DataError: If there is no pair, or for an image with several label maps or the reverse.
-        FileNotFoundError: If there is no such folder, or no image or label map in it.
+        DataError: For folders without a pair, or an image with several label maps or the reverse.
+        FileNotFoundError: For a folder that does not exist or has no image or label map.
     """
     found = _paired(links_between(images, label_maps, img_suffix, map_suffix))
     if not found.pairs:
@@ -113,13 +119,14 @@ def pair_folders(images: Path, label_maps: Path, img_suffix: Optional[str] = Non
                             f'; there is {found.no_image[0].relative_to(label_maps)}'
                             if found.no_image else ''))
     if (images.parent / 'ImageSets' / 'Segmentation').is_dir():  # most of VOC's have no map
-        listed = _read_lists(images.parent, found.no_map, found.ends)[1].values()
-        found.no_map = [path for path in found.no_map if any(path in those for those in listed)]
+        listed = listed_splits({path: [path] for path in found.no_map}, images.parent,
+                               'Segmentation')
+        found.no_map = [path for path in found.no_map if listed.get(path)]
     return found
 
 
 def _paired(links: Sequence[Link]) -> MapSplit:
-    """One label map for each image of some folders."""
+    """Pair each image of some folders with one label map."""
     votes: Counter = Counter()
     for link in links:
         for ends, names in link.names.items():
@@ -153,7 +160,7 @@ def _words(ends: Ends) -> Tuple[str, ...]:
 
 
 def _of_several(image: Path, maps: Dict[Path, Ends], notes: List[str]) -> Path:
-    """The map of an image that a standard says is that of classes, or the one that is no JPEG."""
+    """One map of several: a standard's, or the only lossless one."""
     top = os.path.commonpath([path.parent for path in maps])
     names = ', '.join(str(path.relative_to(top)) for path in sorted(maps))
     for why, meant in (
@@ -172,7 +179,7 @@ def _of_several(image: Path, maps: Dict[Path, Ends], notes: List[str]) -> Path:
 
 
 def _choices(what: str, pairs: Sequence[Tuple[Path, Path, Ends]]) -> str:
-    """The options that take one of several pairs of an image, a label map and their endings."""
+    """Options that choose among several pairs."""
     if what == 'map' and len({label_map.parent for _, label_map, _ in pairs}) == 1:
         options = [f'--map-suffix {shlex.quote(ends[1])}' for *_, ends in pairs]
     elif what == 'images' and len({image.parent for image, *_ in pairs}) == 1:
@@ -185,7 +192,7 @@ def _choices(what: str, pairs: Sequence[Tuple[Path, Path, Ends]]) -> str:
 
 
 def _folders_option(image: Path, label_map: Path, split: bool = False) -> str:
-    """The option that takes two folders, without the parts in which both end, or with a split's."""
+    """Options that name two folders, without equal last parts."""
     places = [image.parent, label_map.parent]
     while places[0].name == places[1].name and places[0] != places[1] and not (
             split and split_of(Path(places[0].name), Path())):
@@ -194,7 +201,7 @@ def _folders_option(image: Path, label_map: Path, split: bool = False) -> str:
 
 
 def _find_alone(found: MapSplit, links: Sequence[Link]) -> None:
-    """Images without a map, and maps without an image, in the folders of some links."""
+    """Add images without a map, and maps without an image."""
     paired = {path for pair in found.pairs for path in pair}
     alone: Tuple[Dict[Path, None], ...] = ({}, {})
     for link in links:
@@ -215,7 +222,7 @@ def _find_alone(found: MapSplit, links: Sequence[Link]) -> None:
 
 
 def _name_splits(data: MapData, folder: Path) -> None:
-    """Give images of no split a split: by lists, else they are for training."""
+    """Divide images without a split by lists, or train on them."""
     splits = data.splits
     if None in splits and 'train' in splits:
         image, label_map = splits['train'].pairs[0]
@@ -233,69 +240,19 @@ def _name_splits(data: MapData, folder: Path) -> None:
 
 
 def _split_by_lists(data: MapData, folder: Path) -> None:
-    """Divide training images by lists of them, such as VOC's."""
+    """Divide training images by lists such as VOC's."""
     whole = data.splits['train']
-    place, lists = _read_lists(folder, [*(image for image, _ in whole.pairs), *whole.no_map],
-                               whole.ends)
-    if not lists:
+    images = [*(image for image, _ in whole.pairs), *whole.no_map]
+    listed = listed_splits({image: [image] for image in images}, folder, 'Segmentation',
+                           [end for end, _ in whole.ends])
+    if not listed:
         return
-    split_of_image = {}
-    for split in ('trainval', 'train', 'val', 'test'):  # what is tested is not trained on
-        meant = 'train' if split == 'trainval' else split
-        split_of_image.update(dict.fromkeys(lists.get(split, ()), meant))
     data.splits.clear()
-    for split in dict.fromkeys(split_of_image.values()):
-        found = MapSplit([pair for pair in whole.pairs if split_of_image.get(pair[0]) == split],
-                         whole.ends, [p for p in whole.no_map if split_of_image.get(p) == split])
+    for split in SPLITS:
+        found = MapSplit([pair for pair in whole.pairs if listed.get(pair[0]) == split],
+                         whole.ends, [path for path in whole.no_map if listed.get(path) == split])
         if found.pairs:
             data.splits[split] = found
-    left = sum(image not in split_of_image for image, _ in whole.pairs)
-    data.notes.append(f'splits are those of the lists in {place}'
+    left = sum(not listed.get(image) for image, _ in whole.pairs)
+    data.notes.append('splits are those of lists such as train.txt'
                       + (f'; {left} images with label maps are in none' if left else ''))
-
-
-def _read_lists(folder: Path, images: Sequence[Path], ends: Iterable[Ends]
-                ) -> Tuple[Optional[Path], Dict[str, List[Path]]]:
-    """The folder of lists such as ``train.txt``, and the images, or folders of them, in each."""
-    named: Dict[str, List[Path]] = defaultdict(list)  # by the ends of their paths
-    endings = {'', *(end for end, _ in ends), *('.' + end.rpartition('.')[2] for end, _ in ends)}
-    for image in images:
-        path = image.as_posix()
-        for known in {path[:len(path) - len(end)] for end in endings if path.endswith(end)}:
-            parts = known.split('/')
-            for i in range(len(parts)):
-                named['/'.join(parts[i:])].append(image)
-        parts = Path(os.path.relpath(image, folder)).parts
-        for i, j in combinations(range(len(parts)), 2):
-            named['/'.join(parts[i:j]) + '/'].append(image)
-    lists: Dict[Path, Dict[str, List[Path]]] = defaultdict(dict)
-    for path in files_in(folder, ['.txt']):
-        if path.stem in (*SPLITS, 'trainval'):
-            names = ['/'.join(parts_of(line.split()[0])) for line in text_of(path).splitlines()
-                     if line.strip()]
-            if found := [image for name in names
-                         for image in named.get(name) or named.get(f'{name}/', ())]:
-                lists[path.parent][path.stem] = found
-    places = [place for place in lists if place.name == 'Segmentation'] or list(lists)
-    for place in places[1:]:
-        if lists[place] != lists[places[0]]:
-            raise DataError(f'data={str(folder)!r}: the lists of images in {places[0]} and in '
-                            f'{place} differ. Leave one of them out of the folder')
-    return (places[0], lists[places[0]]) if places else (None, {})
-
-
-def _share_out(data: MapData, folder: Path) -> None:
-    """Make a fifth of the training images the validation split."""
-    whole = data.splits['train']
-    by_name = {image.relative_to(os.path.commonpath([folder, image])).as_posix(): (image, label_map)
-               for image, label_map in whole.pairs}
-    shares = share_out(by_name, dict(train=0.8, val=0.2))
-    if not shares['val']:
-        shares['val'] = [shares['train'].pop()]
-    if not shares['train']:
-        raise DataError(f'data={str(folder)!r}: one image has a label map, {whole.pairs[0][0]}; '
-                        'training needs another for validation')
-    whole.pairs = [by_name[name] for name in shares['train']]
-    data.splits['val'] = MapSplit([by_name[name] for name in shares['val']], whole.ends)
-    data.notes.append(f'no validation split: {len(shares["val"])} of {len(by_name)} '
-                      'training images, chosen by the checksum of their names, became one')

@@ -1,4 +1,4 @@
-"""The one reader and writer of label maps: numbers of classes, or colours that stand for them."""
+"""Reading and writing of label maps."""
 from collections import Counter
 from pathlib import Path
 from typing import Mapping, NamedTuple, Optional, Tuple, Union
@@ -6,6 +6,7 @@ from typing import Mapping, NamedTuple, Optional, Tuple, Union
 import numpy as np
 from PIL import Image
 
+from .folders import few
 from .images import opened
 
 VOID = 255  # mmseg ignores this label, and keeps all of them in 8 bits
@@ -13,7 +14,7 @@ GREY = 0x010101  # a colour is 65536 * red + 256 * green + blue
 
 
 class LabelMap(NamedTuple):
-    """A label map that was read.
+    """Content of a label map.
 
     Attributes:
         size: (width, height); a str, the reason, if it cannot be read.
@@ -41,7 +42,7 @@ class LabelMap(NamedTuple):
 
 
 def read_label_map(path: Path) -> LabelMap:
-    """Read a label map as mmseg does, but to its end, and with labels of any size."""
+    """Read a label map fully, with labels of any size."""
     try:
         with opened(path) as image:
             image.load()
@@ -58,7 +59,7 @@ def read_label_map(path: Path) -> LabelMap:
 
 
 def write_label_map(path: Path, target: Path, numbers: Optional[Mapping[int, int]]) -> None:
-    """Write a label map once more, as PNG of one channel.
+    """Write a label map anew, as PNG of one channel.
 
     Args:
         path: Of any form that :func:`read_label_map` reads.
@@ -77,18 +78,17 @@ def write_label_map(path: Path, target: Path, numbers: Optional[Mapping[int, int
 
 
 def renumbered(pixels: Mapping[int, int], numbers: Optional[Mapping[int, int]]) -> Counter:
-    """Number of pixels by the label that a label, or colour, becomes; None for the same."""
+    """Number of pixels by new label."""
     counted: Counter = Counter()
     for label, count in pixels.items():
         counted[numbers[label] if numbers else label] += count
     return counted
 
 
-def colours_of(pixels: Mapping[int, int], most: int = 6) -> str:
+def colours_of(pixels: Mapping[int, int]) -> str:
     """Colours in words, the most frequent first."""
     order = sorted(pixels, key=pixels.get, reverse=True)
-    more = f' and {len(order) - most} more' if len(order) > most else ''
-    return ', '.join(str((c >> 16, c >> 8 & 255, c & 255)) for c in order[:most]) + more
+    return few([(c >> 16, c >> 8 & 255, c & 255) for c in order])
 
 
 def _labels(image: Image.Image) -> np.ndarray:

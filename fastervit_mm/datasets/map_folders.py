@@ -1,4 +1,4 @@
-"""Which folders of images and of label maps belong together, and how names in them end."""
+"""Links between folders of images and of label maps."""
 import os
 import re
 from collections import defaultdict
@@ -11,7 +11,7 @@ from .folders import files_in, split_of
 from .images import IMAGES
 from .labels import read_label_map
 
-# Where datasets have several maps for an image, those that hold classes.
+# Where datasets have several maps of an image, those with classes.
 IS_STANDARD = re.compile(r'SegmentationClass(PNG)?/[^/]*$'
                          r'|(_gtFine|_gtCoarse|/\d{12})_labelTrainIds\.png$')
 _MAP = re.compile('ann|label|mask|seg|gt|ground|truth|semantic|instance|panoptic|colou?r',
@@ -42,10 +42,10 @@ class Link(NamedTuple):
 
 def links_between(images: Path, label_maps: Path, img_suffix: Optional[str],
                   map_suffix: Optional[str]) -> List[Link]:
-    """Each folder of images, and the folder of maps that has the same path.
+    """Link folders of images and maps with equal paths.
 
     Raises:
-        FileNotFoundError: If there is no such folder, or no image or label map in it.
+        FileNotFoundError: For a folder that does not exist or has no image or label map.
     """
     suffixes, of = (img_suffix, map_suffix), []
     for argument, place, suffix in zip(('images', 'label_maps'), (images, label_maps), suffixes):
@@ -68,7 +68,7 @@ def links_between(images: Path, label_maps: Path, img_suffix: Optional[str],
 
 
 def find_links(root: Path, img_suffix: Optional[str], map_suffix: Optional[str]) -> List[Link]:
-    """Folders of images and of maps below a folder, of which none is nearer to the other."""
+    """Link folders of images with the nearest folders of maps."""
     folders, of_maps = (_names_by_folder(root, suffix) for suffix in (img_suffix, map_suffix))
     stems = {place: _by_stem(names, img_suffix) for place, names in folders.items()}
     splits = {place: split_of(place, root) for place in {**folders, **of_maps}}
@@ -101,7 +101,10 @@ def find_links(root: Path, img_suffix: Optional[str], map_suffix: Optional[str])
 
 
 def cuts(name: str, suffix: Optional[str] = None) -> Iterator[Tuple[str, str]]:
-    """(stem, ending) of a name, the longest stem first; an ending's words are not numbers."""
+    """Cuts of a name into (stem, ending), longest stem first.
+
+    Words of an ending are not numbers.
+    """
     if suffix:
         yield name[:-len(suffix)], suffix
         return
@@ -114,7 +117,7 @@ def cuts(name: str, suffix: Optional[str] = None) -> Iterator[Tuple[str, str]]:
 
 
 def _names_by_folder(root: Path, suffix: Optional[str]) -> Dict[Path, List[str]]:
-    """Names of images with a suffix in each folder; VOC's instances are no classes."""
+    """Names of images by folder, without VOC's maps of instances."""
     folders = defaultdict(list)
     for path in files_in(root, IMAGES):
         if path.parent.name != 'SegmentationObject' and path.name.endswith(suffix or ''):
@@ -132,7 +135,7 @@ def _by_stem(names: Iterable[str], suffix: Optional[str]) -> Dict[str, List[str]
 
 def _fitting(stems: Dict[str, List[str]], maps: Sequence[str], suffix: Optional[str], same: bool
              ) -> Names:
-    """Names of images, whose endings are given by stem, and of maps that share a stem."""
+    """Names of images and maps with equal stems, by endings."""
     fit = defaultdict(list)
     for name in maps:
         for stem, end in cuts(name, suffix):
@@ -144,7 +147,7 @@ def _fitting(stems: Dict[str, List[str]], maps: Sequence[str], suffix: Optional[
 
 
 def _near(folders: Iterable[Path], root: Path) -> Dict[Path, List[Tuple[int, Path]]]:
-    """For each folder the others, with the number of parts in which their paths differ."""
+    """Other folders for each, by how many parts differ."""
     parts = {place: place.relative_to(root).parts for place in folders}
     alike = defaultdict(list)  # of many folders, those that differ in one part
     for place, own in parts.items():
@@ -161,7 +164,7 @@ def _near(folders: Iterable[Path], root: Path) -> Dict[Path, List[Tuple[int, Pat
 
 
 def _different(one: Sequence[str], other: Sequence[str]) -> Tuple[Sequence[str], Sequence[str]]:
-    """The parts of two paths between those with which both begin and those with which both end."""
+    """Different parts of two paths, between equal ones."""
     begin = len(os.path.commonprefix([one, other]))
     one, other = one[begin:], other[begin:]
     end = len(os.path.commonprefix([one[::-1], other[::-1]]))
@@ -172,8 +175,8 @@ def _are_maps(images: Path, maps: Path, ends: Ends, names: Tuple[str, str], cert
               root: Path) -> bool:
     """Whether the second of two kinds of files are the maps.
 
-    Certain is what folders or endings say. Where they say nothing, or of both that they are maps,
-    maps hold less than half as many different values.
+    Words in folders or endings are certain. Where they say nothing, or the same of both, maps hold
+    less than half as many different values.
     """
     places = _different(images.parts, maps.parts) if images != maps else (
         images.relative_to(root).parts,) * 2
@@ -185,12 +188,12 @@ def _are_maps(images: Path, maps: Path, ends: Ends, names: Tuple[str, str], cert
 
 
 def _values(path: Path) -> float:
-    """Different values in an image; JPEG holds no labels."""
+    """Number of different values; JPEG cannot hold labels."""
     return np.inf if path.suffix.lower() in JPEG else len(read_label_map(path).pixels) or np.inf
 
 
 def _without_maps(links: Sequence[Link], folders: Dict[Path, List[str]], root: Path) -> List[Link]:
-    """Folders beside those of the images for which there is no folder of maps."""
+    """Folders beside those of images, without maps."""
     known = {place for link in links for place in link[:2]}
     beside = {Path(*link.images.parts[:len(link.images.parts) - len(same)]) for link in links
               for same in [os.path.commonprefix([link.images.parts[::-1], link.maps.parts[::-1]])]

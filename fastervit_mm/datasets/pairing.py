@@ -1,4 +1,4 @@
-"""What belongs to what: images and the files that describe them, by their paths."""
+"""Pairing of images with files that describe them."""
 import os
 from collections import defaultdict
 from itertools import groupby
@@ -12,20 +12,20 @@ from .folders import DataError, parts_of, split_of
 
 def pair(files: Iterable[Path], images: Iterable[Path], root: Path,
          given: Optional[Mapping[Path, str]] = None) -> Dict[Path, Path]:
-    """Pair files with images of the same stem, one to one.
+    """Pair files and images of equal stems, one to one.
 
-    Of several images, that is taken whose folders are most like those of the file: the outer ones
+    Of several images, the one whose folders are most like the file's is taken: the outer folders
     are the same (``train/annotations/0.xml`` and ``train/images/0.jpg``) or the inner ones are
     (``annotations/a/0.xml`` and ``images/a/0.jpg``). Different splits never pair.
 
     Args:
-        files: One for each image, below ``root``.
+        files: Files below ``root``, one for each image.
         images: Images below ``root``.
         root: The folder from which on names count.
-        given: Paths of images that files name, which decide where folders do not.
+        given: Paths of images named in files, which decide where folders do not.
 
     Returns:
-        The image of each file that has one.
+        The images by file; a file may have none.
 
     Raises:
         DataError: For a file or an image that could belong to several.
@@ -47,7 +47,7 @@ def pair(files: Iterable[Path], images: Iterable[Path], root: Path,
                           if (found := [i for place in places for i in at.get((place, stem), ())])),
                          ((), file, [])))
     paired: Dict[Path, Path] = {}
-    # Those most alike first: an image that is a nearer file's belongs to no other.
+    # Those most alike first: a nearer file takes its image from all others.
     hits.sort(key=lambda hit: hit[0], reverse=True)
     for _, group in groupby(hits, key=lambda hit: hit[0]):
         taken, owners = set(paired.values()), {}
@@ -69,21 +69,21 @@ def pair(files: Iterable[Path], images: Iterable[Path], root: Path,
 
 def locate(names: Sequence[str], images: Iterable[Path], ann_file: Path, split: Optional[str],
            root: Path) -> List[Optional[Path]]:
-    """The images that an annotation file names, wherever the names come from.
+    """Find the images that an annotation file names.
 
-    A path that is right as it is, from the annotation file or from ``root``, is taken first; else
-    the image whose path ends most like the name (see :func:`loosely`), of the split's own folder,
-    nearest to the file.
+    A name that is a path from the annotation file or from ``root`` is taken first, else the image
+    whose path ends most like it (see :func:`loosely`), of the split's own folder, nearest to the
+    file.
 
     Args:
         names: Such as ``0.jpg``, ``a/0.jpg``, ``C:\\data\\a\\0.jpg``, ``a%200.jpg`` or a URL.
         images: All images below ``root``.
-        ann_file: The file that has the names.
-        split: The split that it is for, if known.
+        ann_file: The file with the names.
+        split: Its split, if known.
         root: The data's folder.
 
     Returns:
-        The path of each; None for one that is not there.
+        The path of each; None for a missing image.
 
     Raises:
         DataError: For a name that fits several images equally well.
@@ -125,22 +125,22 @@ def locate(names: Sequence[str], images: Iterable[Path], ann_file: Path, split: 
 
 
 def loosely(parts: Sequence[str]) -> Tuple[str, ...]:
-    """A path from its end on, without what systems write in different ways.
+    """A path from its end, without differences between systems.
 
-    Such are capitals, the percent-encoding of a URL, and accents, composed or not.
+    That is capitals, the percent-encoding of a URL, and accents, composed or not.
     """
     return tuple(normalize('NFC', unquote(part)).lower() for part in reversed(parts))
 
 
 def named_parts(name: str) -> Sequence[str]:
-    """The parts of a path or a URL, such as Label Studio's with the path in ``?d=``."""
+    """Parts of a path or a URL, perhaps Label Studio's."""
     if '://' in name or '?d=' in name:
         name = unquote(name.partition('?d=')[2] or name.partition('?')[0])
     return parts_of(name)
 
 
 def _ranked(folder: Path, others: Iterable[Path], root: Path) -> List[Tuple[tuple, List[Path]]]:
-    """Folders that are not of another split, from the most alike on, with how alike they are."""
+    """Folders of no other split, by likeness."""
     own, split, alike = folder.relative_to(root).parts, split_of(folder, root), {}
     for other in others:
         if split is None or split_of(other, root) in (split, None):

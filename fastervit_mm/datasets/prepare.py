@@ -1,6 +1,5 @@
 """Prepare COCO, ADE20K or ImageNet, and check all their files before a long run."""
 import json
-import posixpath
 import shutil
 import tarfile
 import zipfile
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Callable, List, Optional, Sequence, Tuple
 
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from . import checking
@@ -30,7 +28,7 @@ class Archive:
         parts: Files and folders in it, relative to the dataset's folder.
         prefix: Folder in the archive that is the dataset's folder.
         into: Of a tar file: folder of the dataset that its files belong in.
-        unless: Folder that makes it needless where it has folders, of classes.
+        unless: Folder whose folders, of classes, make it needless.
     """
     address: str
     size: str
@@ -46,7 +44,7 @@ class Archive:
 
 @dataclass(frozen=True)
 class Split:
-    """A split of a dataset, with the published counts; None for what it does not have."""
+    """A split with its published counts; absent ones are None."""
     name: str
     images: str
     num_images: int
@@ -59,7 +57,7 @@ class Split:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A dataset: its published files and its layout."""
+    """Published files and layout of a dataset."""
     title: str
     archives: Tuple[Archive, ...]
     splits: Tuple[Split, ...]
@@ -98,14 +96,14 @@ DATA_SETS = dict(
 
 
 def prepare(name: str, root: str, check: bool = False, console: Optional[Console] = None) -> bool:
-    """Say what is missing of a dataset, unpack what was downloaded, and check it.
+    """Unpack and check a dataset, or say what is missing.
 
     COCO, ADE20K and ImageNet are not downloaded, because their terms have
     to be accepted by the user.
 
     Args:
         name: A key of :data:`DATA_SETS`.
-        root: The folder that a config calls ``data_root``; downloads may be in it or beside it.
+        root: A config's ``data_root``; downloads may be in it or beside it.
         check: Also read every image, annotation and label map.
         console: Where to print. Default the terminal.
 
@@ -135,7 +133,7 @@ def _filled(path: Path) -> bool:
 
 
 def _unpack(archive: Archive, folder: Path, console: Console) -> bool:
-    """Unpack the missing parts of a download; each appears whole or not at all."""
+    """Unpack missing parts of a download, each whole or not."""
     path = next((place / archive.name for place in (folder, folder.parent)
                  if (place / archive.name).is_file()), None)
     if path is None:
@@ -143,40 +141,21 @@ def _unpack(archive: Archive, folder: Path, console: Console) -> bool:
     wanted = [p for p in archive.parts if not _filled(folder / p)]
     building = folder / _UNPACKING
     try:
-        is_tar = tarfile.is_tarfile(path)
-        with tarfile.open(path) if is_tar else zipfile.ZipFile(path) as content:
-            if is_tar:
-                content.extraction_filter = tarfile.data_filter  # nothing outside, no owners
-            sizes = {posixpath.normpath(posixpath.join(archive.into, m.name)): (m, m.size)
-                     for m in content if m.isreg()} if is_tar else {
-                         m.filename: (m, m.file_size) for m in content.infolist()}
-            members = {name: sizes[name] for name in sizes if any(
-                name == archive.prefix + p or name.startswith(f'{archive.prefix}{p}/')
-                for p in wanted)}
-            absent = [p for p in wanted
-                      if not any(name.startswith(archive.prefix + p) for name in members)]
-            if absent:
-                console.print(f'[red]{path} contains no {", ".join(absent)}.[/red] Is it the file '
-                              f'of {archive.address}?')
-                return False
-            needed = sum(size for _, size in members.values())
-            free = shutil.disk_usage(folder).free
-            if needed > free:
-                console.print(f'[red]{path} needs {needed / 1e9:.1f} GB when unpacked; {folder} '
-                              f'has {free / 1e9:.1f} GB free.[/red]')
-                return False
-            with Progress(console=console, transient=True) as progress:
-                task = progress.add_task(f'Unpacking {archive.name}', total=needed)
-                for member, size in members.values():
-                    content.extract(member, building / archive.into)
-                    progress.advance(task, size)
+        with console.status(f'Unpacking {archive.name}'):
+            shutil.unpack_archive(path, building / archive.into, **(
+                {} if path.suffix == '.zip' else dict(filter='data')))  # nothing outside
+        absent = [p for p in wanted if not (building / (archive.prefix + p)).exists()]
+        if absent:
+            console.print(f'[red]{path} contains no {", ".join(absent)}.[/red] Is it the file '
+                          f'of {archive.address}?')
+            return False
         for part in wanted:
             target = folder / part
             target.parent.mkdir(parents=True, exist_ok=True)
             if target.is_dir():
                 target.rmdir()
             (building / (archive.prefix + part)).rename(target)
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
+    except (shutil.ReadError, zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
         console.print(
             f'[red]{path} is truncated or damaged[/red] ({path.stat().st_size / 1e6:.0f} MB here, '
             f'{archive.size} published; {error}). "curl -C - -o {path} {archive.address}" '
@@ -209,7 +188,7 @@ def _say_how(data: DataSet, missing: Sequence[Archive], folder: Path, console: C
 
 
 def _check(data: DataSet, folder: Path, console: Console) -> bool:
-    """Read all files of a dataset and print what is wrong with them."""
+    """Read all files of a dataset and print their problems."""
     table = Table(title=f'{data.title} in {folder}', title_justify='left')
     table.add_column('split')
     for column in ('images', 'published', 'annotations', 'published', 'problems'):

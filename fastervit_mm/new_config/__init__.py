@@ -1,4 +1,4 @@
-"""A first config for somebody's own data, with sizes and schedule chosen from the data."""
+"""A first config for a user's data."""
 import os
 import shlex
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 from rich.console import Console
 from rich.table import Table
 
+from ..backbone.variants import VARIANTS
 from ..config_files import typed
 from ..datasets import checking
 from ..datasets.boxes import BoxData, find_boxes
@@ -15,20 +16,20 @@ from ..datasets.label_maps import find_label_maps
 from ..datasets.labels import VOID
 from .det import det_config
 from .labels import Labels, choose_labels
-from .lines import SMALL, check_arch, write_config
 from .seg import seg_config
+from .writing import SMALL, write_config
 
 
 @dataclass
 class Report:
-    """What was found and decided.
+    """Findings and decisions.
 
     Attributes:
         task: ``'det'`` or ``'seg'``.
         out: The config.
         table: The classes, by split.
         decisions: What was decided, one sentence each.
-        problems: What is wrong with the data, and notes, as (kind, where).
+        problems: Problems of the data and notes, as (kind, where).
     """
     task: str
     out: Path
@@ -37,13 +38,13 @@ class Report:
     problems: List[checking.Problem]
 
     def show(self, console: Console) -> bool:
-        """Print it, with the commands that follow.
+        """Print it, with the next commands.
 
         Args:
             console: Where to.
 
         Returns:
-            Whether the data are without problems; notes are none.
+            Whether the data have no problem; notes do not count.
         """
         console.print(self.table)
         sound = checking.print_problems(self.problems, console)
@@ -71,13 +72,12 @@ def new_config(task: str, data: Path, out: Path, classes: Sequence[str] = (), ar
                label_maps: Sequence[Path] = (), images: Sequence[Path] = (),
                img_suffix: Optional[str] = None, map_suffix: Optional[str] = None,
                force: bool = False, console: Optional[Console] = None) -> Report:
-    """Look at a folder of data, check it and write a config that trains on it.
+    """Check a folder of data and write its config.
 
     Args:
         task: ``'det'`` or ``'seg'``.
         data: Folder of images and annotations; nothing in it is changed.
-        out: The config to write. What else has to be written goes to ``<its name>_data/`` beside
-            it.
+        out: The config to write. Other files go to ``<its name>_data/`` beside it.
         classes, arch, boxes_only: As in :func:`fastervit_mm.new_config.det.det_config`.
         ann_files: As in :func:`fastervit_mm.datasets.boxes.find_boxes`.
         void: As in :func:`fastervit_mm.new_config.labels.choose_labels`.
@@ -87,11 +87,13 @@ def new_config(task: str, data: Path, out: Path, classes: Sequence[str] = (), ar
         console: Where progress is shown. Default the terminal.
 
     Raises:
-        DataError: For data from which no config can be made.
+        DataError: For data that no config fits.
         FileExistsError: For a config that exists.
-        ValueError: For another argument that is wrong.
+        ValueError: For another wrong argument.
     """
-    check_arch(arch)
+    if arch != SMALL and arch not in VARIANTS:
+        raise ValueError(f'arch={arch!r}: give {SMALL!r} or a published variant, one of '
+                         f'{", ".join(VARIANTS)}')
     if out.suffix != '.py':
         raise ValueError(f'out={str(out)!r}: a config is a Python file; give a name that ends in '
                          '.py')
@@ -115,7 +117,7 @@ def new_config(task: str, data: Path, out: Path, classes: Sequence[str] = (), ar
                                                         arch, run)
             checked = _check_maps(reads, labels, copied)
             no_class = {VOID, labels.first - 1}
-            problems = checking.problems_of(checked, no_class, run)
+            problems = checking.label_problems(checked, no_class, run)
             names = {i + labels.first: name for i, name in enumerate(labels.names)}
             table = checking.table_of_labels(checked, no_class, names,
                                              f'Label maps in {data}')
@@ -129,12 +131,9 @@ def _check_boxes(data: BoxData, run: checking.Run
     checked = [(name, checking.check_content(
         split.content, split.images, checking.short_name(split.source, 2), run))
         for name, split in splits]
-    problems = [problem for _, split in splits for problem in split.problems]
-    problems += [problem for _, one in checked for problem in one.problems]
-    problems += checking.images_in_both([one.files for _, one in checked], run)
-    # A validation split taken from the training images leaves the others unlisted, in their folder.
-    return checked, checking.without_shared(problems, 'not annotated',
-                                            [split.images for _, split in splits])
+    return checked, [problem for _, split in splits for problem in split.problems] + (
+        checking.annotation_problems([one for _, one in checked],
+                                     [split.images for _, split in splits], run))
 
 
 def _check_maps(reads: Dict[str, checking.ReadSplit], labels: Labels, copied: bool

@@ -1,48 +1,33 @@
-"""A config for a detector on one's own data."""
+"""Config of a detector for a user's data."""
 import json
 import math
-import os
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
 
 from ..datasets.boxes import BoxData
 from ..datasets.checking.problems import Run, one_by_one
-from ..datasets.folders import SPLITS, DataError
-from .images import Reading, choose_reading
-from .lines import (
-    SMALL,
-    Lines,
-    add_schedule,
-    base_config,
-    check_arch,
-    count,
-    few,
-    inside,
-    names_of,
-    quoted,
-)
+from ..datasets.folders import DataError, few
+from .images import choose_reading
+from .writing import SMALL, count, fill, inside
 
 _KEPT = 100  # detections of an image that the bases keep
 
 
 @dataclass(frozen=True)
 class _Recipe:
-    """What suits a network.
-
-    Pixels of the smallest objects, longer sides and what they are multiples of, batch, iterations,
-    and the side of the smallest image that the base's ``filter_cfg`` keeps.
-    """
-    wanted: int
-    sides: Tuple[int, int]
-    multiple: int
+    """Sizes and schedule that suit a network."""
+    wanted: int  # pixels of the smallest objects
+    sides: Tuple[int, int]  # the longer side, least and most
+    multiple: int  # of which sides are
     batch: int
     iterations: int
-    least_image: int
+    least_image: int  # side of the smallest image that the base's filter_cfg keeps
 
 
 # Small: as far as half an hour on two cores goes. Published: the sides of the COCO recipe.
@@ -50,66 +35,32 @@ _SMALL = _Recipe(16, (256, 640), 32, 4, 2000, 8)
 _PUBLISHED = _Recipe(24, (640, 1333), 8, 2, 12000, 32)
 
 
-@dataclass(frozen=True)
-class _Choice:
-    """What was chosen from the data.
-
-    Attributes:
-        images: Training images that mmdet does not leave out.
-        empty: Those that it does, for lack of an object.
-        objects: That train, without ignored ones.
-        usual: The most frequent (width, height) of training images.
-        side: The longer side of an image in training, in pixels.
-        smallest: The class of the smallest objects.
-        tenth: The side, in pixels after resizing, that a tenth of its objects is smaller than.
-        anchors: Scale of the anchors; the smallest have 4 times as many pixels a side.
-        busiest: The most objects in one image.
-        steps: Iterations of an epoch.
-    """
-    classes: List[str]
-    masks: bool
-    images: int
-    empty: int
-    objects: int
-    usual: Tuple[int, int]
-    side: int
-    smallest: str
-    tenth: float
-    anchors: int
-    busiest: int
-    batch: int
-    steps: int
-    epochs: int
-
-
 def det_config(data: BoxData, root: Path, out: Path, classes: Sequence[str] = (),
                arch: str = SMALL, boxes_only: bool = False, run: Run = one_by_one
                ) -> Tuple[str, List[str], Dict[str, Any]]:
-    """A config for a detector on one's own data.
+    """Choose the config of a detector for a user's data.
 
-    Annotations that no COCO file holds yet (VOC, YOLO, a validation split taken from the training
+    Annotations that are in no COCO file yet (VOC, YOLO, a validation split taken from the training
     images) are written to ``<OUT's name>_data/`` beside the config.
 
     Args:
         data: From :func:`fastervit_mm.datasets.boxes.find_boxes`.
         root: The data's folder.
         out: The config's file.
-        classes: Categories to detect. Default all that have an object.
+        classes: Categories to detect. Default all with an object.
         arch: ``'small'``, trained from scratch, or a published variant such as ``'0'``, which
             starts from its ImageNet weights.
         boxes_only: Leave masks out, though the data have some.
         run: How images are read; by default one by one.
 
     Returns:
-        The config's text, what was decided, one sentence each, and the values that the config must
-        have when it is read, by their dotted names.
+        The config's text; decisions, one sentence each; and the values that the config must have
+        when it is read, by their dotted names.
 
     Raises:
-        DataError: For a class that the data lack, data without an object, or images that cannot be
-            trained on together.
-        ValueError: For an unknown ``arch``.
+        DataError: For an unknown class, data without an object, or images that cannot be trained
+            on together.
     """
-    check_arch(arch)
     said = list(data.notes)
     names = _choose_classes(data, root, classes, said)
     masks = data.has_masks and not boxes_only
@@ -134,23 +85,23 @@ def det_config(data: BoxData, root: Path, out: Path, classes: Sequence[str] = ()
     for split, (ann_file, prefix) in files.items():
         place = f'{split}_dataloader.dataset'
         meant.update({f'{place}.ann_file': ann_file, f'{place}.data_prefix.img': prefix})
-    lines = Lines()
-    _add_model(lines, choice, reading, data, root, arch)
-    _add_data(lines, choice, reading, files)
-    add_schedule(lines, f'{choice.epochs} epochs are {choice.epochs * choice.steps} iterations of '
-                 f'{choice.batch} images', choice.epochs, arch == SMALL, by_epoch=True)
-    return str(lines), said, meant
+    kept = math.ceil(choice.busiest * 1.5 / 100) * 100 if choice.busiest > 0.75 * _KEPT else 0
+    text = fill('det', arch, root, {name: len(split.content['images'])
+                                    for name, split in data.splits.items()}, choice.epochs,
+                form=data.form, choice=choice, reading=reading, files=files, kept=kept,
+                of_base=_KEPT)
+    return text, said, meant
 
 
 def _choose_classes(data: BoxData, root: Path, classes: Sequence[str], said: List[str]
                     ) -> List[str]:
-    """The classes in the order of the training split's file, in which mmdet numbers them."""
+    """Choose classes, in the order of mmdet's numbers."""
     counts = Counter(name for split in data.splits for name, *_ in data.objects(split))
     if not counts:
         raise DataError(f'data={str(root)!r}: {data.form} files without a single object')
     unknown = [c for c in classes if c not in counts]
     if unknown:
-        raise DataError(f'classes={unknown}: no object has such a name. The data have '
+        raise DataError(f'classes={unknown}: no object has this name. The data have '
                         + ', '.join(f'{name} ({n})' for name, n in counts.most_common()))
     unused = [c for c in data.categories if c not in counts]
     if unused and not classes:
@@ -168,7 +119,7 @@ def _choose_classes(data: BoxData, root: Path, classes: Sequence[str], said: Lis
 
 
 def _same_order(data: BoxData, names: List[str], said: List[str]) -> None:
-    """Put the categories of each split in one order; mmdet numbers labels by each file's own."""
+    """Give all splits' categories one order, by which mmdet numbers."""
     for found in data.splits.values():
         categories = {c['name']: c for c in found.content['categories']}
         own = [name for name in categories if name in names]
@@ -185,8 +136,10 @@ def _same_order(data: BoxData, names: List[str], said: List[str]) -> None:
                     'config')
 
 
-def _choose(data: BoxData, root: Path, classes: List[str], masks: bool, recipe: _Recipe) -> _Choice:
-    # As mmdet's CocoDataset leaves out: images without any annotation of the classes, or too small;
+def _choose(data: BoxData, root: Path, classes: List[str], masks: bool, recipe: _Recipe
+            ) -> SimpleNamespace:
+    """Choose sizes and schedule from the training split."""
+    # Left out, as by mmdet: images without an annotation of the classes, or too small;
     # objects that are ignored, or have no area.
     content = data.splits['train'].content
     wanted = {c['id'] for c in content['categories'] if c['name'] in classes}
@@ -216,113 +169,17 @@ def _choose(data: BoxData, root: Path, classes: List[str], masks: bool, recipe: 
     side = math.ceil(side / recipe.multiple) * recipe.multiple
     tenth = tenths[smallest] * side
     epochs = min(max(math.ceil(recipe.iterations * recipe.batch / len(sizes)), 12), 300)
-    return _Choice(
-        classes, masks, len(sizes), len(large) - len(sizes), len(objects),
-        Counter(sizes.values()).most_common(1)[0][0], side,
-        smallest, tenth, next((s for s in (8, 4) if 4 * s <= 1.25 * tenth), 2),
-        max(Counter(image['id'] for *_, image in objects).values()), recipe.batch,
-        math.ceil(len(sizes) / recipe.batch), epochs)
-
-
-def _add_model(lines: Lines, choice: _Choice, reading: Reading, data: BoxData, root: Path,
-               arch: str) -> None:
-    """What the config is for, classes and model."""
-    small = arch == SMALL
-    counts = ', '.join(f'{len(found.content["images"])} {split}' for split, found in
-                       data.splits.items())
-    lines.because(f'Cascade {"Mask " if choice.masks else ""}R-CNN, '
-                  + ('small, trained from scratch' if small else f'FasterViT-{arch}')
-                  + f', for {data.form} data in {root}: {counts} images, '
-                  f'{count(len(choice.classes), "class", "classes")}, {choice.objects} objects in '
-                  'training. Written by tools/new_config.py det; every line may be changed.')
-    lines.add(f"""
-_base_ = 'fastervit_mm::mmdet/{base_config('cascade_fvit', arch)}.py'
-
-data_root = {quoted(root.as_posix() + '/')}
-classes = {names_of(choice.classes)}
-num_classes = len(classes)
-""")
-    lines.append('')
-    lines.because(
-        f'Most images are {choice.usual[0]} x {choice.usual[1]}. With a longer side of '
-        f'{choice.side} pixels, one in ten of the objects of the smallest class, '
-        f'{choice.smallest!r}, is smaller than {choice.tenth:.0f} pixels. A larger side is better '
-        'for small objects, and slower in proportion to the area.')
-    lines.add(f'scale = ({choice.side}, {choice.side})\nmodel = dict(')
-    if not small and choice.images < 1000:
-        lines.because(f'{choice.images} images are few: stem and first stage stay as in the '
-                      'ImageNet weights.', 4)
-        lines.add('    backbone=dict(frozen_stages=1),')
-    if reading.preprocessor:
-        lines.because(reading.because, 4)
-        lines.add(f'    data_preprocessor=dict({reading.preprocessor}),\n'
-                  f'    backbone=dict(in_channels={reading.channels}),')
-    lines.because(f'The smallest anchors have 4 times as many pixels a side as this scale, '
-                  f'{4 * choice.anchors}.', 4)
-    lines.add(f"""
-    rpn_head=dict(anchor_generator=dict(scales=[{choice.anchors}])),
-    roi_head=dict(
-        bbox_head=[dict(head, num_classes=num_classes)  # a base's list is replaced whole
-                   for head in _base_.model.roi_head.bbox_head],""")
-    if choice.masks:
-        lines.append('        mask_head=dict(num_classes=num_classes)),')
-    else:
-        lines.append('        mask_head=None, mask_roi_extractor=None),  # boxes without masks')
-    if choice.busiest > 0.75 * _KEPT:
-        kept = math.ceil(choice.busiest * 1.5 / 100) * 100
-        lines.because(f'Up to {choice.busiest} objects are in an image; the base keeps {_KEPT} '
-                      'detections.', 4)
-        lines.add(f'    test_cfg=dict(\n        rpn=dict(nms_pre={max(1000, 2 * kept)}, '
-                  f'max_per_img={2 * kept}), rcnn=dict(max_per_img={kept})),')
-    lines += [')', '']
-
-
-def _add_data(lines: Lines, choice: _Choice, reading: Reading, files: Dict[str, Tuple[str, str]]
-              ) -> None:
-    """Pipelines, datasets and evaluators."""
-    lines.add(f"""
-train_pipeline = [
-    dict(type='LoadImageFromFile'{reading.loading}),
-    dict(type='LoadAnnotations', with_bbox=True, with_mask={choice.masks}),
-    dict(type='RandomResize', scale=scale, ratio_range=(0.8, 1.25), keep_ratio=True),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PackDetInputs'),
-]
-test_pipeline = [
-    dict(type='LoadImageFromFile'{reading.loading}),
-    dict(type='Resize', scale=scale, keep_ratio=True),
-    dict(type='LoadAnnotations', with_bbox=True, with_mask={choice.masks}),
-    dict(type='PackDetInputs',
-         meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
-]""")
-    metric = "metric=['bbox', 'segm']" if choice.masks else "metric='bbox'"
-    for split in SPLITS:
-        if split not in files:
-            lines.because('There is no test split: tools/test.py scores the validation images.')
-            lines.add('test_dataloader = val_dataloader\ntest_evaluator = val_evaluator')
-            continue
-        ann_file, prefix = files[split]
-        batch = f'\n    batch_size={choice.batch},' if split == 'train' else ''
-        empty = ''
-        if split == 'train' and choice.empty:
-            lines.because(f'{choice.empty} training images have no object and are left out. With '
-                          'filter_empty_gt=False they are trained on, as background.')
-            empty = '\n        filter_cfg=dict(filter_empty_gt=True),'
-        lines.add(f"""
-{split}_dataloader = dict({batch}
-    dataset=dict(
-        data_root=data_root, metainfo=dict(classes=classes),
-        ann_file={quoted(ann_file)},
-        data_prefix=dict(img={quoted(prefix)}),{empty}
-        pipeline={'train' if split == 'train' else 'test'}_pipeline))""")
-        if split != 'train':
-            place = quoted(ann_file) if os.path.isabs(ann_file) else (
-                f'data_root + {quoted(ann_file)}')
-            lines.add(f'{split}_evaluator = dict(ann_file={place}, {metric})')
+    return SimpleNamespace(
+        classes=classes, masks=masks, images=len(sizes), empty=len(large) - len(sizes),
+        objects=len(objects), usual=Counter(sizes.values()).most_common(1)[0][0], side=side,
+        smallest=smallest, tenth=tenth,  # the first decile of its sides, in pixels after resizing
+        anchors=next((s for s in (8, 4) if 4 * s <= 1.25 * tenth), 2),  # 4 pixels each
+        busiest=max(Counter(image['id'] for *_, image in objects).values()), batch=recipe.batch,
+        steps=math.ceil(len(sizes) / recipe.batch), epochs=epochs)
 
 
 def _write(data: BoxData, root: Path, out: Path) -> Dict[str, Tuple[str, str]]:
-    """(annotation file, folder of images) of each split; files that are not there are written."""
+    """Write missing files; (annotation file, folder) of each split."""
     files = {}
     for split, found in data.splits.items():
         if found.ann_file is None:

@@ -1,4 +1,4 @@
-"""How a config reads images of any number of channels and bits."""
+"""Settings for images of any number of channels and bits."""
 from collections import defaultdict
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Sequence, Tuple
@@ -8,14 +8,16 @@ import numpy as np
 
 from ..datasets.checking.problems import Run, one_by_one
 from ..datasets.folders import DataError
-from ..datasets.images import read_header, read_pixels
-from .lines import SMALL, count
+from ..datasets.images import read_image, read_pixels
+from .writing import SMALL, count
 
 _MEASURED = 200  # images whose values are read
 
 
 class Reading(NamedTuple):
-    """What a config says about reading images; empty for 8 bits, which are read as colour.
+    """Settings of a config for its images.
+
+    Empty for 8 bits, which are read as colour.
 
     Attributes:
         loading: What follows ``type='LoadImageFromFile'`` in a pipeline.
@@ -31,7 +33,7 @@ class Reading(NamedTuple):
 
 def choose_reading(train: Sequence[Path], others: Sequence[Path], arch: str, said: List[str],
                    any_means: bool, run: Run = one_by_one) -> Reading:
-    """Look at all images and choose how a config reads them.
+    """Choose how a config reads images, from all of them.
 
     Images of 8 bits and 1 to 4 channels are read as colour, without an alpha channel. Others are
     read unchanged and normalised by their own mean and standard deviation.
@@ -40,18 +42,19 @@ def choose_reading(train: Sequence[Path], others: Sequence[Path], arch: str, sai
         train: Training images.
         others: Those of other splits.
         arch: ``'small'`` or a published variant, which takes colour of 8 bits.
-        said: Decisions; what was chosen is added.
-        any_means: Whether the model's ``data_preprocessor`` takes a mean for each of any number of
-            channels, as mmseg's; mmdet's takes 1 or 3.
+        said: Decisions, to which these are added.
+        any_means: Whether the ``data_preprocessor`` takes means of any number of channels, like
+            mmseg's; mmdet's takes 1 or 3.
         run: How images are read; by default one by one.
 
     Raises:
-        DataError: For images of different kinds, or of a kind that ``arch`` does not take.
+        DataError: For images of different kinds, or of a kind not taken by ``arch``.
     """
     kinds: Dict[Tuple[int, int], List[Path]] = defaultdict(list)
     alpha = []
     paths = [*train, *others]
-    for path, image in zip(paths, run(read_header, [(path,) for path in paths], 'kinds of images')):
+    for path, image in zip(paths, run(read_image, [(path, False) for path in paths],
+                                      'kinds of images')):
         if isinstance(image.size, str):
             continue  # the check of the images names it
         colour = image.bits == 8 and image.channels <= 4
@@ -89,7 +92,7 @@ def choose_reading(train: Sequence[Path], others: Sequence[Path], arch: str, sai
 
 def _statistics(train: Sequence[Path], channels: int, any_means: bool
                 ) -> Tuple[List[float], List[float], int]:
-    """Mean and standard deviation of channels, and of how many images."""
+    """Mean and deviation of channels, and how many images."""
     chosen = train[::-(-len(train) // _MEASURED)]
     sums = []
     for path in chosen:

@@ -1,4 +1,4 @@
-"""What the labels of label maps mean: names of classes, void, and the numbers to train with."""
+"""Meaning of labels: classes, void, numbers in training."""
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ..datasets.checking.label_maps import ReadSplit
-from ..datasets.folders import DataError, files_in, text_of
+from ..datasets.folders import DataError, few, files_in, lines_of
 from ..datasets.labels import GREY, VOID, colours_of
-from .lines import count, few
+from .writing import count
 
 _FILES = ('classes.txt', 'labels.txt', 'label_names.txt', 'class_names.txt', 'label_colors.txt',
           'labelmap.txt', 'class_dict.csv', '_classes.csv')
@@ -17,7 +17,7 @@ _COLOUR = re.compile(r'(?:(?P<name>.*?)[\s,:;]*\b)?' + r'[\s,;]+'.join([r'(\d{1,
                      + r'(?:[\s,:;]+(?P<after>.*?))?[\s,:;]*')
 _NUMBERED = re.compile(r'(\d+)(\s*[:,;=)\t]\s*|[.-]?\s+)(\S.*)')
 _NOTHING = ('void', 'unlabeled', 'unlabelled', 'ignore', 'ignored')
-# Paths of published datasets' label maps, their names in mmseg, and the label that is no class.
+# Paths of published datasets' label maps, their names in mmseg, and the label of no class.
 _PUBLISHED = (('_labelTrainIds.png$', 'cityscapes', VOID), ('ADEChallengeData2016/', 'ade', 0),
               (r'/\d{12}_labelTrainIds.png$', 'cocostuff', VOID),
               (r'VOC20\d\d/SegmentationClass/', 'voc', VOID))
@@ -25,13 +25,13 @@ _PUBLISHED = (('_labelTrainIds.png$', 'cityscapes', VOID), ('ADEChallengeData201
 
 @dataclass
 class Labels:
-    """What labels mean.
+    """Meaning of labels.
 
     Attributes:
         names: Of the classes.
-        first: The label of the first class; with 1, label 0 is no class.
-        numbers: Label or colour -> the label to train with, where maps have to be written anew.
-        palette: A colour for each class, if the data have some.
+        first: Label of the first class; with 1, label 0 is not a class.
+        numbers: Label or colour -> label in training, where maps have to be written anew.
+        palette: A colour for each class; empty without any.
         said: What was decided, one sentence each.
     """
     names: List[str]
@@ -43,15 +43,14 @@ class Labels:
 
 def choose_labels(reads: Mapping[str, ReadSplit], root: Path, classes: Sequence[str] = (),
                   void: Optional[int] = None) -> Labels:
-    """Find out what the labels that occur in any split mean.
+    """Find the meaning of the labels of all splits.
 
     Args:
-        reads: The label maps of each split; those with grey colours are changed where others have
-            colours.
+        reads: Label maps of each split; grey ones are changed where others are coloured.
         root: The data's folder.
         classes: Names of the labels, from the lowest on. Default from a file such as
             ``classes.txt``, else ``class_0``, ``class_1``, …
-        void: The label of pixels that belong to no class. Default 255, or a published dataset's.
+        void: The label of no class. Default 255, or a published dataset's.
 
     Raises:
         DataError: For label maps that cannot be used, or fewer names than labels.
@@ -76,7 +75,7 @@ def choose_labels(reads: Mapping[str, ReadSplit], root: Path, classes: Sequence[
 
 
 def _check_forms(reads: Mapping[str, ReadSplit], void: int) -> None:
-    """Refuse label maps whose labels nobody can know."""
+    """Refuse label maps whose labels are unknowable."""
     pairs = [(path, found) for read in reads.values()
              for (_, path), found in zip(read.split.pairs, read.maps)]
     if not any(found.area for _, found in pairs):
@@ -89,7 +88,7 @@ def _check_forms(reads: Mapping[str, ReadSplit], void: int) -> None:
                 'drawn')
         lowest = min({*found.pixels} - {void}, default=0)
         if lowest < 0:
-            raise DataError(f'{path}: holds label {lowest}. If it is no class: --void {lowest}')
+            raise DataError(f'{path}: holds label {lowest}. If it is not a class: --void {lowest}')
         if found.coloured and len(found.pixels) > VOID:  # a photograph, or numbers of segments
             raise DataError(f'{path}: {len(found.pixels)} colours, such as '
                             f'{colours_of(found.pixels)}, so that it is not a label map, in which '
@@ -98,7 +97,7 @@ def _check_forms(reads: Mapping[str, ReadSplit], void: int) -> None:
 
 def _by_colour(reads: Mapping[str, ReadSplit], root: Path, classes: List[str],
                known: Mapping[str, int]) -> Labels:
-    """Labels for colours, which are in the order of a file that names them."""
+    """Labels for colours, in the order of their file."""
     path = next(path for read in reads.values()
                 for (_, path), found in zip(read.split.pairs, read.maps) if found.coloured)
     for read in reads.values():
@@ -145,8 +144,8 @@ def _by_number(pixels: Mapping[int, int], root: Path, names: Sequence[str], void
     elif void not in pixels and void not in (0, VOID):
         found.said.append(f'no pixel has label {void} (--void)')
     if not labels:
-        raise DataError(f'data={str(root)!r}: the label maps hold {sorted(pixels)}, which is no '
-                        'class')
+        raise DataError(f'data={str(root)!r}: the label maps hold only {sorted(pixels)}, '
+                        'not a class')
     named, sparse = _by_label(list(names.values()) if both and isinstance(names, dict) else names,
                               labels, found.first)
     if both or sparse or void not in (0, VOID) or labels[-1] > VOID:
@@ -168,7 +167,7 @@ def _by_number(pixels: Mapping[int, int], root: Path, names: Sequence[str], void
         raise DataError(
             f'classes={names}: {count(len(names), "name", "names")}, but the labels are '
             f'{few(sorted(pixels), 30)}: with {labels[0]} as the first, {len(labels)} classes'
-            + ('' if found.first else '. If 0 is no class: --void 0'))
+            + ('' if found.first else '. If 0 is not a class: --void 0'))
     if lacking:
         found.said.append(
             ('classes without a name are' if named else 'nothing names the classes; they are')
@@ -182,25 +181,25 @@ def _by_number(pixels: Mapping[int, int], root: Path, names: Sequence[str], void
 
 
 def _by_label(names: Sequence[str], labels: List[int], first: int) -> Tuple[Dict[int, str], bool]:
-    """Names by label, and whether they are those of labels between which others never occur."""
+    """Names by label, and whether these are sparse."""
     if isinstance(names, dict):
         return names, False
     if len(names) == len(labels) < labels[-1] + 1 - first:
         return dict(zip(labels, names)), True
     if len(names) > labels[-1] and names[0].strip('_').lower() in (
             *_NOTHING, 'background', 'other'):
-        first = 0  # the name of label 0, which may be no class
+        first = 0  # the name of label 0, which may be void
     return dict(enumerate(names, first)), False
 
 
 def _read_names(root: Path) -> Tuple[Sequence[str], Dict[str, int]]:
-    """Names of classes, a list or by label, and colours by name, from files that have them."""
+    """Names of classes and their colours, from the data's files."""
     names, colours = [], {}
     for file in _FILES:
         for path in [root / file, *sorted(root.glob(f'*/{file}'))]:
             if path.is_file():
-                found, coloured = _parse([row.strip() for row in text_of(path).split('\n')
-                                          if row.strip() and not row.startswith('# ')])
+                found, coloured = _parse([row for row in lines_of(path)
+                                          if not row.startswith('# ')])
                 names, colours = names or found, colours or coloured
     return names, colours
 
@@ -221,6 +220,6 @@ def _parse(rows: List[str]) -> Tuple[Sequence[str], Dict[str, int]]:
 
 
 def _fits(pattern: re.Pattern, rows: List[str]) -> List[re.Match]:
-    """Matches of all rows, of which the first may be a heading; none if another does not match."""
+    """Matches of all rows but a heading; empty otherwise."""
     fits = [pattern.fullmatch(row) for row in rows]
     return next((those for those in (fits, fits[1:]) if all(those)), [])

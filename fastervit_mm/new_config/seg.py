@@ -1,55 +1,35 @@
-"""A config for a segmentor on one's own data."""
+"""Config of a segmentor for a user's data."""
 import colorsys
 import os
 from collections import Counter
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
 from ..datasets.checking.label_maps import ReadSplit
 from ..datasets.checking.problems import Run, one_by_one
-from ..datasets.folders import SPLITS, files_in
+from ..datasets.folders import few, files_in
 from ..datasets.images import IMAGES
 from ..datasets.label_maps import MapData
 from ..datasets.labels import renumbered, write_label_map
-from .images import Reading, choose_reading
+from .images import choose_reading
 from .labels import Labels
-from .lines import SMALL, Lines, add_schedule, base_config, few, inside, names_of, quoted
+from .writing import SMALL, fill, inside
 
 # Longest side of a crop, images in a batch and iterations, from scratch and with ImageNet weights.
 _SMALL, _PUBLISHED = (320, 4, 2400), (512, 2, 20000)
 _PILLOW = 2 * (2**30 // 12)  # pixels of which Pillow, mmseg's reader of label maps, refuses more
 
 
-@dataclass(frozen=True)
-class _Choice:
-    """What was chosen from the data.
-
-    Attributes:
-        shares: Each class's share of the pixels that have a class.
-        weights: A weight for each class in the loss; None for equal ones.
-        usual: The most frequent (width, height) of an image.
-        crop: Side of a crop in training, in pixels.
-        scale: (longer, shorter) side to which images are resized, before random scaling.
-    """
-    shares: np.ndarray
-    weights: Optional[List[float]]
-    usual: Tuple[int, int]
-    crop: int
-    scale: Tuple[int, int]
-    batch: int
-    iterations: int
-
-
 class _Files(NamedTuple):
-    """Where a config finds images and label maps.
+    """Places of images and label maps in a config.
 
     Attributes:
         splits: (folder of images, folder of maps, list of names or None) of each.
-        img_suffix, map_suffix: What follows the common part of their names.
+        img_suffix, map_suffix: Endings of their names after the common part.
         copied: Whether the label maps are copies.
     """
     splits: Dict[str, Tuple[str, str, Optional[str]]]
@@ -61,16 +41,16 @@ class _Files(NamedTuple):
 def seg_config(data: MapData, reads: Mapping[str, ReadSplit], labels: Labels, root: Path, out: Path,
                arch: str = SMALL, run: Run = one_by_one
                ) -> Tuple[str, List[str], Dict[str, Any], bool]:
-    """A config for a segmentor on one's own data.
+    """Choose the config of a segmentor for a user's data.
 
     Label maps that mmseg cannot use as they are (0 and 255 for two classes, colours, a void label
-    that is neither 0 nor 255, folders that it cannot pair) are written once more to ``<OUT's
+    other than 0 and 255, folders that it cannot pair) are written anew to ``<OUT's
     name>_data/`` beside the config, as are the lists of a split without a folder.
 
     Args:
         data: From :func:`fastervit_mm.datasets.label_maps.find_label_maps`.
         reads: The label maps of each split.
-        labels: What they mean, from :func:`fastervit_mm.new_config.labels.choose_labels`.
+        labels: Their meaning, from :func:`fastervit_mm.new_config.labels.choose_labels`.
         root: The data's folder.
         out: The config's file.
         arch: ``'small'``, trained from scratch, or a published variant such as ``'0'``, which
@@ -78,8 +58,8 @@ def seg_config(data: MapData, reads: Mapping[str, ReadSplit], labels: Labels, ro
         run: How files are read and written; by default one by one.
 
     Returns:
-        The config's text; what was decided, one sentence each; the values that the config must
-        have when it is read, by their dotted names; and whether label maps were copied.
+        The config's text; decisions, one sentence each; the values that the config must have when
+        it is read, by their dotted names; and whether label maps were copied.
 
     Raises:
         DataError: For images that cannot be trained on together.
@@ -104,21 +84,28 @@ def seg_config(data: MapData, reads: Mapping[str, ReadSplit], labels: Labels, ro
                       f'{dataset}.seg_map_suffix': files.map_suffix})
         if ann_file:
             meant[f'{dataset}.ann_file'] = ann_file
-    largest = max(found.area for read in reads.values() for found in read.maps)
-    text = _text(choice, reading, labels, files, {s: len(images[s]) for s in files.splits}, root,
-                 arch, largest > _PILLOW)
+    # Pillow, mmseg's reader of label maps, refuses larger ones.
+    huge = max(found.area for read in reads.values() for found in read.maps) > _PILLOW
+    shares = 100 * choice.shares[choice.shares > 0]
+    text = fill('seg', arch, root, {split: len(images[split]) for split in files.splits},
+                choice.iterations, choice=choice, labels=labels, reading=reading, files=files,
+                palette=[list(c) for c in _palette(len(labels.names), labels.palette)],
+                rarest=shares.min(), commonest=shares.max(), stride=choice.crop * 2 // 3,
+                backend=", imdecode_backend='cv2'" * huge,
+                reduced=', reduce_zero_label=True' * labels.first,
+                seen=max(choice.iterations * choice.batch / len(images['train']), 1))
     return text, said, meant, files.copied
 
 
 def _arrange(data: MapData, reads: Mapping[str, ReadSplit], labels: Labels, root: Path,
              beside: Path, said: List[str], run: Run) -> _Files:
-    """Say where files are as mmseg's BaseSegDataset reads them, and write those that it cannot."""
+    """Find places for mmseg; write what it cannot read."""
     suffixes = [ends.pop() if len(ends) == 1 else '' for ends in map(set, zip(*(
         ends for found in data.splits.values() for ends in found.ends)))]
     places = {split: _places(found.pairs, suffixes) for split, found in data.splits.items()}
     maps = [found for read in reads.values() for found in read.maps]
     why = [why for why, needed in (
-        ('class numbers are others', labels.numbers is not None),
+        ('class numbers change', labels.numbers is not None),
         ('mmseg reads one channel', any(found.channels > 1 for found in maps)),
         ('Pillow refuses maps as large',
          any(found.mode != 'L' and found.area > _PILLOW for found in maps)),
@@ -148,13 +135,15 @@ def _arrange(data: MapData, reads: Mapping[str, ReadSplit], labels: Labels, root
 
 def _places(pairs: Sequence[Tuple[Path, Path]], suffixes: Sequence[str]
             ) -> Tuple[List[Path], List[List[str]]]:
-    """The folder of all images and that of all maps, and their paths in it without a suffix."""
+    """Folders of images and of maps, and paths in these."""
     tops = [Path(os.path.commonpath([path.parent for path in paths])) for paths in zip(*pairs)]
     return tops, [[path.relative_to(top).as_posix().removesuffix(suffix) for path in paths]
                   for paths, top, suffix in zip(zip(*pairs), tops, suffixes)]
 
 
-def _choose(read: ReadSplit, labels: Labels, limit: int, batch: int, iterations: int) -> _Choice:
+def _choose(read: ReadSplit, labels: Labels, limit: int, batch: int, iterations: int
+            ) -> SimpleNamespace:
+    """Choose sizes and weights; ``limit`` is a crop's longest side."""
     pixels = renumbered(read.pixels, labels.numbers)
     shares = np.array([pixels[i + labels.first] for i in range(len(labels.names))], float)
     shares /= max(shares.sum(), 1)
@@ -165,11 +154,12 @@ def _choose(read: ReadSplit, labels: Labels, limit: int, batch: int, iterations:
     # A crop should show a good part of an image.
     reduced = min(1., 2 * crop / max(shorter, 1))
     scale = round(longer * reduced), round(shorter * reduced)
-    return _Choice(shares, _class_weights(shares), size[0], crop, scale, batch, iterations)
+    return SimpleNamespace(shares=shares, weights=_class_weights(shares), usual=size[0], crop=crop,
+                           scale=scale, batch=batch, iterations=iterations)
 
 
 def _class_weights(shares: np.ndarray) -> Optional[List[float]]:
-    """Weights against rare classes; None if none is ten times as frequent as another."""
+    """Larger weights for rare classes; None without any."""
     present = shares > 0
     if shares.max() < 10 * shares[present].min():
         return None
@@ -177,115 +167,6 @@ def _class_weights(shares: np.ndarray) -> Optional[List[float]]:
     weights[present] = 1 / np.sqrt(shares[present])
     weights[present] = np.clip(weights[present] / weights[present].mean(), 0.2, 5)
     return [round(float(w), 2) for w in weights]
-
-
-def _text(choice: _Choice, reading: Reading, labels: Labels, files: _Files,
-          images: Mapping[str, int], root: Path, arch: str, huge: bool) -> str:
-    small, names = arch == SMALL, labels.names
-    lines = Lines()
-    lines.because('UperNet, ' + ('small, trained from scratch' if small else f'FasterViT-{arch}')
-                  + f', for the label maps in {root}: '
-                  + ', '.join(f'{number} {split}' for split, number in images.items())
-                  + f' images, {len(names)} classes. Written by '
-                  'tools/new_config.py seg; every line may be changed.')
-    lines.add(f"""
-_base_ = 'fastervit_mm::mmseg/{base_config('upernet_fvit', arch)}.py'
-custom_imports = dict(imports=[
-    'fastervit_mm', 'fastervit_mm.engine', 'fastervit_mm.engine.seg_losses',
-    'fastervit_mm.engine.seg_visualizer'])
-
-data_root = {quoted(root.as_posix() + '/')}
-classes = {names_of(names)}
-num_classes = len(classes)
-palette = [""")
-    colours = [str(list(colour)) for colour in _palette(len(names), labels.palette)]
-    lines.extend(f'    {", ".join(colours[i:i + 5])},' for i in range(0, len(colours), 5))
-    lines.append(']\n')
-    _add_sizes(lines, choice)
-    preprocessor = backbone = ''
-    if reading.preprocessor:
-        lines.append('')
-        lines.because(reading.because)
-        preprocessor = f', {reading.preprocessor}'
-        backbone = f'\n    backbone=dict(in_channels={reading.channels}),'
-    lines.add(f"""
-model = dict(
-    data_preprocessor=dict(size=crop_size{preprocessor}),{backbone}
-    decode_head=dict(num_classes=num_classes, loss_decode=loss),
-    auxiliary_head=dict(num_classes=num_classes, loss_decode=loss),
-    test_cfg=dict(crop_size=crop_size, stride=({choice.crop * 2 // 3}, {choice.crop * 2 // 3})))
-""")
-    lines.append('')
-    _add_data(lines, choice, reading, labels, files, huge)
-    seen = choice.iterations * choice.batch / images['train']
-    add_schedule(lines, f'{choice.iterations} iterations of {choice.batch} images see each image '
-                 f'{max(seen, 1):.0f} times', choice.iterations, small, by_epoch=False)
-    return str(lines)
-
-
-def _add_sizes(lines: Lines, choice: _Choice) -> None:
-    """Crop, scale and the weights of classes."""
-    usual = f'Most images are {choice.usual[0]} x {choice.usual[1]}. '
-    if choice.scale != (max(choice.usual), min(choice.usual)):
-        usual += (f'They are reduced to {choice.scale[0]} x {choice.scale[1]}, so that a crop '
-                  'shows a good part of one. ')
-    lines.because(usual + 'Sides of a crop are multiples of 32.')
-    lines.add(f'crop_size = ({choice.crop}, {choice.crop})\nscale = {choice.scale}')
-    if choice.weights is None:
-        lines.append('loss = dict()')
-    else:
-        shares = 100 * choice.shares[choice.shares > 0]
-        lines.because(f'The rarest class has {shares.min():.2g} % of the pixels, the most frequent '
-                      f'{shares.max():.0f} %: weights in proportion to the inverse square root of '
-                      'the shares.')
-        lines.append("loss = dict(type='WeightedCrossEntropyLoss', class_weight=[")
-        lines.extend(f'    {", ".join(map(str, choice.weights[i:i + 12]))},'
-                     for i in range(0, len(choice.weights), 12))
-        lines.append('])')
-
-
-def _add_data(lines: Lines, choice: _Choice, reading: Reading, labels: Labels, files: _Files,
-              huge: bool) -> None:
-    """Pipelines and datasets."""
-    backend = ", imdecode_backend='cv2'" if huge else ''  # Pillow refuses maps as large
-    reduced = ''
-    if labels.first:
-        reduced = ', reduce_zero_label=True'
-        lines.because('Label 0 is no class: it becomes 255, which is ignored, and the others lose '
-                      'one.')
-    distortion = '' if reading.loading else "\n    dict(type='PhotoMetricDistortion'),"
-    lines.add(f"""
-train_pipeline = [
-    dict(type='LoadImageFromFile'{reading.loading}),
-    dict(type='LoadAnnotations'{backend}{reduced}),
-    dict(type='RandomResize', scale=scale, ratio_range=(0.5, 2.0), keep_ratio=True),
-    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
-    dict(type='RandomFlip', prob=0.5),{distortion}
-    dict(type='PackSegInputs'),
-]
-test_pipeline = [
-    dict(type='LoadImageFromFile'{reading.loading}),
-    dict(type='Resize', scale=scale, keep_ratio=True),
-    dict(type='LoadAnnotations'{backend}{reduced}),  # after Resize: ground truth keeps its own size
-    dict(type='PackSegInputs'),
-]
-dataset = dict(
-    type='BaseSegDataset', data_root=data_root, metainfo=dict(classes=classes, palette=palette),
-    img_suffix={quoted(files.img_suffix)}, seg_map_suffix={quoted(files.map_suffix)}{reduced})""")
-    for split in SPLITS:
-        if split not in files.splits:
-            lines.because('There is no test split: tools/test.py scores the validation images.')
-            lines.append('test_dataloader = val_dataloader')
-            continue
-        images, maps, listed = files.splits[split]
-        batch = f'\n    batch_size={choice.batch},' if split == 'train' else ''
-        listed = f'\n        ann_file={quoted(listed)},' if listed else ''
-        lines.add(f"""
-{split}_dataloader = dict({batch}
-    dataset=dict(
-        _delete_=True, **dataset,{listed}
-        data_prefix=dict(img_path={quoted(images)}, seg_map_path={quoted(maps)}),
-        pipeline={'train' if split == 'train' else 'test'}_pipeline))""")
 
 
 def _palette(count: int, given: Optional[Sequence] = None) -> List[Tuple[int, int, int]]:

@@ -1,4 +1,4 @@
-"""FasterViT in place of the backbone of any config of mmdet or mmseg."""
+"""FasterViT in place of a config's backbone."""
 import os
 import textwrap
 from copy import deepcopy
@@ -10,7 +10,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
-from ..backbone.variants import VARIANTS, resolve_variant
+from ..backbone.variants import VARIANTS, Variant, resolve_variant
 from ..config_files import ConfigError, find_config, read_config
 from ..engine.console import quiet_libraries
 from ..models import type_name
@@ -22,7 +22,7 @@ from .writing import written
 # What the published weights were trained with; the usual values of ImageNet.
 NORMALISATION = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375],
                      bgr_to_rgb=True)
-# Backbones that are more: the config's own heads take nothing else.
+# Backbones whose heads take nothing else.
 _WHOLE = ('BiSeNetV1', 'BiSeNetV2', 'CGNet', 'DDRNet', 'DetectoRS_ResNet', 'DetectoRS_ResNeXt',
           'ERFNet', 'FastSCNN', 'HourglassNet', 'ICNet', 'PIDNet', 'STDCContextPathNet',
           'TridentResNet', 'UNet', 'VPD')
@@ -37,7 +37,7 @@ class Swapped:
 
     Attributes:
         text: The new config's.
-        changes: What it changes, one sentence each.
+        changes: One sentence each.
     """
     text: str
     changes: List[str]
@@ -45,13 +45,13 @@ class Swapped:
 
 def swap_backbone(config: Union[str, os.PathLike], arch: Union[str, dict] = '2',
                   out: Union[str, os.PathLike] = 'swapped.py') -> Swapped:
-    """A config that inherits another and has FasterViT in place of its backbone.
+    """Inherit a config with FasterViT in place of its backbone.
 
-    The backbone that was there is built and run, on no device where it can, so its maps' widths and
-    strides are known. FasterViT's stages of the same strides replace them, or of a dilated ResNet
-    those of the same order, and neck and heads get the new widths. A map that nothing reads is left
-    out, because its output norm would get no gradient, which distributed training refuses. The
-    neck then has to give maps of the same widths and strides as before.
+    The old backbone is built and run, on the meta device where it can, to find its maps' widths and
+    strides. FasterViT's stages of the same strides replace them, or of a dilated ResNet those of
+    the same order, and neck and heads get the new widths. A map that nothing reads is left out: its
+    output norm would get no gradient, which distributed training refuses. The neck then has to give
+    maps of the same widths and strides as before.
 
     Args:
         config: A path, a name such as ``'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'`` for a
@@ -59,11 +59,8 @@ def swap_backbone(config: Union[str, os.PathLike], arch: Union[str, dict] = '2',
             (:func:`fastervit_mm.get_config`).
         arch: A published variant, which starts from its ImageNet weights, or a dict as for
             :class:`fastervit_mm.FasterViT`, from scratch. Default ``'2'``.
-        out: The file that the text is for; a config that is a path is named relative to it. It is
-            not written.
-
-    Returns:
-        The config's text, and what it changes.
+        out: The file that the text is for, which is not written. A config that is a path is named
+            relative to it.
 
     Raises:
         FileNotFoundError: For a config that does not exist.
@@ -79,30 +76,14 @@ def swap_backbone(config: Union[str, os.PathLike], arch: Union[str, dict] = '2',
             f'{cfg.filename}: a config in Python\'s own import syntax, which no _base_ can name. '
             'Give it as text, which this writes: python -c "from mmengine.config import Config; '
             f'Config.fromfile({cfg.filename!r}).dump({text!r})"')
-    place, model = _model_with_backbone(cfg)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
-    why: Dict[str, str] = {}
-    new = cfg.to_dict()
-    holder = new
-    for part in place.split('.'):
-        holder = holder[part]
-    kind = type_name(model['backbone'])
-    if kind in _WHOLE:
-        raise ConfigError(f'{cfg.filename}: {place}.backbone: {kind} is a design of its own, not '
-                          'a network of stages, and its heads take nothing else. Take a config '
-                          'with a ResNet, a Swin or the like')
-    reasons: Dict[str, str] = {}
-    try:
-        stages = swap_readers(holder, backbone_maps(model['backbone']), fastervit_maps(
-            [variant.stage_dim(i) for i in range(4)]), reasons)
-    except ConfigError as error:
-        raise ConfigError(f'{cfg.filename}: {error}') from error
-    why.update({f'{place}.{name}': reason for name, reason in reasons.items()})
-    holder['backbone'] = _backbone(holder['backbone'], arch, stages)
-    _drop_weights(new, place, why)
-    for name, preprocessor in _preprocessors(new['model'], 'model'):
-        preprocessor.update(deepcopy(NORMALISATION))
-        why[name] = 'as the published weights were trained'
+    old, new = cfg.to_dict(), cfg.to_dict()
+    place = next((place for place in ('model', 'model.detector')  # the second in a tracker
+                  if 'type' in (_at(old, place).get('backbone') or {})), None)
+    if place is None:
+        raise ConfigError(f'{cfg.filename}: has no model.backbone to replace')
+    kind, why = type_name(_at(old, place)['backbone']), {}
+    stages = _swap_model(cfg, new, place, variant, arch, why)
     names = _parameters(cfg, new['model'])
     prefix = f'{place}.backbone.'.removeprefix('model.')
     half = 'bfloat16' if isinstance(arch, str) and (arch in '56' or '21k' in arch) else ''
@@ -111,7 +92,7 @@ def swap_backbone(config: Union[str, os.PathLike], arch: Union[str, dict] = '2',
     new.update(swap_optimizer(cfg, others, half, why))
     new['custom_imports'] = _imports(cfg)
     new.setdefault('sync_bn', 'torch')
-    changes = _changes(cfg.to_dict(), new, (f'{place}.backbone', 'optim_wrapper'))
+    changes = _changes(old, new, (f'{place}.backbone', 'optim_wrapper'))
     said = _sentences(changes, place, kind, arch, stages, why)
     if isinstance(names, str):
         said.append(f'not checked: the config\'s own model cannot be built here either ({names})')
@@ -120,16 +101,16 @@ def swap_backbone(config: Union[str, os.PathLike], arch: Union[str, dict] = '2',
 
 def write(config: Union[str, os.PathLike], out: Union[str, os.PathLike],
           arch: Union[str, dict] = '2', force: bool = False) -> Swapped:
-    """Write what :func:`swap_backbone` gives.
+    """Write the config of :func:`swap_backbone`.
 
     Args:
-        config, arch: As there.
+        config, arch: As in :func:`swap_backbone`.
         out: The file.
         force: Replace a file that exists. Default False.
 
     Raises:
         FileExistsError: For a file that exists.
-        ValueError: For a file that is not named like a config, and as :func:`swap_backbone`.
+        ValueError: For a name that does not end in .py, and as in :func:`swap_backbone`.
     """
     out = Path(out)
     if out.suffix != '.py':
@@ -144,42 +125,51 @@ def write(config: Union[str, os.PathLike], out: Union[str, os.PathLike],
     return swapped
 
 
-def _model_with_backbone(cfg: Config) -> Tuple[str, Dict]:
-    """The dotted name and the settings of what holds the backbone, in a tracker its detector."""
-    for place in ('model', 'model.detector'):
-        node: Any = cfg
-        for part in place.split('.'):
-            node = (node.get(part) if isinstance(node, dict) or node is cfg else None) or {}
-        if isinstance(node, dict) and 'type' in (node.get('backbone') or {}):
-            return place, node
-    raise ConfigError(f'{cfg.filename}: has no model.backbone to replace')
+def _at(settings: Dict, place: str) -> Dict:
+    """Settings at a dotted name; empty without any."""
+    for part in place.split('.'):
+        settings = settings.get(part) or {}
+    return settings
 
 
-def _backbone(old: Dict, arch: Union[str, dict], stages: Tuple[int, ...]) -> Dict[str, Any]:
-    new = dict(type='FasterViT', arch=arch)
+def _swap_model(cfg: Config, new: Dict, place: str, variant: Variant, arch: Union[str, dict],
+                why: Dict[str, str]) -> Tuple[int, ...]:
+    """Change backbone, neck, heads, weights and preprocessors; returns FasterViT's stages."""
+    holder = _at(new, place)
+    old = holder['backbone']
+    if type_name(old) in _WHOLE:
+        raise ConfigError(f'{cfg.filename}: {place}.backbone: {type_name(old)} is a design of its '
+                          'own, not a network of stages, and its heads take nothing else. Take a '
+                          'config with a ResNet, a Swin or the like')
+    reasons: Dict[str, str] = {}
+    try:
+        stages = swap_readers(holder, backbone_maps(old), fastervit_maps(
+            [variant.stage_dim(i) for i in range(4)]), reasons)
+    except ConfigError as error:
+        raise ConfigError(f'{cfg.filename}: {error}') from error
+    why.update({f'{place}.{name}': reason for name, reason in reasons.items()})
+    backbone = holder['backbone'] = dict(type='FasterViT', arch=arch)
     if stages != (0, 1, 2, 3):
-        new['out_indices'] = stages
+        backbone['out_indices'] = stages
     if old.get('with_cp'):
-        new['with_cp'] = True
+        backbone['with_cp'] = True
     if isinstance(arch, str):
-        new['init_cfg'] = dict(type='Pretrained', checkpoint=(
+        backbone['init_cfg'] = dict(type='Pretrained', checkpoint=(
             f'fastervit://{arch}' + ('' if '21k' in arch else '-224-1k')))
-    return new
-
-
-def _drop_weights(new: Dict, place: str, why: Dict[str, str]) -> None:
-    """Take out the old backbone's weights, wherever a config names them."""
-    holder = new['model'] if place == 'model' else new['model']['detector']
-    for name, node, key in ((f'{place}.pretrained', holder, 'pretrained'),
-                            (f'{place}.init_cfg', holder, 'init_cfg'),
-                            ('load_from', new, 'load_from')):
+    for name, node in ((f'{place}.pretrained', holder), (f'{place}.init_cfg', holder),
+                       ('load_from', new)):
+        key = name.rpartition('.')[2]
         if node.get(key):
             node[key] = None
             why[name] = 'weights of another network'
+    for name, preprocessor in _preprocessors(new['model'], 'model'):
+        preprocessor.update(deepcopy(NORMALISATION))
+        why[name] = 'as the published weights were trained'
+    return stages
 
 
 def _preprocessors(node: Any, place: str) -> Iterator[Tuple[str, Dict]]:
-    """Every preprocessor of a model that gets images, also within others."""
+    """Every preprocessor of images, also within others."""
     if not isinstance(node, dict):
         return
     for key, value in node.items():
@@ -192,10 +182,10 @@ def _preprocessors(node: Any, place: str) -> Iterator[Tuple[str, Dict]]:
 
 
 def _parameters(cfg: Config, model: Dict) -> Union[List[str], str]:
-    """Names of a model's parameters, or why a config's own model cannot be built here either.
+    """Names of parameters, or why even the old model fails.
 
     Raises:
-        ConfigError: For a model that cannot be built with FasterViT alone.
+        ConfigError: For a model that can be built, but not with FasterViT.
     """
     try:
         return _built(model)
@@ -209,7 +199,7 @@ def _parameters(cfg: Config, model: Dict) -> Union[List[str], str]:
 
 
 def _built(model: Dict) -> List[str]:
-    """Names of the parameters of a model, built on no device where it can."""
+    """Names of the parameters of a model."""
     model = deepcopy(model)
     if 'teacher_ckpt' in model:  # would be loaded
         model['teacher_ckpt'] = None
@@ -234,7 +224,7 @@ def _imports(cfg: Config) -> Dict[str, Any]:
 
 
 def _changes(old: Any, new: Any, whole: Tuple[str, ...], place: str = '') -> Dict[str, Tuple]:
-    """(before, after) of every setting that differs, by dotted name; lists are one setting."""
+    """(before, after) of every changed setting, by dotted name."""
     if place in whole or not (isinstance(old, dict) and isinstance(new, dict)):
         return {} if old == new else {place: (old, new)}
     found: Dict[str, Tuple] = {}
@@ -268,7 +258,7 @@ def _sentences(changes: Dict[str, Tuple], place: str, kind: str, arch: Union[str
 
 
 def _pairs(name: str, before: Any, after: Any, reason: str, why: Dict[str, str]) -> List[str]:
-    """One sentence for a setting; one for each that differs within a list of settings."""
+    """Sentences for a setting, one each within a list."""
     if isinstance(before, (list, tuple)) and isinstance(after, (list, tuple)) and any(
             isinstance(item, dict) for item in before) and len(before) == len(after):
         return [sentence for i, (b, a) in enumerate(zip(before, after))
@@ -295,14 +285,14 @@ def _text(config: Union[str, os.PathLike], cfg: Config, out: Path, kind: str,
         node = settings
         for part in parts:
             node = node.setdefault(part, {})
-        whole = isinstance(after, dict) and before is not _GONE  # in place of what is there
+        whole = isinstance(after, dict) and before is not _GONE  # in place of the base's
         node[last] = dict(_delete_=True, **after) if whole else after
     own = '\n'.join(written(settings[name], f'{name} = ') for name in _ORDER if name in settings)
     return f'{comment}\n_base_ = {_base(config, cfg, out)!r}\n{own}\n'
 
 
 def _base(config: Union[str, os.PathLike], cfg: Config, out: Path) -> str:
-    """How the new config names the one that it inherits."""
+    """Name of the inherited config."""
     name = os.fspath(config)
     if '::' in name:
         return name if name.endswith('.py') else f'{name}.py'

@@ -1,4 +1,4 @@
-"""What maps a backbone or a neck gives, found by running it."""
+"""Maps of backbones and necks, found by running them."""
 import itertools
 import math
 import warnings
@@ -19,19 +19,19 @@ _STRIDES = (4, 8, 16, 32)  # of FasterViT's stages
 
 
 class Map(NamedTuple):
-    """A feature map: its channels, and pixels of the image from one cell to the next."""
+    """A feature map: its channels and its stride in pixels."""
     width: int
     stride: int
 
 
 def backbone_maps(settings: dict) -> List[Map]:
-    """The maps of a backbone.
+    """Run a backbone to find its maps.
 
     Args:
         settings: The backbone's in a config; pretrained weights are not loaded.
 
     Raises:
-        ConfigError: If it cannot be built or run here, or gives something else than maps.
+        ConfigError: For one that cannot be built or run here, or gives anything but maps.
     """
     settings = dict(deepcopy(settings), init_cfg=None)
     if 'pretrained' in settings:  # timm's are loaded when they are built
@@ -42,23 +42,23 @@ def backbone_maps(settings: dict) -> List[Map]:
 
 
 def fastervit_maps(widths: Sequence[int]) -> List[Map]:
-    """The maps of the four stages, given their widths."""
+    """Maps of FasterViT's four stages, by their widths."""
     return [Map(*both) for both in zip(widths, _STRIDES)]
 
 
 def neck_maps(neck: Any, maps: Sequence[Map]) -> Tuple[List[Map], List[int]]:
-    """What a neck makes of a backbone's maps.
+    """Run a neck to find its maps.
 
     Args:
         neck: Its settings in a config, or a list of several's.
         maps: The backbone's.
 
     Returns:
-        The neck's maps, and the indices of those of the backbone that they depend on. Another
-        one's output norm would get no gradient.
+        The neck's maps, and the indices of the backbone's maps that they depend on; the output
+        norms of others would get no gradient.
 
     Raises:
-        ConfigError: If the neck cannot be built or run here.
+        ConfigError: For a neck that cannot be built or run here.
     """
     given: List[Tensor] = []
 
@@ -73,9 +73,9 @@ def neck_maps(neck: Any, maps: Sequence[Map]) -> Tuple[List[Map], List[int]]:
 
 
 def choose_stages(maps: Sequence[Map]) -> Tuple[int, ...]:
-    """FasterViT's stages that come nearest to a backbone's maps, one for each, in their order.
+    """FasterViT's stages nearest to a backbone's maps, in order.
 
-    Of a ResNet dilated after its second stage, maps of strides 4, 8, 8 and 8, they are all four.
+    For a ResNet dilated after its second stage, with strides 4, 8, 8 and 8, all four.
 
     Raises:
         ConfigError: For more than four maps, or maps of one stride.
@@ -93,7 +93,7 @@ def choose_stages(maps: Sequence[Map]) -> Tuple[int, ...]:
 
 
 def _run(what: str, settings: Any, inputs: Callable) -> Tuple[List[Map], List[Tensor]]:
-    """Build a part of a model and run it, on no device where it can: that takes no memory."""
+    """Build and run a part, on the meta device if possible."""
     kinds = ', '.join(type_name(s) for s in (settings if isinstance(settings, list)
                                              else [settings]))
     reason = ''
@@ -110,7 +110,7 @@ def _run(what: str, settings: Any, inputs: Callable) -> Tuple[List[Map], List[Te
         else:
             out = list(out) if isinstance(out, (tuple, list)) else [out]
             if not all(isinstance(m, Tensor) and m.ndim == 4 for m in out):
-                raise ConfigError(f'model.{what}: {kinds} gives other things than feature maps')
+                raise ConfigError(f'model.{what}: {kinds} does not give feature maps')
             return [Map(m.shape[1], 2**round(math.log2(side / m.shape[-1]))) for m in out], out
     raise ConfigError(f'model.{what}: {kinds} cannot be run here, so what it gives is not known '
                       f'({reason})')

@@ -1,4 +1,4 @@
-"""What reads a backbone's maps, a neck or heads, changed to read those of FasterViT."""
+"""Necks and heads, changed to read FasterViT's maps."""
 from typing import Any, Dict, Iterator, List, Mapping, Sequence, Set, Tuple
 
 from ..config_files import ConfigError
@@ -21,15 +21,15 @@ def swap_readers(model: Dict, old: Sequence[Map], stages: Sequence[Map], why: Di
 
     Args:
         model: The settings of the model that holds the backbone.
-        old: The maps of the backbone that it had.
+        old: The maps of the old backbone.
         stages: The maps of FasterViT's four stages.
         why: Reasons are added, by the dotted name of a setting within the model.
 
     Returns:
-        The stages that are read: the backbone's ``out_indices``.
+        Stages that are read: the backbone's ``out_indices``.
 
     Raises:
-        ConfigError: For a model in which no FasterViT fits.
+        ConfigError: For a model in which FasterViT does not fit.
     """
     neck = model.get('neck')
     first = (neck[0] if isinstance(neck, list) else neck) or {}
@@ -91,7 +91,7 @@ def _swap_neck(model: Dict, first: Dict, old: Sequence[Map], stages: Sequence[Ma
 
 
 def _widen_ssd(model: Dict, neck: Dict, why: Dict[str, str]) -> None:
-    """SSDNeck hands the backbone's maps on, so the head has their widths too."""
+    """Widen SSD's head, which also reads the backbone's maps."""
     new = neck['in_channels']
     for part in (neck, model['bbox_head']):
         key = 'out_channels' if part is neck else 'in_channels'
@@ -100,7 +100,7 @@ def _widen_ssd(model: Dict, neck: Dict, why: Dict[str, str]) -> None:
 
 
 def _compare(place: str, kind: str, expected: Sequence[Map], given: Sequence[Map]) -> None:
-    """Stop where heads would get other maps than they are made for."""
+    """Refuse maps that heads are not made for."""
     wrong = [f'map {i} is {b.width} wide and of stride {b.stride}, not {a.width} and {a.stride}'
              for i, (a, b) in enumerate(zip(expected, given)) if a != b]
     if len(expected) != len(given):
@@ -112,7 +112,7 @@ def _compare(place: str, kind: str, expected: Sequence[Map], given: Sequence[Map
 
 def _add_neck(model: Dict, old: Sequence[Map], stages: Sequence[Map], why: Dict[str, str]
               ) -> Tuple[int, ...]:
-    """Heads of a detector that read a backbone (C4, DC5) do so through a layer of its width."""
+    """Add a neck for heads that read the backbone."""
     chosen = choose_stages(old)
     if len({m.width for m in old}) > 1:
         raise ConfigError('model: its heads read the backbone, whose maps are '
@@ -126,7 +126,7 @@ def _add_neck(model: Dict, old: Sequence[Map], stages: Sequence[Map], why: Dict[
 
 def _swap_heads(model: Dict, old: Sequence[Map], stages: Sequence[Map], why: Dict[str, str]
                 ) -> Tuple[int, ...]:
-    """Heads that read the backbone's maps by ``in_index`` and ``in_channels``, as in mmseg."""
+    """Change heads with ``in_index`` and ``in_channels``, as in mmseg."""
     for _, head in _heads(model):
         if type_name(head) == 'EncHead' and not head.get('add_lateral'):  # reads the last alone
             for key in ('in_channels', 'in_index'):
@@ -159,7 +159,7 @@ _Readers = List[Tuple[str, Dict, List[int]]]  # a head's dotted name, settings a
 
 
 def _readers(model: Mapping, maps: Sequence[Map]) -> _Readers:
-    """The heads that read maps, of those of a model."""
+    """Heads of a model that read some maps."""
     widths = [m.width for m in maps]
     return [(place, head, indices) for place, head in _heads(model)
             if (indices := _indices(head, len(maps))) is not None
@@ -175,7 +175,7 @@ def _fill_heads(readers: _Readers, maps: Sequence[Map]) -> None:
 
 def _align_cascade(model: Mapping, readers: _Readers, old: Sequence[Map], new: Sequence[Map],
                    why: Dict[str, str]) -> None:
-    """A head that refines another's prediction (OCR) reads a map of the same size."""
+    """Give OCR's heads, each refining another's prediction, one size."""
     if not isinstance(model.get('decode_head'), (list, tuple)):
         return
     cascade = [(place, head, indices) for place, head, indices in readers
@@ -189,7 +189,7 @@ def _align_cascade(model: Mapping, readers: _Readers, old: Sequence[Map], new: S
 
 
 def _heads(model: Mapping) -> Iterator[Tuple[str, Dict]]:
-    """Heads of a model, and what within them has an ``in_index`` of its own, by dotted name."""
+    """Heads of a model and their parts, by dotted name."""
     for name, part in model.items():
         if name in _NO_READERS:
             continue
@@ -209,7 +209,7 @@ def _dicts(place: str, node: Any) -> Iterator[Tuple[str, Dict]]:
 
 
 def _indices(head: Mapping, count: int) -> Any:
-    """Which of the backbone's maps a head reads; None if it says something else."""
+    """Indices of maps that a head reads; None without any."""
     index = head.get('in_index')
     if index is None:
         index = list(range(count)) if _sequence(head['in_channels']) else -1
@@ -224,7 +224,7 @@ def _picked(widths: Sequence[int], indices: Sequence[int], like: Any) -> Any:
 
 def _scale_dilations(place: str, head: Dict, pairs: List[Tuple[Map, Map]], why: Dict[str, str]
                      ) -> None:
-    """Dilations of ASPP reach as far in the image as before."""
+    """Keep the reach of ASPP's dilations in the image."""
     (before, after), *others = pairs
     times = after.stride // before.stride
     if times <= 1 or others:

@@ -1,4 +1,4 @@
-"""Optimizer and schedule for a backbone that has been swapped in."""
+"""Optimizer and schedule after a swap."""
 from copy import deepcopy
 from typing import Any, Dict, List, Optional, Sequence
 
@@ -14,27 +14,26 @@ _HIGHEST = 5e-4
 
 
 def paramwise_cfg() -> Dict[str, Any]:
-    """No weight decay on norms, biases, position MLPs and layer scales, as in all our configs."""
+    """Our configs' weight decay: none on norms, biases and positions."""
     return Config.fromfile(config_folder() / '_base_' / 'fastervit.py').to_dict()[
         'fastervit_paramwise_cfg']
 
 
 def swap_optimizer(cfg: Config, others: Optional[Sequence[str]], half: str, why: Dict[str, str]
                    ) -> Dict[str, Any]:
-    """Settings of an optimizer that suits FasterViT, and of what depends on it.
+    """Choose an optimizer for FasterViT, and settings depending on it.
 
     An AdamW keeps its learning rate and weight decay; anything else becomes the AdamW of this
     package's configs.
 
     Args:
-        cfg: The config that is changed; it has a schedule, which stays.
-        others: Names of the model's parameters outside of the backbone; None if not known.
-        half: The type for mixed precision, where the config has it: ``'bfloat16'`` or ``''`` for
-            the config's own.
+        cfg: The old config, whose schedule stays.
+        others: Names of the parameters outside the backbone; None if unknown.
+        half: The type for a config in mixed precision: ``'bfloat16'``, or ``''`` for its own.
         why: Reasons are added, by the name of a setting.
 
     Returns:
-        Settings of the config by name, those that change.
+        Changed settings of the config, by name.
     """
     wrapper = cfg.get('optim_wrapper')
     if not wrapper or 'optimizer' not in wrapper:
@@ -65,7 +64,7 @@ def swap_optimizer(cfg: Config, others: Optional[Sequence[str]], half: str, why:
 
 
 def _paramwise(given: Dict[str, Any], others: Optional[Sequence[str]]) -> Dict[str, Any]:
-    """Ours, with what the config has for its neck and heads."""
+    """Ours, with the config's for its neck and heads."""
     ours = paramwise_cfg()
     keys = given.get('custom_keys') or {}
     for key, settings in keys.items():
@@ -82,7 +81,7 @@ def _paramwise(given: Dict[str, Any], others: Optional[Sequence[str]]) -> Dict[s
 
 
 def _scaled(cfg: Config, factor: float, why: Dict[str, str]) -> Dict[str, Any]:
-    """The schedule, where it ends at a learning rate that was a part of another."""
+    """The schedule, changed where it ends at a learning rate."""
     schedule: Optional[List[Dict]] = deepcopy(cfg.to_dict().get('param_scheduler'))
     changed = False
     for step in schedule if isinstance(schedule, list) else [schedule or {}]:

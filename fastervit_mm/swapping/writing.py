@@ -5,7 +5,7 @@ _WIDTH = 100
 
 
 def written(value: Any, start: str = '', indent: int = 0, end: str = '') -> str:
-    """A setting as Python, on one line where it fits, else one line for each of its parts.
+    """A setting as Python, broken into parts where too long.
 
     Args:
         value: Made of dicts, lists, tuples, strings, numbers, None, booleans.

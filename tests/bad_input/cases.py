@@ -1,4 +1,4 @@
-"""Bad input, and what becomes of it: the rows of docs/bad-input.md, each of which is a test.
+"""Bad input, and what becomes of it; each row is a test.
 
 A row is typed in a folder that has ``detector.py`` and ``segmentor.py``, two small configs, their
 checkpoints, ``data/`` with four training images, ``photo.jpg`` and what the row itself makes.
@@ -179,7 +179,7 @@ CONFIGS = [
          'train.py notes.txt',
          'train: …notes.txt: OSError: Only py/yml/yaml/json type are supported now!',
          make=w.writes('notes.txt', 'lr = 1')),
-    Case('a module that is not there',
+    Case('a missing module',
          'train.py mine.py',
          "train: mine.py: custom_imports: Failed to import nowhere (No module named 'nowhere'). "
          'Install it, or add its folder to PYTHONPATH',
@@ -193,7 +193,7 @@ CONFIGS = [
          _train('optim_wrapper.optimizer.lr=-1'),
          'train: detector.py: this config cannot run as it is: optim_wrapper.optimizer.lr=-1: '
          'give a number of at least 0'),
-    Case('a learning rate that is no number',
+    Case('a learning rate that is not a number',
          _train('optim_wrapper.optimizer.lr=nan'),
          'train: detector.py: this config cannot run as it is: optim_wrapper.optimizer.lr=nan: '
          'give a number of at least 0'),
@@ -258,7 +258,7 @@ CONFIGS = [
          _train('train_dataloader.num_workers=-1'),
          'train: detector.py: this config cannot run as it is: train_dataloader.num_workers=-1: '
          'give a whole number of at least 0'),
-    Case('a folder of data that is not there',
+    Case('a missing folder of data',
          _train('train_dataloader.dataset.data_root=gone'),
          'train: detector.py: this config cannot run as it is: '
          "train_dataloader.dataset.data_root='gone': no such folder (…). … if the data are "
@@ -437,7 +437,7 @@ CHECKPOINTS = [
          "infer: checkpoint='detector.pth': does not fit the model of this config: …. Give the "
          'config that the checkpoint was trained with; it is in the same work directory. The file '
          'looks like …'),
-    Case('that is not there, to predict with',
+    Case('missing, to predict with',
          'infer.py segmentor.py gone.pth photo.jpg --out out',
          "infer: checkpoint='gone.pth': no such file (…)"),
     Case('compressed, so that a small file could be any size',
@@ -489,7 +489,7 @@ CHECKPOINTS = [
          "train: checkpoint='detector.pth': holds no state of training to continue from (no "
          'meta, no message_hub). To start from its weights, leave --resume out: --cfg-options '
          'load_from=detector.pth'),
-    Case('that is not there, to continue from',
+    Case('missing, to continue from',
          'train.py detector.py --resume gone.pth',
          "train: resume='gone.pth': no such checkpoint (…)"),
 ]
@@ -560,9 +560,9 @@ COMMANDS = [
          'and y from 0 to 95'),
     Case('annotations without their images',
          'prepare_data.py check --ann a.json',
-         'prepare_data.py: error: check: the following arguments are required: --images',
+         'prepare_data.py check: error: the following arguments are required: --images',
          status=2),
-    Case('data that are not there',
+    Case('missing data',
          'new_config.py det mine.py --data gone',
          "new_config: data='…gone': no such folder (…)"),
     Case('data without annotations',
@@ -639,7 +639,7 @@ IMAGES = [
          'infer: notes.txt gave no prediction: UnidentifiedImageError: cannot identify image '
          "file 'notes.txt'",
          make=w.writes('notes.txt', 'a text')),
-    Case('that is not there',
+    Case('a missing file',
          SEGMENT.format('gone.jpg'),
          'infer: gone.jpg gave no prediction: no such file or folder (…)'),
     Case('a folder without images',
@@ -654,12 +654,12 @@ IMAGES = [
          make=_loop),
 ]
 TRAINING = [
-    Case('a training image that is no image',
+    Case('a training image of text',
          'train.py detector.py',
          'train: data/train/1.png: not an image that OpenCV can read. "python '
          '…tools/prepare_data.py check" finds every such file',
          make=w.breaks('data/train/1.png'), begins=True),
-    Case('a training image that is not there',
+    Case('a missing training image',
          'train.py detector.py',
          "train: [Errno 2] No such file or directory: 'data/train/1.png'",
          make=w.removes('data/train/1.png'), begins=True),
@@ -727,7 +727,7 @@ ANNOTATIONS = [
          CHECK,
          'bad.json: no list categories; a COCO file has the lists images, categories, annotations',
          make=w.annotates(lambda c: c.update(categories=dict(id=1, name='cup')))),
-    Case('an image that is not there',
+    Case('a missing image',
          CHECK,
          'problem: annotated image that is missing: 1',
          make=w.annotates(lambda c: c['images'][0].update(file_name='gone.png'))),
@@ -789,14 +789,13 @@ ANNOTATIONS = [
          'prepare_data.py check --images data/train --label-maps colour',
          'problem: label map that is a colour image: 4',
          make=w.copies('data/train', 'colour')),
-    Case('YOLO labels that are no text',
+    Case('YOLO labels that are not text',
          'new_config.py det mine.py --data own',
-         "new_config: …own/0.txt: not a text in UTF-8 ('utf-8' codec can't decode byte …)",
+         "new_config: …own/0.txt: not UTF-8 text ('utf-8' codec can't decode byte …)",
          make=w.labels(b'0 0.5 0.5 0.2 0.2\xff')),
     Case('one image with YOLO labels',
          'new_config.py det mine.py --data own',
-         'new_config: …own: 1 training images, and no validation split: too few to take some for '
-         'one',
+         'new_config: …own: one training image, 0.png; training needs another for validation',
          make=w.labels(b'\n')),
     Case('YOLO labels of the ten billionth class',
          'new_config.py det mine.py --data own',

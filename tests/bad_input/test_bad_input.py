@@ -1,10 +1,9 @@
-"""Each row of docs/bad-input.md: what the user sees, how soon, and that nothing was lost or run."""
+"""Each row of cases.py: what the user sees, and that nothing was lost or run."""
 import fnmatch
 import os
 import re
 import shlex
 import shutil
-import time
 
 import pytest
 import torch
@@ -13,11 +12,9 @@ from fastervit_mm import FasterViT, get_config
 from fastervit_mm.weights import CheckpointError, load_backbone
 from tests.bad_input import workshop
 from tests.bad_input.cases import PARTS, TOGETHER, Case
-from tests.bad_input.page import PAGE, page
 from tests.running import run_tool
 
 pytestmark = pytest.mark.filterwarnings('ignore::UserWarning')
-SECONDS = 10  # as the page says
 NAMES = dict(FasterViT=FasterViT, get_config=get_config, torch=torch, load_backbone=load_backbone)
 ERRORS = dict(ValueError=ValueError, CheckpointError=CheckpointError)
 # What a run that was stopped may leave: its config and log, and predictions of other inputs.
@@ -41,7 +38,6 @@ def together_with_others(part, case):
 def shop(tmp_path_factory):
     folder = tmp_path_factory.mktemp('shop')
     workshop.furnish(folder)
-    run_tool('train.py', '--help', cwd=folder)  # starts the server, whose imports take seconds
     return folder
 
 
@@ -57,12 +53,6 @@ def furnished(shop, folder, *cases):
     for case in cases:
         case.make(folder)
     return folder
-
-
-def check_in_time(begun):
-    """Three times as long for the rest of a test, and longer where others want the processors."""
-    share = max(1, os.getloadavg()[0] / os.cpu_count())
-    assert time.monotonic() - begun < 3 * SECONDS * share
 
 
 def contents(folder):
@@ -93,10 +83,9 @@ def fits(sees, line):
     lambda *row: not in_python(*row) and not together_with_others(*row)))
 def test_typed_in_a_terminal(case: Case, shop, tmp_path):
     folder = furnished(shop, tmp_path / 'here', case)
-    before, begun = contents(folder), time.monotonic()
+    before = contents(folder)
     tool, *arguments = shlex.split(case.command)
     done = run_tool(tool, *arguments, cwd=folder)
-    check_in_time(begun)
     assert done.returncode == case.status, done.output
     assert 'Traceback' not in done.output
     said, report = done.stderr.strip().splitlines(), done.stdout.splitlines()
@@ -113,10 +102,9 @@ def test_typed_in_a_terminal(case: Case, shop, tmp_path):
 def test_called_in_python(case: Case, shop, tmp_path, monkeypatch):
     folder = furnished(shop, tmp_path / 'here', case)
     monkeypatch.chdir(folder)
-    before, begun = contents(folder), time.monotonic()
+    before = contents(folder)
     with pytest.raises(ERRORS[case.status]) as caught:
         eval(case.command, dict(NAMES))
-    check_in_time(begun)
     assert fits(case.sees, f'{type(caught.value).__name__}: {caught.value}')
     check_nothing_lost(before, folder)
 
@@ -134,11 +122,10 @@ def together(shop, tmp_path_factory):
         cases_of.setdefault(network_and_input(case)[0], []).append(case)
     for network, cases in cases_of.items():
         folder = furnished(shop, tmp_path_factory.mktemp(network), *cases)
-        before, begun = contents(folder), time.monotonic()
+        before = contents(folder)
         inputs = [network_and_input(case)[1] for case in cases]
         done = run_tool('infer.py', f'{network}.py', f'{network}.pth', *inputs, '--out', 'out',
                         '--device', 'cpu', cwd=folder)
-        check_in_time(begun)
         assert done.returncode == 1 and 'Traceback' not in done.output
         check_nothing_lost(before, folder)
         head, *lines = done.stderr.splitlines()
@@ -163,8 +150,3 @@ def test_one_of_many_images(case: Case, together):
         line, = (line for line in lines if line.startswith(f'  {name}: '))
         alone = case.sees.replace(f'infer: {name} gave no prediction: ', f'{name}: ')
         assert fits(alone, line) and not drawn.exists()
-
-
-def test_the_page_is_the_table():
-    assert PAGE.read_text() == page(), 'run  python -m tests.bad_input.page'
-    assert sum(map(len, PARTS.values())) >= 60

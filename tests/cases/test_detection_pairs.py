@@ -11,7 +11,7 @@ from fastervit_mm.datasets.boxes import find_boxes
 from fastervit_mm.datasets.checking import print_annotations
 from fastervit_mm.datasets.folders import DataError
 from fastervit_mm.datasets.pairing import locate, pair
-from fastervit_mm.new_config.lines import names_of, write_config
+from fastervit_mm.new_config.writing import names_of, write_config
 
 from .detection import NAMES, change, coco_data, dataset_of, made, objects_of, right, seen
 from .making import coco, picture, some_boxes, text, voc, yolo

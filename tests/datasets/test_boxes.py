@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from fastervit_mm.datasets.boxes import find_boxes
-from fastervit_mm.datasets.folders import DataError, share_out
+from fastervit_mm.datasets.folders import DataError
 
 # (x, y, width, height) by class and image, in pixels of 80 x 60.
 OBJECTS = {'a': [('cat', (10, 20, 30, 16)), ('dog', (0, 0, 8, 8))],
@@ -141,14 +141,6 @@ def test_without_a_validation_split_a_fifth_becomes_one(tmp_path):
         assert {a['image_id'] for a in data.splits[split].content['annotations']} == ids
 
 
-def test_shares_are_exact_and_keep_their_order():
-    names = [f'{i}.jpg' for i in range(11)]
-    shares = share_out(names, dict(train=0.8, val=0.2))
-    assert len(shares['train']) == 9 and len(shares['val']) == 2
-    assert sorted(shares['train'] + shares['val'], key=names.index) == names
-    assert shares['train'] == sorted(shares['train'], key=names.index)
-
-
 def test_of_several_files_the_instances_are_taken(tmp_path):
     """As in COCO's own folder."""
     write_coco(tmp_path)
@@ -169,13 +161,13 @@ def test_of_several_files_the_instances_are_taken(tmp_path):
     (lambda root: None, 'no image is in it'),
     (lambda root: image(root / 'a.jpg'), r'1 images, but no boxes. Looked for: COCO .*VOC.*YOLO'),
     (lambda root: (write_coco(root), [p.unlink() for p in root.rglob('*.jpg')],
-                   image(root / 'other.jpg')), "none of the .* annotated images is there"),
+                   image(root / 'other.jpg')), "none of the .* annotated images exists"),
     (lambda root: (write_yolo(root), (root / 'labels/val/d.txt').write_text('5 0.1 0.1 0.1 0.1')),
      r'd.txt: line 1: .* expected a class from 0 to 1'),
     (lambda root: (write_yolo(root), (root / 'labels/val/d.txt').write_text('0 0.1 0.1')),
      'd.txt: line 1'),
     (lambda root: (write_voc(root), (root / 'Annotations/d.xml').write_text('<annotation><obj')),
-     'd.xml: no XML that can be read'),
+     'd.xml: not readable as XML'),
     (lambda root: (write_voc(root), (root / 'Annotations/d.xml').write_text(
         '<annotation><object><name>cat</name></object></annotation>')),
      'd.xml: an object without xmin'),

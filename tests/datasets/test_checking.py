@@ -345,10 +345,10 @@ def test_every_kind_of_fault_in_a_label_map(maps):
 
 @pytest.mark.parametrize('labels, settings, kind, said', [
     ((0, 255), {}, 'mask whose object is void', 'Write 1 for the object'),
-    ((0, 255), dict(void=254), 'label that never occurs', '1 to 253 of 0 to 255'),
+    ((0, 255), dict(void=254), 'label that never occurs', ', 6 and 247 more of 0 to 255'),
     ((1, 2, 3), {}, 'labels start at 1', 'reduce_zero_label makes 1 the first'),
-    ((0, 2, 5), {}, 'label that never occurs', ': 1, 3 to 4 of 0 to 5'),
-    ((0, 1), dict(num_classes=4), 'label that never occurs', ': 2 to 3 of 0 to 3'),
+    ((0, 2, 5), {}, 'label that never occurs', ': 1, 3, 4 of 0 to 5'),
+    ((0, 1), dict(num_classes=4), 'label that never occurs', ': 2, 3 of 0 to 3'),
     ((0, 1, 2, 3), dict(num_classes=3), 'label out of range',
      '[3], labels are 0 to 2 and 255; if 0 is unlabelled and classes count from 1'),
     ((0, 1, 2, 3), dict(num_classes=3, reduce_zero_label=True), None, ''),
@@ -449,10 +449,11 @@ def test_bad_arguments_are_errors_of_one_line_that_name_them(mine, maps, tool):
         code, output = tool('check', *arguments)
         assert code == 1 and message in output and '\n' not in output, output
     for arguments, message in (
-            (['check', *ann], 'required: --images'), (['check', *images], '--ann or --label-maps'),
+            (['check', *ann], 'required: --images'), (['check', *images], '--ann --label-maps'),
             (['check', *ann, *images, '--num-classes', 3], 'are for --label-maps'),
-            (['check', *ann, *images, '--root', 'a'], 'not for check'),
-            (['coco', *ann], 'required: --root'), (['coco', '--root', 'a', *ann], 'for check')):
+            (['check', *ann, *images, '--root', 'a'], 'unrecognized arguments: --root'),
+            (['coco', *ann], 'required: --root'),
+            (['coco', '--root', 'a', *ann], 'unrecognized arguments: --ann')):
         code, output = tool(*arguments)
         assert code == 2 and message in output, output
 

@@ -35,26 +35,6 @@ def stems(data, split):
     return [image.stem for image, _ in data.splits[split].pairs]
 
 
-@pytest.mark.parametrize('image, labels', [
-    ('images/{split}/{stem}.jpg', 'annotations/{split}/{stem}.png'),
-    ('{split}/images/{stem}.png', '{split}/masks/{stem}.png'),
-    ('img_dir/{split}/{stem}.png', 'ann_dir/{split}/{stem}.png'),
-    ('{split}/{stem}.jpg', '{split}/{stem}_mask.png'),
-    ('{split}/{stem}.png', '{split}annot/{stem}.png'),
-    ('images/{split}/{stem}.jpg', 'gt/{split}/{stem}_labelIds.png')])
-def test_layouts_that_people_have(image, labels, tmp_path):
-    write(tmp_path, image, labels)
-    data = find_label_maps(tmp_path)
-    assert set(data.splits) == {'train', 'val'} and not data.notes
-    for split in data.splits:
-        pairs = data.splits[split].pairs
-        assert len(pairs) == 4
-        for number, (picture, labelled) in enumerate(pairs):
-            names = dict(split=split, stem=f'{split}_{number}')
-            assert picture == tmp_path / image.format(**names)
-            assert labelled == tmp_path / labels.format(**names)
-
-
 def test_splits_may_have_images_of_the_same_names(tmp_path):
     for seed, split in enumerate(('train', 'val')):
         for number in range(3):
@@ -66,18 +46,29 @@ def test_splits_may_have_images_of_the_same_names(tmp_path):
                 for i in range(3)] for split in ('train', 'val')}
 
 
-def test_the_lists_of_voc_are_the_splits(tmp_path):
-    for number in range(10):
-        photo(tmp_path / f'JPEGImages/{number}.jpg', number)
-        if number < 6:
-            label_map(tmp_path / f'SegmentationClass/{number}.png', (0, 3, 255))
-    lists = tmp_path / 'ImageSets/Segmentation'
-    lists.mkdir(parents=True)
-    (lists / 'train.txt').write_text('0\n1\n2\n4')
-    (lists / 'val.txt').write_text('3\n5')
+def test_each_year_of_voc_has_its_own_lists(tmp_path):
+    for year, names in dict(VOC2007='012', VOC2012='120').items():
+        for i in range(3):
+            photo(tmp_path / year / f'JPEGImages/{i}.jpg', i)
+            label_map(tmp_path / year / f'SegmentationClass/{i}.png', (0, 3, 255))
+        lists = tmp_path / year / 'ImageSets/Segmentation'
+        lists.mkdir(parents=True)
+        for name, split in zip(names, ('train', 'val', 'test')):
+            (lists / f'{split}.txt').write_text(name)
     data = find_label_maps(tmp_path)
-    assert stems(data, 'train') == list('0124') and stems(data, 'val') == list('35')
-    assert not data.splits['train'].no_map  # images that no list names are not meant
+    assert {split: stems(data, split) for split in data.splits} == dict(
+        train=['0', '1'], val=['1', '2'], test=['2', '0'])
+
+
+def test_lists_that_differ_are_refused(tmp_path):
+    for i in range(3):
+        photo(tmp_path / f'images/{i}.jpg', i)
+        label_map(tmp_path / f'masks/{i}.png')
+    for folder, names in dict(a='0', b='1').items():
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / 'train.txt').write_text(names)
+    with pytest.raises(DataError, match='the lists in .*a and in .*b differ'):
+        find_label_maps(tmp_path)
 
 
 def test_without_a_validation_split_a_fifth_becomes_one(tmp_path):

@@ -135,7 +135,7 @@ def test_folders_of_imagenet_v2_are_numbers(data, published):
 
 def test_a_folder_that_is_no_class_is_named(tmp_path):
     (tmp_path / 'cats').mkdir()
-    with pytest.raises(ValueError, match="1 folders are no class of ImageNet-1K .*'cats'"):
+    with pytest.raises(ValueError, match="1 folders are not classes of ImageNet-1K .*'cats'"):
         ImageNetFolders(data_root=str(tmp_path))
     assert class_indices(['n01440764', '999']) == {'n01440764': 0, '999': 999}
 

@@ -93,8 +93,9 @@ def test_crowded_images_keep_more_detections(tmp_path):
 
 
 def test_few_images_get_more_epochs(tmp_path):
-    few, *_ = made('det', coco(tmp_path / 'few', images=40), tmp_path)
-    many, *_ = made('det', coco(tmp_path / 'many', images=160), tmp_path, force=True)
+    sizes = dict(size=(64, 48), side=16)
+    few, *_ = made('det', coco(tmp_path / 'few', images=40, **sizes), tmp_path)
+    many, *_ = made('det', coco(tmp_path / 'many', images=160, **sizes), tmp_path, force=True)
     assert few.max_epochs == 200 and many.max_epochs == 50  # 2000 iterations of 4
     assert few.param_scheduler[1].end == few.train_cfg.max_epochs == 200
     assert few.train_cfg.val_interval == few.default_hooks.checkpoint.interval == 25
@@ -205,7 +206,7 @@ def test_from_a_terminal_it_says_what_it_found_and_what_is_wrong(tmp_path):
     ('det', 'nowhere', {}, 'no such folder'),
     ('det', 'data', dict(out='mine.txt'), 'a name that ends in .py'),
     ('det', 'data', dict(classes=['cell', 'mug']),
-     r"classes=\['mug'\]: no object has such a name. The data have cell \(12\)"),
+     r"classes=\['mug'\]: no object has this name. The data have cell \(12\)"),
     ('det', 'data', dict(arch='7'), "arch='7': give 'small' or"),
     ('seg', 'data', {}, 'no label maps were found'),
     ('seg', 'maps', dict(classes=['road']),

@@ -19,11 +19,9 @@ from mmseg.structures import SegDataSample
 from fastervit_mm.models import build_model
 from fastervit_mm.swapping import swap_backbone
 from tests.conftest import REPO, TINY
-from tests.docs.pages import fences
 from tests.running import run_tool
 
 SIZES = (97, 131), (64, 90)  # height, width
-PAGE = REPO / 'docs/swap.md'
 
 
 class Case(NamedTuple):
@@ -40,7 +38,9 @@ def fcs(count):
 
 RPN = {'model.train_cfg.rpn_proposal.max_per_img': 50, 'model.test_cfg.rpn.max_per_img': 20}
 ONE = {**RPN, 'model.roi_head.bbox_head.fc_out_channels': 32}
-PROPOSALS = {'model.rpn_head.num_proposals': 20, 'model.test_cfg.rcnn.max_per_img': 20}
+PROPOSALS = {'model.rpn_head.num_proposals': 20, 'model.test_cfg.rcnn.max_per_img': 20,
+             **{f'model.roi_head.bbox_head.{i}.{key}': value for i in range(6) for key, value in (
+                 ('feedforward_channels', 64), ('dynamic_conv_cfg.feat_channels', 8))}}
 NARROW = {'model.decode_head.channels': 32, 'model.auxiliary_head.channels': 16}
 ALL, UPPER = (0, 1, 2, 3), (1, 2, 3)
 CASES = [
@@ -137,7 +137,7 @@ def batch(model, cfg, sizes, training=True):
 
 @pytest.mark.parametrize('case', CASES, ids=lambda c: c.config.split('/')[-1][:-3])
 def test_it_learns_and_predicts(case, tmp_path):
-    """Loss, gradients of the whole backbone and neck, and predictions at two odd sizes."""
+    """Loss, gradients of the whole backbone and neck, and a prediction, at odd sizes."""
     cfg, swapped = written(case.config, tmp_path)
     assert tuple(cfg.model.backbone.get('out_indices', ALL)) == case.stages
     if cfg.default_scope == 'mmseg':
@@ -154,28 +154,20 @@ def test_it_learns_and_predicts(case, tmp_path):
         without = [n for n, p in part.named_parameters() if p.requires_grad and p.grad is None]
         assert not without
         assert all(p.grad.isfinite().all() for p in part.parameters() if p.grad is not None)
+    if not case.predicts:
+        return
     model.eval()
-    for size in case.sizes * case.predicts:
-        with torch.no_grad():
-            result, = model(**batch(model, cfg, [size], False), mode='predict')
-        if cfg.default_scope == 'mmseg':
-            assert result.pred_sem_seg.data.shape == (1, *size)
-        elif 'pred_panoptic_seg' in result:
-            assert result.pred_panoptic_seg.sem_seg.shape[-2:] == size
-        else:
-            found = result.pred_instances
-            assert all(value.isfinite().all() for value in (found.scores, found.bboxes))
-            assert 'masks' not in found or found.masks.shape[1:] == size
-
-
-def test_the_page_has_a_row_for_each_config_that_is_tried():
-    rows = {}
-    for line in PAGE.read_text().splitlines():
-        if line.startswith('| `mm'):
-            name, stages, *_ = (cell.strip(' `') for cell in line.strip('|').split('|'))
-            rows[name] = tuple(int(i) for i in stages.split(','))
-    assert rows == {case.config.removesuffix('.py'): case.stages for case in CASES}
-    assert len(rows) >= 24
+    size = case.sizes[0]
+    with torch.no_grad():
+        result, = model(**batch(model, cfg, [size], False), mode='predict')
+    if cfg.default_scope == 'mmseg':
+        assert result.pred_sem_seg.data.shape == (1, *size)
+    elif 'pred_panoptic_seg' in result:
+        assert result.pred_panoptic_seg.sem_seg.shape[-2:] == size
+    else:
+        found = result.pred_instances
+        assert all(value.isfinite().all() for value in (found.scores, found.bboxes))
+        assert 'masks' not in found or found.masks.shape[1:] == size
 
 
 def test_a_convolutional_networks_schedule_becomes_ours(tmp_path):
@@ -284,14 +276,11 @@ def test_what_does_not_fit_is_one_line(config, message):
 
 
 def test_from_a_terminal(tmp_path):
-    """As docs/swap.md has it."""
     command = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', 'my_retinanet.py', '--arch', '2'
     done = run_tool('swap_backbone.py', *command, cwd=tmp_path)
     assert done.returncode == 0, done.output
     assert '- model.neck.in_channels: [256, 512, 1024, 2048] -> [192, 384, 768]' in done.stdout
     assert Config.fromfile(tmp_path / 'my_retinanet.py').model.backbone.type == 'FasterViT'
-    shown = next(f for f in fences('python') if f.page.name == 'swap.md').text
-    assert shown.strip() in (tmp_path / 'my_retinanet.py').read_text()
     again = run_tool('swap_backbone.py', *command, cwd=tmp_path)
     assert (again.returncode, again.stderr.count('\n')) == (1, 1)
     assert again.stderr.startswith("swap_backbone: out='my_retinanet.py': exists already")

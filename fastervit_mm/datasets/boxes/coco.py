@@ -1,4 +1,4 @@
-"""Boxes and masks of COCO files, and the changes without which mmdet cannot use one."""
+"""COCO files: finding them, and mending what mmdet cannot use."""
 import json
 import os
 import shlex
@@ -18,16 +18,15 @@ from .data import BoxData, BoxSplit
 
 def find_coco(folder: Path, images: Sequence[Path], ann_files: Sequence[Path], rejected: List[str]
               ) -> Optional[BoxData]:
-    """Boxes of COCO files below a folder; None without any.
+    """Find COCO files below a folder; None without any.
 
-    A file that mmdet or pycocotools could not use as it is gets another content, to be written: see
-    :func:`_mended`.
+    A file that mmdet or pycocotools cannot use as it is gets a mended content, to be written.
 
     Args:
         folder: The data's folder.
         images: All images in it.
         ann_files: Files to take, in the order train, val, test; empty to look for some.
-        rejected: Why other ``.json`` files are not annotation files; some are added.
+        rejected: Reasons why other ``.json`` files are not annotation files are added.
 
     Raises:
         DataError: For a file that is wrong, or several for one split.
@@ -38,10 +37,6 @@ def find_coco(folder: Path, images: Sequence[Path], ann_files: Sequence[Path], r
     found: Dict[Optional[str], List[Path]] = {}
     read: Dict[Path, ReadAnnotations] = {}
     for path in ann_files or files_in(folder, ['.json']):
-        beside = path.parent.name.removesuffix('_data')
-        if not ann_files and beside != path.parent.name and (
-                path.parent.with_name(f'{beside}.py').is_file()):
-            continue  # a copy beside a config that tools/new_config.py wrote
         try:
             one = read_annotations(path)
             if not one.content['annotations'] and one.unusable:
@@ -65,7 +60,7 @@ def find_coco(folder: Path, images: Sequence[Path], ann_files: Sequence[Path], r
 
 
 def _of_panoptic(path: Path) -> ReadAnnotations:
-    """The boxes of things in a file of panoptic segmentation.
+    """Boxes of things in a file of panoptic segmentation.
 
     Raises:
         ValueError: For any other file.
@@ -86,7 +81,7 @@ def _of_panoptic(path: Path) -> ReadAnnotations:
 
 
 def _divide(data: BoxData, folder: Path) -> None:
-    """Give the images of one file for all splits to those that their folders name."""
+    """Divide one file by the folders of its images."""
     whole = data.splits['train']
     names: Dict[Optional[str], Set[str]] = {}
     for image in whole.content['images']:
@@ -106,6 +101,7 @@ def _divide(data: BoxData, folder: Path) -> None:
 
 
 def _in_order(ann_files: Sequence[Path]) -> List[Tuple[str, Path]]:
+    """Files with their splits, unless their names contradict the order."""
     named = [split_of(path, path.parent) for path in ann_files]
     order = list(SPLITS[:len(named)])
     if named != order and sorted(map(str, named)) == sorted(order):
@@ -117,6 +113,7 @@ def _in_order(ann_files: Sequence[Path]) -> List[Tuple[str, Path]]:
 
 def _by_name(folder: Path, found: Dict[Optional[str], List[Path]], notes: List[str]
              ) -> List[Tuple[str, Path]]:
+    """One file of each split; notes what is left out."""
     chosen = []
     for split, files in found.items():
         # Beside COCO's instances lie captions and keypoints of the same images.
@@ -136,11 +133,12 @@ def _by_name(folder: Path, found: Dict[Optional[str], List[Path]], notes: List[s
 
 def _as_split(path: Path, read: ReadAnnotations, images: Sequence[Path], split: str, folder: Path,
               notes: List[str]) -> BoxSplit:
+    """A split of a file, mended where mmdet needs it."""
     content = read.content
     names = [image['file_name'] for image in content['images']]
     found = locate(names, images, path, split, folder)
     if not any(found):
-        raise DataError(f'{folder}: none of the {len(names)} annotated images is there, such as '
+        raise DataError(f'{folder}: none of the {len(names)} annotated images exists, such as '
                         f'{names[0]!r}' if names else f'{path}: lists no image')
     place, changes = _renamed(content, found)
     if read.unusable:
@@ -159,7 +157,7 @@ def _as_split(path: Path, read: ReadAnnotations, images: Sequence[Path], split: 
 
 
 def _renamed(content: Content, found: Sequence[Optional[Path]]) -> Tuple[Path, List[str]]:
-    """The folder to which the names of the images are relative; they are made so where needed."""
+    """Folder of all images; names that are not relative to it change."""
     images = [(image, path) for image, path in zip(content['images'], found) if path]
     name, path = images[0][0]['file_name'], images[0][1]
     place = Path(*path.parts[:-len(Path(name).parts)])
@@ -174,7 +172,7 @@ def _renamed(content: Content, found: Sequence[Optional[Path]]) -> Tuple[Path, L
 
 
 def _mended(content: Content, name: str, found: Sequence[Optional[Path]]) -> List[str]:
-    """Change what mmdet or pycocotools cannot use and has one meaning; says what."""
+    """Mend what mmdet or pycocotools cannot use; returns what."""
     names = list(dict.fromkeys(category['name'] for category in content['categories']))
     changes = [': '.join(problem) for problem in islice(wrong_ids(content, name), 1)]
     if len(names) < len(content['categories']):
@@ -183,7 +181,7 @@ def _mended(content: Content, name: str, found: Sequence[Optional[Path]]) -> Lis
     numbers = dict(
         image={_key(image['id']): i for i, image in enumerate(content['images'], 1)},
         category={_key(c['id']): names.index(c['name']) + 1 for c in content['categories']})
-    # With an id given twice, what belongs to it can not be told: the check says so.
+    # What belongs to an id given twice is ambiguous: the check says so.
     if changes and len(numbers['image']) == len(content['images']) and (
             len(numbers['category']) == len(content['categories'])):
         for number, annotation in enumerate(content['annotations'], 1):
@@ -206,5 +204,5 @@ def _mended(content: Content, name: str, found: Sequence[Optional[Path]]) -> Lis
 
 
 def _key(identity: Any) -> str:
-    """An id as a text, the same for 1, 1.0 and '1'."""
+    """An id as text, alike for 1, 1.0 and '1'."""
     return str(int(identity) if isinstance(identity, float) and identity.is_integer() else identity)

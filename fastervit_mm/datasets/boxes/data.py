@@ -1,4 +1,4 @@
-"""Boxes and masks of somebody's own data, whatever form they came in."""
+"""Boxes and masks of a user's data, whatever their format."""
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,13 +9,13 @@ from ..images import image_size
 
 
 class Box(NamedTuple):
-    """An object as VOC and YOLO have it.
+    """An object of VOC or YOLO.
 
     Attributes:
         name: Its class.
         box: (left, top, width, height) in pixels.
         place: Where it was found, for messages.
-        polygon: (x1, y1, x2, …) in pixels; None without a mask.
+        polygon: (x1, y1, x2, y2, …) in pixels; None without a mask.
         ignored: Whether it neither trains nor counts.
     """
     name: str
@@ -27,15 +27,15 @@ class Box(NamedTuple):
 
 @dataclass
 class BoxSplit:
-    """A split with its annotations as COCO has them.
+    """A split, with annotations in COCO's form.
 
     Attributes:
         content: ``images``, ``annotations`` and ``categories``. An annotation's ``from`` is where
             it was found, for messages.
         images: The folder to which the images' names are relative.
         source: The file or folder that it was read from, for messages.
-        ann_file: The file that has the content; None if none has, and one is to be written.
-        problems: What was found wrong in reading it.
+        ann_file: The file that has the content; None if one has to be written.
+        problems: What was wrong in reading it.
     """
     content: dict
     images: Path
@@ -45,12 +45,12 @@ class BoxSplit:
 
     @property
     def paths(self) -> List[Path]:
-        """Its images that are there."""
+        """Its images that exist."""
         paths = (self.images / image['file_name'] for image in self.content['images'])
         return [path for path in paths if os.path.isfile(path)]
 
     def part(self, names: Collection[str]) -> 'BoxSplit':
-        """A split of those of its images that have one of some names, to be written."""
+        """A split of the images with these names."""
         images = [image for image in self.content['images'] if image['file_name'] in names]
         ids = {image['id'] for image in images}
         annotations = [a for a in self.content['annotations'] if a['image_id'] in ids]
@@ -60,13 +60,12 @@ class BoxSplit:
 
 @dataclass
 class BoxData:
-    """What was found.
+    """Boxes of all splits.
 
     Attributes:
         form: ``'COCO'``, ``'Pascal VOC'`` or ``'YOLO'``.
-        splits: By name, in the order train, val, test; :func:`find_boxes` sees to this, and to
-            ``'train'`` and ``'val'``.
-        notes: What was done that one would want to know.
+        splits: By name; from :func:`find_boxes` ``'train'``, ``'val'`` and perhaps ``'test'``.
+        notes: What was decided, one sentence each.
     """
     form: str
     splits: Dict[str, BoxSplit]
@@ -74,12 +73,12 @@ class BoxData:
 
     @property
     def categories(self) -> List[str]:
-        """Names, in the order of the training split's file, then those of others."""
+        """Names, those of the training split first."""
         return list(dict.fromkeys(c['name'] for split in self.splits.values()
                                   for c in split.content['categories']))
 
     def objects(self, split: str) -> Iterator[Tuple[str, Tuple[float, float], dict, dict]]:
-        """Every object of a split: category, (width, height), its annotation, its image."""
+        """Category, (width, height), annotation and image of every object."""
         content = self.splits[split].content
         names = {c['id']: c['name'] for c in content['categories']}
         images = {i['id']: i for i in content['images']}
@@ -106,7 +105,7 @@ def sizes_of(images: Sequence[Path], run: Run) -> Dict[Path, Tuple[int, int]]:
 
 def as_coco(pairs: Sequence[Tuple[Path, Sequence[Box]]], names: Sequence[str],
             sizes: Dict[Path, Tuple[int, int]], source: Path) -> BoxSplit:
-    """Images and their objects as a COCO split, with the categories in the order of ``names``."""
+    """Images and their objects in COCO's form, categories as ``names``."""
     folder = Path(os.path.commonpath([image.parent for image, _ in pairs]))
     ids = {name: i for i, name in enumerate(dict.fromkeys(names), 1)}
     content = dict(images=[], annotations=[],
@@ -116,12 +115,9 @@ def as_coco(pairs: Sequence[Tuple[Path, Sequence[Box]]], names: Sequence[str],
         content['images'].append(dict(id=number, file_name=image.relative_to(folder).as_posix(),
                                       width=width, height=height))
         for one in boxes:
-            annotation = {
+            content['annotations'].append({
                 'id': len(content['annotations']) + 1, 'image_id': number,
                 'category_id': ids[one.name], 'bbox': [round(v, 2) for v in one.box],
                 'area': round(one.box[2] * one.box[3], 2), 'iscrowd': int(one.ignored),
-                'from': one.place}
-            if one.polygon:
-                annotation['segmentation'] = [one.polygon]
-            content['annotations'].append(annotation)
+                'from': one.place, **(dict(segmentation=[one.polygon]) if one.polygon else {})})
     return BoxSplit(content, folder, source)

@@ -1,7 +1,7 @@
-"""Boxes, polygons and poses of YOLO: a .txt for each image."""
+"""YOLO labels: a .txt for each image."""
 import json
 import os
-import re
+from itertools import chain
 from pathlib import Path
 from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 from unicodedata import normalize
@@ -9,7 +9,16 @@ from unicodedata import normalize
 import yaml
 
 from ..checking.problems import Run
-from ..folders import SPLITS, DataError, files_in, is_finite, parts_of, split_of, text_of
+from ..folders import (
+    SPLITS,
+    DataError,
+    files_in,
+    is_finite,
+    lines_of,
+    parts_of,
+    split_of,
+    text_of,
+)
 from ..images import IMAGES
 from ..pairing import locate, pair
 from .data import Box, BoxData, as_coco, sizes_of
@@ -20,22 +29,30 @@ Line = Tuple[str, str, List[float]]  # its place for messages, its class, its nu
 
 
 class _Settings(NamedTuple):
-    """What a data.yaml says, or darknet's files in its place."""
-    names: Dict[Path, Dict[int, str]]  # of labels below a folder, by the innermost
+    """Content of a data.yaml, or of darknet's files.
+
+    Attributes:
+        names: Of classes by number, for the labels below each folder; the innermost counts.
+        splits: Folders, images or lists of images of each.
+        keypoints: Their number, and numbers of each; None if it says nothing of them.
+        root: The folder of the splits.
+        path: The file.
+    """
+    names: Dict[Path, Dict[int, str]]
     splits: Dict[str, List[str]]
     keypoints: Optional[Tuple[int, int]]
-    root: str  # of the splits
+    root: str
     path: Path
 
 
 def find_yolo(folder: Path, images: Sequence[Path], ann_files: Sequence[Path], run: Run
               ) -> Optional[BoxData]:
-    """Boxes of YOLO labels below a folder; None without any.
+    """Find YOLO labels below a folder; None without any.
 
     Names and splits are those of ``data.yaml`` (a folder, a list of images or several of these for
-    each split), or of darknet's ``obj.data``, ``obj.names`` and ``train.txt``, or else splits are
-    those that folders name, and names those of the nearest ``classes.txt`` above the labels. An
-    image without a label file has no object, where others beside it have one.
+    each split), or of darknet's ``obj.names`` and ``train.txt``, or else splits are those that
+    folders name, and names those of the nearest ``classes.txt`` above the labels. An image without
+    a label file has no object, where others beside it have one.
 
     Args:
         folder: The data's folder.
@@ -54,38 +71,33 @@ def find_yolo(folder: Path, images: Sequence[Path], ann_files: Sequence[Path], r
     beside = {image.parent for image in labels}
     there = [image for image in images if image in labels or image.parent in beside]
     splits = _splits(there, folder, settings, data.notes)
-    used = list(dict.fromkeys(image for paths in splits.values() for image in paths))
+    used = list(dict.fromkeys(chain(*splits.values())))
     sizes = sizes_of(used, run)
     numbered = settings.names or {folder: {i: f'class_{i}' for i in range(_MOST_CLASSES)}}
     lines = {image: list(_lines(labels[image], numbered, folder)) for image in used
              if image in labels}
-    every = [line for found in lines.values() for line in found]
+    every = list(chain(*lines.values()))
     keypoints = _keypoints(every, settings, data.notes)
-    boxes = {image: [_box(line, sizes[image], keypoints) for line in found]
-             for image, found in lines.items()}
     names = [name for of_folder in numbered.values() for name in of_folder.values()]
-    if settings.names:
-        twice = [name for name in dict.fromkeys(names) if any(
-            list(of_folder.values()).count(name) > 1 for of_folder in numbered.values())]
-        if twice:
-            data.notes.append(f'{", ".join(map(repr, twice))}: several numbers have this name and '
-                              'become one class')
-    else:
+    if not settings.names:
         of_objects = {name for _, name, _ in every}
         names = [name for name in names if name in of_objects]
         data.notes.append('no data.yaml or classes.txt names the classes; they are called class_0, '
                           'class_1, …: rename them in the config and in the annotation files')
-    alone = len(used) - len(lines)
-    if alone:
-        data.notes.append(f'{alone} images have no .txt and count as images without objects')
+    elif any(len(set(of_folder.values())) < len(of_folder) for of_folder in numbered.values()):
+        data.notes.append('several classes have one name and become one class')
+    if len(lines) < len(used):
+        data.notes.append(f'{len(used) - len(lines)} images have no .txt and count as images '
+                          'without objects')
     for split, paths in splits.items():
-        data.splits[split] = as_coco([(image, boxes.get(image, [])) for image in paths],
-                                     names, sizes, folder)
+        data.splits[split] = as_coco(
+            [(image, [_box(line, sizes[image], keypoints) for line in lines.get(image, ())])
+             for image in paths], names, sizes, folder)
     return data
 
 
 def _labels(folder: Path, images: Sequence[Path]) -> Dict[Path, Path]:
-    """The label file of each image that has one: by Ultralytics' rule, or else by their paths."""
+    """Label files by image: by Ultralytics' rule, else by paths."""
     # Systems write accents differently: composed or not.
     files = {normalize('NFC', str(path)): path for path in files_in(folder, ['.txt'])
              if path.stem not in _NO_LABELS}
@@ -94,15 +106,15 @@ def _labels(folder: Path, images: Sequence[Path]) -> Dict[Path, Path]:
         parts = list(image.relative_to(folder).parts)
         if 'images' in parts[:-1]:
             parts[len(parts) - 2 - parts[-2::-1].index('images')] = 'labels'
-        for place in (folder.joinpath(*parts), image):
-            label = files.get(normalize('NFC', str(place.with_suffix('.txt'))))
-            if label and image not in labels:
+        for place in (image, folder.joinpath(*parts)):
+            if label := files.get(normalize('NFC', str(place.with_suffix('.txt')))):
                 labels[image] = label
     # Where the rule finds nothing, such as for img/ and ann/.
     return labels or {image: path for path, image in pair(files.values(), images, folder).items()}
 
 
 def _settings(folder: Path, ann_files: Sequence[Path], labels: Iterable[Path]) -> _Settings:
+    """Settings of a data.yaml, or else of darknet's files."""
     found: List[_Settings] = []
     for path in ann_files or files_in(folder, ['.yaml', '.yml']):
         try:  # every value as it is written: a class may be called yes, or 1
@@ -121,27 +133,22 @@ def _settings(folder: Path, ann_files: Sequence[Path], labels: Iterable[Path]) -
 
 
 def _of_darknet(folder: Path, labels: Iterable[Path]) -> _Settings:
-    """Settings of ``obj.names`` or ``classes.txt``, and of ``obj.data`` or lists of images."""
+    """Settings of ``obj.names`` or ``classes.txt``, and of lists such as ``train.txt``."""
     splits: Dict[str, List[str]] = {}
-    for path in files_in(folder, ['.data']):
-        said = dict(re.findall(r'^\s*(\w+)\s*=\s*(.+?)\s*$', text_of(path), re.MULTILINE))
-        splits.update({split: [said[key]] for split, key in zip(SPLITS, ('train', 'valid', 'test'))
-                       if key in said})
-    for path in set(files_in(folder, ['.txt'])).difference(labels) if not splits else ():
+    for path in sorted(set(files_in(folder, ['.txt'])).difference(labels)):
         split = split_of(path, folder)
-        if split and (entries := _entries(path)) and all(
+        if split and (entries := lines_of(path)) and all(
                 entry.lower().endswith(IMAGES) for entry in entries):
             splits.setdefault(split, []).append(path.relative_to(folder).as_posix())
-    several = next((entries for entries in splits.values() if len(entries) > 1), None)
-    if several:
-        raise DataError(f'{folder}: {" and ".join(sorted(several))} list images of one split. '
-                        'Write the right one into a data.yaml, such as train: '
-                        f'{sorted(several)[0]}')
+            if len(splits[split]) > 1:
+                raise DataError(f'{folder}: {" and ".join(splits[split])} list images of one '
+                                'split. Write the right one into a data.yaml, such as train: '
+                                f'{splits[split][0]}')
     return _Settings(_class_lists(folder, labels), splits, None, '', folder / 'data.yaml')
 
 
 def _class_lists(folder: Path, labels: Iterable[Path]) -> Dict[Path, Dict[int, str]]:
-    """Names for the labels below each folder that has a list; a list elsewhere is for all."""
+    """Class names for labels below each folder with a list."""
     found = {path: names for path in files_in(folder, ['classes.txt', '.names', 'notes.json'])
              if (names := _names_in(path))}
     places = {path.parent for path in found}
@@ -159,9 +166,9 @@ def _class_lists(folder: Path, labels: Iterable[Path]) -> Dict[Path, Dict[int, s
 
 
 def _names_in(path: Path) -> List[str]:
-    """Class names in a list or in Label Studio's ``notes.json``; empty for another JSON."""
+    """Class names in a list or in Label Studio's ``notes.json``."""
     if path.suffix != '.json':
-        return _entries(path)
+        return lines_of(path)
     try:
         categories = json.loads(text_of(path))['categories']
         return [c['name'] for c in sorted(categories, key=lambda c: int(c['id']))]
@@ -170,10 +177,11 @@ def _names_in(path: Path) -> List[str]:
 
 
 def _of_yaml(path: Path, content: dict, folder: Path) -> _Settings:
+    """Settings of a data.yaml."""
     names = content['names']
     if isinstance(names, str):  # one class, or a file of names
         file = path.parent / names
-        names = _entries(file) if os.path.isfile(file) else [names]
+        names = lines_of(file) if os.path.isfile(file) else [names]
     try:
         names = dict(enumerate(names)) if isinstance(names, list) else {
             int(number): name for number, name in names.items()}
@@ -197,12 +205,9 @@ def _of_yaml(path: Path, content: dict, folder: Path) -> _Settings:
                      root if isinstance(root, str) else '', path)
 
 
-def _entries(path: Path) -> List[str]:
-    return [line.strip() for line in text_of(path).splitlines() if line.strip()]
-
-
 def _splits(images: Sequence[Path], folder: Path, settings: _Settings, notes: List[str]
             ) -> Dict[str, List[Path]]:
+    """Images of each split, by settings or else by folders."""
     listed: Dict[str, List[Path]] = {}
     for split, entries in settings.splits.items():
         chosen = set()
@@ -219,17 +224,12 @@ def _splits(images: Sequence[Path], folder: Path, settings: _Settings, notes: Li
     if listed and 'train' not in listed and 'train' in settings.splits:
         raise DataError(f'{settings.path}: train={settings.splits["train"]}: no image of it is '
                         f'below {folder}')
-    taken = {image for paths in listed.values() for image in paths}
-    others: Dict[Optional[str], List[Path]] = {}
+    taken, left = set(chain(*listed.values())), []
     for image in images:
-        if image not in taken:
-            others.setdefault(split_of(image.parent, folder), []).append(image)
-    left = others.pop(None, [])
-    for split, paths in others.items():
-        if split in settings.splits:  # which says what belongs to it
-            left += paths
-        else:
-            listed[split] = paths
+        split = split_of(image.parent, folder)
+        if image not in taken:  # settings say all that belongs to a split
+            (left if split is None or split in settings.splits else
+             listed.setdefault(split, [])).append(image)
     if 'train' not in listed and left:
         listed['train'], left = left, []
     if left:
@@ -240,7 +240,7 @@ def _splits(images: Sequence[Path], folder: Path, settings: _Settings, notes: Li
 
 def _images_of(entry: str, split: str, images: Sequence[Path], folder: Path, settings: _Settings
                ) -> Set[Optional[Path]]:
-    """The images of a folder, a list or a name, perhaps of another machine; None for absent."""
+    """Images that an entry names; None for an absent one."""
     beside = settings.path.parent
     parts = parts_of(entry)
     for first in range(max(len(parts), 1)):
@@ -249,7 +249,7 @@ def _images_of(entry: str, split: str, images: Sequence[Path], folder: Path, set
         for base in (beside.joinpath(*parts_of(settings.root)), beside, folder):
             place = base.joinpath(*parts[first:])
             if place.suffix.lower() == '.txt' and os.path.isfile(place):
-                return set(locate(_entries(place), images, place, split, folder))
+                return set(locate(lines_of(place), images, place, split, folder))
             found = {image for image in images if place == image or place in image.parents
                      } if os.path.exists(place) else set()
             if found:
@@ -277,7 +277,7 @@ def _lines(path: Path, numbered: Dict[Path, Dict[int, str]], folder: Path) -> It
 
 
 def _keypoints(lines: Sequence[Line], settings: _Settings, notes: List[str]) -> bool:
-    """Whether the labels are poses, a box and keypoints; what is left out of them is said."""
+    """Whether labels are poses: a box and keypoints."""
     sixth = sum(len(values) == 5 for *_, values in lines)
     if sixth:
         notes.append(f'{sixth} labels have a sixth number (a confidence or a track), which is left '
@@ -307,7 +307,7 @@ def _has_visibilities(line: Line) -> bool:
 
 
 def _surrounds_points(line: Line) -> bool:
-    """Whether the first four numbers are a box in the image, around points of two numbers."""
+    """Whether four numbers are a box around the other points."""
     x, y, width, height, *points = line[2]
     if len(points) % 2 or len(points) == 4:  # four points are corners of a turned box
         return False

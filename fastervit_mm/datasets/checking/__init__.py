@@ -3,30 +3,20 @@ from .annotations import CheckedAnnotations, check_annotations, check_coco, chec
 from .classes import check_class_folders, check_class_list
 from .coco_files import wrong_ids
 from .images import images_in_both
-from .label_maps import (
-    CheckedLabelMaps,
-    ReadSplit,
-    check_label_maps,
-    check_split,
-    problems_of,
-    read_split,
+from .label_maps import CheckedLabelMaps, ReadSplit, check_label_maps, check_split, read_split
+from .own import (
+    annotation_problems,
+    label_problems,
+    print_annotations,
+    print_label_maps,
+    table_of_categories,
+    table_of_labels,
 )
-from .masks import check_masks
-from .own import print_annotations, print_label_maps, table_of_categories, table_of_labels
-from .problems import (
-    NOTES,
-    Problem,
-    Run,
-    is_note,
-    print_problems,
-    reading,
-    short_name,
-    without_shared,
-)
+from .problems import Problem, Run, is_note, print_problems, reading, short_name
 
-__all__ = ['CheckedAnnotations', 'CheckedLabelMaps', 'NOTES', 'Problem', 'ReadSplit', 'Run',
-           'check_annotations', 'check_class_folders', 'check_class_list', 'check_coco',
-           'check_content', 'check_label_maps', 'check_masks', 'check_split', 'images_in_both',
-           'is_note', 'print_annotations', 'print_label_maps', 'print_problems', 'problems_of',
+__all__ = ['CheckedAnnotations', 'CheckedLabelMaps', 'Problem', 'ReadSplit', 'Run',
+           'annotation_problems', 'check_annotations', 'check_class_folders', 'check_class_list',
+           'check_coco', 'check_content', 'check_label_maps', 'check_split', 'images_in_both',
+           'is_note', 'label_problems', 'print_annotations', 'print_label_maps', 'print_problems',
            'read_split', 'reading', 'short_name', 'table_of_categories', 'table_of_labels',
-           'without_shared', 'wrong_ids']
+           'wrong_ids']

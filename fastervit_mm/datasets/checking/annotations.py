@@ -1,4 +1,4 @@
-"""Checks of annotation files as COCO has them, and of their images."""
+"""Checks of COCO files and their images."""
 import math
 import os
 import re
@@ -16,7 +16,7 @@ from .problems import Content, Problem, Run, one_by_one, place_of, short_name
 
 
 class Category(NamedTuple):
-    """A category's boxes.
+    """Boxes of a category.
 
     Attributes:
         name: Its name.
@@ -29,14 +29,14 @@ class Category(NamedTuple):
 
 
 class CheckedAnnotations(NamedTuple):
-    """What is wrong with an annotation file, and what is in it.
+    """Problems and content of an annotation file.
 
     Attributes:
         problems: (kind, where) of each problem and note; :func:`is_note` tells them apart.
         images: Number of images that the file lists.
-        empty: Of these, the number without an annotation.
+        empty: Number of those without an annotation.
         annotations: Number of annotations.
-        masks: Of these, the number with a segmentation.
+        masks: Number of those with a segmentation.
         categories: In the order of the file.
         files: The images that the file lists and that exist, by ``file_name``.
     """
@@ -51,15 +51,15 @@ class CheckedAnnotations(NamedTuple):
 
 def check_annotations(ann_file: Union[str, Path], images: Union[str, Path], run: Run = one_by_one
                       ) -> CheckedAnnotations:
-    """Check an annotation file, and read every image that it lists.
+    """Check an annotation file and all its images.
 
     Args:
-        ann_file: JSON with images, annotations and categories, as COCO has them.
+        ann_file: COCO's JSON: images, annotations and categories.
         images: Folder that ``file_name`` is relative to; it may have subfolders.
         run: How images are read, such as by :func:`reading`; by default one by one.
 
     Raises:
-        FileNotFoundError: If there is no such file or folder.
+        FileNotFoundError: For a file or folder that does not exist.
     """
     folder, name = Path(images), short_name(ann_file, 2)
     if not Path(ann_file).is_file():
@@ -70,7 +70,7 @@ def check_annotations(ann_file: Union[str, Path], images: Union[str, Path], run:
         read = read_annotations(ann_file)
     except (ValueError, RecursionError) as error:
         unreadable = ('unreadable annotation file', f'{name}: {error}')
-        # Damaged images are better known now than after the file is mended.
+        # Damaged images are told now, not only after the file is mended.
         found = sorted(_images_below(folder))
         return CheckedAnnotations([unreadable, *_read(folder, found, name, run)[1]])
     checked = check_content(read.content, folder, name, run)
@@ -83,10 +83,10 @@ def check_annotations(ann_file: Union[str, Path], images: Union[str, Path], run:
 
 def check_content(content: Content, folder: Path, name: str, run: Run = one_by_one
                   ) -> CheckedAnnotations:
-    """Check annotations that are read already, and read every image that they list.
+    """Check annotations that were read, and all their images.
 
     Args:
-        content: Entries that have all keys, as :func:`read_annotations` gives them.
+        content: Entries with all keys, from :func:`read_annotations`.
         folder: Folder that ``file_name`` is relative to.
         name: What they were read from, for messages.
         run: As in :func:`check_annotations`.
@@ -96,7 +96,7 @@ def check_content(content: Content, folder: Path, name: str, run: Run = one_by_o
     read, problems = _read(folder, there, name, run)
     sizes: Dict[str, Any] = {file: image.size for file, image in read.items()}
     sizes.update(dict.fromkeys(_unlisted(folder, listed)))
-    for image in content['images']:  # without a size: it was said, and the rest can be checked
+    for image in content['images']:  # a missing size was told; the rest can be checked
         known = sizes.get(image['file_name'])
         width, height = known if isinstance(known, tuple) else (math.inf, math.inf)
         image.setdefault('width', width)
@@ -117,14 +117,14 @@ def check_content(content: Content, folder: Path, name: str, run: Run = one_by_o
 def check_coco(content: Content, sizes: Mapping[str, Any], ann_file: str,
                num_classes: Optional[int] = None, turned: Mapping[str, int] = {}
                ) -> Iterator[Problem]:
-    """What is wrong with a COCO annotation file, masks excepted.
+    """Find problems of a COCO file, masks excepted.
 
     Args:
         content: Content of the file.
         sizes: (width, height) of each image by file name, or a str for an unreadable one.
         ann_file: Name of the file, for messages.
-        num_classes: Number of categories that it should have; None for any.
-        turned: EXIF's orientation of images that it turns, which explains other sizes.
+        num_classes: Expected number of categories; None for any.
+        turned: EXIF orientation of turned images, which explains other sizes.
     """
     yield from wrong_ids(content, ann_file)
     images = {image['id']: image for image in content['images']}
@@ -148,7 +148,7 @@ def check_coco(content: Content, sizes: Mapping[str, Any], ann_file: str,
             yield ('image of another size than annotated',
                    f'{name}: {sizes[name]}, {ann_file} says {said}' + (
                        '; mmcv turns it by its EXIF tag' if name in turned else ''))
-        elif name in turned:  # whether the boxes were drawn on the turned image can only be seen
+        elif name in turned:  # only a person can see whether boxes fit the turned image
             yield 'image turned by its EXIF tag', f'{name}: orientation {turned[name]}'
     listed = {image['file_name'] for image in content['images']}
     yield from (('not annotated', f'{name} is not in {ann_file}')
@@ -177,7 +177,7 @@ def check_coco(content: Content, sizes: Mapping[str, Any], ann_file: str,
 
 def _read(folder: Path, names: List[str], title: str, run: Run
           ) -> Tuple[Dict[str, ReadImage], List[Problem]]:
-    """Each image as :func:`read_image` gives it, by name, and the unreadable ones."""
+    """Images by name, and problems of the unreadable ones."""
     read = dict(zip(names, run(read_image, [(str(folder / n),) for n in names],
                                f'{title}: images')))
     return read, [('unreadable image', f'{short_name(folder / name, 2)}: {image.size}')
@@ -189,17 +189,17 @@ def _images_below(folder: Path) -> Iterator[str]:
 
 
 def _unlisted(folder: Path, listed: List[str]) -> List[str]:
-    """Images that a file does not list although they are beside those that it lists."""
+    """Images beside those that a file lists."""
     normal = {Path(name).as_posix() for name in listed}
     beside = {Path(name).parent for name in listed}
     missing = any(not os.path.isfile(folder / name) for name in listed)
-    # An image that is missing may be elsewhere, which is worth saying.
+    # A missing image may be elsewhere, which is worth saying.
     return sorted(name for name in _images_below(folder) if name not in normal
                   and (missing or not beside or Path(name).parent in beside))
 
 
 def _check_more(content: Content, ann_file: str) -> Iterator[Problem]:
-    """What published files need no check of."""
+    """Find problems that published files do not have."""
     if not content['annotations']:
         yield 'annotation file without any annotation', ann_file
     for kind, values in (('image listed twice', (i['file_name'] for i in content['images'])),
@@ -223,7 +223,7 @@ def _check_more(content: Content, ann_file: str) -> Iterator[Problem]:
         box[0] + box[2] > images[a['image_id']]['width'] + 1
         or box[1] + box[3] > images[a['image_id']]['height'] + 1
         for a, box in zip(content['annotations'], boxes) if a['image_id'] in images)
-    # A width above x in every box is likely only if it is the right edge.
+    # Every width is above its x only if it is the right edge.
     if outside and len(boxes) >= 5 and all(w > x and h > y for x, y, w, h in boxes):
         yield ('boxes that may be [left, top, right, bottom]',
                f'{ann_file}: COCO has [left, top, width, height]; such as {boxes[0]}')

@@ -1,13 +1,14 @@
-"""Checks of a classifier's images: folders of classes, or a list of images and their classes."""
+"""Checks of ImageNet-1K's images and their classes."""
 from collections import Counter
 from pathlib import Path
 from typing import List, Sequence
 
+from ..folders import lines_of
 from .problems import Problem
 
 
 def check_class_folders(images: Sequence[str], each: int) -> List[Problem]:
-    """Problems of images in folders of ImageNet-1K's classes.
+    """Check images in folders of ImageNet-1K's classes.
 
     Args:
         images: Paths from the split's folder, such as ``n01440764/name.JPEG``.
@@ -16,7 +17,7 @@ def check_class_folders(images: Sequence[str], each: int) -> List[Problem]:
     from timm.data import ImageNetInfo
     known = ImageNetInfo().label_names()
     counts = Counter(Path(name).parent.as_posix() for name in images)
-    problems = [('folder that is no class of ImageNet-1K', name) for name in sorted(counts)
+    problems = [('folder that is not a class of ImageNet-1K', name) for name in sorted(counts)
                 if name not in set(known)]
     problems += [('class without a folder of images', name) for name in known
                  if name not in counts]
@@ -28,26 +29,22 @@ def check_class_folders(images: Sequence[str], each: int) -> List[Problem]:
 
 def check_class_list(path: Path, images: Sequence[str], num_classes: int, each: int
                      ) -> List[Problem]:
-    """Problems of a list of images and the numbers of their classes, as ``meta/val.txt``.
+    """Check a list of images and classes, such as ``meta/val.txt``.
 
     Args:
         path: The list: in each line an image's path from the split's folder, and a number.
-        images: Paths of the images that are there.
+        images: Paths of the images that exist.
         num_classes: Classes are numbered from 0.
         each: Images that a class has, as published.
     """
     listed: Counter = Counter()
     counts: Counter = Counter()
     problems: List[Problem] = []
-    try:
-        lines = path.read_text(encoding='utf-8').splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        return [('unreadable list of classes', f'{path.name}: {error}')]
-    for number, line in enumerate(lines, 1):
-        name, _, label = line.strip().rpartition(' ')
-        place = f'{path.name}: line {number}: {line.strip()[:60]!r}'
+    for number, line in enumerate(lines_of(path), 1):
+        name, _, label = line.rpartition(' ')
+        place = f'{path.name}: line {number}: {line[:60]!r}'
         if not name or not (label.isascii() and label.isdigit()):
-            problems.append(('line that is no image and class', place))
+            problems.append(('malformed line', f'{place}; expected "image class"'))
             continue
         listed[name] += 1
         if int(label) >= num_classes:

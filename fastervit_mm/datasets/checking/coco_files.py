@@ -1,4 +1,4 @@
-"""Annotation files as COCO has them: their entries, and those that cannot be used."""
+"""Reading of COCO files, and their unusable entries."""
 import json
 from collections import Counter
 from pathlib import Path
@@ -20,12 +20,12 @@ _SINGULAR = dict(images='image', categories='category', annotations='annotation'
 
 
 class ReadAnnotations(NamedTuple):
-    """An annotation file that was read.
+    """Content of an annotation file.
 
     Attributes:
-        content: The entries that can be used, without what is wrong with them.
+        content: The usable entries, without their wrong values.
         problems: All that is wrong.
-        unusable: Of these, those for which an entry is left out of ``content``.
+        unusable: Those of them for which an entry is left out of ``content``.
         encoding: As Python calls it; mmdet reads ``'utf-8'`` alone.
     """
     content: Content
@@ -35,7 +35,7 @@ class ReadAnnotations(NamedTuple):
 
 
 def read_annotations(ann_file: Union[str, Path]) -> ReadAnnotations:
-    """Read a COCO annotation file, and say which entries cannot be used.
+    """Read a COCO file and check its entries.
 
     Raises:
         OSError, ValueError, RecursionError: For a file that is not one, with the reason.
@@ -46,7 +46,7 @@ def read_annotations(ann_file: Union[str, Path]) -> ReadAnnotations:
 
 
 def entries_of(content: Any, name: str) -> ReadAnnotations:
-    """The entries of a file's content that can be used, and what is wrong with the others.
+    """Check the entries of a file's content.
 
     Raises:
         ValueError: For a content without the lists that COCO files have.
@@ -72,7 +72,7 @@ def entries_of(content: Any, name: str) -> ReadAnnotations:
 
 
 def _faults(entry: Any, part: str, number: int, name: str) -> Dict[str, Problem]:
-    """What is wrong with an entry of a file, by key; those that are absent share a line."""
+    """Problems of an entry by key; absent keys share one."""
     place, (needed, wanted) = f'{name}: {_SINGULAR[part]}', _KEYS[part]
     if not isinstance(entry, dict):
         return {'': ('malformed entry', f'{place} number {number}: {entry!r:.40}')}
@@ -89,7 +89,7 @@ def _faults(entry: Any, part: str, number: int, name: str) -> Dict[str, Problem]
 
 
 def wrong_ids(content: Content, name: str) -> Iterator[Problem]:
-    """Ids with which mmdet stops, or pycocotools after the training.
+    """Find ids at which mmdet stops, or pycocotools after training.
 
     Args:
         content: Of an annotation file.

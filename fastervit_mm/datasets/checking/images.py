@@ -1,4 +1,4 @@
-"""Images that splits share."""
+"""Images shared by splits."""
 import hashlib
 import os
 from collections import defaultdict
@@ -10,7 +10,7 @@ from .problems import Problem, Run, one_by_one
 
 def images_in_both(splits: Iterable[Mapping[str, Path]], run: Run = one_by_one
                    ) -> Iterator[Problem]:
-    """Images with the same bytes in two splits, whatever they are called.
+    """Find images with the same bytes in two splits.
 
     Args:
         splits: The files of each, such as :attr:`CheckedAnnotations.files`.

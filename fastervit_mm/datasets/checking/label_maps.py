@@ -1,36 +1,24 @@
-"""Checks of label maps, and of their images."""
+"""Checks of label maps and their images."""
 from collections import Counter
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
-from typing import (
-    Dict,
-    Iterator,
-    List,
-    Mapping,
-    NamedTuple,
-    Optional,
-    Sequence,
-    Set,
-    Tuple,
-    Union,
-)
+from typing import Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
+from ..folders import few
 from ..images import ReadImage, read_image
 from ..label_maps import MapSplit, pair_folders
 from ..labels import VOID, LabelMap, colours_of, read_label_map, renumbered
-from .images import images_in_both
 from .problems import Problem, Run, one_by_one, short_name
 
 Palette = Dict[int, Tuple[str, Tuple[int, ...]]]  # by label: the name of a map, and the colour
 
 class Label(NamedTuple):
-    """A label that occurs.
+    """How often a label occurs.
 
     Attributes:
         label: Its number.
         share: Its share of all pixels, 0 to 1.
-        images: Number of label maps that have it.
+        images: Number of label maps with it.
     """
     label: int
     share: float
@@ -38,7 +26,7 @@ class Label(NamedTuple):
 
 
 class CheckedLabelMaps(NamedTuple):
-    """What is wrong with label maps, and what is in them.
+    """Problems and content of label maps.
 
     Attributes:
         problems: (kind, where) of each problem and note; :func:`is_note` tells them apart.
@@ -47,7 +35,7 @@ class CheckedLabelMaps(NamedTuple):
         labels: Every label that occurs, void too, in their order.
         files: The images by name.
         ends: Endings of the names of images and maps, the most frequent first.
-        palette: The first colour of each label that a palette gives, and the map that has it.
+        palette: The first colour of each label in a palette, and the map that has it.
     """
     problems: List[Problem]
     images: int
@@ -60,11 +48,11 @@ class CheckedLabelMaps(NamedTuple):
 
 @dataclass
 class ReadSplit:
-    """The label maps of a split, read with their images.
+    """Label maps and images of a split, as read.
 
     Attributes:
-        name: What messages call it.
-        split: What was found.
+        name: Of the split, for messages.
+        split: Paths of images and maps.
         images, maps: Of each pair.
     """
     name: str
@@ -79,7 +67,7 @@ class ReadSplit:
 
 
 class _Meaning(NamedTuple):
-    """What labels mean; the fields are arguments of :func:`check_label_maps`."""
+    """Meaning of labels, by arguments of :func:`check_label_maps`."""
     num_classes: Optional[int]
     void: int
     reduce_zero_label: bool
@@ -100,11 +88,11 @@ class _Meaning(NamedTuple):
 
 
 def read_split(split: MapSplit, name: str, run: Run = one_by_one) -> ReadSplit:
-    """Read every image and label map of a split completely.
+    """Decode every image and label map of a split fully.
 
     Args:
-        split: What was found.
-        name: What messages and progress call it.
+        split: Paths of images and maps.
+        name: Of the split, for messages and progress.
         run: How files are read, such as by :func:`reading`; by default one by one.
     """
     read = [*run(_read, split.pairs, f'{name}: images and label maps')]
@@ -115,16 +103,16 @@ def check_label_maps(label_maps: Union[str, Path], images: Union[str, Path],
                      num_classes: Optional[int] = None, void: int = VOID,
                      img_suffix: Optional[str] = None, map_suffix: Optional[str] = None,
                      reduce_zero_label: bool = False, run: Run = one_by_one) -> CheckedLabelMaps:
-    """Check label maps, and read every image and label map completely.
+    """Check label maps and images, decoded fully.
 
     A label map has the path of its image in its own folder, but for the ending; both folders may
     have subfolders.
 
     Args:
-        label_maps: Folder of label maps: images with one channel that has class numbers.
+        label_maps: Folder of label maps: images of one channel, with class numbers.
         images: Folder of their images.
         num_classes: Number of classes, void not counted. By default whatever occurs is in range.
-        void: Label that is no class and that training and evaluation ignore; mmseg's is 255.
+        void: Label of no class, which training and evaluation ignore; mmseg's is 255.
         img_suffix: How images' names end, such as ``_leftImg8bit.png``. Default any.
         map_suffix: How label maps' names end. Default any.
         reduce_zero_label: As in mmseg: 0 is void too, and classes are 1 to ``num_classes``.
@@ -132,8 +120,8 @@ def check_label_maps(label_maps: Union[str, Path], images: Union[str, Path],
 
     Raises:
         DataError: If no image has a label map, or one has several.
-        FileNotFoundError: If there is no such folder, or no image or label map in it.
-        ValueError: For a number of classes or a label that is not possible.
+        FileNotFoundError: For a folder that does not exist or has no image or label map.
+        ValueError: For an impossible number of classes or label.
     """
     if num_classes is not None and not 1 <= num_classes <= VOID:
         raise ValueError(f'num_classes={num_classes}: give 1 to {VOID}')
@@ -147,14 +135,14 @@ def check_label_maps(label_maps: Union[str, Path], images: Union[str, Path],
 def check_split(read: ReadSplit, num_classes: Optional[int] = None, void: int = VOID,
                 reduce_zero_label: bool = False, numbers: Optional[Mapping[int, int]] = None,
                 copied: bool = False, whole: bool = True) -> CheckedLabelMaps:
-    """What is wrong with label maps that were read.
+    """Find problems of label maps that were read.
 
     Args:
         read: From :func:`read_split`.
         num_classes, void, reduce_zero_label: As in :func:`check_label_maps`.
-        numbers: Old label or colour -> the label that training will see. Default the same.
-        copied: Whether training will read copies of one channel, whatever suffixes images have.
-        whole: Whether labels that do not occur are worth a word.
+        numbers: Label or colour -> label in training. Default the same.
+        copied: Whether training reads copies of one channel, whatever the names' endings.
+        whole: Whether labels that do not occur are told.
     """
     meaning, split = _Meaning(num_classes, void, reduce_zero_label), read.split
     problems = [('image without a label map', short_name(path, 3)) for path in split.no_map]
@@ -194,26 +182,12 @@ def check_split(read: ReadSplit, num_classes: Optional[int] = None, void: int = 
         [ends for ends, _ in split.ends.most_common()], palette)
 
 
-def problems_of(checked: Sequence[Tuple[str, CheckedLabelMaps]], void: Set[int], run: Run
-                ) -> List[Problem]:
-    """What is wrong with splits, by name, and with others beside the first, for training."""
-    problems = [problem for _, one in checked for problem in one.problems]
-    (first, trained), *others = checked
-    known, palette = {found.label for found in trained.labels} | void, dict(trained.palette)
-    for name, one in others:
-        problems += [('label that training lacks', f'{name}: {found.label} in {found.images} label '
-                      f'maps, in none of {first}') for found in one.labels
-                     if found.label not in known]
-        problems += _recoloured(name, {label: c for label, (_, c) in one.palette.items()}, palette)
-    return problems + list(images_in_both([one.files for _, one in checked], run))
-
-
 def _read(image: Path, label_map: Path) -> Tuple[ReadImage, LabelMap]:
     return read_image(image), read_label_map(label_map)
 
 
 def _damages(image_name: str, image: ReadImage, name: str, found: LabelMap) -> Iterator[Problem]:
-    """What is wrong with an image, its label map, and with both together."""
+    """Find problems of an image and its label map."""
     if isinstance(image.size, str):
         yield 'unreadable image', f'{image_name}: {image.size}'
     elif image.orientation > 1:
@@ -227,7 +201,7 @@ def _damages(image_name: str, image: ReadImage, name: str, found: LabelMap) -> I
 
 
 def _oddities(name: str, found: LabelMap, copied: bool, palette: Palette) -> Iterator[Problem]:
-    """Forms that mmseg misunderstands; ``palette`` has the colours of other maps."""
+    """Find forms that mmseg misreads; ``palette`` has the colours of other maps."""
     if found.format == 'JPEG':
         yield ('label map saved as JPEG', f'{name}: compression changes labels; save it as PNG '
                'from where it was drawn')
@@ -239,12 +213,12 @@ def _oddities(name: str, found: LabelMap, copied: bool, palette: Palette) -> Ite
                'tools/new_config.py seg writes copies of one')
     if found.mode == 'P':
         yield 'palette label map', f'{name}: mmseg reads the numbers, not the colours'
-    yield from _recoloured(name, found.palette, palette)
+    yield from recoloured(name, found.palette, palette)
 
 
-def _recoloured(name: str, own: Mapping[int, Tuple[int, ...]], palette: Palette
+def recoloured(name: str, own: Mapping[int, Tuple[int, ...]], palette: Palette
                 ) -> Iterator[Problem]:
-    """A label whose colour is another than in the palette, to which new labels are added."""
+    """Find a label of another colour; ``palette`` gets new labels."""
     for label, colour in own.items():
         other, known = palette.setdefault(label, (name, colour))
         if known != colour:
@@ -256,7 +230,7 @@ def _recoloured(name: str, own: Mapping[int, Tuple[int, ...]], palette: Palette
 
 
 def _traps(pixels: Mapping[int, int], folder: str, meaning: _Meaning) -> Iterator[Problem]:
-    """What only all label maps together show."""
+    """Find problems that only all label maps together show."""
     if not pixels:
         return
     labels = sorted(label for label in pixels if not meaning.is_void(label))
@@ -278,11 +252,4 @@ def _traps(pixels: Mapping[int, int], folder: str, meaning: _Meaning) -> Iterato
                '1 the first class')
     if never:
         yield ('label that never occurs',
-               f'{folder}: {_ranges(never)} of {meaning.first} to {last}')
-
-
-def _ranges(numbers: Sequence[int]) -> str:
-    """Such as ``3, 7 to 9``."""
-    runs = ([number for _, number in run] for _, run in groupby(
-        enumerate(numbers), lambda pair: pair[1] - pair[0]))
-    return ', '.join(f'{run[0]} to {run[-1]}' if run[1:] else str(run[0]) for run in runs)
+               f'{folder}: {few(never)} of {meaning.first} to {last}')

@@ -1,4 +1,4 @@
-"""Checks of the masks of annotation files as COCO has them."""
+"""Checks of the masks in COCO files."""
 import math
 import re
 from typing import Any, Dict, Iterator, List, Tuple
@@ -12,7 +12,7 @@ _BEYOND = 3  # pixels that a polygon may exceed its image by; tools round, or al
 
 
 def check_masks(content: Content, ann_file: str) -> Iterator[Problem]:
-    """What is wrong with the masks of a COCO annotation file; nothing if it has boxes only.
+    """Find problems of the masks in a COCO file.
 
     Args:
         content: Content of the file.
@@ -83,10 +83,10 @@ def _check_run_lengths(rle: Dict[str, Any], size: Tuple[float, float]) -> Iterat
 
 
 def _decompressed(counts: str) -> List[int]:
-    """Run lengths of COCO's compressed form, as ``rleFrString`` of pycocotools reads it.
+    """Decompress COCO's run lengths, as ``rleFrString`` of pycocotools does.
 
-    Five bits of a number in each character; from the third on, the difference to the number two
-    before.
+    Each character has five bits of a number; from the fourth on, numbers are differences to the one
+    two before.
     """
     numbers = re.findall('[P-o]{0,12}[0-O]', counts)  # the last character of each is below P
     if ''.join(numbers) != counts:

@@ -1,8 +1,8 @@
-"""The check of one's own data that ``tools/prepare_data.py check`` prints."""
+"""Printed check of a user's data, for ``tools/prepare_data.py check``."""
 import os
 from itertools import combinations
 from pathlib import Path
-from typing import Any, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Any, List, Mapping, Optional, Sequence, Set, Tuple, Union
 
 from rich.console import Console
 from rich.markup import escape
@@ -11,13 +11,13 @@ from rich.table import Table
 from ..labels import VOID
 from .annotations import CheckedAnnotations, check_annotations
 from .images import images_in_both
-from .label_maps import CheckedLabelMaps, check_label_maps, problems_of
-from .problems import Problem, is_note, print_problems, reading, short_name, without_shared
+from .label_maps import CheckedLabelMaps, check_label_maps, recoloured
+from .problems import Problem, Run, is_note, print_problems, reading, short_name, without_shared
 
 
 def print_annotations(ann: Sequence[str], images: Sequence[str],
                       console: Optional[Console] = None) -> bool:
-    """Check annotation files and their images, and print what is in them and what is wrong.
+    """Check annotation files and print content and problems.
 
     Args:
         ann: Annotation files, such as of training and validation.
@@ -25,7 +25,7 @@ def print_annotations(ann: Sequence[str], images: Sequence[str],
         console: Where to print. Default the terminal.
 
     Returns:
-        Whether there is no problem; notes are none.
+        Whether there is no problem; notes do not count.
 
     Raises:
         OSError, ValueError: In one line, if files and folders do not exist or do not pair.
@@ -33,9 +33,7 @@ def print_annotations(ann: Sequence[str], images: Sequence[str],
     pairs, console = _pairs('ann', ann, 'images', images), console or Console()
     with reading(console) as run:
         checked = [check_annotations(*pair, run=run) for pair in pairs]
-        problems = [problem for one in checked for problem in one.problems]
-        problems += images_in_both([one.files for one in checked], run)
-    problems = without_shared(problems, 'not annotated', images) + _other_categories(ann, checked)
+        problems = annotation_problems(checked, images, run) + _other_categories(ann, checked)
     names = _names(ann)
     table = _table('annotation file', 'images', 'without object', 'annotations', 'masks',
                    'problems')
@@ -49,7 +47,7 @@ def print_annotations(ann: Sequence[str], images: Sequence[str],
 
 def print_label_maps(label_maps: Sequence[str], images: Sequence[str],
                      console: Optional[Console] = None, **settings) -> bool:
-    """Check folders of label maps and their images, and print what is in them and what is wrong.
+    """Check folders of label maps and print content and problems.
 
     Args:
         label_maps: Folders of label maps, such as of training and validation.
@@ -58,7 +56,7 @@ def print_label_maps(label_maps: Sequence[str], images: Sequence[str],
         **settings: Of :func:`check_label_maps`.
 
     Returns:
-        Whether there is no problem; notes are none.
+        Whether there is no problem; notes do not count.
 
     Raises:
         OSError, ValueError: In one line, if folders do not exist, are empty or do not pair.
@@ -69,7 +67,7 @@ def print_label_maps(label_maps: Sequence[str], images: Sequence[str],
     with reading(console) as run:
         checked = [(name, check_label_maps(*pair, run=run, **settings))
                    for name, pair in zip(names, pairs)]
-        problems = problems_of(checked, void, run)
+        problems = label_problems(checked, void, run)
     problems = without_shared(problems, 'image without a label map', images)
     problems = without_shared(problems, 'label map without an image', label_maps)
     table = _table('label maps', 'images', 'label maps', 'problems', 'img_suffix',
@@ -82,9 +80,31 @@ def print_label_maps(label_maps: Sequence[str], images: Sequence[str],
     return print_problems(problems, console)
 
 
+def annotation_problems(checked: Sequence[CheckedAnnotations], images: Sequence[Union[str, Path]],
+                        run: Run) -> List[Problem]:
+    """Problems of all splits; ``images`` are their folders."""
+    problems = [problem for one in checked for problem in one.problems]
+    problems += images_in_both([one.files for one in checked], run)
+    return without_shared(problems, 'not annotated', images)
+
+
+def label_problems(checked: Sequence[Tuple[str, CheckedLabelMaps]], void: Set[int], run: Run
+                   ) -> List[Problem]:
+    """Problems of splits by name, that of training first."""
+    problems = [problem for _, one in checked for problem in one.problems]
+    (first, trained), *others = checked
+    known, palette = {found.label for found in trained.labels} | void, dict(trained.palette)
+    for name, one in others:
+        problems += [('label that training lacks', f'{name}: {found.label} in {found.images} label '
+                      f'maps, in none of {first}') for found in one.labels
+                     if found.label not in known]
+        problems += recoloured(name, {label: c for label, (_, c) in one.palette.items()}, palette)
+    return problems + list(images_in_both([one.files for _, one in checked], run))
+
+
 def table_of_categories(checked: Sequence[Tuple[str, CheckedAnnotations]],
                         title: Optional[str] = None) -> Table:
-    """A table of the categories of several splits.
+    """Table of the categories of several splits.
 
     Args:
         checked: With the names of splits.
@@ -99,11 +119,11 @@ def table_of_categories(checked: Sequence[Tuple[str, CheckedAnnotations]],
 def table_of_labels(checked: Sequence[Tuple[str, CheckedLabelMaps]], void: Set[int],
                     names: Optional[Mapping[int, str]] = None, title: Optional[str] = None
                     ) -> Table:
-    """A table of the labels of several splits.
+    """Table of the labels of several splits.
 
     Args:
         checked: With the names of splits.
-        void: Labels that are no class.
+        void: Labels of no class.
         names: Of labels. Default none.
         title: Default none.
     """
@@ -116,7 +136,7 @@ def table_of_labels(checked: Sequence[Tuple[str, CheckedLabelMaps]], void: Set[i
 
 def _by_split(first: str, columns: Sequence[str], checked: Sequence, cells: Sequence[Mapping],
               rows: Mapping[Any, str], title: Optional[str]) -> Table:
-    """A table of two columns for each split; a row has a name, and cells by its key."""
+    """Table with two columns for each split."""
     table = _table(first, *(f'{name}\n{column}' for name, _ in checked for column in columns))
     table.title, table.title_justify = title and escape(title), 'left'
     table.add_row('all', *(cell for _, one in checked for cell in ('', f'{one.images} images')),
@@ -130,8 +150,8 @@ def _by_split(first: str, columns: Sequence[str], checked: Sequence, cells: Sequ
 def _pairs(name: str, first: Sequence[str], other: str, second: Sequence[str]
            ) -> List[Tuple[str, str]]:
     if len(first) != len(second):
-        raise ValueError(f'--{name} names {len(first)} and --{other} {len(second)}; give a folder '
-                         f'of --{other} for each of --{name}, in the same order')
+        raise ValueError(f'--{name} names {len(first)} and --{other} {len(second)}; give one of '
+                         f'--{other} for each of --{name}, in the same order')
     for option, paths in ((name, first), (other, second)):
         what = 'file' if option == 'ann' else 'folder'
         for path in paths:
@@ -142,7 +162,7 @@ def _pairs(name: str, first: Sequence[str], other: str, second: Sequence[str]
 
 
 def _other_categories(ann: Sequence[str], checked: Sequence[CheckedAnnotations]) -> List[Problem]:
-    """mmdet needs a config's classes in every file, and numbers them in the file's own order."""
+    """Different categories; mmdet numbers them in each file's order."""
     found = {short_name(path, 2): list(dict.fromkeys(c.name for c in one.categories))
              for path, one in zip(ann, checked) if one.categories}
     every = dict.fromkeys(name for names in found.values() for name in names)
@@ -158,14 +178,9 @@ def _other_categories(ann: Sequence[str], checked: Sequence[CheckedAnnotations])
 
 
 def _names(paths: Sequence[str]) -> List[str]:
-    """Names for a table's columns, short but different."""
-    for parts in (1, 2):
-        names = [short_name(Path(path).with_suffix(''), parts) for path in paths]
-        if len(set(names)) == len(names):
-            # Such as "instances_".
-            common = os.path.commonprefix(names).rpartition('_')[:2] if len(names) > 1 else ()
-            return [name[len(''.join(common)):] for name in names]
-    return list(paths)
+    """Short, different names for columns."""
+    every = ([short_name(Path(path).with_suffix(''), parts) for path in paths] for parts in (1, 2))
+    return next((names for names in every if len(set(names)) == len(names)), list(paths))
 
 
 def _serious(problems: Sequence[Problem]) -> int:

@@ -1,4 +1,4 @@
-"""What a check finds, and how it is printed."""
+"""Problems found by checks, and how they are printed."""
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -27,24 +27,27 @@ _SHOWN = 5  # places a kind
 
 
 def is_note(kind: str) -> bool:
-    """Whether problems of a kind are harmless, or have to be judged by a person."""
+    """Whether a kind is harmless or for people to judge."""
     return kind in NOTES
 
 
 def short_name(path: Union[str, Path], parts: int) -> str:
-    """The last parts of a path, for messages."""
+    """Last parts of a path, for messages."""
     return str(Path(*Path(path).parts[-parts:]))
 
 
 def without_shared(problems: Iterable[Problem], kind: str, folders: Sequence[Union[str, Path]]
                    ) -> List[Problem]:
-    """Problems without a kind, if splits share a folder, in which each lacks the others' files."""
+    """Leave out a kind where splits share a folder.
+
+    Each lacks the others' files there.
+    """
     shared = len({Path(folder).resolve() for folder in folders}) < len(folders)
     return [problem for problem in problems if not (shared and problem[0] == kind)]
 
 
 def place_of(annotation: Dict[str, Any], ann_file: str) -> str:
-    """Where an annotation is, for messages: its ``from``, if it was read from another file."""
+    """Place of an annotation, for messages."""
     return annotation.get('from') or f'{ann_file}: annotation {annotation["id"]}'
 
 
@@ -67,7 +70,7 @@ def reading(console: Console) -> Iterator[Run]:
 
 
 def print_problems(problems: Iterable[Problem], console: Console) -> bool:
-    """Print problems and notes by kind, with the first places of each.
+    """Print problems and notes by kind, with their first places.
 
     Returns:
         Whether there are only notes.
@@ -79,7 +82,7 @@ def print_problems(problems: Iterable[Problem], console: Console) -> bool:
         console.print(f'{"note" if is_note(kind) else "[red]problem[/red]"}: {escape(kind)}: '
                       f'{len(places)}')
         for place in places[:_SHOWN]:
-            # A file's text may hold what no terminal can show.
+            # Text of a file may be unprintable.
             place = place.encode(errors='backslashreplace').decode()
             console.print(f'  {place}', highlight=False, soft_wrap=True, markup=False)
         if len(places) > _SHOWN:
