@@ -1,4 +1,4 @@
-"""Checks of classes: their order in every split, and how many of them the heads tell apart."""
+"""Checks of classes: their order in every split, and the size of heads."""
 import os
 from collections import Counter, deque
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
@@ -17,7 +17,7 @@ from ..datasets.class_order import (
 from ..models import annotation_file, class_of, dataset_configs, learned_meta, type_name
 from .metric_checks import coco_metrics
 
-_MOST = 12  # names of an order that are written out from its beginning
+_MOST = 12  # names that a message lists
 
 
 class Classes(NamedTuple):
@@ -38,7 +38,7 @@ class Classes(NamedTuple):
 
 
 def wrong_classes(cfg: Config, loaders: Sequence[str], training: bool) -> Iterator[str]:
-    """Classes of the data that do not exist, have another order or do not fit the heads.
+    """Find classes of the data that are absent, in another order or do not fit the heads.
 
     Args:
         cfg: A config.
@@ -59,7 +59,7 @@ def wrong_classes(cfg: Config, loaders: Sequence[str], training: bool) -> Iterat
 
 
 def learned_otherwise(cfg: Config, loader: str, content: Mapping) -> Iterator[str]:
-    """The order of classes in a checkpoint, where the data have the same in another.
+    """Find a checkpoint whose classes are in another order than the data's.
 
     Args:
         cfg: The config that will be tested, or trained further.
@@ -77,7 +77,7 @@ def learned_otherwise(cfg: Config, loader: str, content: Mapping) -> Iterator[st
 
 
 def _read(cfg: Config, loader: str, found: List[Classes]) -> Iterator[str]:
-    """Add the classes of a loader's datasets to those found; what is wrong with their names."""
+    """Add the classes of a loader's datasets to ``found``; yield mistakes in names."""
     for place, dataset in dataset_configs(cfg, loader):
         kind = class_of(dataset, cfg, DATASETS)
         try:
@@ -112,7 +112,7 @@ def _read(cfg: Config, loader: str, found: List[Classes]) -> Iterator[str]:
 
 def _misnamed(place: str, names: Sequence[str], order: Sequence[str], file: str, numbering: str
               ) -> Optional[str]:
-    """What is wrong with a file's categories where they lack names or repeat them."""
+    """Find missing or repeated names in a file's categories."""
     absent = [n for n in names if n not in order]
     twice = [n for n, count in Counter(order).items() if count > 1]
     if twice:
@@ -128,7 +128,7 @@ def _misnamed(place: str, names: Sequence[str], order: Sequence[str], file: str,
 
 
 def _other_orders(found: Sequence[Classes], apart: bool) -> Iterator[str]:
-    """Datasets whose labels are not numbered as the config's, or as those of the first dataset.
+    """Find datasets with other labels than the config or the first dataset.
 
     Args:
         found: The datasets.
@@ -150,7 +150,7 @@ def _other_orders(found: Sequence[Classes], apart: bool) -> Iterator[str]:
 
 
 def _wrong_evaluation(cfg: Config, name: str, data: Classes) -> Iterator[str]:
-    """Annotation files of COCO's metrics with other labels than the dataset."""
+    """Find COCO metrics' files with other labels than the dataset."""
     for place, metric, file in coco_metrics(cfg, name):
         if not file or not os.path.isfile(file):
             continue
@@ -169,7 +169,7 @@ def _wrong_evaluation(cfg: Config, name: str, data: Classes) -> Iterator[str]:
 
 
 def _wrong_num_classes(cfg: Config, found: Sequence[Classes], training: bool) -> Iterator[str]:
-    """Heads that tell fewer classes apart than are trained, or more than are evaluated.
+    """Find heads with fewer classes than are trained, or more than are evaluated.
 
     mmdet fails where a prediction has no category; to test a segmentor or classifier on data of
     other classes is possible.
@@ -199,7 +199,7 @@ def _wrong_num_classes(cfg: Config, found: Sequence[Classes], training: bool) ->
 
 
 def _is_softmax(head: Dict) -> bool:
-    """Whether all losses of a segmentor's or classifier's head are over its classes alone."""
+    """Whether all losses of a segmentor's or classifier's head are softmax."""
     losses = head.get('loss_decode', head.get('loss'))
     losses = losses if isinstance(losses, (list, tuple)) else [losses]
     return all(loss and type_name(loss).endswith('CrossEntropyLoss')
@@ -217,7 +217,7 @@ def _has_other_labels(place: str, head: Dict) -> bool:
 
 
 def heads(node: Any, place: str) -> Iterator[Tuple[str, Dict]]:
-    """Every prediction head of a model, with its dotted name.
+    """List a model's prediction heads with their dotted names.
 
     Args:
         node: Settings of the model, or of a part.
@@ -236,7 +236,7 @@ def heads(node: Any, place: str) -> Iterator[Tuple[str, Dict]]:
 
 def _other_folders(cfg: Config, loaders: Sequence[str], names: Mapping[str, Sequence[str]]
                    ) -> Iterator[str]:
-    """A classifier's folders that are not those of the first dataset, or of the classes' names."""
+    """Find a classifier's folders that differ from the first dataset's or the names."""
     first: Tuple[str, ...] = ()
     for place, dataset in (item for loader in loaders for item in dataset_configs(cfg, loader)):
         folders = class_folders(dataset, class_of(dataset, cfg, DATASETS))
@@ -268,7 +268,7 @@ def _remedy(classes: Classes, whose: str) -> str:
 
 
 def _orders(here: str, one: Sequence[str], there: str, other: Sequence[str]) -> str:
-    """Two orders; of many classes from the first label on that differs."""
+    """Describe two orders; long ones from the first label that differs."""
     begin = 0
     if len(one) > _MOST:
         begin = next((i for i, (a, b) in enumerate(zip(one, other)) if a != b), 0)

@@ -18,7 +18,7 @@ from .results import build_visualizer, draw, result_names, write_label_map
 
 @HOOKS.register_module()
 class CurvesHook(Hook):
-    """Log the metrics after each validation, and write ``work_dir/curves.png`` after training.
+    """Log each validation's metrics, and draw ``work_dir/curves.png`` after training.
 
     The line has the headline metrics, each with the best so far, and the epoch where training
     counts epochs. The figure has the loss and the same metrics over all iterations. Both come from
@@ -32,19 +32,20 @@ class CurvesHook(Hook):
         if not isinstance(runner._train_loop, BaseLoop):
             return  # validation alone; runner.iter would build the training loop
         curves = read_run(runner.work_dir)
-        now, epochs = f'iteration {runner.iter}', {}
+        epochs = dict(curves.get('epoch', ()))
+        now = f'iteration {runner.iter}'
         if isinstance(runner._train_loop, EpochBasedTrainLoop):
-            epochs = {**dict(curves.get('epoch', [])), runner.iter: runner.epoch}
+            epochs[runner.iter] = runner.epoch
             now = f'epoch {runner.epoch} ({now})'
-        stands = []
+        found = []
         for name in headlines(metrics or {}):
             value = float(metrics[name])
-            best, place = max([(value, -place) for place, value in curves.get(name, [])],
-                              default=(value, -runner.iter))
-            then = f'epoch {epochs[-place]}' if -place in epochs else f'iteration {-place}'
-            stands.append(f'{name} {value:.4g} (best {best:.4g}, at {then})')
-        if stands:
-            runner.logger.info(f'Validation at {now}: {", ".join(stands)}')
+            curve = curves.get(name) or [(runner.iter, value)]
+            place, best = max(curve, key=lambda point: point[1])  # the first of several
+            then = f'epoch {epochs[place]}' if place in epochs else f'iteration {place}'
+            found.append(f'{name} {value:.4g} (best {best:.4g}, at {then})')
+        if found:
+            runner.logger.info(f'Validation at {now}: {", ".join(found)}')
 
     @master_only
     def after_train(self, runner: Runner) -> None:
@@ -57,8 +58,7 @@ class _NamedResultsHook(Hook):
     """Base of hooks that write a file for each tested image.
 
     Attributes:
-        names: The name of each image's results, by its path
-            (:func:`~fastervit_mm.engine.results.result_names`).
+        names: :func:`~fastervit_mm.engine.results.result_names` of the images, by path.
     """
     names: Dict[str, str]
 
@@ -72,7 +72,7 @@ class _NamedResultsHook(Hook):
 
 @HOOKS.register_module()
 class OverlaysHook(_NamedResultsHook):
-    """Draw every tested image with its ground truth, if there is one, and prediction.
+    """Draw each tested image with its prediction and any ground truth.
 
     Args:
         out_dir: Folder of the figures, each at the path of its image below the data's folder, as
@@ -103,7 +103,7 @@ class OverlaysHook(_NamedResultsHook):
             name = self.names[sample.img_path]
             picture, how = as_picture(read_by(runner.cfg, sample.img_path))
             if how and not self.said:
-                runner.logger.info(f'Pictures of images such as {sample.img_path} show {how}')
+                runner.logger.info(f'Figures of images such as {sample.img_path} show {how}')
                 self.said = True
             out_file = self.out_dir and os.path.join(self.out_dir, f'{name}.png')
             draw(self.visualizer, picture[..., ::-1], sample, name=name, out_file=out_file,
@@ -112,7 +112,7 @@ class OverlaysHook(_NamedResultsHook):
 
 @HOOKS.register_module()
 class LabelMapsHook(_NamedResultsHook):
-    """Write the classes of every tested image's pixels, numbered as in the data's label maps.
+    """Write label maps of tested images, numbered as the data's own.
 
     mmseg's ``IoUMetric`` writes images of equal names in several folders into one file.
 
@@ -133,10 +133,7 @@ class LabelMapsHook(_NamedResultsHook):
 
 @HOOKS.register_module()
 class DeployHook(Hook):
-    """Fold the model's FasterViT before a test, after its checkpoint is loaded.
-
-    See :meth:`fastervit_mm.FasterViT.switch_to_deploy`.
-    """
+    """Fold the FasterViT before a test (:meth:`fastervit_mm.FasterViT.switch_to_deploy`)."""
 
     def before_test(self, runner: Runner) -> None:
         switch_to_deploy(runner.model)
@@ -144,7 +141,7 @@ class DeployHook(Hook):
 
 @HOOKS.register_module()
 class PublishedNamesHook(Hook):
-    """Let a whole model load the authors' files (:func:`~fastervit_mm.models.rename_published`)."""
+    """Rename the authors' tensors (:func:`~fastervit_mm.models.rename_published`)."""
     priority = 'HIGH'  # before the names are looked at
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -153,7 +150,7 @@ class PublishedNamesHook(Hook):
 
 @HOOKS.register_module()
 class PublishedFiguresHook(Hook):
-    """Log what a test measured beside the figure that is published, and the difference.
+    """Log a test's metrics beside the published figures.
 
     Args:
         figures: By the split that is tested (``'test'``, or another of the config's, as
@@ -187,7 +184,7 @@ class CompleteCheckpointHook(Hook):
 
 @HOOKS.register_module()
 class RegroupHook(Hook):
-    """Let schedules resume from a checkpoint whose optimizer had other parameter groups.
+    """Resume schedules from a checkpoint with other parameter groups.
 
     mmengine restores what a schedule kept for each group;
     :class:`~fastervit_mm.engine.optimizers.MergedOptimWrapperConstructor` has fewer. The groups

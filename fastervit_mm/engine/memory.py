@@ -1,4 +1,4 @@
-"""Memory of a CPU run."""
+"""Memory allocation of CPU runs."""
 import ctypes
 import platform
 
