@@ -183,28 +183,6 @@ class CompleteCheckpointHook(Hook):
 
 
 @HOOKS.register_module()
-class RegroupHook(Hook):
-    """Resume schedules from a checkpoint with other parameter groups.
-
-    mmengine restores what a schedule kept for each group;
-    :class:`~fastervit_mm.engine.optimizers.MergedOptimWrapperConstructor` has fewer. The groups
-    themselves have the same values.
-    """
-
-    def before_train(self, runner: Runner) -> None:
-        schedules = runner.param_schedulers
-        for schedule in schedules if isinstance(schedules, list) else []:
-            groups, name = schedule.optimizer.param_groups, schedule.param_name
-            if len(schedule.get_last_value()) == len(groups):
-                continue
-            schedule._last_value = [group[name] for group in groups]
-            if hasattr(schedule, 'base_values'):
-                schedule.base_values = [group[f'initial_{name}'] for group in groups]
-            if hasattr(schedule, 'min_values'):  # ReduceOnPlateau: one value for all in a config
-                schedule.min_values = schedule.min_values[-1:] * len(groups)
-
-
-@HOOKS.register_module()
 class BoxesHook(Hook):
     """Keep boxes exact in bfloat16 (:func:`~fastervit_mm.engine.precision.keep_boxes_exact`)."""
 

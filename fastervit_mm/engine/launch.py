@@ -204,8 +204,8 @@ def _add_hooks(cfg: Config, *names: str) -> None:
 
 def add_for_training(cfg: Config) -> None:
     """Add hooks, atomic checkpoints and resumable loops to a config."""
-    _add_hooks(cfg, 'PublishedNamesHook', 'RegroupHook', 'BoxesHook', 'FiniteLossHook',
-               'MissedValidationHook', 'NoticeHook', 'PlainValuesHook')
+    _add_hooks(cfg, 'PublishedNamesHook', 'BoxesHook', 'FiniteLossHook', 'MissedValidationHook',
+               'NoticeHook', 'PlainValuesHook')
     if not has_amp_device() and not (cfg.get('randomness') or {}).get('deterministic'):
         _add_hooks(cfg, 'ThreadsHook')
     make_resumable(cfg)

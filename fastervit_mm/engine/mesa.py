@@ -1,4 +1,4 @@
-"""MESA: the averaged network teaches the network that is trained (arXiv 2205.14083)."""
+"""MESA: distillation from the averaged network (arXiv 2205.14083)."""
 from typing import Any, Dict, Optional, Tuple
 
 import torch
@@ -14,7 +14,7 @@ from ..models import unwrapped
 
 def mesa_loss(student: Tensor, teacher: Tensor, weight: float, scale: float = 50.,
               temperature: float = 3.) -> Tensor:
-    """Divergence of a classifier from its teacher, as the authors of FasterViT train with it.
+    """Compute the MESA loss, as FasterViT's authors use it.
 
     ``weight * scale * KL(softmax(teacher / temperature) || softmax(student / temperature))``, the
     mean over the batch.
@@ -24,7 +24,7 @@ def mesa_loss(student: Tensor, teacher: Tensor, weight: float, scale: float = 50
         teacher: (N, classes), logits; no gradient flows into them.
         weight: Factor, a setting of each variant.
         scale: Factor, the same for all variants. Default 50.
-        temperature: What both logits are divided by. Default 3.
+        temperature: Divisor of both logits. Default 3.
 
     Returns:
         A scalar in float32.
@@ -39,19 +39,19 @@ def mesa_loss(student: Tensor, teacher: Tensor, weight: float, scale: float = 50
 class MESAHook(Hook):
     """Add :func:`mesa_loss` to the losses of an mmpretrain classifier, as ``loss_mesa``.
 
-    The teacher is the network that the run's ``EMAHook`` averages, in evaluation mode. It sees the
-    batch that the student sees, augmented and mixed. Nothing is added to checkpoints: a resumed
-    training goes on with the averaged network of the checkpoint.
+    The teacher is the averaged network of the run's ``EMAHook``, in evaluation mode. It gets the
+    student's batch, augmented and mixed. Checkpoints get nothing more: a resumed run has the
+    averaged network from them.
 
     Args:
         weight: Factor of the loss, above 0.
-        begin: Part of the training without it, from 0 up to, not including, 1. Default 0.25.
+        begin: Share of the training without it, from 0 up to, not including, 1. Default 0.25.
         scale: As of :func:`mesa_loss`. Default 50.
         temperature: As of :func:`mesa_loss`, above 0. Default 3.
 
     Raises:
         ConfigError: For an argument out of range; when training begins, for a run without exactly
-            one ``EMAHook``, and for a model that is no classifier with a backbone and a head.
+            one ``EMAHook`` or for a model that is not a classifier with backbone and head.
 
     Example::
 
@@ -85,8 +85,7 @@ class MESAHook(Hook):
             raise ConfigError(f'custom_hooks: MESAHook is for classifiers of mmpretrain, with a '
                               f'backbone and a head; model.type is {type(model).__name__!r}')
         self._teacher = averaging[0].ema_model.module.eval()
-        # Hooks of modules and not a class of its own: any classifier stays what it is, with and
-        # without DistributedDataParallel.
+        # Module hooks work with any classifier, with and without DistributedDataParallel.
         self._handles = [head.register_forward_hook(self._keep_logits),
                          model.register_forward_hook(self._add_loss, with_kwargs=True)]
 

@@ -234,8 +234,8 @@ def _draw_steps(figure, axes, insight: Insight, stage: StageAttention, block: Bl
     share, norm = panels.percent(carriers.sum()), panels.common_norm(cells, carriers)
     drawn = panels.draw_window(third, insight, stage, cells, norm)
     panels.draw_dots(third, stage, carriers, norm)
-    third.set_title('3  Then the cell looks at its window\n'
-                    f'({panels.percent(cells.sum())}) and at its carriers ({share}, dots)', **_TITLE)
+    third.set_title(f'3  Then the cell looks at its window\n({panels.percent(cells.sum())}) and '
+                    f'at its carriers ({share}, dots)', **_TITLE)
     panels.bar(figure, drawn, third, 'probability' + panels.uniform(cells, carriers))
 
     through = panels.values_of('through', block, head)
