@@ -14,7 +14,7 @@ _OURS = (__package__, '__main__')  # a program's own code is `__main__`
 
 
 class Settings(DictAction):
-    """mmengine's ``KEY=VALUE`` settings as a dict, with errors in one line."""
+    """mmengine's ``KEY=VALUE`` settings, with errors in one line."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values,
                  option_string: Optional[str] = None) -> None:
@@ -27,7 +27,7 @@ class Settings(DictAction):
 
 @contextlib.contextmanager
 def errors_in_one_line(tool: str, go_on: str = '') -> Iterator[None]:
-    """End a program with ``tool: message`` and status 1 on errors that its user can fix.
+    """End a program with a line on errors that users can fix.
 
     These are this package's own exceptions, errors of the system such as a missing file, images
     that mmcv cannot read, ValueErrors, and errors from building a part of a config; from other code

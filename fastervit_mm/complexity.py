@@ -189,7 +189,7 @@ def _default_shape(config: str, cfg: Optional[Config]) -> Tuple[int, int]:
 
 
 def _boxes(model: Mapping) -> Tuple[Optional[int], Optional[int]]:
-    """Numbers of boxes for the box heads and the mask heads; None without such heads."""
+    """Numbers of boxes in box heads and mask heads."""
     test_cfg = model.get('test_cfg') or {}
     if not ('rpn' in test_cfg and 'rcnn' in test_cfg):
         return None, None
@@ -236,7 +236,7 @@ class _Ledger:
                 self._owners.setdefault(module, name)
 
     def _settle(self) -> None:
-        """Book what was counted since the last call to the part that was running."""
+        """Book the counts since the last call to the running part."""
         now = [counter.get_total_flops() for counter in self._counters]
         counts = self.counts.setdefault(self._working[-1], [0] * len(now))
         self.counts[self._working[-1]] = [
@@ -316,7 +316,7 @@ def _cut(extractor: nn.Module) -> Callable:
 
 
 def _parts(model: nn.Module, ledger: _Ledger) -> List[Part]:
-    """List the parts with a figure above 0, and ``elsewhere`` for the rest."""
+    """List the parts with figures, and ``elsewhere`` for the rest."""
     seen, parts = set(), []
     for name, module in (*_named_parts(model), ('elsewhere', model)):
         own = [p for p in module.parameters() if id(p) not in seen]
@@ -327,7 +327,7 @@ def _parts(model: nn.Module, ledger: _Ledger) -> List[Part]:
 
 
 def _named_parts(model: nn.Module) -> Iterator[Tuple[str, nn.Module]]:
-    """List names and modules: a backbone's stages, a RoI head's heads, else children."""
+    """List children, a backbone's stages and a RoI head's heads."""
     for name, child in model.named_children():
         if name not in ('backbone', 'roi_head'):
             yield name, child

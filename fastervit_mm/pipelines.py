@@ -55,7 +55,7 @@ def read_by(cfg: Config, path: Union[str, os.PathLike], loader: str = 'test_data
 
 
 def _read(steps: Sequence[Mapping], path: Union[str, os.PathLike]) -> Tuple[Dict, Sequence]:
-    """Run a pipeline until it has read an image; returns results and the steps left."""
+    """Read an image; returns results and the steps left."""
     results = dict(img_path=os.fspath(path), img_id=0)
     for number, step in enumerate(steps, 1):
         try:
@@ -149,7 +149,7 @@ def _types_read(cfg: Config) -> List[str]:
 
 @torch.no_grad()
 def model_input(model: nn.Module, cfg: Config, image: Image) -> Tensor:
-    """Prepare an image for a model's backbone: resized, normalised and padded.
+    """Prepare an image for a model's backbone, normalised and padded.
 
     Args:
         model: The config's model.

@@ -93,7 +93,7 @@ class Inferencer:
 
     @cached_property
     def categories(self) -> Optional[Categories]:
-        """Ids of a detector's classes and images; None for another network."""
+        """Ids of a detector's classes and images; else None."""
         if self.segments or self.classifies:
             return None
         return find_categories(self.cfg, self.classes)
@@ -101,7 +101,7 @@ class Inferencer:
     def __call__(self, inputs: Union[Input, Sequence[Input]], out_dir: Optional[str] = None,
                  batch_size: int = 1, score_thr: float = 0.3, show_progress: bool = False
                  ) -> Results:
-        """Predict, and write overlays and predictions into a folder if it is given.
+        """Predict on images and videos, and write results if asked.
 
         The folder gets ``vis/`` with overlays (a video of a video; images below 480 pixels
         enlarged up to three times, so that labels can be read) and
@@ -225,7 +225,7 @@ class Inferencer:
         return sample
 
     def drawn(self, image: Union[str, np.ndarray], sample: Any) -> Tuple[np.ndarray, str]:
-        """Draw a data sample: (H, W, 3) RGB, and how it shows the image, in words.
+        """Draw a data sample; returns (H, W, 3) RGB and a remark.
 
         Args:
             image: Path, or pixels as the pipeline reads them.

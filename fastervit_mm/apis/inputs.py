@@ -49,7 +49,7 @@ class Source:
 
 def collect(inputs: Union[Input, Sequence[Input]], left_out: Sequence[Path] = ()
             ) -> Tuple[List[Source], List[Failure]]:
-    """List the inputs' images and videos, each file once, and inputs without any.
+    """List images and videos, each once, and failed inputs.
 
     Each has the name of its path below the folder that was given, or that all inputs have in
     common (:func:`~fastervit_mm.engine.results.result_names`).
@@ -112,7 +112,7 @@ def _named(sources: List[Source], roots: List[str]) -> List[Source]:
 
 
 def images(source: Source) -> Iterator[Tuple[Optional[int], Image]]:
-    """Yield a source's image, as path or array, or a video's numbered frames.
+    """Yield an image, as path or array, or numbered frames.
 
     Raises:
         ValueError: For an image that cannot be read in full and, after its last frame, for a video

@@ -49,7 +49,7 @@ class Prediction:
 
     @property
     def label_map(self) -> Optional[np.ndarray]:
-        """A segmentor's class of each pixel, (H, W) integers, numbered as ``Results.classes``.
+        """Classes of pixels, (H, W) integers, numbered as ``Results.classes``.
 
         For a panoptic network, the ``id`` of each pixel's segment, 0 for none. Read back from its
         file if it was written to one.
@@ -153,7 +153,7 @@ class ResultFiles:
 
 
 class CocoFiles:
-    """A detector's predictions in COCO's formats, with the images and categories of their ids.
+    """A detector's predictions in COCO's formats.
 
     Args:
         classes: Names of the classes.

@@ -1,4 +1,4 @@
-"""Page to pick a checkpoint, drop an image and click on it."""
+"""Page to try a checkpoint on an image."""
 import os
 import tempfile
 from functools import lru_cache
@@ -45,7 +45,7 @@ class Page:
             lambda name: Predictor(self.models[name], device))
 
     def predict(self, name: str, file: Optional[str], score_thr: float, block: int):
-        """Return words, picture, table, attention at the middle, slider of blocks, place."""
+        """Return words, picture, table, attention, slider of blocks, and place."""
         if not file:
             return self._failed('Drop an image to begin.')
         try:
@@ -66,7 +66,7 @@ class Page:
         return words, picture, [list(row) for row in rows], attention, slider, place
 
     def look(self, name: str, file: Optional[str], block: int, place: Tuple[float, float]):
-        """Return words, and the attention at a place of the image."""
+        """Return words and the attention at a place."""
         if not file or place is None:
             return 'Drop an image to begin.', None
         try:
@@ -80,7 +80,7 @@ class Page:
 
     def place_of(self, name: str, file: str, clicked: Sequence[int], shown: np.ndarray
                  ) -> Tuple[float, float]:
-        """Find the place in the image of a click on the picture, which may be enlarged."""
+        """Convert a click on the picture to a place in the image."""
         height, width = _read(self.predictor(name), file).shape[:2]
         return (min(clicked[0] * width / shown.shape[1], width - 1),
                 min(clicked[1] * height / shown.shape[0], height - 1))

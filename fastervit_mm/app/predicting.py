@@ -52,7 +52,7 @@ class Predictor:
         self.num_blocks = len(self.subject.backbone.stages[2].blocks)
 
     def read(self, file: str) -> np.ndarray:
-        """Read an image by the network's pipeline, (H, W) or (H, W, C)."""
+        """Read an image by the network's pipeline: (H, W[, C])."""
         return read_by(self.cfg, file)
 
     @torch.no_grad()
@@ -78,7 +78,7 @@ class Predictor:
 
     def attention(self, image: np.ndarray, point: Tuple[float, float],
                   block: int = 0) -> np.ndarray:
-        """Draw a place's attention in a block of stage 3: (H, W, 3) uint8 RGB.
+        """Draw a place's attention in stage 3: (H, W, 3) RGB.
 
         Args:
             image: As :meth:`read` returns it.

@@ -1,4 +1,4 @@
-"""Training and testing beyond mmengine; importing registers hooks, loops and logs."""
+"""Hooks, loops and logs beyond mmengine's, registered on import."""
 from .checkpoints import WholeCheckpointHook
 from .estimate import EstimateHook
 from .hooks import (

@@ -28,7 +28,7 @@ _POINTER = 'last_checkpoint'
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Write a file atomically: to the yielded path, which then replaces ``path``.
+    """Write a file atomically, through the yielded path.
 
     Args:
         path: The file. It is on the disk when the block has ended.
@@ -55,12 +55,15 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def files_of(folder: Union[str, Path]) -> List[Path]:
-    """List the files of a sharded checkpoint by process; none for other paths."""
+    """List the files of a sharded checkpoint by process.
+
+    Other paths have none.
+    """
     return sorted(Path(folder).glob('rank*.pth'), key=lambda path: int(path.stem[4:]))
 
 
 def remove(path: Path) -> None:
-    """Remove a checkpoint, a file or (sharded) a folder, if it exists."""
+    """Remove a checkpoint, file or folder, if it exists."""
     if path.is_dir():
         shutil.rmtree(path)
     else:
@@ -74,7 +77,7 @@ def point_to(checkpoint: str, work_dir: str) -> None:
 
 
 def save_whole(save, folder: str, name: str, work_dir: str) -> None:
-    """Save a checkpoint atomically, and check that it can be read.
+    """Save a readable checkpoint atomically.
 
     Args:
         save: Called with the name of the file to write in ``folder``.
@@ -100,7 +103,7 @@ def save_whole(save, folder: str, name: str, work_dir: str) -> None:
 
 
 def check_readable(written: Path, path: Path) -> None:
-    """Check that a file can be read again, without reading its tensors.
+    """Check that a file can be read, without reading tensors.
 
     Args:
         written: The file.
@@ -118,7 +121,7 @@ def check_readable(written: Path, path: Path) -> None:
 
 
 def why_not_whole(path: Path) -> Optional[str]:
-    """Find what is damaged in a checkpoint file; None for a whole one.
+    """Find the damage in a checkpoint; None for a whole one.
 
     Every record is read and compared with its checksum. Nothing in the file is run.
     """

@@ -25,7 +25,7 @@ _PREPARED = dict(CocoDataset='coco', ADE20KDataset='ade20k', ImageNet='imagenet'
 
 
 def check_config(cfg: Config, training: bool, split: str = 'test') -> List[str]:
-    """Check a config for mistakes that would fail, or spoil a run, hours later.
+    """Check a config for mistakes that would show hours later.
 
     It checks names of classes and ranges of numbers, folders and annotation files, the annotations'
     classes against those of the heads, the metrics of evaluators and hooks, the backbone's widths
@@ -92,7 +92,7 @@ def _wrong_data(cfg: Config, loader: str) -> Iterator[str]:
 
 
 def unwritable(name: str, folder: Optional[str]) -> Iterator[str]:
-    """Create a folder, and find out why it cannot be written to.
+    """Create a folder, and check that it is writable.
 
     Args:
         name: The argument that names the folder, for the message.
@@ -133,7 +133,7 @@ def _is_local(dataset: Dict) -> bool:
 
 
 def _paths(dataset: Dict) -> Dict[str, str]:
-    """List the files and folders of a dataset by the arguments that name them."""
+    """List a dataset's files and folders by their arguments."""
     prefix = dataset.get('data_prefix')
     paths = {f'data_prefix.{k}': v for k, v in (prefix if isinstance(prefix, dict) else {}).items()
              if isinstance(v, str)}

@@ -1,4 +1,4 @@
-"""Checks of classes: their order in every split, and the size of heads."""
+"""Checks of classes: order in each split, size of heads."""
 import os
 from collections import Counter, deque
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
@@ -38,7 +38,7 @@ class Classes(NamedTuple):
 
 
 def wrong_classes(cfg: Config, loaders: Sequence[str], training: bool) -> Iterator[str]:
-    """Find classes of the data that are absent, in another order or do not fit the heads.
+    """Find absent and reordered classes, and heads that do not fit.
 
     Args:
         cfg: A config.
@@ -59,7 +59,7 @@ def wrong_classes(cfg: Config, loaders: Sequence[str], training: bool) -> Iterat
 
 
 def learned_otherwise(cfg: Config, loader: str, content: Mapping) -> Iterator[str]:
-    """Find a checkpoint whose classes are in another order than the data's.
+    """Find a checkpoint with the data's classes in another order.
 
     Args:
         cfg: The config that will be tested, or trained further.
@@ -77,7 +77,7 @@ def learned_otherwise(cfg: Config, loader: str, content: Mapping) -> Iterator[st
 
 
 def _read(cfg: Config, loader: str, found: List[Classes]) -> Iterator[str]:
-    """Add the classes of a loader's datasets to ``found``; yield mistakes in names."""
+    """Add a loader's classes to ``found``; yield mistakes in names."""
     for place, dataset in dataset_configs(cfg, loader):
         kind = class_of(dataset, cfg, DATASETS)
         try:
@@ -169,7 +169,7 @@ def _wrong_evaluation(cfg: Config, name: str, data: Classes) -> Iterator[str]:
 
 
 def _wrong_num_classes(cfg: Config, found: Sequence[Classes], training: bool) -> Iterator[str]:
-    """Find heads with fewer classes than are trained, or more than are evaluated.
+    """Find heads with too few or too many classes.
 
     mmdet fails where a prediction has no category; to test a segmentor or classifier on data of
     other classes is possible.
@@ -236,7 +236,7 @@ def heads(node: Any, place: str) -> Iterator[Tuple[str, Dict]]:
 
 def _other_folders(cfg: Config, loaders: Sequence[str], names: Mapping[str, Sequence[str]]
                    ) -> Iterator[str]:
-    """Find a classifier's folders that differ from the first dataset's or the names."""
+    """Find a classifier's folders that differ between splits or from names."""
     first: Tuple[str, ...] = ()
     for place, dataset in (item for loader in loaders for item in dataset_configs(cfg, loader)):
         folders = class_folders(dataset, class_of(dataset, cfg, DATASETS))

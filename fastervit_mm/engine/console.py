@@ -45,7 +45,7 @@ def quiet(logger: MMLogger) -> None:
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Redirect libraries' warnings and prints that need no action to the log file.
+    """Redirect messages that need no action to the log file.
 
     These are deprecation warnings, those of :func:`file_only`, and the progress that pycocotools
     and mmengine print. Other warnings go where they went before, and tables are still printed.
@@ -75,7 +75,7 @@ def quiet_libraries() -> Iterator[None]:
 
 @contextmanager
 def quiet_children() -> Iterator[None]:
-    """Silence stderr of this process and of those that it starts."""
+    """Silence stderr of this process and its children."""
     terminal = os.dup(2)
     with open(os.devnull, 'w') as nowhere:
         os.dup2(nowhere.fileno(), 2)

@@ -55,7 +55,7 @@ def _files(run: Path) -> List[Path]:
 
 
 def _read_file(file: Path) -> Tuple[Dict[str, Curve], bool]:
-    """Read a file's curves, and whether it belongs to a training, if only to its validation."""
+    """Read a file's curves, and whether they are a training's."""
     curves: Dict[str, Dict[int, float]] = {}
     iteration, epoch, of_training = 0, None, False
     for scalars in _lines(file):
@@ -86,13 +86,13 @@ def _lines(file: Path) -> Iterator[dict]:
 
 
 def headlines(names: Iterable[str]) -> List[str]:
-    """Choose the metrics that matter, such as ``coco/bbox_mAP`` or ``mIoU``, among all names."""
+    """Choose the main metrics among names, such as ``coco/bbox_mAP``."""
     return [name for name in names if name.endswith(_HEADLINES)]
 
 
 def compare_runs(runs: Sequence[Union[str, Path]], keys: Optional[Sequence[str]] = None
                  ) -> Dict[str, Dict[str, Curve]]:
-    """Read curves of several runs: key -> label of the run -> curve.
+    """Read curves of several runs: key -> run's label -> curve.
 
     Args:
         runs: Each as in :func:`read_run`.

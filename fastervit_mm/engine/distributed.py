@@ -57,7 +57,7 @@ class DistributedRunner(Runner):
 
 
 def without_gradient(cfg: Config, backbone: FasterViT) -> Iterator[str]:
-    """Find output norms without a gradient, which stop DDP in its second step.
+    """Find output norms without a gradient, which stop DDP.
 
     Args:
         cfg: A config.
@@ -90,7 +90,7 @@ def without_gradient(cfg: Config, backbone: FasterViT) -> Iterator[str]:
 
 
 def first_neck(cfg: Config) -> Tuple[str, Optional[dict]]:
-    """Dotted name and settings of a config's first neck; ``None`` without one."""
+    """Dotted name and settings of a config's first neck, or None."""
     neck = cfg.model.get('neck')
     return ('model.neck.0', neck[0]) if isinstance(neck, list) else ('model.neck', neck)
 
@@ -124,7 +124,7 @@ def _no_gpu_to_choose() -> Iterator[None]:
 
 @contextmanager
 def exit_without_gloo_teardown() -> Iterator[None]:
-    """Exit after the block without destructors, with its status, if gloo was used.
+    """Exit without destructors after a block that used gloo.
 
     gloo's destructors, at the end of Python, abort a process that has done its work (``terminate
     called without an active exception``) or wait for a thread that waits for them (PyTorch 2.13).

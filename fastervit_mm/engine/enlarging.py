@@ -36,12 +36,12 @@ def readable(visualizer: dict, **settings: Any) -> dict:
 
 
 def enlargement(shape: Tuple[int, ...]) -> int:
-    """Factor from 1 to 3 that enlarges an image, (H, W, ...), to 480 pixels."""
+    """Factor of 1 to 3 that enlarges an image, (H, W, ...), to 480 pixels."""
     return min(max(-(-_ENOUGH // max(shape[:2])), 1), _MOST)
 
 
 def label_height(shape: Tuple[int, ...]) -> float:
-    """Least height of a label's font on an image, (H, W, ...), in pixels.
+    """Least height of a label's font on an image, (H, W, ...).
 
     Large photos are shown scaled down, so labels grow with them.
     """
@@ -49,7 +49,7 @@ def label_height(shape: Tuple[int, ...]) -> float:
 
 
 def drawn_text(text: str) -> str:
-    r"""Escape ``$`` for matplotlib, and replace characters that its font lacks.
+    r"""Escape ``$`` for matplotlib; replace characters that its font lacks.
 
     The font is the first in ``font.sans-serif``; without U+FFFD in their place each such character
     would give a warning.
@@ -65,7 +65,7 @@ def _characters() -> FrozenSet[int]:
 
 
 class Enlarging:
-    """Mixin to draw on an enlarged image, before a visualizer among the bases.
+    """Mixin of visualizers, to draw on an enlarged image.
 
     Labels and lines have a fixed size in pixels, and would hide an image of 160 pixels.
 
@@ -83,14 +83,14 @@ class Enlarging:
         self.scale = scale
 
     def enlarged(self, part: Any, scale: int) -> Any:
-        """Enlarge a copy of a data sample's part; here, maps of pixels."""
+        """Enlarge a copy of a part; here, maps of pixels."""
         return PixelData(metainfo=part.metainfo, **{
             name: np.asarray(values).repeat(scale, -2).repeat(scale, -1)
             for name, values in part.cpu().items()})
 
     def add_datasample(self, name: str, image: np.ndarray,
                        data_sample: Optional[BaseDataElement] = None, *args, **kwargs) -> None:
-        """Draw a data sample, as the visualizer does; ``image`` is (H, W, 3) RGB."""
+        """Draw a data sample on an image, (H, W, 3) RGB."""
         scale = enlargement(image.shape) if self.scale is None else self.scale
         if scale != 1:
             if data_sample is not None:
@@ -106,7 +106,7 @@ class Enlarging:
                    font_sizes: Optional[Union[float, List[float]]] = None, *args,
                    horizontal_alignments: str = 'left', bboxes: Optional[List[dict]] = None,
                    **kwargs) -> 'Enlarging':
-        """Draw texts as mmengine does, but readable and inside the image."""
+        """Draw texts as mmengine, but readable and inside the image."""
         from matplotlib.font_manager import FontProperties
         from matplotlib.textpath import text_to_path
         texts = [drawn_text(text) for text in ([texts] if isinstance(texts, str) else texts)]

@@ -72,7 +72,7 @@ class _NamedResultsHook(Hook):
 
 @HOOKS.register_module()
 class OverlaysHook(_NamedResultsHook):
-    """Draw each tested image with its prediction and any ground truth.
+    """Draw predictions and ground truth on each tested image.
 
     Args:
         out_dir: Folder of the figures, each at the path of its image below the data's folder, as
@@ -112,7 +112,7 @@ class OverlaysHook(_NamedResultsHook):
 
 @HOOKS.register_module()
 class LabelMapsHook(_NamedResultsHook):
-    """Write label maps of tested images, numbered as the data's own.
+    """Write label maps, numbered as the data's own.
 
     mmseg's ``IoUMetric`` writes images of equal names in several folders into one file.
 
@@ -176,7 +176,7 @@ class PublishedFiguresHook(Hook):
 
 @HOOKS.register_module()
 class CompleteCheckpointHook(Hook):
-    """Raise CheckpointError for a checkpoint that does not fill the model."""
+    """Refuse a checkpoint that does not fill the model (CheckpointError)."""
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         check_complete(runner.model, checkpoint, runner._load_from)

@@ -1,4 +1,4 @@
-"""Training and testing of any OpenMMLab config from the command line: what tools/ call."""
+"""Training and testing of OpenMMLab configs, for the tools."""
 import os
 from copy import deepcopy
 from pathlib import Path
@@ -25,7 +25,7 @@ from .settings import check_parts, metric_configs
 
 def load_config(config: str, launcher: str = 'none', work_dir: Optional[str] = None,
                 cfg_options: Optional[dict] = None) -> Config:
-    """Load a config and apply the settings of the command line.
+    """Load a config and apply the command line's settings.
 
     Args:
         config: Path of the config, or a name that :func:`fastervit_mm.get_config` knows.
@@ -53,7 +53,7 @@ def load_config(config: str, launcher: str = 'none', work_dir: Optional[str] = N
 
 
 def compile_features(model: nn.Module) -> None:
-    """Compile backbone and neck in place, for images of any size.
+    """Compile backbone and neck in place, for any size.
 
     Heads are left out: compiling a whole mmdet detector fails in its heads' Python. Names
     in checkpoints do not change.
@@ -291,7 +291,7 @@ def _flipped(pipeline: List[Dict]) -> List[Dict]:
 
 
 def _leave_masks_out(cfg: Config) -> None:
-    """Remove the mask head and the segm metric: mmdet's augmentation merges boxes alone.
+    """Remove mask head and segm metric: mmdet merges only boxes.
 
     In mmdet 3.3 a mask head fails on a flipped image (a negative step on a tensor), and a
     CocoMetric that expects masks fails after the last image.

@@ -1,4 +1,4 @@
-"""Logs that mmengine lacks: TensorBoard only if installed, iterations of metrics, CPU memory."""
+"""Optional TensorBoard, iterations of metrics, CPU memory."""
 from pathlib import Path
 from typing import Optional, Tuple
 
@@ -42,7 +42,7 @@ class OptionalTensorboardVisBackend(TensorboardVisBackend):
 
 
 def peak_resident_memory() -> Optional[int]:
-    """Peak resident memory of this process in MB; None on other systems than Linux."""
+    """Peak resident memory in MB; None on systems except Linux."""
     # resource.getrusage() may report the figure of the process that started this one.
     status = Path('/proc/self/status')
     if not status.is_file():

@@ -37,7 +37,7 @@ def mesa_loss(student: Tensor, teacher: Tensor, weight: float, scale: float = 50
 
 @HOOKS.register_module()
 class MESAHook(Hook):
-    """Add :func:`mesa_loss` to the losses of an mmpretrain classifier, as ``loss_mesa``.
+    """Add :func:`mesa_loss` to an mmpretrain classifier's losses, as ``loss_mesa``.
 
     The teacher is the averaged network of the run's ``EMAHook``, in evaluation mode. It gets the
     student's batch, augmented and mixed. Checkpoints get nothing more: a resumed run has the

@@ -21,7 +21,7 @@ _IOU = dict(mIoU=('mIoU', 'mAcc'), mDice=('mDice', 'mAcc'),
 
 
 def wrong_metrics(cfg: Config, loader: str, training: bool) -> Iterator[str]:
-    """Find evaluators that fail, or score something else, after the last image.
+    """Find evaluators that would fail after the last image.
 
     Args:
         cfg: A config.
@@ -79,7 +79,7 @@ def missing_file(cfg: Config, name: str) -> Iterator[str]:
 
 
 def _predicts_masks(cfg: Config) -> bool:
-    """Whether a model has mask heads or, without RoI head, trains on masks."""
+    """Whether a model has mask heads or trains on masks."""
     if isinstance(cfg.model.get('roi_head'), dict):
         return bool(cfg.model.roi_head.get('mask_head'))
     parts = {key: value for key, value in cfg.model.items() if key not in ('train_cfg', 'test_cfg')}
@@ -94,7 +94,7 @@ def _names_masks(node: Any) -> bool:
 
 
 def _without_truth(dataset: Dict) -> bool:
-    """Whether a dataset packs no annotations, which a metric without a file reads."""
+    """Whether a dataset's images come without annotations."""
     last = (dataset.get('pipeline') or [{}])[-1]
     return (isinstance(last, dict) and 'type' in last and type_name(last) == 'PackDetInputs'
             and 'instances' not in last.get('meta_keys', ()))
@@ -134,7 +134,7 @@ def _other_images(place: str, file: str, where: str, dataset: Dict, cfg: Config)
 
 
 def holds(file: str, pattern: bytes) -> bool:
-    """Whether a regular expression occurs in a file, read little by little."""
+    """Whether a regular expression occurs in a file."""
     return occurrences(file, pattern, 1) > 0
 
 
@@ -152,7 +152,7 @@ def read_json(file: str) -> Dict:
 
 
 def _unknown_names(cfg: Config) -> Iterator[str]:
-    """Names of metrics that hooks and schedules watch, and validation does not give."""
+    """Find watched metrics that validation does not give."""
     evaluator, loop = cfg.get('val_evaluator') or (), cfg.get('val_cfg') or {}
     if type_name({'type': 'ValLoop', **loop}) != 'ValLoop' or (
             isinstance(evaluator, dict) and 'metrics' in evaluator):
@@ -169,7 +169,7 @@ def _unknown_names(cfg: Config) -> Iterator[str]:
 
 
 def _watched(cfg: Config) -> Iterator[Tuple[str, str]]:
-    """Each name of a metric by which something is decided, with its dotted name in the config."""
+    """List the metrics that hooks and schedules watch, with their places."""
     hooks = [(f'default_hooks.{key}', hook) for key, hook in (
         cfg.get('default_hooks') or {}).items()]
     hooks += [(f'custom_hooks.{i}', hook) for i, hook in enumerate(cfg.get('custom_hooks') or ())]
@@ -189,7 +189,7 @@ def _watched(cfg: Config) -> Iterator[Tuple[str, str]]:
 
 
 def _measured(metric: Dict, cfg: Config) -> Tuple[str, Optional[List[str]]]:
-    """What a metric's names begin with, and the rest of each; None where that is not known."""
+    """Prefix and names of a metric's results; None where unknown."""
     kind = class_of(metric, cfg, METRICS)
     prefix = metric.get('prefix') or getattr(kind, 'default_prefix', None)
     name, names = getattr(kind, '__name__', ''), None

@@ -1,4 +1,4 @@
-"""Stopping a run: on a scheduler's signal, or on a non-finite loss."""
+"""Stopping on a scheduler's signal or a non-finite loss."""
 import os
 import signal
 import threading
@@ -21,7 +21,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM,
 
 @HOOKS.register_module()
 class NoticeHook(Hook):
-    """Save and exit with status 75 after a scheduler's SIGTERM or SIGUSR1.
+    """Save and exit with status 75 on SIGTERM or SIGUSR1.
 
     One process saves after its current step, in a validation at once; several agree on a step,
     every ``interval`` of them. Accumulated gradients are stepped first. The checkpoint is
@@ -106,12 +106,12 @@ class NoticeHook(Hook):
 
 
 class LossError(RuntimeError):
-    """Non-finite loss; the message names the iteration and the last finite checkpoint."""
+    """Non-finite loss; the message names the last finite checkpoint."""
 
 
 @HOOKS.register_module()
 class FiniteLossHook(Hook):
-    """Stop a run on a NaN or infinite loss, before a checkpoint is saved.
+    """Stop a run on a non-finite loss, before saving.
 
     With a loss scale, as float16 has, the optimizer skips steps whose gradients overflow; the run
     stops only after ``patience`` such losses in a row.

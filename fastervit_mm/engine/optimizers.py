@@ -74,7 +74,7 @@ class MergedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     def add_params(self, params: List[dict], module: nn.Module, prefix: str = '',
                    is_dcn_module: Optional[bool] = None) -> None:
-        """Add a module's groups to ``params``, merged at the model's end."""
+        """Add a module's groups, merged at the model's end."""
         super().add_params(params, module, prefix, is_dcn_module)
         if prefix:  # mmengine comes here for every module
             return

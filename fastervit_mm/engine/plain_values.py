@@ -18,7 +18,7 @@ _AS_THEY_ARE = (torch.Tensor, torch.dtype, torch.device, HistoryBuffer, type(Non
 
 
 def plain(value: Any, name: str) -> Any:
-    """Convert a value to plain dicts, lists, strings, numbers and tensors.
+    """Convert a value to plain containers, strings, numbers and tensors.
 
     Args:
         value: Such as a ConfigDict, an array or a path, nested or not. Classes and functions become

@@ -18,7 +18,7 @@ _OVERFLOWING = ('4-21k-224', '4-21k-384', '4-21k-512', '4-21k-768', '5', '6')
 
 
 def has_amp_device() -> bool:
-    """Whether mmengine finds a device for mixed precision; not a CPU."""
+    """Whether mmengine finds a device for mixed precision."""
     return (is_cuda_available() or is_npu_available() or is_mlu_available()
             or is_musa_available())
 

@@ -20,7 +20,7 @@ _numbers = count()
 
 
 def result_names(paths: Sequence[str], roots: Sequence[str] = ()) -> List[str]:
-    """Name the results of images by their paths below the common folder.
+    """Name images' results by their paths below the common folder.
 
     Suffixes are left out; those of files that would have the same name, such as ``x.jpg`` and
     ``x.png``, stay.
@@ -38,7 +38,7 @@ def result_names(paths: Sequence[str], roots: Sequence[str] = ()) -> List[str]:
 
 
 def drawable(meta: Mapping[str, Any]) -> dict:
-    """Complete classes and palette; a palette that is too short becomes random."""
+    """Complete classes and palette, at random if too short."""
     classes, palette = meta.get('classes'), meta.get('palette')
     if classes is None:
         return dict(meta)
@@ -98,7 +98,7 @@ def draw(visualizer: Visualizer, picture: np.ndarray, sample: BaseDataElement,
 
 
 def write_label_map(path: Union[str, Path], labels: np.ndarray, offset: int = 0) -> str:
-    """Write labels of pixels, (H, W), plus ``offset``, as a PNG."""
+    """Write labels, (H, W), plus ``offset``, as a PNG."""
     labels = labels.astype(np.int64) + offset
     return _write_png(path, labels.astype(np.uint8 if labels.max() < 256 else np.uint16))
 

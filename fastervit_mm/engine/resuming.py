@@ -35,7 +35,7 @@ class Draw(NamedTuple):
 
 
 class Draws(Sampler):
-    """Batch sampler of :class:`Draw` that can begin in the middle of an epoch.
+    """Batch sampler of :class:`Draw` that can begin mid-epoch.
 
     Args:
         batches: The batch sampler.
@@ -136,7 +136,7 @@ class SeededDataset:
 
 
 class LateLoader(DataLoader):
-    """Data loader that draws and starts workers at its first batch.
+    """Data loader that starts at its first batch.
 
     So a loop can be built before its first iteration is known.
     """
@@ -224,7 +224,7 @@ class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
         return super().run()
 
     def run_epoch(self) -> None:
-        """Train an epoch, or its rest after resuming in its middle."""
+        """Train an epoch, or its rest after resuming."""
         self.runner.message_hub.update_info(_BEGUN, self._iter - self.done)
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
@@ -267,7 +267,7 @@ class _Forward:
         return next(self.iterator)
 
     def skip_iter(self, number: int) -> None:
-        """Skip several at once, as OneDL's mmengine does; OpenMMLab's skips one by one."""
+        """Skip several at once, as OneDL's mmengine does."""
         self.left -= number
 
 

@@ -23,7 +23,7 @@ from .onednn import use_onednn
 
 
 class QuietRunner(DistributedRunner):
-    """mmengine's runner with atomic checkpoints, strict reading and a quiet console.
+    """mmengine's runner with atomic checkpoints and a quiet console.
 
     It resumes from the newest whole checkpoint, reads by
     :func:`~fastervit_mm.weights.reading.strict_loaders`, draws readable overlays, and leaves
@@ -111,7 +111,7 @@ def _newest_for_all(work_dir: str) -> Optional[str]:
 
 
 def build_runner(cfg: Config) -> Runner:
-    """Build a config's runner, with fast linear layers on CPUs (:func:`use_onednn`)."""
+    """Build a config's runner, through oneDNN on CPUs."""
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else QuietRunner.from_cfg(cfg)
     use_onednn(runner.model)

@@ -13,7 +13,7 @@ _DARK, _BRIGHT = (0, 0, 0), (255, 255, 255)
 
 
 def place_of_name(mask: np.ndarray) -> np.ndarray:
-    """Place a class's name, (x, y), at the middle pixel of its widest row, as mmseg does.
+    """Find (x, y), the middle of a class's widest row, as mmseg.
 
     mmseg 1.2.2 sorts a Python list of all pixels for each class, which takes a second an image.
 

@@ -27,7 +27,7 @@ Named = Tuple[str, Dict, Registry]
 
 
 def check_parts(cfg: Config, training: bool, split: str = 'test') -> None:
-    """Check that a config has the parts of a training or a test.
+    """Check that a config has all parts.
 
     Args:
         cfg: A config.
@@ -50,7 +50,7 @@ def check_parts(cfg: Config, training: bool, split: str = 'test') -> None:
 
 
 def wrong_settings(cfg: Config, loaders: List[str], training: bool) -> Iterator[str]:
-    """Find classes that are not registered, and numbers out of range.
+    """Find unregistered classes and numbers out of range.
 
     Args:
         cfg: A config that has passed :func:`check_parts`.
@@ -93,7 +93,7 @@ def wrong_settings(cfg: Config, loaders: List[str], training: bool) -> Iterator[
 
 
 def metric_configs(cfg: Config, name: str) -> Iterator[Tuple[str, Dict]]:
-    """List the metrics of an evaluator: a dict, a list, or a class that holds them.
+    """List the metrics of an evaluator in any form.
 
     Args:
         cfg: A config.

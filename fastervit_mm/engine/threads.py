@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 
 
 def thread_counts(most: int, say: Callable[[str], Any]) -> Generator[int, float, None]:
-    """Choose the number of threads for each step; send the seconds of the step.
+    """Choose threads for each step; send the step's seconds.
 
     Another number is tried for three steps: half as many soon after the start and when steps slow
     down, and more again from time to time, later each time that it does not help. The fewer are

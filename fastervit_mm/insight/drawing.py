@@ -50,7 +50,7 @@ class Insight(panels.Place):
 
 def look(subject: Subject, image: Image, point: Point,
          field_stage: int = 3, draws: int = 8, others: Sequence = ()) -> Insight:
-    """Compute attention, maps and receptive field for an image and a point.
+    """Compute attention, maps and receptive field for a point.
 
     Args:
         subject: From :func:`~fastervit_mm.insight.load_subject`.
@@ -138,7 +138,7 @@ def _check_choice(insight: Insight, head: Optional[int], block: Optional[int]) -
 
 def draw_attention(insight: Insight, stage: StageAttention, target: Union[str, Path],
                    head: Optional[int] = None) -> Path:
-    """Draw a row for each block: the cell, its window, its carriers, and both combined.
+    """Draw a stage's attention, a row for each block.
 
     Args:
         insight: From :func:`look`.
@@ -174,7 +174,7 @@ def draw_attention(insight: Insight, stage: StageAttention, target: Union[str, P
 
 def _note(kind: str, insight: Insight, stage: StageAttention, block: BlockAttention,
           values: Tensor, head: Optional[int]) -> str:
-    """Shares of attention that go to carriers and to padding, for a panel's title."""
+    """Describe the attention to carriers and padding, for a title."""
     if kind in ('across', 'through'):
         return f'{panels.percent(values.sum())} in all' if kind == 'through' else ''
     carriers = block.carriers if kind == 'cell' else block.window_carriers
@@ -188,7 +188,7 @@ def _note(kind: str, insight: Insight, stage: StageAttention, block: BlockAttent
 
 def draw_overview(insight: Insight, target: Union[str, Path], head: Optional[int] = None,
                   block: Optional[int] = None) -> Path:
-    """Draw one block of hierarchical attention (of stage 3), and its effect.
+    """Draw one block of hierarchical attention, and its effect.
 
     Args:
         insight: From :func:`look`, of a backbone with carriers.
@@ -215,7 +215,7 @@ def draw_overview(insight: Insight, target: Union[str, Path], head: Optional[int
 
 def _draw_steps(figure, axes, insight: Insight, stage: StageAttention, block: BlockAttention,
                 head: Optional[int]) -> None:
-    """Draw windows, carriers among themselves, the cell, and what it sees through carriers."""
+    """Draw windows, carriers, the cell, and both combined."""
     first, second, third, fourth = axes[:4]
     grid = stage.grid
     panels.draw_scene(first, insight, grey=False)
@@ -260,7 +260,7 @@ def _draw_effect(figure, axes, insight: Insight) -> None:
 
 
 def draw_maps(insight: Insight, target: Union[str, Path]) -> Path:
-    """Draw the backbone's outputs: principal components as colours, and the root mean square."""
+    """Draw the backbone's outputs as principal components and magnitudes."""
     maps = insight.maps
     height, width = insight.prepared.valid
     figure, axes = panels.figure(f'{insight.whose}: feature maps, as neck and heads get them', 2,
@@ -284,7 +284,7 @@ def draw_maps(insight: Insight, target: Union[str, Path]) -> Path:
 
 
 def draw_field(insight: Insight, target: Union[str, Path]) -> Path:
-    """Draw the effective receptive field, with carriers and without, on one scale."""
+    """Draw the effective receptive field, with carriers and without."""
     fields = [('', insight.field)] if insight.field_cut is None else [
         ('with carriers', insight.field),
         ('carriers cut: masked out of the windows\' attention', insight.field_cut)]
@@ -303,7 +303,7 @@ def draw_field(insight: Insight, target: Union[str, Path]) -> Path:
 
 def draw_place(prepared: Prepared, point: Point, stage: StageAttention,
                block: int = 0) -> np.ndarray:
-    """Draw a place's attention in one block, mean of the heads: (H, W, 3) uint8 RGB.
+    """Draw a place's attention in one block: (H, W, 3) RGB.
 
     Args:
         prepared: The image.

@@ -1,4 +1,4 @@
-"""Panels of figures: maps of values drawn over an image, their titles and colour bars."""
+"""Panels of figures: values over an image, colour bars."""
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, Sequence, Union
@@ -39,12 +39,12 @@ class Place:
 
 
 def one(values: Tensor, head: Optional[int]) -> Tensor:
-    """Take one head of values, (heads, ...), or the mean of all."""
+    """Take one head, or the mean, of values, (heads, ...)."""
     return (values.mean(0) if head is None else values[head]).float().cpu()
 
 
 def values_of(kind: str, block: BlockAttention, head: Optional[int]) -> Optional[Tensor]:
-    """Look up what a panel shows; None for carriers of a block without them.
+    """Values of a panel; None for carriers without any.
 
     Args:
         kind: ``'cell'``, ``'window'``, ``'across'`` or ``'through'``.
@@ -80,7 +80,7 @@ def frame(axis, place: Place) -> None:
 
 
 def draw_grid(axis, stage: StageAttention) -> None:
-    """Draw the windows' borders, and outline the point's window and cell."""
+    """Draw windows, and outline the point's window and cell."""
     grid = stage.grid
     side = grid.window_size * grid.stride
     for n in range(1, grid.windows[0]):
@@ -99,7 +99,14 @@ def _outline(axis, left: float, top: float, width: float, height: float, **setti
 
 
 def draw_dots(axis, stage: StageAttention, own: Optional[Tensor] = None, norm=None) -> None:
-    """Draw carriers as dots; with ``own``, (ct, ct), only the window's, coloured by value."""
+    """Draw carriers as dots.
+
+    Args:
+        axis: Of the figure.
+        stage: Whose carriers.
+        own: (ct, ct), values of the window's carriers, to draw only these, coloured.
+        norm: Scale of the values.
+    """
     y, x = np.meshgrid(*_carrier_centres(stage), indexing='ij')
     place = stage.grid.carriers_of(stage.window)
     settings = dict(edgecolors='black', zorder=3)
@@ -113,7 +120,7 @@ def draw_dots(axis, stage: StageAttention, own: Optional[Tensor] = None, norm=No
 
 
 def draw_arrows(axis, stage: StageAttention, values: Tensor) -> None:
-    """Draw arrows from the window to the carriers that get most of its attention."""
+    """Draw arrows from the window to its favoured carriers."""
     y, x = _carrier_centres(stage)
     rows, columns = stage.grid.carriers_of(stage.window)
     start = x[columns].mean(), y[rows].mean()
@@ -147,7 +154,7 @@ def draw_carriers(axis, place: Place, stage: StageAttention, values: Tensor, nor
 
 
 def draw_window(axis, place: Place, stage: StageAttention, values: Tensor, norm):
-    """Draw values of the window's cells over its part of the image; padding is grey."""
+    """Draw the window's values over its part of the image; padding is grey."""
     grid = stage.grid
     rows, columns = grid.cells_of(stage.window)
     extent = tuple(n * grid.stride for n in (columns.start, columns.stop, rows.stop, rows.start))
@@ -161,7 +168,7 @@ def draw_window(axis, place: Place, stage: StageAttention, values: Tensor, norm)
 
 
 def draw_heat(axis, place: Place, field: Tensor, peak: float, inner: Reach):
-    """Draw a receptive field on a log scale, and outline a part of it."""
+    """Draw a receptive field on a log scale, and outline a part."""
     from matplotlib.colors import LogNorm
     height, width = field.shape
     values = (field / peak).clamp(min=_FLOOR).float().cpu().numpy()
@@ -174,7 +181,10 @@ def draw_heat(axis, place: Place, field: Tensor, peak: float, inner: Reach):
 
 
 def principal_colours(values: Tensor) -> np.ndarray:
-    """(C, H, W) -> (H, W, 3): principal components, each from its 1st to its 99th percentile."""
+    """Principal components as colours: (C, H, W) -> (H, W, 3).
+
+    Each is scaled from its 1st to its 99th percentile.
+    """
     flat = values.flatten(1).T.double()
     flat = flat - flat.mean(0)
     count = min(3, *flat.shape)
@@ -194,14 +204,14 @@ def _clear_to_red():
 
 
 def common_norm(*panels: Tensor):
-    """Scale panels alike. Uniform ones get the middle colour, not that of a peak."""
+    """Scale panels alike; uniform ones get the middle colour."""
     from matplotlib.colors import PowerNorm
     peak = max(float(values.max()) for values in panels) * (4 if uniform(*panels) else 1)
     return PowerNorm(0.5, 0, max(peak, 1e-12))  # a few large values would hide the rest
 
 
 def uniform(*panels: Tensor) -> str:
-    """A remark for a label if each panel is nearly uniform, else ``''``."""
+    """``' (uniform)'`` if each panel is nearly uniform, else ``''``."""
     even = all(values.max() - values.min() <= _EVEN * values.max() for values in panels)
     several = any(values.numel() > 1 for values in panels)
     return ' (uniform)' if even and several else ''
