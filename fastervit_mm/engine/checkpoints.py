@@ -132,14 +132,9 @@ def why_not_whole(path: Path) -> Optional[str]:
             broken = archive.testzip()
             return broken and f'{broken} in it is damaged'
     except zipfile.BadZipFile:
-        pass
+        return f'cut short or not a checkpoint ({os.path.getsize(path)} bytes)'
     except OSError as error:
         return error.strerror or str(error)
-    try:  # torch's format before 1.6 has no checksums
-        read_checkpoint(str(path))
-    except CheckpointError:
-        return f'cut short or not a checkpoint ({os.path.getsize(path)} bytes)'
-    return None
 
 
 def newest_checkpoint(work_dir: str, finite: bool = False) -> Optional[Path]:

@@ -84,10 +84,8 @@ class OverlaysHook(_NamedResultsHook):
 
     def __init__(self, out_dir: Optional[str] = None, show: bool = False, wait_time: float = 2,
                  score_thr: float = 0.3):
-        self.out_dir = out_dir
-        self.show = show
-        self.wait_time = wait_time
-        self.score_thr = score_thr
+        self.out_dir, self.score_thr = out_dir, score_thr
+        self.showing = dict(show=show, wait_time=wait_time, draw_gt=True)
         self.said = False
 
     def before_test(self, runner: Runner) -> None:
@@ -96,9 +94,8 @@ class OverlaysHook(_NamedResultsHook):
 
     def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: dict = None,
                         outputs: Sequence = ()) -> None:
-        options = dict(show=self.show, wait_time=self.wait_time, draw_gt=True)
-        if runner.cfg.get('default_scope') == 'mmdet':
-            options['pred_score_thr'] = self.score_thr
+        options = dict(pred_score_thr=self.score_thr) if (
+            runner.cfg.get('default_scope') == 'mmdet') else {}
         for sample in outputs:
             name = self.names[sample.img_path]
             picture, how = as_picture(read_by(runner.cfg, sample.img_path))
@@ -107,7 +104,7 @@ class OverlaysHook(_NamedResultsHook):
                 self.said = True
             out_file = self.out_dir and os.path.join(self.out_dir, f'{name}.png')
             draw(self.visualizer, picture[..., ::-1], sample, name=name, out_file=out_file,
-                 **options)
+                 **self.showing, **options)
 
 
 @HOOKS.register_module()
@@ -161,8 +158,7 @@ class PublishedFiguresHook(Hook):
     priority = 'VERY_LOW'  # after LoggerHook, which writes the metrics
 
     def __init__(self, figures: Dict[str, Dict[str, float]], source: str = 'the authors'):
-        self.figures = figures
-        self.source = source
+        self.figures, self.source = figures, source
 
     @master_only
     def after_test_epoch(self, runner: Runner, metrics: Optional[Dict[str, float]] = None) -> None:
