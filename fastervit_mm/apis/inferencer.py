@@ -144,18 +144,17 @@ class Inferencer:
             task = progress.add_task('', total=sum(
                 1 if source.frames is None else source.frames for source in sources))
             try:
-                for items, samples in self._predict(sources, batch_size, failures):
-                    predictions += [self._finish(*item, sample, score_thr, files)
-                                    for item, sample in zip(items, samples)]
-                    progress.advance(task, len(items))
+                for batch in self._predict(sources, batch_size, failures):
+                    predictions += [self._finish(*one, score_thr, files) for one in batch]
+                    progress.advance(task, len(batch))
                 progress.update(task, total=len(predictions))
             finally:  # an image that ends the run does not lose earlier results
                 written = files.close(self.classifies) if files else []
         return Results(predictions, failures, self.classes, written)
 
     def _predict(self, sources: Iterable[Source], batch_size: int, failures: List[Failure]
-                 ) -> Iterator[Tuple[list, list]]:
-        """Yield batches of (source, frame, image) with the network's data samples."""
+                 ) -> Iterator[List[tuple]]:
+        """Yield batches of (source, frame, image, data sample)."""
         def run():
             done = self._forward(waiting, failures)
             waiting.clear()
@@ -182,18 +181,17 @@ class Inferencer:
             yield run()
 
     @torch.no_grad()
-    def _forward(self, batch: list, failures: List[Failure]) -> Tuple[list, list]:
+    def _forward(self, batch: list, failures: List[Failure]) -> List[tuple]:
         try:
             samples = self.model.test_step(pseudo_collate([data for _, data in batch]))
-            return [item for item, _ in batch], samples
+            return [(*item, sample) for (item, _), sample in zip(batch, samples)]
         except ValueError as error:  # such as an image smaller than the network can take
             if len(batch) == 1:
                 source, frame, _ = batch[0][0]
                 where = '' if frame is None else f'frame {frame}: '
                 failures.append(Failure(source.given, where + _one_line(error)))
-                return [], []
-        singly = [self._forward([one], failures) for one in batch]
-        return sum((items for items, _ in singly), []), sum((list(s) for _, s in singly), [])
+                return []
+        return [found for one in batch for found in self._forward([one], failures)]
 
     def _finish(self, source: Source, frame: Optional[int], image: Any, sample: Any,
                 score_thr: float, files: Optional[ResultFiles]) -> Prediction:

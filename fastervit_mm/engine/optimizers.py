@@ -1,6 +1,6 @@
 """Optimizers with merged groups, layer-wise learning rates and fused kernels."""
 from functools import partial
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 from mmengine.logging import print_log
@@ -82,14 +82,15 @@ class MergedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         scales = self._layer_scales(module)
         merged: Dict[str, dict] = {}
         for group in params:
-            (parameter,), settings = group['params'], _settings(group)
+            parameter, = group['params']
             name = names[id(parameter)]
-            settings.setdefault('lr', self.base_lr)
-            settings.setdefault('weight_decay', self.base_wd)
-            settings = {k: v for k, v in settings.items() if v is not None}
+            settings = {'lr': self.base_lr, 'weight_decay': self.base_wd, **group}
+            settings = {key: value for key, value in settings.items()
+                        if key not in _NO_SETTINGS and value is not None}
             if name in scales:
                 settings['lr'] *= scales[name]
-            same = merged.setdefault(_key(settings), dict(settings, params=[], param_names=[]))
+            same = merged.setdefault(repr(sorted(settings.items())),
+                                     dict(settings, params=[], param_names=[]))
             same['params'].append(parameter)
             same['param_names'].append(name)
         params[:] = merged.values()
@@ -165,14 +166,6 @@ def layer_of(name: str, depths: Sequence[int]) -> int:
 
 def _on_cuda(model: nn.Module) -> bool:
     return all(p.is_cuda and p.is_floating_point() for p in model.parameters())
-
-
-def _settings(group: Mapping[str, Any]) -> Dict[str, Any]:
-    return {k: v for k, v in group.items() if k not in _NO_SETTINGS}
-
-
-def _key(settings: Mapping[str, Any]) -> str:
-    return repr(sorted(settings.items()))
 
 
 def _fit(names: Sequence[str], optimizer: torch.optim.Optimizer, state: dict) -> dict:
