@@ -95,18 +95,14 @@ def _video(path: str) -> Optional[mmcv.VideoReader]:
 
 
 def _named(sources: List[Source], roots: List[str]) -> List[Source]:
-    files = [source for source in sources if source.array is None]
-    names = dict(zip((source.given for source in files),
-                     result_names([source.given for source in files], roots) if files else ()))
-    used = set(names.values())
-    folders = {os.path.dirname(name) for name in used}
+    paths = [source.given for source in sources if source.array is None]
+    names = dict(zip(paths, result_names(paths, roots) if paths else ()))
+    folders = {os.path.dirname(name) for name in names.values()}
     named = []
     for source in sources:
         name = names.get(source.given, source.given)
         if source.frames is not None and name in folders:  # where its frames' results go
             name += os.path.splitext(source.given)[1]
-        while source.array is not None and name in used:
-            name += '_'
         named.append(replace(source, name=name))
     return named
 

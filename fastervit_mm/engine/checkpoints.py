@@ -234,7 +234,7 @@ class WholeCheckpointHook(CheckpointHook):
     @contextmanager
     def _old_ones_kept(self) -> Iterator[None]:
         backend = self.file_backend
-        if not isinstance(backend, LocalBackend):  # not a disk of ours, or already kept
+        if not isinstance(backend, LocalBackend):  # not a local disk, or already deferred
             yield
             return
         self.file_backend = later = _LaterRemoving(backend)

@@ -1,6 +1,6 @@
 """Checks of classes: order in each split, size of heads."""
 import os
-from collections import Counter, deque
+from collections import Counter
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from mmengine.config import Config
@@ -67,7 +67,7 @@ def learned_otherwise(cfg: Config, loader: str, content: Mapping) -> Iterator[st
         content: What was read from the checkpoint, ``cfg.load_from``.
     """
     found: List[Classes] = []
-    deque(_read(cfg, loader, found), maxlen=0)  # what is wrong with the data has been said
+    list(_read(cfg, loader, found))  # wrong_classes has reported what it yields
     learned = learned_meta(content).get('classes')
     if found and isinstance(learned, (list, tuple)) and _reordered(learned, found[0].order):
         yield (f'load_from={cfg.load_from!r}: was trained with its classes in another order than '
@@ -99,7 +99,7 @@ def _read(cfg: Config, loader: str, found: List[Classes]) -> Iterator[str]:
         if numbering and os.path.isfile(file):
             try:
                 order = label_order(names, file, numbering)
-            except ValueError as error:  # JSON's and of its characters too
+            except ValueError as error:  # also JSON's and decoding errors
                 yield (f'{place}.ann_file={file!r}: not an annotation file as COCO has them '
                        f'({error}). "{typed("prepare_data.py")} check" lists all that is '
                        'wrong in one')
@@ -174,7 +174,7 @@ def _wrong_num_classes(cfg: Config, found: Sequence[Classes], training: bool) ->
     mmdet fails where a prediction has no category; to test a segmentor or classifier on data of
     other classes is possible.
     """
-    if 'language_model' in cfg.model:  # its heads score words: num_classes is how many fit
+    if 'language_model' in cfg.model:  # its heads score words, up to num_classes of them
         return
     names, place = found[0].names, found[0].place
     right = {number for one in found for number in (len(one.names), one.things)}
@@ -182,7 +182,7 @@ def _wrong_num_classes(cfg: Config, found: Sequence[Classes], training: bool) ->
     more_fail = scope == 'mmdet' or (training and scope == 'mmseg')
     for where, head in heads(cfg.model, 'model'):
         number = head.get('num_classes', len(names))
-        if head.get('out_channels') == 1 and 'num_classes' in head:  # which is 1 or 2
+        if head.get('out_channels') == 1 and 'num_classes' in head:  # num_classes is 1 or 2
             if training and len(names) != 2:
                 yield (f'{where}.out_channels=1: tells two classes apart, but the data have '
                        f'{len(names)} ({_few(names)}). Name two in {place}.metainfo.classes, such '

@@ -156,7 +156,7 @@ def _unknown_names(cfg: Config) -> Iterator[str]:
     evaluator, loop = cfg.get('val_evaluator') or (), cfg.get('val_cfg') or {}
     if type_name({'type': 'ValLoop', **loop}) != 'ValLoop' or (
             isinstance(evaluator, dict) and 'metrics' in evaluator):
-        return  # which put words of their own before the names
+        return  # these add prefixes of their own to the names
     given = [_measured(metric, cfg) for _, metric in metric_configs(cfg, 'val_evaluator')]
     known = [prefix + name for prefix, names in given for name in names or ()]
     for place, name in _watched(cfg):

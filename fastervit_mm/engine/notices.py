@@ -129,7 +129,7 @@ class FiniteLossHook(Hook):
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
                          outputs: Optional[dict] = None) -> None:
-        loss = (outputs or {}).get('loss')  # the sum of all: one look at the device
+        loss = (outputs or {}).get('loss')  # the sum of all: one synchronization
         if loss is None or torch.as_tensor(loss).isfinite().all():
             self.in_a_row = 0
             return

@@ -15,7 +15,7 @@ from ..weights import CheckpointError
 
 # Keys of a group that are not the optimizer's; mmengine has applied the two factors already.
 _NO_SETTINGS = ('params', 'param_names', 'lr_mult', 'decay_mult')
-# Those with a fused kernel for CUDA; Adagrad has one for CPUs alone.
+# Optimizers with a fused kernel for CUDA; Adagrad has one only for CPUs.
 _FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
 # States that have their parameter's shape.
 _OF_A_PARAMETERS_SHAPE = ('exp_avg', 'exp_avg_sq', 'max_exp_avg_sq', 'momentum_buffer')

@@ -44,7 +44,7 @@ class Draws(Sampler):
 
     def __init__(self, batches: Sampler, seed: int):
         self.batches, self.seed, self.begun = batches, seed, None
-        self.length = len(batches)  # once: mmdet's MultiDataAspectRatioBatchSampler draws for it
+        self.length = len(batches)  # once: in mmdet's MultiDataAspectRatioBatchSampler it draws
 
     def __iter__(self) -> Iterator[List[Draw]]:
         rank, epoch = get_rank(), getattr(self.sampler, 'epoch', 0)
@@ -64,7 +64,7 @@ class Draws(Sampler):
         Returns:
             The epoch of the next batch.
         """
-        for earlier in range(epoch):  # some go on with what is left, as CustomSampleSizeSampler
+        for earlier in range(epoch):  # CustomSampleSizeSampler, for one, goes on with what is left
             self._set_epoch(earlier)
             deque(self.sampler, maxlen=0)
         self._set_epoch(epoch)
