@@ -1,4 +1,4 @@
-"""What users can put right is said in a line; what they cannot, with a traceback."""
+"""Errors that users can fix are a line; others keep their traceback."""
 import os
 import runpy
 import subprocess

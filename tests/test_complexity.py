@@ -1,4 +1,4 @@
-"""Counts are the published ones, those by hand, and the same however things are computed."""
+"""Counts: published, by hand, and by every way of computing."""
 import json
 import runpy
 import sys

@@ -12,14 +12,7 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
 from mmengine.visualization import Visualizer
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import MofNCompleteColumn, Progress
 
 from ..config_files import read_config
 from ..datasets.images import as_picture
@@ -138,10 +131,9 @@ class Inferencer:
         assert out is None or self.visualizer  # built before the first image
         files = out and ResultFiles(out, self.classes, self.categories, self._things)
         predictions: List[Prediction] = []
-        columns = (TextColumn('Inference'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                   TimeRemainingColumn())
-        with Progress(*columns, disable=not show_progress) as progress:
-            task = progress.add_task('', total=sum(
+        with Progress(*Progress.get_default_columns(), MofNCompleteColumn(),
+                      disable=not show_progress) as progress:
+            task = progress.add_task('Inference', total=sum(
                 1 if source.frames is None else source.frames for source in sources))
             try:
                 for batch in self._predict(sources, batch_size, failures):

@@ -4,7 +4,7 @@ from typing import Any, Mapping, Optional, Union
 
 import torch
 from mmengine.config import Config
-from mmengine.device import is_cuda_available, is_mlu_available, is_musa_available, is_npu_available
+from mmengine.device import get_device, is_cuda_available
 from mmengine.logging import print_log
 from mmengine.runner import autocast
 from mmengine.structures import BaseDataElement
@@ -19,8 +19,7 @@ _OVERFLOWING = ('4-21k-224', '4-21k-384', '4-21k-512', '4-21k-768', '5', '6')
 
 def has_amp_device() -> bool:
     """Whether mmengine finds a device for mixed precision."""
-    return (is_cuda_available() or is_npu_available() or is_mlu_available()
-            or is_musa_available())
+    return get_device() in ('cuda', 'npu', 'mlu', 'musa')
 
 
 def choose_for_training(cfg: Config, amp: Union[bool, str] = False) -> None:

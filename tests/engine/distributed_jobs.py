@@ -1,4 +1,4 @@
-"""What test_distributed.py runs in several processes: ``distributed_jobs.py JOB ARGUMENTS``."""
+"""Jobs of test_distributed.py for several processes: ``distributed_jobs.py JOB ARGUMENTS``."""
 import copy
 import itertools
 import sys

@@ -1,4 +1,4 @@
-"""Mistakes in a config are found before training, by what train.py and test.py call first."""
+"""Mistakes in a config, found before training or testing."""
 import json
 import os
 
@@ -56,7 +56,7 @@ def test_data_that_make_themselves_are_not_missed(path, tmp_path, monkeypatch):
 
 @pytest.fixture
 def inherited(tmp_path, tiny_coco, monkeypatch):
-    """The shapes config with a folder of COCO's, as one who inherits it writes it."""
+    """The shapes config, inherited for a folder of COCO's."""
     monkeypatch.chdir(tmp_path)
     cfg = launch.load_config(str(SHAPES_CONFIGS[0]), work_dir='work')
     for loader, split in ((cfg.train_dataloader, 'train2017'), (cfg.val_dataloader, 'val2017')):

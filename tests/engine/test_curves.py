@@ -1,4 +1,4 @@
-"""Curves of real runs: whole over a resumption, at the right iteration, side by side."""
+"""Curves of real runs, resumed ones too."""
 import json
 import re
 import runpy
@@ -19,7 +19,7 @@ def scalars(folder):
 
 
 def test_a_resumed_run_is_one_curve(resumed):
-    """The first went to 8 and the second began behind 4: from there on it is the second's."""
+    """The first run went to 8, the second from 4 on."""
     first, second = (scalars(folder.parent)
                      for folder in sorted(resumed.work_dir.glob('*/vis_data')))
     found = curves.read_run(resumed.work_dir)

@@ -1,4 +1,4 @@
-"""Parameters of equal settings share a group; nothing else about a training changes."""
+"""Merged parameter groups, layer-wise rates and fused kernels."""
 import copy
 import re
 

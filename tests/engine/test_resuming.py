@@ -1,4 +1,4 @@
-"""A training that is stopped, in whatever way, goes on as if it had not been."""
+"""Stopped runs go on as if they had not been stopped."""
 import copy
 import os
 import pickle
