@@ -188,7 +188,8 @@ def _fit(names: Sequence[str], optimizer: torch.optim.Optimizer, state: dict) ->
                  for some in (saved, groups)]
         other = sorted({name for some in (saved, groups) for group in some
                         for name in group.get('param_names', ())}.difference(names))
-        raise _cannot_resume(f'are {sizes[0]}, this config has {sizes[1]}, other ones'
+        raise _cannot_resume(f'the checkpoint\'s optimizer has {sizes[0]}, this config\'s '
+                             + (sizes[1] if sizes[0] != sizes[1] else 'as many, divided otherwise')
                              + (f'; the model has no {other[0]}' if other else ''))
     for old, group in zip(saved, groups):
         for index, parameter, name in zip(old['params'], group['params'],
@@ -196,8 +197,8 @@ def _fit(names: Sequence[str], optimizer: torch.optim.Optimizer, state: dict) ->
             for kind in _OF_A_PARAMETERS_SHAPE:
                 was = state['state'].get(index, {}).get(kind)
                 if was is not None and was.shape != parameter.shape:
-                    raise _cannot_resume(f'{kind} of {name} is {tuple(was.shape)}, the parameter '
-                                         f'{tuple(parameter.shape)}')
+                    raise _cannot_resume(f'{kind} of {name} is {tuple(was.shape)} in the '
+                                         f'checkpoint, the parameter {tuple(parameter.shape)}')
     return dict(state, param_groups=[
         dict(old, **{k: group[k] for k in ('fused', 'foreach') if k in group})
         for old, group in zip(saved, groups)])
@@ -208,6 +209,5 @@ def _layout(groups: Sequence[Mapping]) -> List[Tuple]:
 
 
 def _cannot_resume(why: str) -> CheckpointError:
-    return CheckpointError(f'resume: in the checkpoint\'s optimizer {why}. Give the config that '
-                           'the checkpoint was trained with, or start anew from its weights with '
-                           'load_from')
+    return CheckpointError(f'resume: {why}. Give the config that the checkpoint was trained with, '
+                           'or start anew from its weights with load_from')
