@@ -129,7 +129,7 @@ class Inferencer:
         sources, failures = collect(inputs, [out / 'vis', out / 'pred'] if out else ())
         _check_kept(sources, out)
         assert out is None or self.visualizer  # built before the first image
-        files = out and ResultFiles(out, self.classes, self.categories, self._things)
+        files = ResultFiles(out, self.classes, self.categories, self._things) if out else None
         predictions: List[Prediction] = []
         with Progress(*Progress.get_default_columns(), MofNCompleteColumn(),
                       disable=not show_progress) as progress:
@@ -187,7 +187,8 @@ class Inferencer:
 
     def _finish(self, source: Source, frame: Optional[int], image: Any, sample: Any,
                 score_thr: float, files: Optional[ResultFiles]) -> Prediction:
-        sample, found = self.kept(sample.cpu(), score_thr), {}
+        sample = self.kept(sample.cpu(), score_thr)
+        found: Dict[str, Any] = {}
         if self.classifies:
             best = sample.pred_score.topk(min(5, len(self.classes)))
             found['top'] = [dict(label=label, name=self.classes[label], score=score)
@@ -199,13 +200,10 @@ class Inferencer:
             found['_labels'], found['segments'] = self._segments(sample)
         if 'pred_instances' in sample:
             found['instances'] = self._instances(sample.pred_instances)
-        size = tuple(int(n) for n in sample.ori_shape[:2])
-        overlay = None
-        if files:
-            overlay, found['shown'] = self.drawn(image, sample)
-        prediction = Prediction(source.given, frame, size, **found,
+        height, width = (int(n) for n in sample.ori_shape[:2])
+        prediction = Prediction(source.given, frame, (height, width), **found,
                                 _label_offset=self._label_offset)
-        return files.add(source, prediction, overlay) if files else prediction
+        return files.add(source, prediction, *self.drawn(image, sample)) if files else prediction
 
     def kept(self, sample: Any, score_thr: float) -> Any:
         """Remove a data sample's detections of a lower score."""

@@ -90,17 +90,19 @@ class ResultFiles:
     def __init__(self, folder: Path, classes: Sequence[str], categories: Optional[Categories],
                  things: Optional[int] = None):
         self.folder, self.classes = folder, classes
-        self.coco = categories and CocoFiles(classes, categories, things)
+        self.coco = CocoFiles(classes, categories, things) if categories else None
         self.videos: Dict[Path, cv2.VideoWriter] = {}
         self.top: List[Dict] = []
 
-    def add(self, source: Source, prediction: Prediction, overlay: np.ndarray) -> Prediction:
+    def add(self, source: Source, prediction: Prediction, overlay: np.ndarray, shown: str
+            ) -> Prediction:
         """Write the files of one prediction.
 
         Args:
             source: The image or video.
             prediction: Its label map is read back from its file from now on.
             overlay: (H, W, 3) RGB.
+            shown: How the overlay shows the image, in words.
 
         Returns:
             The prediction with its files.
@@ -108,7 +110,8 @@ class ResultFiles:
         Raises:
             OSError: Where OpenCV cannot write MP4.
         """
-        files, frame = {}, prediction.frame
+        files: Dict[str, str] = {}
+        frame = prediction.frame
         name = source.name if frame is None else f'{source.name}/{frame:06}'
         target = self.folder / 'pred' / f'{name}.png'
         if prediction.segments is not None:
@@ -122,7 +125,7 @@ class ResultFiles:
             mmcv.imwrite(overlay[..., ::-1], str(path))
         else:
             self._add_frame(path, overlay[..., ::-1], source.fps)
-        prediction = replace(prediction, files=files, _labels=None)
+        prediction = replace(prediction, files=files, shown=shown, _labels=None)
         if self.coco:
             self.coco.add(prediction, self.folder / 'pred')
         if prediction.top is not None:
@@ -144,7 +147,7 @@ class ResultFiles:
         """Complete the files of several images together; returns their paths."""
         for writer in self.videos.values():
             writer.release()
-        named = self.coco.content() if self.coco else {}
+        named: Dict[str, object] = self.coco.content() if self.coco else {}
         if classifies:
             named['predictions.json'] = self.top
         for name, content in named.items():
@@ -195,7 +198,7 @@ class CocoFiles:
     def content(self) -> Dict[str, object]:
         """``images.json`` and ``predictions.json``, ``panoptic.json`` or both."""
         listed = dict(info={}, images=self.images, annotations=[], categories=self.categories)
-        files = {'images.json': listed}
+        files: Dict[str, object] = {'images.json': listed}
         if self.panoptic:
             files['panoptic.json'] = dict(listed, annotations=self.panoptic)
         if self.results or not self.panoptic:

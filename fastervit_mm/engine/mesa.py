@@ -12,27 +12,26 @@ from ..config_files import ConfigError
 from ..models import unwrapped
 
 
-def mesa_loss(student: Tensor, teacher: Tensor, weight: float, scale: float = 50.,
-              temperature: float = 3.) -> Tensor:
+_SCALE, _TEMPERATURE = 50., 3.  # the authors', for all variants
+
+
+def mesa_loss(student: Tensor, teacher: Tensor, weight: float) -> Tensor:
     """Compute the MESA loss, as FasterViT's authors use it.
 
-    ``weight * scale * KL(softmax(teacher / temperature) || softmax(student / temperature))``, the
-    mean over the batch.
+    ``weight * 50 * KL(softmax(teacher / 3) || softmax(student / 3))``, the mean over the batch.
 
     Args:
         student: (N, classes), logits.
         teacher: (N, classes), logits; no gradient flows into them.
         weight: Factor, a setting of each variant.
-        scale: Factor, the same for all variants. Default 50.
-        temperature: Divisor of both logits. Default 3.
 
     Returns:
         A scalar in float32.
     """
-    log_student = F.log_softmax(student.float() / temperature, dim=-1)
-    log_teacher = F.log_softmax(teacher.detach().float() / temperature, dim=-1)
-    return weight * scale * F.kl_div(log_student, log_teacher, reduction='batchmean',
-                                     log_target=True)
+    log_student = F.log_softmax(student.float() / _TEMPERATURE, dim=-1)
+    log_teacher = F.log_softmax(teacher.detach().float() / _TEMPERATURE, dim=-1)
+    return weight * _SCALE * F.kl_div(log_student, log_teacher, reduction='batchmean',
+                                      log_target=True)
 
 
 @HOOKS.register_module()
@@ -46,8 +45,6 @@ class MESAHook(Hook):
     Args:
         weight: Factor of the loss, above 0.
         begin: Share of the training without it, from 0 up to, not including, 1. Default 0.25.
-        scale: As of :func:`mesa_loss`. Default 50.
-        temperature: As of :func:`mesa_loss`, above 0. Default 3.
 
     Raises:
         ConfigError: For an argument out of range; when training begins, for a run without exactly
@@ -59,17 +56,14 @@ class MESAHook(Hook):
                         dict(type='MESAHook', weight=0.5)]
     """
 
-    def __init__(self, weight: float, begin: float = 0.25, scale: float = 50.,
-                 temperature: float = 3.):
-        for name, value in (('weight', weight), ('scale', scale), ('temperature', temperature)):
-            if not value > 0:
-                raise ConfigError(f'MESAHook: {name}={value}: give a number above 0. For training '
-                                  'without MESA leave the hook out')
+    def __init__(self, weight: float, begin: float = 0.25):
+        if not weight > 0:
+            raise ConfigError(f'MESAHook: weight={weight}: give a number above 0. For training '
+                              'without MESA leave the hook out')
         if not 0 <= begin < 1:
             raise ConfigError(f'MESAHook: begin={begin}: give the part of the training without '
                               'it, from 0 up to, not including, 1')
         self.weight, self.begin = weight, begin
-        self.scale, self.temperature = scale, temperature
         self._active = False
         self._logits: Optional[Tensor] = None
         self._handles: list = []
@@ -109,5 +103,4 @@ class MESAHook(Hook):
         images = kwargs['inputs'] if 'inputs' in kwargs else args[0]
         with torch.no_grad():
             taught = self._teacher(images, mode='tensor')
-        return dict(output, loss_mesa=mesa_loss(logits, taught, self.weight, self.scale,
-                                                self.temperature))
+        return dict(output, loss_mesa=mesa_loss(logits, taught, self.weight))

@@ -15,6 +15,9 @@ from .checkpoints import INTERRUPTED, newest_checkpoint, point_to
 REQUEUE = 75
 """Exit status of a run that stopped on a signal and can be resumed (``EX_TEMPFAIL``)."""
 
+_AGREEMENT = 10  # steps from one agreement of several processes to the next
+_PATIENCE = 10  # non-finite losses in a row, with a loss scale
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM,
            *([signal.SIGUSR1] if hasattr(signal, 'SIGUSR1') else []))
 
@@ -24,17 +27,13 @@ class NoticeHook(Hook):
     """Save and exit with status 75 on SIGTERM or SIGUSR1.
 
     One process saves after its current step, in a validation at once; several agree on a step,
-    every ``interval`` of them. Accumulated gradients are stepped first. The checkpoint is
+    every 10 of them. Accumulated gradients are stepped first. The checkpoint is
     ``interrupted.pth``; the next one removes it. Ctrl-C (SIGINT) saves too and raises
     KeyboardInterrupt, whose message names the checkpoint; a second one stops at once.
-
-    Args:
-        interval: Iterations from one agreement of several processes to the next. Default 10.
     """
     priority = 'LOWEST'  # after the regular checkpoint of the same iteration
 
-    def __init__(self, interval: int = 10):
-        self.interval = interval
+    def __init__(self):
         self.notice: Optional[int] = None
         self.before: dict = {}
 
@@ -81,7 +80,7 @@ class NoticeHook(Hook):
         """Whether any process has been signalled, alike in all processes."""
         if get_world_size() == 1:
             return self.notice is not None
-        if now % self.interval:
+        if now % _AGREEMENT:
             return False
         told = torch.tensor(self.notice or 0)
         all_reduce(told, 'max')
@@ -114,18 +113,14 @@ class FiniteLossHook(Hook):
     """Stop a run on a non-finite loss, before saving.
 
     With a loss scale, as float16 has, the optimizer skips steps whose gradients overflow; the run
-    stops only after ``patience`` such losses in a row.
-
-    Args:
-        patience: Losses in a row, with a loss scale. Default 10.
+    stops only after 10 such losses in a row.
 
     Raises:
         LossError: With the iteration, the files of the batch and the newest checkpoint whose
             weights are finite.
     """
 
-    def __init__(self, patience: int = 10):
-        self.patience, self.in_a_row = patience, 0
+    in_a_row = 0
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
                          outputs: Optional[dict] = None) -> None:
@@ -135,7 +130,7 @@ class FiniteLossHook(Hook):
             return
         self.in_a_row += 1
         scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
-        if self.in_a_row < (self.patience if scaler is not None and scaler.is_enabled() else 1):
+        if self.in_a_row < (_PATIENCE if scaler is not None and scaler.is_enabled() else 1):
             return
         bad = {name: float(value) for name, value in outputs.items()
                if 'loss' in name and not torch.as_tensor(value).isfinite().all()}
