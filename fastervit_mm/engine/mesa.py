@@ -11,7 +11,6 @@ from torch.nn import functional as F
 from ..config_files import ConfigError
 from ..models import unwrapped
 
-
 _SCALE, _TEMPERATURE = 50., 3.  # the authors', for all variants
 
 
