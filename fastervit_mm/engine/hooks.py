@@ -147,18 +147,17 @@ class PublishedNamesHook(Hook):
 
 @HOOKS.register_module()
 class PublishedFiguresHook(Hook):
-    """Log a test's metrics beside the published figures.
+    """Log a test's metrics beside the authors' figures.
 
     Args:
         figures: By the split that is tested (``'test'``, or another of the config's, as
             ``tools/test.py --split`` names it), metrics and their published values, in the
             metrics' own unit.
-        source: Whose figures they are.
     """
     priority = 'VERY_LOW'  # after LoggerHook, which writes the metrics
 
-    def __init__(self, figures: Dict[str, Dict[str, float]], source: str = 'the authors'):
-        self.figures, self.source = figures, source
+    def __init__(self, figures: Dict[str, Dict[str, float]]):
+        self.figures = figures
 
     @master_only
     def after_test_epoch(self, runner: Runner, metrics: Optional[Dict[str, float]] = None) -> None:
@@ -166,7 +165,7 @@ class PublishedFiguresHook(Hook):
         for name, published in self.figures.get(split, {}).items():
             if name in (metrics or {}):
                 measured = float(metrics[name])
-                runner.logger.info(f'{name}: {measured:.2f}, published by {self.source}: '
+                runner.logger.info(f'{name}: {measured:.2f}, published by the authors: '
                                    f'{published:.2f}, difference {measured - published:+.2f}')
 
 
