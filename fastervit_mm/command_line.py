@@ -1,4 +1,4 @@
-"""What the programs in tools/ have in common."""
+"""Settings and errors of the programs in tools/."""
 import argparse
 import contextlib
 import re
@@ -16,7 +16,7 @@ _OURS = (__package__, '__main__')  # a program's own code is `__main__`
 
 
 class Settings(DictAction):
-    """Settings of the command line, ``KEY=VALUE``, as a dict; mmengine's ends in a traceback."""
+    """mmengine's ``KEY=VALUE`` settings, with errors in one line."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values,
                  option_string: Optional[str] = None) -> None:
@@ -29,13 +29,12 @@ class Settings(DictAction):
 
 @contextlib.contextmanager
 def errors_in_one_line(tool: str, go_on: str = '') -> Iterator[None]:
-    """End a program with ``tool: message`` and exit status 1 where its user can put things right.
+    """End a program with a line on errors that users can fix.
 
-    That is for this package's own exceptions (some of which list several problems), for errors of
-    the system such as a missing file, for an image that mmcv cannot read, for a ValueError, and for
-    whatever stops a part of a config from being built. Those of other code have its file and line
-    too. Once a training or a test runs, they keep their traceback, as every other exception does;
-    under ``python -X dev`` all do. Ctrl-C ends it with a line too, and with exit status 130.
+    These are this package's own exceptions, errors of the system such as a missing file, images
+    that mmcv cannot read, ValueErrors, and errors from building a part of a config; from other code
+    with its file and line. In a running training or test, and under ``python -X dev``, errors keep
+    their traceback. Ctrl-C ends the program with a line too, and status 130.
 
     Args:
         tool: The program's name.

@@ -1,8 +1,12 @@
-"""Parameters, multiply-adds and activations of a network, part by part."""
+"""Parameters, multiply-adds and activations of a network, part by part.
+
+PyTorch's ``FlopCounterMode`` counts on shapes alone. mmengine's ``FlopAnalyzer`` traces, which
+takes the time and memory of a forward pass, and cannot trace inputs that are not tensors.
+"""
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 from mmengine.config import Config
@@ -25,8 +29,7 @@ def _attention_flop(query, key, value, *args, out_shape=None, **kwargs) -> int:
     return sdpa_flop_count(query, key, value)
 
 
-# PyTorch's counter counts the attention kernels of GPUs but not that of CPUs, which torch has had
-# under a name of its own since 2.2.
+# PyTorch's counter counts GPUs' attention kernels, but not that of CPUs (from torch 2.2 on).
 ATTENTION = {getattr(torch.ops.aten, name): _attention_flop
              for name in ('_scaled_dot_product_flash_attention_for_cpu', )
              if hasattr(torch.ops.aten, name)}
@@ -34,12 +37,12 @@ ATTENTION = {getattr(torch.ops.aten, name): _attention_flop
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a network and what it costs for one image.
+    """Cost of a part of a network for one image.
 
     Attributes:
         name: Such as ``'backbone/stage 3'`` or ``'roi_head/bbox_head 1'``.
         parameters: Elements of weights and biases. What two parts share counts in the first.
-        multiply_adds: Those of convolutions and of every matrix product, attention's included.
+        multiply_adds: Those of convolutions and matrix products, attention's included.
         activations: Elements that convolutions, linear layers and attention write, as in fvcore.
             Attention's logits count only where a kernel writes them to memory.
     """
@@ -51,14 +54,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Complexity:
-    """What a network costs for one image.
+    """Cost of a network for one image.
 
     Attributes:
         model: The config's name or the variant's.
         shape: (height, width) in pixels.
         parts: In the order of the network. They add up to ``total``.
-        proposals: Boxes that the box heads of a two-stage detector process; None without them.
-        detections: Boxes that its mask heads process; None without them.
+        proposals: Boxes in the box heads of a two-stage detector; None without them.
+        detections: Boxes in its mask heads; None without them.
     """
     model: str
     shape: Tuple[int, int]
@@ -79,7 +82,7 @@ class Complexity:
 
 
 class _Classifier(nn.Module):
-    """The network that a published file holds: a variant, average pooling, one linear layer."""
+    """Published classifier: a variant, average pooling, one linear layer."""
 
     def __init__(self, arch: str):
         super().__init__()
@@ -91,7 +94,7 @@ class _Classifier(nn.Module):
 
 
 class _Backbone(nn.Module):
-    """A backbone alone, under its usual name in a model."""
+    """Backbone under its usual name in a model."""
 
     def __init__(self, backbone: nn.Module):
         super().__init__()
@@ -101,23 +104,21 @@ class _Backbone(nn.Module):
         return self.backbone(image)
 
 
-def analyse(config: str, shape: Optional[Sequence[int]] = None, proposals: Optional[int] = None,
-            detections: Optional[int] = None, cfg_options: Optional[dict] = None,
-            backbone_only: bool = False) -> Complexity:
-    """Count what a config's network costs for one image, in inference.
+def analyse(config: str, shape: Optional[Sequence[int]] = None,
+            cfg_options: Optional[dict] = None, backbone_only: bool = False) -> Complexity:
+    """Count a network's cost for one image, in inference.
 
-    Where possible nothing is computed: operators give only the shape of their result, so that the
-    largest network takes seconds and no memory. A model that depends on values, as some detectors
-    do, is run for real.
+    Operators give only the shape of their result, so that the largest network takes seconds and no
+    memory. A model that depends on values, as some detectors do, runs for real.
+
+    The heads of a two-stage detector process as many boxes as its ``test_cfg`` allows:
+    ``rpn.max_per_img`` proposals and ``rcnn.max_per_img`` detections.
 
     Args:
         config: Path of an mmdet, mmseg or mmpretrain config, or a variant such as ``'2'``: then
-            the network of ImageNet, with its classifier.
+            the ImageNet network with its classifier.
         shape: (height, width) of the image in pixels. Default 800 x 1280 for mmdet, 512 x 2048 for
-            mmseg, else 224 x 224, or the size that a variant was made for.
-        proposals: Boxes for the box heads of a two-stage detector. Their number depends on the
-            image; default the maximum, the config's ``test_cfg.rpn.max_per_img``.
-        detections: Boxes for its mask heads. Default ``test_cfg.rcnn.max_per_img``.
+            mmseg, else 224 x 224 or the variant's own.
         cfg_options: Settings that replace the config's, by dotted name.
         backbone_only: Leave out neck and heads, or the classifier.
 
@@ -131,9 +132,6 @@ def analyse(config: str, shape: Optional[Sequence[int]] = None, proposals: Optio
     shape = tuple(shape or _default_shape(config, cfg))
     if len(shape) != 2 or min(shape) < 1:
         raise ValueError(f'shape={shape}: give height and width in pixels')
-    for name, value in (('proposals', proposals), ('detections', detections)):
-        if value is not None and value < 1:
-            raise ValueError(f'{name}={value}: give at least 1')
 
     def build() -> nn.Module:
         if cfg is None:
@@ -143,7 +141,7 @@ def analyse(config: str, shape: Optional[Sequence[int]] = None, proposals: Optio
             return _Backbone(getattr(model, 'backbone', model))
         return model
 
-    boxes = _boxes(None if backbone_only else cfg, proposals, detections)
+    boxes = _boxes({} if cfg is None or backbone_only else cfg.model)
     try:
         with FakeTensorMode():
             parts = _count(build(), shape, *boxes)
@@ -153,11 +151,14 @@ def analyse(config: str, shape: Optional[Sequence[int]] = None, proposals: Optio
 
 
 def table(complexity: Complexity) -> Table:
-    """The figures, with a line for each part and for each group of parts."""
+    """Tabulate the figures, by part and by group of parts."""
     total = complexity.total
+    boxes = [f'{number} {name}' for name in ('proposals', 'detections')
+             if (number := getattr(complexity, name))]
     out = Table(title=f'{complexity.model}, one image of {complexity.shape[0]} x '
-                f'{complexity.shape[1]}', title_justify='left', caption=_caption(complexity),
-                caption_justify='left')
+                f'{complexity.shape[1]}', title_justify='left', caption_justify='left',
+                caption=' '.join(['Multiply-adds include attention\'s products.',
+                                  *[', '.join(boxes) + '.'] * bool(boxes)]))
     out.add_column('part', no_wrap=True)
     for name in ('params, M', 'GMAC', 'share', 'activations, M'):
         out.add_column(name, justify='right', no_wrap=True)
@@ -180,14 +181,6 @@ def table(complexity: Complexity) -> Table:
     return out
 
 
-def _caption(complexity: Complexity) -> str:
-    lines = ['Multiply-adds of convolutions and matrix products, attention\'s included.']
-    if complexity.proposals:
-        lines.append(f'Box heads: {complexity.proposals} proposals' + (
-            f'; mask heads: {complexity.detections} detections.' if complexity.detections else '.'))
-    return ' '.join(lines)
-
-
 def _default_shape(config: str, cfg: Optional[Config]) -> Tuple[int, int]:
     if cfg is not None:
         return SHAPES.get(cfg.get('default_scope'), (224, 224))
@@ -195,21 +188,14 @@ def _default_shape(config: str, cfg: Optional[Config]) -> Tuple[int, int]:
     return side, side
 
 
-def _boxes(cfg: Optional[Config], proposals: Optional[int], detections: Optional[int]
-           ) -> Tuple[Optional[int], Optional[int]]:
-    """How many boxes the box heads and the mask heads process; None without such heads."""
-    model = {} if cfg is None else cfg.model
-    head, test_cfg = model.get('roi_head') or {}, model.get('test_cfg') or {}
+def _boxes(model: Mapping) -> Tuple[Optional[int], Optional[int]]:
+    """Numbers of boxes in box heads and mask heads."""
+    test_cfg = model.get('test_cfg') or {}
     if not ('rpn' in test_cfg and 'rcnn' in test_cfg):
-        given = dict(proposals=proposals, detections=detections)
-        for name, value in given.items():
-            if value is not None:
-                raise ValueError(f'{name}={value}: the model is no two-stage detector with a '
-                                 'region proposal network; leave it out')
         return None, None
-    return (proposals or test_cfg['rpn'].get('max_per_img', 1000),
-            (detections or test_cfg['rcnn'].get('max_per_img', 100))
-            if head.get('mask_head') else None)
+    return test_cfg['rpn'].get('max_per_img', 1000), (
+        test_cfg['rcnn'].get('max_per_img', 100)
+        if (model.get('roi_head') or {}).get('mask_head') else None)
 
 
 @torch.no_grad()
@@ -217,7 +203,8 @@ def _count(model: nn.Module, shape: Tuple[int, int], proposals: Optional[int],
            detections: Optional[int]) -> List[Part]:
     model.eval()
     run = _two_stages(proposals, detections) if proposals else _plain
-    image = torch.rand(1, _channels(model), *shape)
+    channels = getattr(getattr(model, 'backbone', None), 'in_channels', 3)
+    image = torch.rand(1, channels, *shape)
     counted = {**flop_registry, **ATTENTION}
     products = FlopCounterMode(display=False, custom_mapping=ATTENTION)
     written = FlopCounterMode(display=False, custom_mapping=dict.fromkeys(counted, _elements))
@@ -228,9 +215,10 @@ def _count(model: nn.Module, shape: Tuple[int, int], proposals: Optional[int],
 
 
 class _Ledger:
-    """Context in which all that is counted goes to the innermost part that runs.
+    """Context that books all counts to the innermost running part.
 
     Parts may call each other's modules, as DINO's decoder calls its head's; nothing counts twice.
+    The counter's own counts by module book an operator to every module around it.
 
     Args:
         model: A model that :func:`_named_parts` can divide.
@@ -248,10 +236,11 @@ class _Ledger:
                 self._owners.setdefault(module, name)
 
     def _settle(self) -> None:
+        """Book the counts since the last call to the running part."""
         now = [counter.get_total_flops() for counter in self._counters]
         counts = self.counts.setdefault(self._working[-1], [0] * len(now))
-        for i, (new, old) in enumerate(zip(now, self._settled)):
-            counts[i] += new - old
+        self.counts[self._working[-1]] = [
+            count + new - old for count, new, old in zip(counts, now, self._settled)]
         self._settled = now
 
     def _enter(self, module: nn.Module, args: tuple) -> None:
@@ -275,13 +264,9 @@ class _Ledger:
 
 
 def _elements(*args, out_shape=None, **kwargs) -> int:
-    """Elements of an operator's first result, in place of its operations."""
+    """Count the elements of an operator's first result."""
     shape = out_shape[0] if isinstance(out_shape[0], (tuple, list, torch.Size)) else out_shape
     return torch.Size(shape).numel()
-
-
-def _channels(model: nn.Module) -> int:
-    return getattr(getattr(model, 'backbone', None), 'in_channels', 3)
 
 
 def _plain(model: nn.Module, image: Tensor) -> object:
@@ -299,7 +284,7 @@ def _plain(model: nn.Module, image: Tensor) -> object:
 
 def _two_stages(proposals: int, detections: Optional[int]
                 ) -> Callable[[nn.Module, Tensor], object]:
-    """The forward pass of a two-stage detector, with fixed numbers of boxes.
+    """Make a two-stage detector's forward pass, with fixed numbers of boxes.
 
     mmdet's own ``mode='tensor'`` gives the mask heads every proposal. A prediction gives them only
     the detections of the box heads, ten times fewer. The extractors before the heads are left out,
@@ -331,7 +316,7 @@ def _cut(extractor: nn.Module) -> Callable:
 
 
 def _parts(model: nn.Module, ledger: _Ledger) -> List[Part]:
-    """The parts with any figure above 0, and ``elsewhere`` for the rest of the network."""
+    """List the parts with figures, and ``elsewhere`` for the rest."""
     seen, parts = set(), []
     for name, module in (*_named_parts(model), ('elsewhere', model)):
         own = [p for p in module.parameters() if id(p) not in seen]
@@ -342,7 +327,7 @@ def _parts(model: nn.Module, ledger: _Ledger) -> List[Part]:
 
 
 def _named_parts(model: nn.Module) -> Iterator[Tuple[str, nn.Module]]:
-    """Names and modules: the stages of a backbone, each head of a RoI head, else children."""
+    """List children, a backbone's stages and a RoI head's heads."""
     for name, child in model.named_children():
         if name not in ('backbone', 'roi_head'):
             yield name, child
@@ -360,9 +345,5 @@ _SPELT = dict(stages='stage', downsamples='downsample', out_norms='output norms'
 
 
 def _sum(name: str, parts: Sequence[Part]) -> Part:
-    total = Part(name, 0, 0, 0)
-    for part in parts:
-        total = replace(total, parameters=total.parameters + part.parameters,
-                        multiply_adds=total.multiply_adds + part.multiply_adds,
-                        activations=total.activations + part.activations)
-    return total
+    return Part(name, *(sum(getattr(part, figure) for part in parts)
+                        for figure in ('parameters', 'multiply_adds', 'activations')))

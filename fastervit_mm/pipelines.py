@@ -1,4 +1,4 @@
-"""Images as a config's pipeline reads and prepares them."""
+"""Reading and preparing images by a config's pipeline."""
 import copy
 import os
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Union
@@ -18,7 +18,7 @@ Image = Union[str, os.PathLike, np.ndarray]
 
 
 def image_pipeline(cfg: Config, loader: str = 'test_dataloader') -> List[Dict]:
-    """The steps of a config's test pipeline, without those that load annotations.
+    """Copy the steps of a config's test pipeline, without annotations.
 
     Args:
         cfg: A config.
@@ -36,7 +36,7 @@ def image_pipeline(cfg: Config, loader: str = 'test_dataloader') -> List[Dict]:
 
 def read_by(cfg: Config, path: Union[str, os.PathLike], loader: str = 'test_dataloader'
             ) -> np.ndarray:
-    """Read an image as a config's pipeline does.
+    """Read an image by a config's pipeline.
 
     Args:
         cfg: A config with a test dataset.
@@ -55,7 +55,7 @@ def read_by(cfg: Config, path: Union[str, os.PathLike], loader: str = 'test_data
 
 
 def _read(steps: Sequence[Mapping], path: Union[str, os.PathLike]) -> Tuple[Dict, Sequence]:
-    """What a pipeline holds once it has read an image, and the steps that follow."""
+    """Read an image; returns results and the steps left."""
     results = dict(img_path=os.fspath(path), img_id=0)
     for number, step in enumerate(steps, 1):
         try:
@@ -71,7 +71,7 @@ def _read(steps: Sequence[Mapping], path: Union[str, os.PathLike]) -> Tuple[Dict
 
 
 def image_batch(cfg: Config, image: Image, steps: Optional[Sequence[Mapping]] = None) -> Dict:
-    """One image as a test run packs it, for ``model.data_preprocessor`` or ``model.test_step``.
+    """Pack one image for ``model.data_preprocessor`` or ``model.test_step``.
 
     Args:
         cfg: A config with a test dataset.
@@ -109,7 +109,7 @@ def image_batch(cfg: Config, image: Image, steps: Optional[Sequence[Mapping]] = 
 
 
 def model_batch(model: nn.Module, cfg: Config, image: Image) -> Dict:
-    """As :func:`image_batch`, for an image that a model takes.
+    """Pack one image for a model that takes its channels.
 
     Args:
         model: The config's model.
@@ -139,7 +139,7 @@ def model_batch(model: nn.Module, cfg: Config, image: Image) -> Dict:
 
 
 def _types_read(cfg: Config) -> List[str]:
-    """Names of the types of arrays that a config's pipeline reads from files."""
+    """Name the array types that a config's pipeline reads from files."""
     loading = [step for step in image_pipeline(cfg) if type_name(step).startswith('Load')]
     if all(type_name(step) == 'LoadImageFromFile' and step.get('color_type') != 'unchanged'
            and step.get('imdecode_backend') != 'tifffile' for step in loading):
@@ -149,7 +149,7 @@ def _types_read(cfg: Config) -> List[str]:
 
 @torch.no_grad()
 def model_input(model: nn.Module, cfg: Config, image: Image) -> Tensor:
-    """An image as a model's backbone gets it, resized, normalised and padded.
+    """Prepare an image for a model's backbone, normalised and padded.
 
     Args:
         model: The config's model.

@@ -1,4 +1,4 @@
-"""What users can put right is said in a line; what they cannot, with a traceback."""
+"""Errors that users can fix are a line; others keep their traceback."""
 import os
 import runpy
 import subprocess
@@ -36,12 +36,6 @@ def test_every_tool_says_what_is_wrong_in_a_config(tool, text, tmp_path, monkeyp
     assert message.startswith(f'{tool}: ') and MISTAKES[text] in message
     assert '\n' not in message
     assert os.listdir() == ['mine.py']
-
-
-def test_every_tool_that_takes_a_config_is_tested():
-    takes = {path.stem for path in (REPO / 'tools').glob('*.py')
-             if "add_argument('config'" in path.read_text()}
-    assert takes == set(TOOLS)
 
 
 def test_a_process_ends_with_status_1_and_a_line(tmp_path):

@@ -34,13 +34,10 @@ def main():
     table = Table()
     for name in ('key', 'run', 'last iteration', 'last', 'lowest', 'highest'):
         table.add_column(name, justify='left' if name in ('key', 'run') else 'right')
-    epochs = curves.epochs_of(args.runs)
     for key, lines in compared.items():
         for label, curve in lines.items():
             values = [value for _, value in curve]
-            last = curve[-1][0]
-            epoch = f' (epoch {epochs[label][last]})' if last in epochs[label] else ''
-            table.add_row(key, label, f'{last}{epoch}',
+            table.add_row(key, label, str(curve[-1][0]),
                           *(f'{v:.4g}' for v in (values[-1], min(values), max(values))))
     console = Console()
     console.print(table)

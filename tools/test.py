@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is 
 
 from fastervit_mm.command_line import Settings, errors_in_one_line  # noqa: E402
 from fastervit_mm.engine import launch  # noqa: E402
-from fastervit_mm.engine.distributed import gloo_left_at_once  # noqa: E402
+from fastervit_mm.engine.distributed import exit_without_gloo_teardown  # noqa: E402
 
 
 def parse_args():
@@ -49,7 +49,7 @@ def parse_args():
 
 def main():
     args = parse_args()
-    with gloo_left_at_once(), errors_in_one_line('test'):
+    with exit_without_gloo_teardown(), errors_in_one_line('test'):
         cfg = launch.load_config(args.config, args.launcher, args.work_dir, args.cfg_options)
         launch.test(cfg, args.checkpoint, args.out, args.show, args.show_dir, args.wait_time,
                     args.tta, args.deploy, args.compile, args.split, args.amp)

@@ -10,7 +10,7 @@ fastervit_paramwise_cfg = dict(
 sync_bn = 'torch'
 
 # tools/train.py and tools/test.py add the last two to any config; here they are for other programs.
-custom_hooks = [dict(type='CurvesHook'), dict(type='RegroupHook'), dict(type='BoxesHook')]
+custom_hooks = [dict(type='CurvesHook'), dict(type='BoxesHook')]
 
 # Scalars are written as JSON and, where TensorBoard is installed, as its event files; the log shows
 # memory on CPUs too. mmdet's and mmseg's own bases set the plain names as well, and two bases may

@@ -1,4 +1,4 @@
-"""Predictions of detectors, segmentors and classifiers on images and videos, and their files."""
+"""Predictions of detectors, segmentors and classifiers on images and videos."""
 import os
 from functools import cached_property
 from pathlib import Path
@@ -12,43 +12,29 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
 from mmengine.visualization import Visualizer
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import MofNCompleteColumn, Progress
 
 from ..config_files import read_config
 from ..datasets.images import as_picture
 from ..engine.checks import unwritable
 from ..engine.console import quiet_libraries
 from ..engine.onednn import use_onednn
-from ..engine.results import (
-    build_visualizer,
-    draw,
-    drawable,
-    segments_of,
-    write_label_map,
-    write_segments,
-)
+from ..engine.results import build_visualizer, draw, drawable, segments_of
 from ..models import dataset_config, load_model, switch_to_deploy
 from ..pipelines import image_pipeline, model_batch, read_by
-from . import categories
+from .categories import Categories, find_categories, metainfo
 from .inputs import Failure, Input, Source, collect, images
-from .outputs import CocoFiles, Prediction, Results, Videos, write_classes
+from .outputs import Prediction, ResultFiles, Results
 
-# What reading and preparing a broken or too small image raises.
+# Errors from reading and preparing a broken or too small image.
 _BAD_IMAGE = (OSError, ValueError, AssertionError, cv2.error)
 _TASKS = ('mmdet', 'mmseg', 'mmpretrain')
 
 
 class Inferencer:
-    """A trained detector, segmentor or classifier, ready for images, folders, patterns and videos.
+    """Trained detector, segmentor or classifier for images and videos.
 
-    It gets images as a test run prepares them, by the config's own pipeline.
+    Images go through the config's test pipeline.
 
     Args:
         config: Path of a config, a name that :func:`fastervit_mm.get_config` knows, or a config.
@@ -80,7 +66,7 @@ class Inferencer:
         self.segments, self.classifies = scope == 'mmseg', scope == 'mmpretrain'
         with quiet_libraries():
             self.model = load_model(cfg, os.fspath(checkpoint), device or get_device())
-            own = categories.metainfo(cfg)
+            own = metainfo(cfg)
         use_onednn(self.model)
         if deploy:
             switch_to_deploy(self.model)
@@ -95,88 +81,72 @@ class Inferencer:
 
     @cached_property
     def visualizer(self) -> Visualizer:
-        """What draws overlays; a ValueError for a config without a visualizer."""
+        """Visualizer of overlays; a ValueError for a config without one."""
         return build_visualizer(self.cfg, self.model.dataset_meta)
 
     @cached_property
-    def categories(self) -> Optional[categories.Categories]:
-        """Ids of a detector's classes and images; None for another network."""
+    def categories(self) -> Optional[Categories]:
+        """Ids of a detector's classes and images; else None."""
         if self.segments or self.classifies:
             return None
-        return categories.find_categories(self.cfg, self.classes)
+        return find_categories(self.cfg, self.classes)
 
     def __call__(self, inputs: Union[Input, Sequence[Input]], out_dir: Optional[str] = None,
                  batch_size: int = 1, score_thr: float = 0.3, show_progress: bool = False
                  ) -> Results:
-        """Predict, and write overlays and predictions if there is a folder for them.
+        """Predict on images and videos, and write results if asked.
 
-        In ``out_dir``: ``vis/`` with overlays (a video of a video; images below 480 pixels are
-        enlarged up to three times, so that labels can be read); for detectors
-        ``predictions.json``, a COCO results file of all images, and ``images.json``, which says
-        what its image and category ids mean (``COCO('images.json').loadRes('predictions.json')``
-        reads both); for segmentors ``pred/`` with label maps (PNG, a folder of them for a video;
-        numbered as in the dataset's own label maps, so ADE20K's from 1); for panoptic networks
-        ``panoptic.json`` and ``pred/`` with COCO's panoptic PNGs; for classifiers
-        ``predictions.json``, each image's likeliest classes. Image ids are those of
-        the config's annotation file for images that it lists. Files of one image have its path
-        below the folder that was given, or that all inputs have in common; suffixes stay where
-        two files differ in nothing else.
+        The folder gets ``vis/`` with overlays (a video of a video; images below 480 pixels
+        enlarged up to three times, so that labels can be read) and
+
+        - of detectors ``predictions.json``, COCO results, and ``images.json``, the images and
+          categories of its ids: ``COCO('images.json').loadRes('predictions.json')`` reads both;
+        - of segmentors ``pred/`` with label maps (PNG; numbered as in the dataset's own, so
+          ADE20K's from 1);
+        - of panoptic networks ``panoptic.json`` and ``pred/`` with COCO's panoptic PNGs;
+        - of classifiers ``predictions.json``, each image's likeliest classes.
+
+        Image ids are those of the config's annotation file for images that it lists. Files of one
+        image have its path below the given folder, or below that of all inputs; suffixes stay
+        where two files differ in nothing else.
 
         Args:
             inputs: Paths of images, videos and folders (with those below them), patterns such as
                 ``'photos/**/*.jpg'``, and images as arrays: (H, W, 3) BGR uint8, or as the
                 pipeline reads them, such as (H, W) of a grey image; one or several.
             out_dir: Folder for results. Default None, nothing is written.
-            batch_size: Images that the network gets at once. A segmentor gets only images of equal
-                size together. Default 1.
-            score_thr: Detections with a lower score are neither drawn nor written. Default 0.3.
+            batch_size: Images in a forward pass. Only images of equal size share one in a
+                segmentor. Default 1.
+            score_thr: Lowest score of detections that are drawn and written. Default 0.3.
             show_progress: Show a progress bar. Default False.
 
         Raises:
             ValueError: For an argument out of range, a folder that cannot be written to, results
                 that would replace an input, or a config without a visualizer to draw them. Inputs
-                that cannot be read raise nothing; ``Results.failures`` lists them.
+                that cannot be read are in ``Results.failures``.
         """
-        if batch_size < 1:
-            raise ValueError(f'batch_size={batch_size}: give at least 1')
-        if not 0 <= score_thr <= 1:
-            raise ValueError(f'score_thr={score_thr}: give a score from 0 to 1')
-        for problem in unwritable('out', out_dir):
-            raise ValueError(problem)
-        out = None if out_dir is None else Path(out_dir)
-        if out is not None:
-            assert self.visualizer  # built before the first image
+        out = _check_call(batch_size, score_thr, out_dir)
         sources, failures = collect(inputs, [out / 'vis', out / 'pred'] if out else ())
         _check_kept(sources, out)
+        assert out is None or self.visualizer  # built before the first image
+        files = ResultFiles(out, self.classes, self.categories, self._things) if out else None
         predictions: List[Prediction] = []
-        coco = CocoFiles(self.classes, self.categories, self._things) if (
-            out and self.categories) else None
-        videos = Videos()
-        total = sum(1 if source.frames is None else source.frames for source in sources)
-        columns = (TextColumn('Inference'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                   TimeRemainingColumn())
-        with Progress(*columns, disable=not show_progress) as progress:
-            task = progress.add_task('', total=total)
+        with Progress(*Progress.get_default_columns(), MofNCompleteColumn(),
+                      disable=not show_progress) as progress:
+            task = progress.add_task('Inference', total=sum(
+                1 if source.frames is None else source.frames for source in sources))
             try:
-                for items, samples in self._predict(sources, batch_size, failures):
-                    for item, sample in zip(items, samples):
-                        prediction = self._finish(item, sample, score_thr, out, videos)
-                        predictions.append(prediction)
-                        if coco:
-                            coco.add(prediction, out / 'pred')
-                    progress.advance(task, len(items))
+                for batch in self._predict(sources, batch_size, failures):
+                    predictions += [self._finish(*one, score_thr, files) for one in batch]
+                    progress.advance(task, len(batch))
                 progress.update(task, total=len(predictions))
             finally:  # an image that ends the run does not lose earlier results
-                files = videos.close()
-                if coco:
-                    files += coco.write(out)
-                if out and self.classifies:
-                    files.append(write_classes(out / 'predictions.json', predictions))
-        return Results(predictions, failures, self.classes, files)
+                written = files.close(self.classifies) if files else []
+        return Results(predictions, failures, self.classes, written)
 
     def _predict(self, sources: Iterable[Source], batch_size: int, failures: List[Failure]
-                 ) -> Iterator[Tuple[list, list]]:
-        """Batches of (source, frame, image), and the data samples that the network returns."""
+                 ) -> Iterator[List[tuple]]:
+        """Yield batches of (source, frame, image, data sample)."""
         def run():
             done = self._forward(waiting, failures)
             waiting.clear()
@@ -203,63 +173,47 @@ class Inferencer:
             yield run()
 
     @torch.no_grad()
-    def _forward(self, batch: list, failures: List[Failure]) -> Tuple[list, list]:
+    def _forward(self, batch: list, failures: List[Failure]) -> List[tuple]:
         try:
             samples = self.model.test_step(pseudo_collate([data for _, data in batch]))
-            return [item for item, _ in batch], samples
+            return [(*item, sample) for (item, _), sample in zip(batch, samples)]
         except ValueError as error:  # such as an image smaller than the network can take
             if len(batch) == 1:
                 source, frame, _ = batch[0][0]
                 where = '' if frame is None else f'frame {frame}: '
                 failures.append(Failure(source.given, where + _one_line(error)))
-                return [], []
-        singly = [self._forward([one], failures) for one in batch]
-        return sum((items for items, _ in singly), []), sum((list(s) for _, s in singly), [])
+                return []
+        return [found for one in batch for found in self._forward([one], failures)]
 
-    def _finish(self, item: tuple, sample: Any, score_thr: float, out: Optional[Path],
-                videos: Videos) -> Prediction:
-        source, frame, image = item
-        size = tuple(int(n) for n in sample.ori_shape[:2])
-        sample, found, files = self.kept(sample.cpu(), score_thr), {}, {}
+    def _finish(self, source: Source, frame: Optional[int], image: Any, sample: Any,
+                score_thr: float, files: Optional[ResultFiles]) -> Prediction:
+        sample = self.kept(sample.cpu(), score_thr)
+        found: Dict[str, Any] = {}
         if self.classifies:
             best = sample.pred_score.topk(min(5, len(self.classes)))
             found['top'] = [dict(label=label, name=self.classes[label], score=score)
                             for score, label in zip(best.values.tolist(), best.indices.tolist())]
-        labels = None
         if self.segments:
-            labels = sample.pred_sem_seg.data[0].numpy()
-            labels = labels.astype(np.min_scalar_type(len(self.classes)))
+            found['_labels'] = sample.pred_sem_seg.data[0].numpy().astype(
+                np.min_scalar_type(len(self.classes)))
         if 'pred_panoptic_seg' in sample:
-            labels, found['segments'] = self._segments(sample)
+            found['_labels'], found['segments'] = self._segments(sample)
         if 'pred_instances' in sample:
             found['instances'] = self._instances(sample.pred_instances)
-        if out is not None:
-            name = source.name if frame is None else f'{source.name}/{frame:06}'
-            target = out / 'pred' / f'{name}.png'
-            if self.segments:
-                files['label_map'] = write_label_map(target, labels, self._label_offset)
-            elif labels is not None:
-                files['label_map'] = write_segments(target, labels)
-            path = out / 'vis' / f'{source.name}.{"jpg" if frame is None else "mp4"}'
-            drawn, found['shown'] = self.drawn(image, sample)
-            files['overlay'] = str(path)
-            if frame is None:
-                mmcv.imwrite(drawn[..., ::-1], str(path))
-            else:
-                videos.add(path, drawn[..., ::-1], source.fps)
-        return Prediction(source.given, frame, size, **found, files=files,
-                          _labels=labels if out is None else None,
-                          _label_offset=self._label_offset)
+        height, width = (int(n) for n in sample.ori_shape[:2])
+        prediction = Prediction(source.given, frame, (height, width), **found,
+                                _label_offset=self._label_offset)
+        return files.add(source, prediction, *self.drawn(image, sample)) if files else prediction
 
     def kept(self, sample: Any, score_thr: float) -> Any:
-        """A data sample without the detections of a lower score."""
+        """Remove a data sample's detections of a lower score."""
         if 'pred_instances' in sample:
             sample.pred_instances = sample.pred_instances[
                 sample.pred_instances.scores >= score_thr]
         return sample
 
     def drawn(self, image: Union[str, np.ndarray], sample: Any) -> Tuple[np.ndarray, str]:
-        """The overlay of a data sample, (H, W, 3) RGB, and how it shows the image, in words.
+        """Draw a data sample; returns (H, W, 3) RGB and a remark.
 
         Args:
             image: Path, or pixels as the pipeline reads them.
@@ -296,13 +250,23 @@ class Inferencer:
             bbox=segment['bbox']) for segment in segments]
 
     def _described(self, own: dict) -> dict:
-        """The checkpoint's classes and colours, or else those of the dataset."""
+        """Take the checkpoint's classes and colours, or else the dataset's."""
         known = self.model.dataset_meta
         if not known and own.get('classes'):
             known = own
         if self.classifies and not known.get('classes'):  # such as of ImageNet-21K
             known = dict(known, classes=tuple(map(str, range(self.model.head.num_classes))))
         return drawable({**known, 'palette': known.get('palette') or own.get('palette')})
+
+
+def _check_call(batch_size: int, score_thr: float, out_dir: Optional[str]) -> Optional[Path]:
+    if batch_size < 1:
+        raise ValueError(f'batch_size={batch_size}: give at least 1')
+    if not 0 <= score_thr <= 1:
+        raise ValueError(f'score_thr={score_thr}: give a score from 0 to 1')
+    for problem in unwritable('out', out_dir):
+        raise ValueError(problem)
+    return None if out_dir is None else Path(out_dir)
 
 
 def _check_kept(sources: Sequence[Source], out: Optional[Path]) -> None:

@@ -1,4 +1,4 @@
-"""Images, one by one, of the files, folders, patterns, videos and arrays that a user gives."""
+"""Images in files, folders, patterns, videos and arrays."""
 import glob
 import os
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ Input = Union[str, os.PathLike, np.ndarray]
 
 
 class Failure(NamedTuple):
-    """An input that gave no prediction.
+    """Input without a prediction.
 
     Attributes:
         source: The input.
@@ -31,13 +31,13 @@ class Failure(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """One image or one video.
+    """Image or video.
 
     Attributes:
         given: A path, or a name for an array.
-        name: Name for the files of its predictions; no other source has it.
-        array: The image, if it was given as an array.
-        frames: Number of frames that a video claims to have; None for an image.
+        name: Unique name for the files of its predictions.
+        array: The image, if given as an array.
+        frames: Number of frames that a video claims; None for an image.
         fps: Frames a second of a video.
     """
     given: str
@@ -49,7 +49,7 @@ class Source:
 
 def collect(inputs: Union[Input, Sequence[Input]], left_out: Sequence[Path] = ()
             ) -> Tuple[List[Source], List[Failure]]:
-    """Every image and video among the inputs, each file once, and the inputs that have none.
+    """List images and videos, each once, and failed inputs.
 
     Each has the name of its path below the folder that was given, or that all inputs have in
     common (:func:`~fastervit_mm.engine.results.result_names`).
@@ -95,24 +95,20 @@ def _video(path: str) -> Optional[mmcv.VideoReader]:
 
 
 def _named(sources: List[Source], roots: List[str]) -> List[Source]:
-    files = [source for source in sources if source.array is None]
-    names = dict(zip((source.given for source in files),
-                     result_names([source.given for source in files], roots) if files else ()))
-    used = set(names.values())
-    folders = {os.path.dirname(name) for name in used}
+    paths = [source.given for source in sources if source.array is None]
+    names = dict(zip(paths, result_names(paths, roots) if paths else ()))
+    folders = {os.path.dirname(name) for name in names.values()}
     named = []
     for source in sources:
         name = names.get(source.given, source.given)
         if source.frames is not None and name in folders:  # where its frames' results go
             name += os.path.splitext(source.given)[1]
-        while source.array is not None and name in used:
-            name += '_'
         named.append(replace(source, name=name))
     return named
 
 
 def images(source: Source) -> Iterator[Tuple[Optional[int], Image]]:
-    """The image of a source, as path or array, or a video's frames with their numbers from 0.
+    """Yield an image, as path or array, or numbered frames.
 
     Raises:
         ValueError: For an image that cannot be read in full and, after its last frame, for a video
@@ -138,7 +134,7 @@ def images(source: Source) -> Iterator[Tuple[Optional[int], Image]]:
 
 def _files(given: str, left_out: Sequence[Path]
            ) -> Tuple[List[str], Optional[str], Optional[str]]:
-    """The paths that one input stands for, their folder and, if there are none, the reason."""
+    """List an input's paths, their folder and, without any, the reason."""
     if os.path.isdir(given):
         found, root = [str(path) for path in files_in(Path(given), IMAGES + VIDEOS)], given
         problem = 'a folder without images or videos'

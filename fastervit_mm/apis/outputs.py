@@ -1,22 +1,23 @@
 """Predictions and their files."""
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import cv2
+import mmcv
 import numpy as np
 from PIL import Image
 
-from ..engine.results import read_segments
+from ..engine.results import read_segments, write_label_map, write_segments
 from .categories import Categories
-from .inputs import Failure
+from .inputs import Failure, Source
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The prediction for one image or one frame of a video.
+    """Prediction for an image or a frame of a video.
 
     Attributes:
         source: Path of the image or video; a name for an array.
@@ -25,13 +26,13 @@ class Prediction:
         instances: A detector's objects, as entries of a COCO results file: ``category_id``,
             ``bbox`` as (x, y, width, height) in pixels, ``score`` and, for a detector with masks,
             ``segmentation`` as compressed RLE. None for another network, and for a panoptic one
-            that gives segments alone.
+            that gives only segments.
         segments: A panoptic network's segments, as COCO's ``segments_info``: ``id``,
             ``category_id``, ``isthing``, ``iscrowd``, ``area`` and ``bbox``. None for another
             network.
         top: A classifier's five likeliest classes, the likeliest first: ``label``, ``name`` and
             ``score``. None for another network.
-        shown: How the overlay shows an image that has no colours of 8 bits, in words; else ``''``.
+        shown: How the overlay shows an image without 8-bit colours, in words; else ``''``.
         files: Paths of the files written: ``'overlay'`` and, for a segmentor or a panoptic network,
             ``'label_map'``.
     """
@@ -48,7 +49,7 @@ class Prediction:
 
     @property
     def label_map(self) -> Optional[np.ndarray]:
-        """A segmentor's class of each pixel, (H, W) integers, numbered as ``Results.classes``.
+        """Classes of pixels, (H, W) integers, numbered as ``Results.classes``.
 
         For a panoptic network, the ``id`` of each pixel's segment, 0 for none. Read back from its
         file if it was written to one.
@@ -61,14 +62,13 @@ class Prediction:
 
 
 class Results(NamedTuple):
-    """What an :class:`~fastervit_mm.apis.Inferencer` returns.
+    """Predictions and failures of an :class:`~fastervit_mm.apis.Inferencer`'s call.
 
     Attributes:
         predictions: One for each image or frame, in the order of the inputs.
         failures: Inputs without a prediction, and why.
         classes: Names of the classes.
-        files: Files written for several images together: a detector's results files and the list of
-            its images, and videos.
+        files: Files of several images together: videos, and JSON files of a detector or classifier.
     """
     predictions: List[Prediction]
     failures: List[Failure]
@@ -76,50 +76,118 @@ class Results(NamedTuple):
     files: List[str]
 
 
-def write_classes(path: Path, predictions: Sequence[Prediction]) -> str:
-    """Write a classifier's likeliest classes of each image as JSON; returns the path."""
-    path.write_text(json.dumps([
-        {'file_name': p.source, **({} if p.frame is None else {'frame': p.frame}), 'top': p.top}
-        for p in predictions]))
-    return str(path)
+class ResultFiles:
+    """Files of predictions in a folder, as :class:`~fastervit_mm.apis.Inferencer` describes them.
+
+    Args:
+        folder: The folder; it exists.
+        classes: Names of the classes.
+        categories: Ids of a detector's classes and images; None for another network.
+        things: Number of things among a panoptic network's classes, of which they are the first.
+            Default None.
+    """
+
+    def __init__(self, folder: Path, classes: Sequence[str], categories: Optional[Categories],
+                 things: Optional[int] = None):
+        self.folder, self.classes = folder, classes
+        self.coco = CocoFiles(classes, categories, things) if categories else None
+        self.videos: Dict[Path, cv2.VideoWriter] = {}
+        self.top: List[Dict] = []
+
+    def add(self, source: Source, prediction: Prediction, overlay: np.ndarray, shown: str
+            ) -> Prediction:
+        """Write the files of one prediction.
+
+        Args:
+            source: The image or video.
+            prediction: Its label map is read back from its file from now on.
+            overlay: (H, W, 3) RGB.
+            shown: How the overlay shows the image, in words.
+
+        Returns:
+            The prediction with its files.
+
+        Raises:
+            OSError: Where OpenCV cannot write MP4.
+        """
+        files: Dict[str, str] = {}
+        frame = prediction.frame
+        name = source.name if frame is None else f'{source.name}/{frame:06}'
+        target = self.folder / 'pred' / f'{name}.png'
+        if prediction.segments is not None:
+            files['label_map'] = write_segments(target, prediction.label_map)
+        elif prediction.label_map is not None:
+            files['label_map'] = write_label_map(target, prediction.label_map,
+                                                 prediction._label_offset)
+        path = self.folder / 'vis' / f'{source.name}.{"jpg" if frame is None else "mp4"}'
+        files['overlay'] = str(path)
+        if frame is None:
+            mmcv.imwrite(overlay[..., ::-1], str(path))
+        else:
+            self._add_frame(path, overlay[..., ::-1], source.fps)
+        prediction = replace(prediction, files=files, shown=shown, _labels=None)
+        if self.coco:
+            self.coco.add(prediction, self.folder / 'pred')
+        if prediction.top is not None:
+            self.top.append({'file_name': prediction.source, 'top': prediction.top,
+                             **({} if frame is None else {'frame': frame})})
+        return prediction
+
+    def _add_frame(self, path: Path, frame: np.ndarray, fps: float) -> None:
+        if path not in self.videos:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), fps or 25.,
+                                     (frame.shape[1], frame.shape[0]))
+            if not writer.isOpened():
+                raise OSError(f'{path}: this build of OpenCV cannot write MP4 videos')
+            self.videos[path] = writer
+        self.videos[path].write(np.ascontiguousarray(frame))
+
+    def close(self, classifies: bool) -> List[str]:
+        """Complete the files of several images together; returns their paths."""
+        for writer in self.videos.values():
+            writer.release()
+        named: Dict[str, object] = self.coco.content() if self.coco else {}
+        if classifies:
+            named['predictions.json'] = self.top
+        for name, content in named.items():
+            (self.folder / name).write_text(json.dumps(content))
+        return [*map(str, self.videos), *(str(self.folder / name) for name in named)]
 
 
 class CocoFiles:
-    """Files of a detector's predictions as COCO has them, and the images and categories of its ids.
+    """A detector's predictions in COCO's formats.
 
     Args:
         classes: Names of the classes.
         categories: Their ids, and those of known images.
-        things: How many of the classes, the first, are things and not stuff. Default None, no
-            panoptic network.
+        things: As of :class:`ResultFiles`.
     """
 
-    def __init__(self, classes: Sequence[str], categories: Categories,
-                 things: Optional[int] = None):
-        self.categories = categories
+    def __init__(self, classes: Sequence[str], categories: Categories, things: Optional[int]):
+        self.known = categories.images
         self.images: List[Dict] = []
         self.results: List[Dict] = []
         self.panoptic: List[Dict] = []
-        self.named = [dict(id=i, name=name) for i, name in zip(categories.ids, classes)]
-        for label, category in enumerate(self.named if things is not None else ()):
+        self.categories = [dict(id=i, name=name) for i, name in zip(categories.ids, classes)]
+        for label, category in enumerate(self.categories if things is not None else ()):
             category['isthing'] = int(label < things)
-        self.next_id = max(categories.images.values(), default=0) + 1
+        self.next_id = max(self.known.values(), default=0) + 1
 
     def add(self, prediction: Prediction, folder: Path) -> None:
         """Add one image's instances and segments.
 
         Args:
             prediction: Of a detector.
-            folder: The one that maps of segments are written below.
+            folder: The folder of its label map.
         """
-        number = self.categories.images.get(os.path.realpath(prediction.source))
+        number = self.known.get(os.path.realpath(prediction.source))
         if number is None:
             number, self.next_id = self.next_id, self.next_id + 1
         height, width = prediction.size
-        image = dict(id=number, file_name=prediction.source, height=height, width=width)
-        if prediction.frame is not None:
-            image['frame'] = prediction.frame
-        self.images.append(image)
+        self.images.append(dict(
+            id=number, file_name=prediction.source, height=height, width=width,
+            **({} if prediction.frame is None else {'frame': prediction.frame})))
         self.results += [dict(image_id=number, **instance)
                          for instance in prediction.instances or ()]
         if prediction.segments is not None:
@@ -127,46 +195,12 @@ class CocoFiles:
                 image_id=number, segments_info=prediction.segments,
                 file_name=Path(prediction.files['label_map']).relative_to(folder).as_posix()))
 
-    def write(self, folder: Path) -> List[str]:
-        """Write ``images.json`` and ``predictions.json``, ``panoptic.json`` or both.
-
-        Returns:
-            Their paths.
-        """
-        listed = dict(info={}, images=self.images, annotations=[], categories=self.named)
-        files = {'images.json': listed}
+    def content(self) -> Dict[str, object]:
+        """``images.json`` and ``predictions.json``, ``panoptic.json`` or both."""
+        listed = dict(info={}, images=self.images, annotations=[], categories=self.categories)
+        files: Dict[str, object] = {'images.json': listed}
         if self.panoptic:
             files['panoptic.json'] = dict(listed, annotations=self.panoptic)
         if self.results or not self.panoptic:
             files = {'predictions.json': self.results, **files}
-        for name, content in files.items():
-            (folder / name).write_text(json.dumps(content))
-        return [str(folder / name) for name in files]
-
-
-class Videos:
-    """Videos that are written frame by frame."""
-
-    def __init__(self):
-        self.writers: Dict[Path, cv2.VideoWriter] = {}
-
-    def add(self, path: Path, frame: np.ndarray, fps: float) -> None:
-        """Append a frame, (H, W, 3) BGR, to the video at ``path``.
-
-        Raises:
-            OSError: Where OpenCV cannot write MP4.
-        """
-        if path not in self.writers:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), fps or 25.,
-                                     (frame.shape[1], frame.shape[0]))
-            if not writer.isOpened():
-                raise OSError(f'{path}: this build of OpenCV cannot write MP4 videos')
-            self.writers[path] = writer
-        self.writers[path].write(np.ascontiguousarray(frame))
-
-    def close(self) -> List[str]:
-        """Complete every video; returns their paths."""
-        for writer in self.writers.values():
-            writer.release()
-        return [str(path) for path in self.writers]
+        return files

@@ -1,4 +1,4 @@
-"""Trained checkpoints with their configs."""
+"""Trained checkpoints and their configs."""
 from pathlib import Path
 from typing import List, NamedTuple, Optional, Sequence, Union
 
@@ -6,10 +6,10 @@ from ..weights.addresses import SCHEME
 
 
 class Trained(NamedTuple):
-    """A checkpoint and the config that it was trained with.
+    """Checkpoint with its config.
 
     Attributes:
-        name: Name that a user picks it by.
+        name: Name on the page.
         config: Path.
         checkpoint: Path, or a ``fastervit://`` name.
     """
@@ -19,7 +19,7 @@ class Trained(NamedTuple):
 
 
 def pairs(files: Sequence[Union[str, Path]]) -> List[Trained]:
-    """Pair files that are given as config, checkpoint, config, checkpoint and so on.
+    """Pair files in the order config, checkpoint, config, checkpoint.
 
     Raises:
         ValueError: For an odd number of files.
@@ -41,7 +41,7 @@ def _published(file: Union[str, Path]) -> bool:
 
 
 def find_trained(folder: Union[str, Path]) -> List[Trained]:
-    """The runs below a folder: the config of each and its best, last or newest checkpoint.
+    """Find runs below a folder, with their best or last checkpoint.
 
     Args:
         folder: Such as ``work_dirs``; a run's own folder too.

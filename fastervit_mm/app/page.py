@@ -1,4 +1,4 @@
-"""The page: pick a checkpoint, drop an image, click on it."""
+"""Page to try a checkpoint on an image."""
 import os
 import tempfile
 from functools import lru_cache
@@ -10,7 +10,7 @@ from mmcv import imresize
 
 os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'  # read when gradio is imported
 os.environ['HF_HUB_DISABLE_TELEMETRY'] = '1'
-# Where it keeps what is dropped on the page and what is drawn; removed when the process ends.
+# Folder of uploads and drawings; removed when the process ends.
 _kept = tempfile.TemporaryDirectory(prefix='fastervit_mm_page_')
 os.environ['GRADIO_TEMP_DIR'] = _kept.name
 import gradio as gr  # noqa: E402
@@ -25,7 +25,7 @@ _HINT = ('Click on the picture: what does the network look at from there? Blue i
 
 
 class Page:
-    """The handlers of the page's events, independent of gradio: they return plain values.
+    """Handlers of the page's events, which return plain values.
 
     Args:
         models: Models to pick from.
@@ -45,7 +45,7 @@ class Page:
             lambda name: Predictor(self.models[name], device))
 
     def predict(self, name: str, file: Optional[str], score_thr: float, block: int):
-        """Returns words, picture, table, attention at the middle, the slider of blocks, place."""
+        """Return words, picture, table, attention, slider of blocks, and place."""
         if not file:
             return self._failed('Drop an image to begin.')
         try:
@@ -66,7 +66,7 @@ class Page:
         return words, picture, [list(row) for row in rows], attention, slider, place
 
     def look(self, name: str, file: Optional[str], block: int, place: Tuple[float, float]):
-        """Returns words, and the attention at a place of the image."""
+        """Return words and the attention at a place."""
         if not file or place is None:
             return 'Drop an image to begin.', None
         try:
@@ -80,7 +80,7 @@ class Page:
 
     def place_of(self, name: str, file: str, clicked: Sequence[int], shown: np.ndarray
                  ) -> Tuple[float, float]:
-        """The place in the image of a click on the drawn picture, which may be enlarged."""
+        """Convert a click on the picture to a place in the image."""
         height, width = _read(self.predictor(name), file).shape[:2]
         return (min(clicked[0] * width / shown.shape[1], width - 1),
                 min(clicked[1] * height / shown.shape[0], height - 1))
@@ -91,7 +91,7 @@ class Page:
 
 
 def build_page(models: Sequence[Trained], device: str = 'cpu') -> gr.Blocks:
-    """The page of some trained models; ``launch(**SETTINGS)`` serves it.
+    """Build the page of trained models; ``launch(**SETTINGS)`` serves it.
 
     Args:
         models: At least one.
@@ -142,7 +142,7 @@ SETTINGS = dict(
 
 
 def _read(predictor: Predictor, file: str) -> np.ndarray:
-    """As the network's pipeline reads it, scaled down where it is larger than the page takes."""
+    """Read an image by the network's pipeline, scaled down to ``MAX_PIXELS``."""
     try:
         image = predictor.read(file)
     except ValueError:

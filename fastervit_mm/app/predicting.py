@@ -1,4 +1,4 @@
-"""Predictions and attention of one trained checkpoint on one image at a time."""
+"""Predictions and attention of a trained checkpoint, image by image."""
 from typing import List, NamedTuple, Tuple
 
 import numpy as np
@@ -18,13 +18,13 @@ _TASKS = {'mmdet': 'objects', 'mmseg': 'areas', 'mmpretrain': 'classes'}
 
 
 class Prediction(NamedTuple):
-    """What a network predicts on an image.
+    """Prediction for an image.
 
     Attributes:
         picture: (H, W, 3) uint8 RGB, the image with boxes, masks or areas drawn; it may be larger
             than the image.
         rows: Each object, area or class, and its score or share, as text.
-        shown: How the picture shows an image that has no colours of 8 bits, in words; else ``''``.
+        shown: How the picture shows an image without 8-bit colours, in words; else ``''``.
     """
     picture: np.ndarray
     rows: List[Tuple[str, str]]
@@ -32,7 +32,7 @@ class Prediction(NamedTuple):
 
 
 class Predictor:
-    """A trained detector, segmentor or classifier.
+    """Trained detector, segmentor or classifier.
 
     Args:
         trained: Its config and checkpoint.
@@ -52,7 +52,7 @@ class Predictor:
         self.num_blocks = len(self.subject.backbone.stages[2].blocks)
 
     def read(self, file: str) -> np.ndarray:
-        """An image as the network's pipeline reads it, (H, W) or (H, W, C)."""
+        """Read an image by the network's pipeline: (H, W[, C])."""
         return read_by(self.cfg, file)
 
     @torch.no_grad()
@@ -78,7 +78,7 @@ class Predictor:
 
     def attention(self, image: np.ndarray, point: Tuple[float, float],
                   block: int = 0) -> np.ndarray:
-        """A figure of what a place attends to in a block of stage 3: (H, W, 3) uint8 RGB.
+        """Draw a place's attention in stage 3: (H, W, 3) RGB.
 
         Args:
             image: As :meth:`read` returns it.

@@ -1,4 +1,4 @@
-"""What training and testing need and mmengine lacks; importing this registers hooks and logs."""
+"""Hooks, loops and logs beyond mmengine's, registered on import."""
 from .checkpoints import WholeCheckpointHook
 from .estimate import EstimateHook
 from .hooks import (
@@ -10,7 +10,6 @@ from .hooks import (
     OverlaysHook,
     PublishedFiguresHook,
     PublishedNamesHook,
-    RegroupHook,
 )
 from .logs import MemoryLogProcessor, OptionalTensorboardVisBackend
 from .mesa import MESAHook
@@ -25,5 +24,5 @@ __all__ = ['BoxesHook', 'CompleteCheckpointHook', 'CurvesHook', 'DeployHook', 'E
            'FiniteLossHook', 'LabelMapsHook', 'MESAHook', 'MemoryLogProcessor',
            'MergedOptimWrapperConstructor', 'MissedValidationHook', 'NoticeHook',
            'OptionalTensorboardVisBackend', 'OverlaysHook', 'PlainValuesHook',
-           'PublishedFiguresHook', 'PublishedNamesHook', 'RegroupHook', 'ResumableEpochLoop',
+           'PublishedFiguresHook', 'PublishedNamesHook', 'ResumableEpochLoop',
            'ResumableIterLoop', 'ShardedRunner', 'ThreadsHook', 'WholeCheckpointHook']

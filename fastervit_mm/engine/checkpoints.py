@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent, whatever stops a run."""
+"""Atomic checkpoints."""
 import logging
 import os
 import shutil
@@ -28,13 +28,13 @@ _POINTER = 'last_checkpoint'
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A path to write to; what is there afterwards becomes ``path``, at once and on the disk.
+    """Write a file atomically, through the yielded path.
 
     Args:
-        path: The file.
+        path: The file. It is on the disk when the block has ended.
 
     Raises:
-        OSError: Of the disk. ``path`` is then as it was, and nothing half-written is left.
+        OSError: Of the disk. ``path`` is then as it was, and no part of the new file is left.
     """
     part = path.with_name(path.name + PART)
     try:
@@ -55,12 +55,15 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def files_of(folder: Union[str, Path]) -> List[Path]:
-    """The files of a sharded checkpoint, in the order of their processes; none for other paths."""
+    """List the files of a sharded checkpoint by process.
+
+    Other paths have none.
+    """
     return sorted(Path(folder).glob('rank*.pth'), key=lambda path: int(path.stem[4:]))
 
 
 def remove(path: Path) -> None:
-    """Remove a checkpoint, which is a file or, sharded, a folder, if it is there."""
+    """Remove a checkpoint, file or folder, if it exists."""
     if path.is_dir():
         shutil.rmtree(path)
     else:
@@ -68,13 +71,13 @@ def remove(path: Path) -> None:
 
 
 def point_to(checkpoint: str, work_dir: str) -> None:
-    """Name a checkpoint as the newest, where mmengine looks for it."""
+    """Name the newest checkpoint in ``last_checkpoint``, which mmengine reads."""
     with whole_file(Path(work_dir) / _POINTER) as part:
         part.write_text(str(checkpoint))
 
 
 def save_whole(save, folder: str, name: str, work_dir: str) -> None:
-    """Save a checkpoint under another name, and rename it when it is on the disk and can be read.
+    """Save a readable checkpoint atomically.
 
     Args:
         save: Called with the name of the file to write in ``folder``.
@@ -83,8 +86,8 @@ def save_whole(save, folder: str, name: str, work_dir: str) -> None:
         work_dir: Where the error looks for earlier checkpoints.
 
     Raises:
-        CheckpointError: For one that holds what :func:`read_checkpoint` refuses.
-        OSError: Says which checkpoint could not be saved, why, and which is the last one.
+        CheckpointError: For content that :func:`read_checkpoint` refuses.
+        OSError: Naming the checkpoint that could not be saved, why, and the last one.
     """
     path = Path(folder) / name
     try:
@@ -100,14 +103,14 @@ def save_whole(save, folder: str, name: str, work_dir: str) -> None:
 
 
 def check_readable(written: Path, path: Path) -> None:
-    """Raise an error for a file that cannot be read again; its tensors are not read for that.
+    """Check that a file can be read, without reading tensors.
 
     Args:
         written: The file.
         path: What it will be.
 
     Raises:
-        CheckpointError: Says what in it is not a value.
+        CheckpointError: Naming the value that cannot be read.
     """
     try:
         read_checkpoint(str(written), mapped=True)
@@ -118,7 +121,7 @@ def check_readable(written: Path, path: Path) -> None:
 
 
 def why_not_whole(path: Path) -> Optional[str]:
-    """Why a checkpoint file cannot be read to its end; None if it can.
+    """Find the damage in a checkpoint; None for a whole one.
 
     Every record is read and compared with its checksum. Nothing in the file is run.
     """
@@ -129,25 +132,20 @@ def why_not_whole(path: Path) -> Optional[str]:
             broken = archive.testzip()
             return broken and f'{broken} in it is damaged'
     except zipfile.BadZipFile:
-        pass
+        return f'cut short or not a checkpoint ({os.path.getsize(path)} bytes)'
     except OSError as error:
         return error.strerror or str(error)
-    try:  # torch's format before 1.6 has no checksums
-        read_checkpoint(str(path))
-    except CheckpointError:
-        return f'cut short or not a checkpoint ({os.path.getsize(path)} bytes)'
-    return None
 
 
 def newest_checkpoint(work_dir: str, finite: bool = False) -> Optional[Path]:
-    """The newest whole checkpoint of a run; damaged ones are passed over, with a line.
+    """Find the newest whole checkpoint of a run.
 
     That is the one that ``last_checkpoint`` names or, if that is absent or damaged, the one
-    written last.
+    written last. Damaged ones are logged.
 
     Args:
         work_dir: Of the run.
-        finite: Pass over those with a weight that is no finite number as well. Default False.
+        finite: Also pass over those with a weight that is not finite. Default False.
 
     Returns:
         None if the run has saved none.
@@ -155,14 +153,13 @@ def newest_checkpoint(work_dir: str, finite: bool = False) -> Optional[Path]:
     Raises:
         CheckpointError: If there are checkpoints, and none is whole.
     """
-    folder, seen = Path(work_dir), {}  # type: Path, Dict[Path, str]
-    for path in _candidates(folder):
-        reason = why_not_whole(path)
-        if reason is None and finite and not _is_finite(path):
-            reason = 'has weights that are no finite numbers'
+    seen = {}
+    for path in _candidates(Path(work_dir)):
+        reason = why_not_whole(path) or (
+            'has weights that are not finite' if finite and not _is_finite(path) else None)
         if reason is None:
             for other, why in seen.items():
-                print_log(f'The checkpoint {other} is passed over: {why}', 'current',
+                print_log(f'The checkpoint {other} is not used: {why}', 'current',
                           level=logging.WARNING)
             return path
         seen[path] = reason
@@ -195,10 +192,10 @@ def _is_finite(path: Path) -> bool:
 
 
 class _LaterRemoving:
-    """A file backend that removes when it is told to."""
+    """Backend with deferred deletion."""
 
     def __init__(self, backend: LocalBackend):
-        self.backend, self.removed = backend, []  # type: LocalBackend, List[str]
+        self.backend, self.removed = backend, []
 
     def remove(self, path: str) -> None:
         self.removed.append(path)
@@ -211,10 +208,11 @@ class _LaterRemoving:
 
 @HOOKS.register_module()
 class WholeCheckpointHook(CheckpointHook):
-    """mmengine's CheckpointHook, which removes an old checkpoint when the new one is on the disk.
+    """mmengine's CheckpointHook with atomic checkpoints.
 
-    The order is: write beside, to the disk, rename, point ``last_checkpoint`` to it, remove the
-    old one. mmengine removes first and writes in place. The arguments are mmengine's.
+    It writes beside, flushes to the disk, renames, points ``last_checkpoint`` to the new file, and
+    only then removes the old one. mmengine removes first and writes in place. The arguments are
+    mmengine's.
     """
 
     def before_train(self, runner: Runner) -> None:
@@ -236,7 +234,7 @@ class WholeCheckpointHook(CheckpointHook):
     @contextmanager
     def _old_ones_kept(self) -> Iterator[None]:
         backend = self.file_backend
-        if not isinstance(backend, LocalBackend):  # not a disk of ours, or already kept
+        if not isinstance(backend, LocalBackend):  # not a local disk, or already deferred
             yield
             return
         self.file_backend = later = _LaterRemoving(backend)

@@ -1,4 +1,4 @@
-"""Checks of a config, made before anything is built or trained."""
+"""Checks of a config before anything is built."""
 import os
 import tempfile
 from typing import Dict, Iterator, List, Optional
@@ -13,38 +13,36 @@ from ..datasets.class_order import numbered_by_file
 from ..models import annotation_file, class_of, dataset_configs, type_name
 from ..weights import CheckpointError, read_checkpoint, resolve, tensors_of
 from .class_checks import heads, learned_otherwise, wrong_classes
-from .distributed import without_gradient
+from .distributed import first_neck, without_gradient
 from .metric_checks import holds, missing_file, occurrences, read_json, wrong_metrics
 from .settings import check_parts, wrong_settings
 
-# Number of processes by launcher, which is known before the process group exists.
+# Environment variables with the number of processes; the process group does not exist yet.
 _WORLD_SIZE = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
-# The datasets that tools/prepare_data.py knows.
+# Datasets of tools/prepare_data.py.
 _PREPARED = dict(CocoDataset='coco', ADE20KDataset='ade20k', ImageNet='imagenet',
                  ImageNetFolders=None)
 
 
 def check_config(cfg: Config, training: bool, split: str = 'test') -> List[str]:
-    """Check a config for mistakes that would fail, or silently spoil a run, hours later.
+    """Check a config for mistakes that would show hours later.
 
-    It checks that the classes that it names exist and numbers are in range, the folders and
-    annotation files of the data, the classes of the annotations against those of the heads, what
-    evaluators score and hooks watch, the backbone's widths against the layers that read its maps,
-    the checkpoints, and the work directory.
+    It checks names of classes and ranges of numbers, folders and annotation files, the annotations'
+    classes against those of the heads, the metrics of evaluators and hooks, the backbone's widths
+    against the layers that read its maps, checkpoints, and the work directory.
 
     Args:
         cfg: A config of mmdet, mmseg or mmpretrain.
-        training: Whether the config will be trained; else it will be tested.
-        split: What it will be tested on: ``'test'`` for its ``test_dataloader``, and so on. Default
-            ``'test'``.
+        training: Whether the config will be trained; else tested.
+        split: The tested split: ``'test'`` for ``test_dataloader``, and so on. Default ``'test'``.
 
     Returns:
-        Warnings, about settings that are possible but seldom intended.
+        Warnings about settings that are possible but seldom intended.
 
     Raises:
         ConfigError: With every mistake found, in one message.
-        CheckpointError: For a ``load_from`` that cannot be read or, if the config resumes, has no
-            state of training.
+        CheckpointError: For a ``load_from`` that cannot be read or, if the config resumes, lacks
+            the state of training.
     """
     check_parts(cfg, training, split)
     loaders = [f'{s}_dataloader' for s in (('train', 'val') if training else (split,))]
@@ -68,7 +66,7 @@ def check_config(cfg: Config, training: bool, split: str = 'test') -> List[str]:
 
 
 def _tried(what: str, check: Iterator[str]) -> Iterator[str]:
-    """What a check finds; that it cannot be made, because a setting is of another kind, too."""
+    """Report a crashing check as a finding."""
     try:
         yield from check
     except CheckpointError:
@@ -78,7 +76,7 @@ def _tried(what: str, check: Iterator[str]) -> Iterator[str]:
 
 
 def _wrong_data(cfg: Config, loader: str) -> Iterator[str]:
-    """Files and folders of a loader's datasets and of its evaluator that do not exist."""
+    """Find missing files and folders of a loader and its evaluator."""
     for place, dataset in dataset_configs(cfg, loader):
         kind = class_of(dataset, cfg, DATASETS)
         if _is_local(dataset):
@@ -89,13 +87,14 @@ def _wrong_data(cfg: Config, loader: str) -> Iterator[str]:
 
 
 def unwritable(name: str, folder: Optional[str]) -> Iterator[str]:
-    """Why results cannot be written to a folder: one line, or none if they can.
-
-    The folder is created if it does not exist.
+    """Create a folder, and check that it is writable.
 
     Args:
         name: The argument that names the folder, for the message.
-        folder: The folder; None gives no line.
+        folder: The folder, or None.
+
+    Yields:
+        One line, or none if it can be written to.
     """
     if folder is None:
         return
@@ -114,13 +113,13 @@ def _is_local(dataset: Dict) -> bool:
 
 
 def _paths(dataset: Dict) -> Dict[str, str]:
-    """The files and folders that a dataset reads, by the argument that names them."""
-    root = dataset.get('data_root') or ''
-    paths = {f'data_prefix.{k}': v for k, v in (dataset.get('data_prefix') or {}).items()
-             if isinstance(v, str)} if isinstance(dataset.get('data_prefix'), dict) else {}
+    """List a dataset's files and folders by their arguments."""
+    prefix = dataset.get('data_prefix')
+    paths = {f'data_prefix.{k}': v for k, v in (prefix if isinstance(prefix, dict) else {}).items()
+             if isinstance(v, str)}
     if dataset.get('ann_file'):
         paths['ann_file'] = dataset['ann_file']
-    return {k: os.path.join(root, v) for k, v in paths.items()}
+    return {k: os.path.join(dataset.get('data_root') or '', v) for k, v in paths.items()}
 
 
 def _missing_files(place: str, dataset: Dict, kind: Optional[type]) -> Iterator[str]:
@@ -139,7 +138,7 @@ def _missing_files(place: str, dataset: Dict, kind: Optional[type]) -> Iterator[
 
 
 def _untrainable(place: str, dataset: Dict, kind: Optional[type]) -> Iterator[str]:
-    """Crowds alone, or masks that lack; the file is parsed only if that may be."""
+    """Find files with only crowds, or without masks; parsed only if likely."""
     file = annotation_file(dataset)
     if not (numbered_by_file(kind) and os.path.isfile(file)):
         return
@@ -160,7 +159,7 @@ def _untrainable(place: str, dataset: Dict, kind: Optional[type]) -> Iterator[st
 
 
 def _wrong_widths(cfg: Config, training: bool) -> Iterator[str]:
-    """Layers whose ``in_channels`` differ from the widths of the FasterViT maps they read."""
+    """Find layers whose ``in_channels`` differ from the backbone's widths."""
     backbone = cfg.model.get('backbone') or {}
     kind = class_of(backbone, cfg, MODELS) if backbone else None
     if not (isinstance(kind, type) and issubclass(kind, FasterViT)):
@@ -175,13 +174,8 @@ def _wrong_widths(cfg: Config, training: bool) -> Iterator[str]:
     widths = network.out_channels
     if training:
         yield from without_gradient(cfg, network)
-    neck = cfg.model.get('neck')
-    if neck:
-        readers = {'model.neck' + ('.0' if isinstance(neck, list) else ''):
-                   neck[0] if isinstance(neck, list) else neck}
-    else:
-        readers = dict(heads(cfg.model, 'model'))
-    for place, reader in readers.items():
+    neck = first_neck(cfg)
+    for place, reader in [neck] if neck[1] else heads(cfg.model, 'model'):
         has, index = reader.get('in_channels'), reader.get('in_index')
         if has is None or (index is None and isinstance(has, int) and 'head' not in place):
             continue

@@ -1,6 +1,6 @@
-"""Checks of classes: their order in every split, and how many of them the heads tell apart."""
+"""Checks of classes: order in each split, size of heads."""
 import os
-from collections import Counter, deque
+from collections import Counter
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from mmengine.config import Config
@@ -17,7 +17,7 @@ from ..datasets.class_order import (
 from ..models import annotation_file, class_of, dataset_configs, learned_meta, type_name
 from .metric_checks import coco_metrics
 
-_MOST = 12  # names of an order that are written out from its beginning
+_MOST = 12  # names that a message lists
 
 
 class Classes(NamedTuple):
@@ -38,7 +38,7 @@ class Classes(NamedTuple):
 
 
 def wrong_classes(cfg: Config, loaders: Sequence[str], training: bool) -> Iterator[str]:
-    """Classes of the data that do not exist, have another order or do not fit the heads.
+    """Find absent and reordered classes, and heads that do not fit.
 
     Args:
         cfg: A config.
@@ -59,7 +59,7 @@ def wrong_classes(cfg: Config, loaders: Sequence[str], training: bool) -> Iterat
 
 
 def learned_otherwise(cfg: Config, loader: str, content: Mapping) -> Iterator[str]:
-    """The order of classes in a checkpoint, where the data have the same in another.
+    """Find a checkpoint with the data's classes in another order.
 
     Args:
         cfg: The config that will be tested, or trained further.
@@ -67,7 +67,7 @@ def learned_otherwise(cfg: Config, loader: str, content: Mapping) -> Iterator[st
         content: What was read from the checkpoint, ``cfg.load_from``.
     """
     found: List[Classes] = []
-    deque(_read(cfg, loader, found), maxlen=0)  # what is wrong with the data has been said
+    list(_read(cfg, loader, found))  # wrong_classes has reported what it yields
     learned = learned_meta(content).get('classes')
     if found and isinstance(learned, (list, tuple)) and _reordered(learned, found[0].order):
         yield (f'load_from={cfg.load_from!r}: was trained with its classes in another order than '
@@ -77,7 +77,7 @@ def learned_otherwise(cfg: Config, loader: str, content: Mapping) -> Iterator[st
 
 
 def _read(cfg: Config, loader: str, found: List[Classes]) -> Iterator[str]:
-    """Add the classes of a loader's datasets to those found; what is wrong with their names."""
+    """Add a loader's classes to ``found``; yield mistakes in names."""
     for place, dataset in dataset_configs(cfg, loader):
         kind = class_of(dataset, cfg, DATASETS)
         try:
@@ -99,7 +99,7 @@ def _read(cfg: Config, loader: str, found: List[Classes]) -> Iterator[str]:
         if numbering and os.path.isfile(file):
             try:
                 order = label_order(names, file, numbering)
-            except ValueError as error:  # JSON's and of its characters too
+            except ValueError as error:  # also JSON's and decoding errors
                 yield (f'{place}.ann_file={file!r}: not an annotation file as COCO has them '
                        f'({error}). "{typed("prepare_data.py")} check" lists all that is '
                        'wrong in one')
@@ -112,7 +112,7 @@ def _read(cfg: Config, loader: str, found: List[Classes]) -> Iterator[str]:
 
 def _misnamed(place: str, names: Sequence[str], order: Sequence[str], file: str, numbering: str
               ) -> Optional[str]:
-    """What is wrong with a file's categories where they lack names or repeat them."""
+    """Find missing or repeated names in a file's categories."""
     absent = [n for n in names if n not in order]
     twice = [n for n, count in Counter(order).items() if count > 1]
     if twice:
@@ -128,7 +128,7 @@ def _misnamed(place: str, names: Sequence[str], order: Sequence[str], file: str,
 
 
 def _other_orders(found: Sequence[Classes], apart: bool) -> Iterator[str]:
-    """Datasets whose labels are not numbered as the config's, or as those of the first dataset.
+    """Find datasets with other labels than the config or the first dataset.
 
     Args:
         found: The datasets.
@@ -150,7 +150,7 @@ def _other_orders(found: Sequence[Classes], apart: bool) -> Iterator[str]:
 
 
 def _wrong_evaluation(cfg: Config, name: str, data: Classes) -> Iterator[str]:
-    """Annotation files of COCO's metrics with other labels than the dataset."""
+    """Find COCO metrics' files with other labels than the dataset."""
     for place, metric, file in coco_metrics(cfg, name):
         if not file or not os.path.isfile(file):
             continue
@@ -169,12 +169,12 @@ def _wrong_evaluation(cfg: Config, name: str, data: Classes) -> Iterator[str]:
 
 
 def _wrong_num_classes(cfg: Config, found: Sequence[Classes], training: bool) -> Iterator[str]:
-    """Heads that tell fewer classes apart than are trained, or more than are evaluated.
+    """Find heads with too few or too many classes.
 
     mmdet fails where a prediction has no category; to test a segmentor or classifier on data of
     other classes is possible.
     """
-    if 'language_model' in cfg.model:  # its heads score words: num_classes is how many fit
+    if 'language_model' in cfg.model:  # its heads score words, up to num_classes of them
         return
     names, place = found[0].names, found[0].place
     right = {number for one in found for number in (len(one.names), one.things)}
@@ -182,7 +182,7 @@ def _wrong_num_classes(cfg: Config, found: Sequence[Classes], training: bool) ->
     more_fail = scope == 'mmdet' or (training and scope == 'mmseg')
     for where, head in heads(cfg.model, 'model'):
         number = head.get('num_classes', len(names))
-        if head.get('out_channels') == 1 and 'num_classes' in head:  # which is 1 or 2
+        if head.get('out_channels') == 1 and 'num_classes' in head:  # num_classes is 1 or 2
             if training and len(names) != 2:
                 yield (f'{where}.out_channels=1: tells two classes apart, but the data have '
                        f'{len(names)} ({_few(names)}). Name two in {place}.metainfo.classes, such '
@@ -199,7 +199,7 @@ def _wrong_num_classes(cfg: Config, found: Sequence[Classes], training: bool) ->
 
 
 def _is_softmax(head: Dict) -> bool:
-    """Whether all losses of a segmentor's or classifier's head are over its classes alone."""
+    """Whether all losses of a segmentor's or classifier's head are softmax."""
     losses = head.get('loss_decode', head.get('loss'))
     losses = losses if isinstance(losses, (list, tuple)) else [losses]
     return all(loss and type_name(loss).endswith('CrossEntropyLoss')
@@ -217,7 +217,7 @@ def _has_other_labels(place: str, head: Dict) -> bool:
 
 
 def heads(node: Any, place: str) -> Iterator[Tuple[str, Dict]]:
-    """Every prediction head of a model, with its dotted name.
+    """List a model's prediction heads with their dotted names.
 
     Args:
         node: Settings of the model, or of a part.
@@ -236,7 +236,7 @@ def heads(node: Any, place: str) -> Iterator[Tuple[str, Dict]]:
 
 def _other_folders(cfg: Config, loaders: Sequence[str], names: Mapping[str, Sequence[str]]
                    ) -> Iterator[str]:
-    """A classifier's folders that are not those of the first dataset, or of the classes' names."""
+    """Find a classifier's folders that differ between splits or from names."""
     first: Tuple[str, ...] = ()
     for place, dataset in (item for loader in loaders for item in dataset_configs(cfg, loader)):
         folders = class_folders(dataset, class_of(dataset, cfg, DATASETS))
@@ -268,7 +268,7 @@ def _remedy(classes: Classes, whose: str) -> str:
 
 
 def _orders(here: str, one: Sequence[str], there: str, other: Sequence[str]) -> str:
-    """Two orders; of many classes from the first label on that differs."""
+    """Describe two orders; long ones from the first label that differs."""
     begin = 0
     if len(one) > _MOST:
         begin = next((i for i, (a, b) in enumerate(zip(one, other)) if a != b), 0)

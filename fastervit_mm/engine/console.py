@@ -1,4 +1,4 @@
-"""What of a run's log the console shows: not what no user can act on."""
+"""Console filter for messages that need no action."""
 import logging
 import os
 import re
@@ -10,8 +10,7 @@ from typing import Iterator
 from mmengine.logging import MMLogger
 from pycocotools import coco, cocoeval
 
-# Pages of settings, and what mmengine, mmdet, mmseg and torch say in every run or of their own
-# insides. Each matches from the message's first word on.
+# Messages of mmengine, mmdet, mmseg and torch in every run, by their first words.
 _FILE_ONLY = re.compile('|'.join((
     'Config:', 'Hooks will be executed', 'paramwise_options', '-+\nSystem environment:',
     'Distributed training is not used, all SyncBatchNorm',
@@ -24,7 +23,7 @@ _FILE_ONLY = re.compile('|'.join((
     '``build_loss`` would be deprecated', 'Exp name: ', r'\w+_mAP_copypaste: ')))
 
 _DEPRECATIONS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
-# What pycocotools and mmengine print while they work.
+# Modules that print their progress, and the first words of what they print.
 _PRINTING = (coco, cocoeval, sys.modules['mmengine.logging.logger'])
 _STEPS = re.compile('(?i)' + '|'.join((
     'loads checkpoint by', 'loading annotations into', r'done \(t=', 'creating index',
@@ -33,12 +32,12 @@ _STEPS = re.compile('(?i)' + '|'.join((
 
 
 def file_only(message: str) -> bool:
-    """Whether a message belongs in the log file alone."""
+    """Whether a message belongs only in the log file."""
     return _FILE_ONLY.match(message.lstrip()) is not None
 
 
 def quiet(logger: MMLogger) -> None:
-    """Keep such messages out of the console; the log file has them."""
+    """Filter a logger's console; its log file keeps everything."""
     for handler in logger.handlers:
         if type(handler) is logging.StreamHandler:  # not the log file, a subclass
             handler.addFilter(lambda record: not file_only(record.getMessage()))
@@ -46,11 +45,10 @@ def quiet(logger: MMLogger) -> None:
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Send what libraries say past the log, and no user can act on, to the log file of the run.
+    """Redirect messages that need no action to the log file.
 
-    These are Python's warnings of deprecation, which are for the authors of libraries, others of
-    which :func:`file_only` says so, and the steps that pycocotools and mmengine print; tables
-    stay. Any other warning goes where it went before.
+    These are deprecation warnings, those of :func:`file_only`, and the progress that pycocotools
+    and mmengine print. Other warnings go where they went before, and tables are still printed.
     """
     def show(message, category, filename, lineno, file=None, line=None):
         if issubclass(category, _DEPRECATIONS) or file_only(str(message)):
@@ -66,7 +64,7 @@ def quiet_libraries() -> Iterator[None]:
     before = warnings.showwarning
     warnings.showwarning = show
     for module in _PRINTING:
-        module.print = say  # its own functions find it before Python's
+        module.print = say  # found before Python's own
     try:
         yield
     finally:
@@ -77,7 +75,7 @@ def quiet_libraries() -> Iterator[None]:
 
 @contextmanager
 def quiet_children() -> Iterator[None]:
-    """Drop what this process and those that it starts write to stderr."""
+    """Silence stderr of this process and its children."""
     terminal = os.dup(2)
     with open(os.devnull, 'w') as nowhere:
         os.dup2(nowhere.fileno(), 2)

@@ -1,16 +1,20 @@
-"""Curves of runs, read from the scalars that mmengine writes."""
+"""Curves of runs, read from the scalars that mmengine writes.
+
+mmdet's ``analyze_logs.py`` is not in its importable package, draws one key a figure, and takes a
+resumed run for two.
+"""
 import json
 from pathlib import Path
 from typing import Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 Curve = List[Tuple[int, float]]
-# The headline metrics, by how their names end.
+# Ends of the names of the headline metrics.
 _HEADLINES = ('mAP', 'mIoU', 'top1')
 _TIMES = ('time', 'data_time')  # mmengine uses these names in training and in validation
 
 
 def read_run(run: Union[str, Path]) -> Dict[str, Curve]:
-    """The curves of a run: name -> [(iteration, value), ...].
+    """Read a run's curves: name -> [(iteration, value), ...].
 
     A resumed run has several time-stamped folders in its work directory. Where two overlap, the
     later one counts: from its first iteration on, its values replace the earlier ones.
@@ -33,11 +37,11 @@ def read_run(run: Union[str, Path]) -> Dict[str, Curve]:
         curves for curves, _ in read[-1:]]
     curves: Dict[str, Curve] = {}
     for later in trained:
-        # A validation alone, made up for by a run that was killed then, replaces nothing else.
+        # A run that was killed in its first validation replaces nothing else.
         first = later['loss'][0][0] if 'loss' in later else float('inf')
-        for name in (*curves, *(name for name in later if name not in curves)):
+        for name in {**curves, **later}:
             kept = [point for point in curves.get(name, []) if point[0] < first]
-            # One that is made up for comes before the first iteration.
+            # A validation that is run again comes before the first iteration.
             curves[name] = sorted(dict(kept + later.get(name, [])).items())
     return {name: curve for name, curve in curves.items() if curve}
 
@@ -51,8 +55,8 @@ def _files(run: Path) -> List[Path]:
 
 
 def _read_file(file: Path) -> Tuple[Dict[str, Curve], bool]:
-    """The curves of a file, and whether it is of a training, if only of a validation in one."""
-    curves: Dict[str, Curve] = {}
+    """Read a file's curves, and whether they are a training's."""
+    curves: Dict[str, Dict[int, float]] = {}
     iteration, epoch, of_training = 0, None, False
     for scalars in _lines(file):
         training = 'loss' in scalars
@@ -67,14 +71,10 @@ def _read_file(file: Path) -> Tuple[Dict[str, Curve], bool]:
             place = scalars.get('iter', max(iteration, step))
             scalars.setdefault('epoch', epoch)
         for name, value in scalars.items():
-            if not isinstance(value, (int, float)) or name in ('step', 'iter'):
-                continue
-            if not training and name in _TIMES:
-                name = f'val/{name}'
-            curve = curves.setdefault(name, [])
-            if not (name == 'epoch' and curve and curve[-1][0] == place):  # loss and metric at once
-                curve.append((place, value))
-    return curves, of_training
+            if isinstance(value, (int, float)) and name not in ('step', 'iter'):
+                name = f'val/{name}' if name in _TIMES and not training else name
+                curves.setdefault(name, {})[place] = value
+    return {name: list(curve.items()) for name, curve in curves.items()}, of_training
 
 
 def _lines(file: Path) -> Iterator[dict]:
@@ -86,46 +86,13 @@ def _lines(file: Path) -> Iterator[dict]:
 
 
 def headlines(names: Iterable[str]) -> List[str]:
-    """The metrics that matter among all names, such as ``coco/bbox_mAP`` or ``mIoU``."""
-    return [name for name in names
-            if any(name.split('/')[-1].endswith(h) for h in _HEADLINES)]
-
-
-def plot_run(run: Union[str, Path], picture: Union[str, Path]) -> bool:
-    """Draw the loss and the headline metrics of one run.
-
-    Args:
-        run: As in :func:`read_run`.
-        picture: PNG to write.
-
-    Returns:
-        Whether it was drawn; False for a run without a loss.
-    """
-    # Not pyplot: a hook must not change the figures or the back-end of the program that runs it.
-    from matplotlib.figure import Figure
-    curves = read_run(run)
-    if 'loss' not in curves:
-        return False
-    metrics = headlines(curves)
-    figure = Figure(figsize=(9, 3.6), layout='constrained')
-    axes = figure.subplots(1, 2 if metrics else 1, squeeze=False)[0]
-    axes[0].plot(*zip(*curves['loss']))
-    axes[0].set(title='Training loss', xlabel='iteration', ylim=(0, None))
-    if metrics:
-        for name in metrics:
-            axes[1].plot(*zip(*curves[name]), marker='o', label=name)
-        axes[1].set(title='Validation', xlabel='iteration',
-                    ylim=(0, _top(curves[name] for name in metrics)))
-        axes[1].legend(loc='lower right')
-    for axis in axes:
-        axis.grid(alpha=0.3)
-    figure.savefig(picture, dpi=130)
-    return True
+    """Choose the main metrics among names, such as ``coco/bbox_mAP``."""
+    return [name for name in names if name.endswith(_HEADLINES)]
 
 
 def compare_runs(runs: Sequence[Union[str, Path]], keys: Optional[Sequence[str]] = None
                  ) -> Dict[str, Dict[str, Curve]]:
-    """Curves of several runs side by side: key -> label of the run -> curve.
+    """Read curves of several runs: key -> run's label -> curve.
 
     Args:
         runs: Each as in :func:`read_run`.
@@ -138,7 +105,7 @@ def compare_runs(runs: Sequence[Union[str, Path]], keys: Optional[Sequence[str]]
 
     Raises:
         FileNotFoundError: For a run that does not exist, or in which nothing was logged.
-        ValueError: For no run, a run given twice, or a key that no run has.
+        ValueError: For no runs, a run given twice, or a key that no run has.
     """
     if not runs:
         raise ValueError('runs=[]: give at least one work directory')
@@ -160,21 +127,27 @@ def compare_runs(runs: Sequence[Union[str, Path]], keys: Optional[Sequence[str]]
             matching = [n for n in names if n == key] or [n for n in names
                                                           if n.split('/')[-1] == key]
             if not matching:
-                raise ValueError(f'keys={key!r}: no run has it. Give some of {", ".join(names)}')
+                raise ValueError(f'keys={key!r}: not in any run. Give some of {", ".join(names)}')
             found += matching
     return {name: {label: run[name] for label, run in curves.items() if name in run}
             for name in found}
 
 
-def epochs_of(runs: Sequence[Union[str, Path]]) -> Dict[str, Dict[int, int]]:
-    """Where runs stand in epochs: label of the run -> iteration -> epoch.
+def plot_run(run: Union[str, Path], picture: Union[str, Path]) -> bool:
+    """Draw the loss and the headline metrics of one run.
 
     Args:
-        runs: As in :func:`compare_runs`, which gives the same labels. A run that counts only
-            iterations has no epochs.
+        run: As in :func:`read_run`.
+        picture: PNG to write.
+
+    Returns:
+        Whether it was drawn; False for a run without a loss.
     """
-    return {label: {place: int(epoch) for place, epoch in read_run(run).get('epoch', [])}
-            for label, run in zip(_labels(runs), runs)}
+    curves = read_run(run)
+    if 'loss' not in curves:
+        return False
+    plot_runs({key: {Path(run).name: curves[key]} for key in ['loss', *headlines(curves)]}, picture)
+    return True
 
 
 def plot_runs(curves: Mapping[str, Mapping[str, Curve]], picture: Union[str, Path]) -> None:
@@ -184,6 +157,7 @@ def plot_runs(curves: Mapping[str, Mapping[str, Curve]], picture: Union[str, Pat
         curves: From :func:`compare_runs`.
         picture: PNG to write; its folder is created.
     """
+    # Not pyplot: a hook must not change the figures or the back-end of the program that runs it.
     from matplotlib.figure import Figure
     columns = min(len(curves), 3)
     rows = -(-len(curves) // columns)
@@ -196,8 +170,9 @@ def plot_runs(curves: Mapping[str, Mapping[str, Curve]], picture: Union[str, Pat
             axis.plot(*zip(*curve), color=f'C{labels.index(label)}', marker=marker, markersize=3,
                       label=label)
         axis.set(title=key, xlabel='iteration')
-        if headlines([key]):
-            axis.set(ylim=(0, _top(lines.values())))
+        if headlines([key]):  # mmdet reports 0 to 1, mmseg and mmpretrain per cent
+            highest = max(value for curve in lines.values() for _, value in curve)
+            axis.set(ylim=(0, 1 if highest <= 1 else 100))
         elif key == 'loss':
             axis.set(ylim=(0, None))
         axis.grid(alpha=0.3)
@@ -208,11 +183,6 @@ def plot_runs(curves: Mapping[str, Mapping[str, Curve]], picture: Union[str, Pat
     figure.savefig(picture, dpi=130)
 
 
-def _top(curves) -> int:
-    """Upper end of a metric's axis: mmdet reports 0 to 1, mmseg and mmpretrain per cent."""
-    return 1 if max(value for curve in curves for _, value in curve) <= 1 else 100
-
-
 def _labels(runs: Sequence[Union[str, Path]]) -> List[str]:
     parts = [Path(run).resolve().parts for run in runs]
     parts = [p[:-2] if p[-2:] == ('vis_data', 'scalars.json') else p for p in parts]
@@ -220,4 +190,4 @@ def _labels(runs: Sequence[Union[str, Path]]) -> List[str]:
         labels = ['/'.join(p[-length:]) for p in parts]
         if len(set(labels)) == len(labels):
             return labels
-    raise ValueError('runs: ' + ', '.join(map(str, runs)) + ': one is given twice; give each once')
+    raise ValueError(f'runs: {", ".join(map(str, runs))}: give each once')

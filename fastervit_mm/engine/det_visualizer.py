@@ -1,4 +1,4 @@
-"""Drawing detections on images of any size, with labels that can be read."""
+"""Readable overlays of detections."""
 from typing import List, Optional, Union
 
 import numpy as np
@@ -13,7 +13,7 @@ from .enlarging import Enlarging
 
 @VISUALIZERS.register_module()
 class EnlargedDetVisualizer(Enlarging, DetLocalVisualizer):
-    """mmdet's ``DetLocalVisualizer`` on an enlarged image, with labels that can be read.
+    """mmdet's ``DetLocalVisualizer`` on an enlarged image, with readable labels.
 
     mmdet's own labels are 8 pixels high on most objects, and end at the image's edge.
     """
@@ -22,7 +22,7 @@ class EnlargedDetVisualizer(Enlarging, DetLocalVisualizer):
 
     def enlarged(self, part: Union[InstanceData, PixelData], scale: int
                  ) -> Union[InstanceData, PixelData]:
-        """Boxes and masks, or maps of pixels, at the larger size."""
+        """Enlarge boxes and masks, or maps of pixels."""
         if isinstance(part, PixelData):
             return super().enlarged(part, scale)
         fields = dict(part.items())
@@ -39,6 +39,6 @@ class EnlargedDetVisualizer(Enlarging, DetLocalVisualizer):
     def _draw_panoptic_seg(self, image: np.ndarray, panoptic_seg: PixelData,
                            classes: Optional[List], palette: Optional[List]) -> np.ndarray:
         labels = np.asarray(panoptic_seg.sem_seg) % INSTANCE_OFFSET
-        if (labels >= len(classes)).all():  # mmdet 3.3 stacks the areas of no segment
+        if (labels >= len(classes)).all():  # mmdet 3.3 fails without a segment
             return image
         return super()._draw_panoptic_seg(image, panoptic_seg, classes, palette)

@@ -1,9 +1,9 @@
-"""Several processes where there is no GPU, which mmengine 0.10.7 assumes: through gloo."""
+"""Distributed training on CPUs (gloo); mmengine 0.10.7 needs a GPU."""
 import atexit
 import os
 import sys
 from contextlib import contextmanager
-from typing import Iterator, Optional, Set
+from typing import Iterator, Optional, Set, Tuple
 
 import torch
 import torch.distributed as torch_dist
@@ -19,10 +19,10 @@ from .precision import has_amp_device
 
 
 class DistributedRunner(Runner):
-    """mmengine's runner, whose launchers ``pytorch``, ``slurm`` and ``mpi`` work on CPUs too.
+    """mmengine's runner, with launchers that work on CPUs too.
 
-    There processes meet through gloo whatever ``dist_cfg.backend`` says, and SyncBN, which PyTorch
-    has for GPUs alone, is BatchNorm, with each process's own statistics.
+    There the back-end is gloo whatever ``dist_cfg.backend`` says, and SyncBN, which PyTorch has
+    only for GPUs, becomes BatchNorm, with each process's own statistics.
     """
 
     def setup_env(self, env_cfg: dict) -> None:
@@ -46,7 +46,7 @@ class DistributedRunner(Runner):
         return super().wrap_model(model_wrapper_cfg, model)
 
     def prepare_norms(self, model: nn.Module) -> nn.Module:
-        """BatchNorm for SyncBN where there is no GPU."""
+        """Replace SyncBN by BatchNorm on CPUs."""
         if self._on_cpus():
             self.cfg.sync_bn = None
             return revert_sync_batchnorm(model)
@@ -57,14 +57,14 @@ class DistributedRunner(Runner):
 
 
 def without_gradient(cfg: Config, backbone: FasterViT) -> Iterator[str]:
-    """Why DDP would stop in the second step: output norms of maps that nothing reads.
+    """Find output norms without a gradient, which stop DDP.
 
     Args:
-        cfg: A config that will train in several processes, or one that will not.
-        backbone: Its backbone; the meta device will do.
+        cfg: A config.
+        backbone: Its backbone, on any device.
 
     Yields:
-        One line, or none if every parameter that is trained has a gradient.
+        One line for maps that nothing reads; none outside DDP.
     """
     wrapper = cfg.get('model_wrapper_cfg') or cfg
     if (cfg.get('launcher', 'none') == 'none' or cfg.get('runner_type') == 'ShardedRunner'
@@ -78,12 +78,10 @@ def without_gradient(cfg: Config, backbone: FasterViT) -> Iterator[str]:
         return
     left = [i for i in range(len(indices)) if i not in unread]
     remedy = f'model.backbone.out_indices={tuple(indices[i] for i in left)}'
-    neck = cfg.model.get('neck')
+    place, neck = first_neck(cfg)
     if neck:
-        place = 'model.neck' + ('.0' if isinstance(neck, list) else '')
         remedy += f', {place}.in_channels={[widths[i] for i in left]}, {place}.start_level=0'
-        if (neck[0] if isinstance(neck, list) else neck).get('end_level', -1) >= 0:
-            remedy += f', {place}.end_level=-1'
+        remedy += f', {place}.end_level=-1' * (neck.get('end_level', -1) >= 0)
     else:
         remedy += ', and each head\'s in_index as it counts among those'
     yield (f'model.backbone.out_indices={indices}: nothing reads the map of stage '
@@ -91,13 +89,18 @@ def without_gradient(cfg: Config, backbone: FasterViT) -> Iterator[str]:
            f'which ends training in several processes in its second step. Set {remedy}')
 
 
-def _read_maps(cfg: Config, count: int) -> Set[int]:
-    """Which of the backbone's maps neck or heads read; none where that is not known."""
+def first_neck(cfg: Config) -> Tuple[str, Optional[dict]]:
+    """Dotted name and settings of a config's first neck, or None."""
     neck = cfg.model.get('neck')
+    return ('model.neck.0', neck[0]) if isinstance(neck, list) else ('model.neck', neck)
+
+
+def _read_maps(cfg: Config, count: int) -> Set[int]:
+    """Indices of the maps that neck or heads read; none where unknown."""
+    _, neck = first_neck(cfg)
     if neck:
-        first = neck[0] if isinstance(neck, list) else neck
-        last = first.get('end_level', -1)
-        return set(range(first.get('start_level', 0), (last if last >= 0 else count - 1) + 1))
+        last = neck.get('end_level', -1)
+        return set(range(neck.get('start_level', 0), (last if last >= 0 else count - 1) + 1))
     read: Set[int] = set()
     for name in ('decode_head', 'auxiliary_head'):  # mmseg's
         heads = cfg.model.get(name) or []
@@ -110,7 +113,7 @@ def _read_maps(cfg: Config, count: int) -> Set[int]:
 
 @contextmanager
 def _no_gpu_to_choose() -> Iterator[None]:
-    """Let mmengine's launchers, each of which chooses the process's GPU, go on without one."""
+    """Let mmengine's launchers, which each choose a GPU, run without one."""
     choose = torch.cuda.set_device
     torch.cuda.set_device = lambda device: None
     try:
@@ -120,12 +123,12 @@ def _no_gpu_to_choose() -> Iterator[None]:
 
 
 @contextmanager
-def gloo_left_at_once() -> Iterator[None]:
-    """End the program after the block, with its exit status, if processes have met through gloo.
+def exit_without_gloo_teardown() -> Iterator[None]:
+    """Exit without destructors after a block that used gloo.
 
-    Without destructors: gloo's, at the end of Python, abort a process that has done its work
-    (``terminate called without an active exception``) or wait for a thread that waits for them
-    (PyTorch 2.13). Around everything that a program does; other programs go on as usual.
+    gloo's destructors, at the end of Python, abort a process that has done its work (``terminate
+    called without an active exception``) or wait for a thread that waits for them (PyTorch 2.13).
+    Put it around everything that a program does.
     """
     error = None
     try:
@@ -136,16 +139,15 @@ def gloo_left_at_once() -> Iterator[None]:
         if error is not None:
             raise error
         return
-    status = 0
+    status = int(error is not None)
     if isinstance(error, SystemExit):
         status = error.code if isinstance(error.code, int) else int(error.code is not None)
         if isinstance(error.code, str):
             print(error.code, file=sys.stderr)
     elif error is not None:
         sys.excepthook(type(error), error, error.__traceback__)
-        status = 1
     if status == 0:
-        torch_dist.barrier()  # what this process has sent, the others have
+        torch_dist.barrier()  # until the others have received everything
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""Figures of predictions that can be read: small images enlarged, labels of a readable size."""
+"""Readable overlays: small images enlarged, labels of a readable size."""
 import copy
 import importlib
 from functools import lru_cache
@@ -16,17 +16,17 @@ _MOST = 3
 _POINTS = 72  # an inch
 _DET = ('EnlargedDetVisualizer', 'fastervit_mm.engine.det_visualizer')
 _SEG = ('EnlargedSegVisualizer', 'fastervit_mm.engine.seg_visualizer')
-# mmdet's and mmseg's own visualizers, and those that draw the same and can be read.
+# Readable visualizers in place of mmdet's and mmseg's own.
 _READABLE = dict(DetLocalVisualizer=_DET, EnlargedDetVisualizer=_DET,
                  SegLocalVisualizer=_SEG, EnlargedSegVisualizer=_SEG)
 
 
 def readable(visualizer: dict, **settings: Any) -> dict:
-    """A config's visualizer with mmdet's or mmseg's own replaced by one whose labels can be read.
+    """Replace mmdet's or mmseg's visualizer by one with readable labels.
 
     Args:
-        visualizer: Settings of a visualizer. They are not changed.
-        **settings: More settings for the one that replaces it, such as ``scale=1``.
+        visualizer: Settings of a visualizer; not changed.
+        **settings: More settings of the new one, such as ``scale=1``.
     """
     name, module = _READABLE.get(type_name(visualizer), (None, None))
     if name is None:
@@ -36,23 +36,23 @@ def readable(visualizer: dict, **settings: Any) -> dict:
 
 
 def enlargement(shape: Tuple[int, ...]) -> int:
-    """How many times an image, (H, W, ...), is enlarged to 480 pixels: at most 3, large ones 1."""
+    """Factor of 1 to 3 that enlarges an image, (H, W, ...), to 480 pixels."""
     return min(max(-(-_ENOUGH // max(shape[:2])), 1), _MOST)
 
 
 def label_height(shape: Tuple[int, ...]) -> float:
-    """The least height in pixels of a label's font on an image, (H, W, ...).
+    """Least height of a label's font on an image, (H, W, ...).
 
-    Large photos are looked at scaled down, so labels grow with them.
+    Large photos are shown scaled down, so labels grow with them.
     """
     return max(13., max(shape[:2]) / 70)
 
 
 def drawn_text(text: str) -> str:
-    r"""A text as matplotlib draws it letter by letter, ``$`` too.
+    r"""Escape ``$`` for matplotlib; replace characters that its font lacks.
 
-    A character that matplotlib's font (the first in its ``font.sans-serif``) does not have is drawn
-    as U+FFFD, without the warning that each would give.
+    The font is the first in ``font.sans-serif``; without U+FFFD in their place each such character
+    would give a warning.
     """
     known = ''.join(c if ord(c) in _characters() else '\ufffd' for c in text)
     return known.replace('$', r'\$')
@@ -65,18 +65,16 @@ def _characters() -> FrozenSet[int]:
 
 
 class Enlarging:
-    """Mixin that lets a visualizer of mmdet or mmseg draw on an enlarged image.
+    """Mixin of visualizers, to draw on an enlarged image.
 
-    It goes before the visualizer's class among the bases. The size of labels and lines is fixed in
-    pixels: they would hide an image of 160 pixels.
+    Labels and lines have a fixed size in pixels, and would hide an image of 160 pixels.
 
     Args:
-        scale: How many times wider and higher. Default None, as many as bring the longer side to
-            480 pixels, at most 3; an image that is as large is not enlarged.
+        scale: Factor of width and height. Default None, :func:`enlargement`.
         **kwargs: Those of the visualizer.
 
     Attributes:
-        fields: Names of the parts of a data sample that are drawn on the image.
+        fields: Drawn parts of a data sample.
     """
     fields: Tuple[str, ...] = ()
 
@@ -85,14 +83,14 @@ class Enlarging:
         self.scale = scale
 
     def enlarged(self, part: Any, scale: int) -> Any:
-        """A copy of one of the parts, at the size of the enlarged image; here, maps of pixels."""
+        """Enlarge a copy of a part; here, maps of pixels."""
         return PixelData(metainfo=part.metainfo, **{
             name: np.asarray(values).repeat(scale, -2).repeat(scale, -1)
             for name, values in part.cpu().items()})
 
     def add_datasample(self, name: str, image: np.ndarray,
                        data_sample: Optional[BaseDataElement] = None, *args, **kwargs) -> None:
-        """As the visualizer's; ``image`` is (H, W, 3) RGB."""
+        """Draw a data sample on an image, (H, W, 3) RGB."""
         scale = enlargement(image.shape) if self.scale is None else self.scale
         if scale != 1:
             if data_sample is not None:
@@ -108,7 +106,7 @@ class Enlarging:
                    font_sizes: Optional[Union[float, List[float]]] = None, *args,
                    horizontal_alignments: str = 'left', bboxes: Optional[List[dict]] = None,
                    **kwargs) -> 'Enlarging':
-        """As mmengine's, except that labels are at least readable and lie inside the image."""
+        """Draw texts as mmengine, but readable and inside the image."""
         from matplotlib.font_manager import FontProperties
         from matplotlib.textpath import text_to_path
         texts = [drawn_text(text) for text in ([texts] if isinstance(texts, str) else texts)]

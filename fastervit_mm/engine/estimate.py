@@ -1,4 +1,4 @@
-"""Estimates of how long training will take."""
+"""Estimate of training time."""
 from typing import Optional, Sequence, Union
 
 from mmengine.dist import master_only
@@ -9,10 +9,10 @@ from mmengine.runner import Runner
 
 @HOOKS.register_module()
 class EstimateHook(Hook):
-    """Log how long training will take on this machine.
+    """Log an estimate of the training time on this machine.
 
-    That is said after the first iterations, and again when they take 1.3 times as long or as short
-    as was said. Their times, data loading included, are those of mmengine's ``IterTimerHook``.
+    It is logged after the first iterations, and again when they take 1.3 times as long or as short.
+    Their times, data loading included, are those of mmengine's ``IterTimerHook``.
 
     Args:
         skipped: First iterations that do not count, because memory is still being allocated and

@@ -18,7 +18,7 @@ from .results import build_visualizer, draw, result_names, write_label_map
 
 @HOOKS.register_module()
 class CurvesHook(Hook):
-    """Log the metrics after each validation, and write ``work_dir/curves.png`` after training.
+    """Log each validation's metrics, and draw ``work_dir/curves.png`` after training.
 
     The line has the headline metrics, each with the best so far, and the epoch where training
     counts epochs. The figure has the loss and the same metrics over all iterations. Both come from
@@ -32,19 +32,20 @@ class CurvesHook(Hook):
         if not isinstance(runner._train_loop, BaseLoop):
             return  # validation alone; runner.iter would build the training loop
         curves = read_run(runner.work_dir)
-        now, epochs = f'iteration {runner.iter}', {}
+        epochs = dict(curves.get('epoch', ()))
+        now = f'iteration {runner.iter}'
         if isinstance(runner._train_loop, EpochBasedTrainLoop):
-            epochs = {**dict(curves.get('epoch', [])), runner.iter: runner.epoch}
+            epochs[runner.iter] = runner.epoch
             now = f'epoch {runner.epoch} ({now})'
-        stands = []
+        found = []
         for name in headlines(metrics or {}):
             value = float(metrics[name])
-            best, place = max([(value, -place) for place, value in curves.get(name, [])],
-                              default=(value, -runner.iter))
-            then = f'epoch {epochs[-place]}' if -place in epochs else f'iteration {-place}'
-            stands.append(f'{name} {value:.4g} (best {best:.4g}, at {then})')
-        if stands:
-            runner.logger.info(f'Validation at {now}: {", ".join(stands)}')
+            curve = curves.get(name) or [(runner.iter, value)]
+            place, best = max(curve, key=lambda point: point[1])  # the first of several
+            then = f'epoch {epochs[place]}' if place in epochs else f'iteration {place}'
+            found.append(f'{name} {value:.4g} (best {best:.4g}, at {then})')
+        if found:
+            runner.logger.info(f'Validation at {now}: {", ".join(found)}')
 
     @master_only
     def after_train(self, runner: Runner) -> None:
@@ -57,8 +58,7 @@ class _NamedResultsHook(Hook):
     """Base of hooks that write a file for each tested image.
 
     Attributes:
-        names: The name of each image's results, by its path
-            (:func:`~fastervit_mm.engine.results.result_names`).
+        names: :func:`~fastervit_mm.engine.results.result_names` of the images, by path.
     """
     names: Dict[str, str]
 
@@ -72,7 +72,7 @@ class _NamedResultsHook(Hook):
 
 @HOOKS.register_module()
 class OverlaysHook(_NamedResultsHook):
-    """Draw every tested image with its ground truth, if there is one, and prediction.
+    """Draw predictions and ground truth on each tested image.
 
     Args:
         out_dir: Folder of the figures, each at the path of its image below the data's folder, as
@@ -84,10 +84,8 @@ class OverlaysHook(_NamedResultsHook):
 
     def __init__(self, out_dir: Optional[str] = None, show: bool = False, wait_time: float = 2,
                  score_thr: float = 0.3):
-        self.out_dir = out_dir
-        self.show = show
-        self.wait_time = wait_time
-        self.score_thr = score_thr
+        self.out_dir, self.score_thr = out_dir, score_thr
+        self.showing = dict(show=show, wait_time=wait_time, draw_gt=True)
         self.said = False
 
     def before_test(self, runner: Runner) -> None:
@@ -96,23 +94,22 @@ class OverlaysHook(_NamedResultsHook):
 
     def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: dict = None,
                         outputs: Sequence = ()) -> None:
-        options = dict(show=self.show, wait_time=self.wait_time, draw_gt=True)
-        if runner.cfg.get('default_scope') == 'mmdet':
-            options['pred_score_thr'] = self.score_thr
+        options = dict(pred_score_thr=self.score_thr) if (
+            runner.cfg.get('default_scope') == 'mmdet') else {}
         for sample in outputs:
             name = self.names[sample.img_path]
             picture, how = as_picture(read_by(runner.cfg, sample.img_path))
             if how and not self.said:
-                runner.logger.info(f'Pictures of images such as {sample.img_path} show {how}')
+                runner.logger.info(f'Figures of images such as {sample.img_path} show {how}')
                 self.said = True
             out_file = self.out_dir and os.path.join(self.out_dir, f'{name}.png')
             draw(self.visualizer, picture[..., ::-1], sample, name=name, out_file=out_file,
-                 **options)
+                 **self.showing, **options)
 
 
 @HOOKS.register_module()
 class LabelMapsHook(_NamedResultsHook):
-    """Write the classes of every tested image's pixels, numbered as in the data's label maps.
+    """Write label maps, numbered as the data's own.
 
     mmseg's ``IoUMetric`` writes images of equal names in several folders into one file.
 
@@ -133,10 +130,7 @@ class LabelMapsHook(_NamedResultsHook):
 
 @HOOKS.register_module()
 class DeployHook(Hook):
-    """Fold the model's FasterViT before a test, after its checkpoint is loaded.
-
-    See :meth:`fastervit_mm.FasterViT.switch_to_deploy`.
-    """
+    """Fold the FasterViT before a test (:meth:`fastervit_mm.FasterViT.switch_to_deploy`)."""
 
     def before_test(self, runner: Runner) -> None:
         switch_to_deploy(runner.model)
@@ -144,7 +138,7 @@ class DeployHook(Hook):
 
 @HOOKS.register_module()
 class PublishedNamesHook(Hook):
-    """Let a whole model load the authors' files (:func:`~fastervit_mm.models.rename_published`)."""
+    """Rename the authors' tensors (:func:`~fastervit_mm.models.rename_published`)."""
     priority = 'HIGH'  # before the names are looked at
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -153,19 +147,17 @@ class PublishedNamesHook(Hook):
 
 @HOOKS.register_module()
 class PublishedFiguresHook(Hook):
-    """Log what a test measured beside the figure that is published, and the difference.
+    """Log a test's metrics beside the authors' figures.
 
     Args:
         figures: By the split that is tested (``'test'``, or another of the config's, as
             ``tools/test.py --split`` names it), metrics and their published values, in the
             metrics' own unit.
-        source: Whose figures they are.
     """
     priority = 'VERY_LOW'  # after LoggerHook, which writes the metrics
 
-    def __init__(self, figures: Dict[str, Dict[str, float]], source: str = 'the authors'):
+    def __init__(self, figures: Dict[str, Dict[str, float]]):
         self.figures = figures
-        self.source = source
 
     @master_only
     def after_test_epoch(self, runner: Runner, metrics: Optional[Dict[str, float]] = None) -> None:
@@ -173,38 +165,16 @@ class PublishedFiguresHook(Hook):
         for name, published in self.figures.get(split, {}).items():
             if name in (metrics or {}):
                 measured = float(metrics[name])
-                runner.logger.info(f'{name}: {measured:.2f}, published by {self.source}: '
+                runner.logger.info(f'{name}: {measured:.2f}, published by the authors: '
                                    f'{published:.2f}, difference {measured - published:+.2f}')
 
 
 @HOOKS.register_module()
 class CompleteCheckpointHook(Hook):
-    """Raise CheckpointError for a checkpoint that does not fill the model."""
+    """Refuse a checkpoint that does not fill the model (CheckpointError)."""
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         check_complete(runner.model, checkpoint, runner._load_from)
-
-
-@HOOKS.register_module()
-class RegroupHook(Hook):
-    """Let schedules resume from a checkpoint whose optimizer had other parameter groups.
-
-    mmengine restores what a schedule kept for each group;
-    :class:`~fastervit_mm.engine.optimizers.MergedOptimWrapperConstructor` has fewer. The groups
-    themselves have the same values.
-    """
-
-    def before_train(self, runner: Runner) -> None:
-        schedules = runner.param_schedulers
-        for schedule in schedules if isinstance(schedules, list) else []:
-            groups, name = schedule.optimizer.param_groups, schedule.param_name
-            if len(schedule.get_last_value()) == len(groups):
-                continue
-            schedule._last_value = [group[name] for group in groups]
-            if hasattr(schedule, 'base_values'):
-                schedule.base_values = [group[f'initial_{name}'] for group in groups]
-            if hasattr(schedule, 'min_values'):  # ReduceOnPlateau: one value for all in a config
-                schedule.min_values = schedule.min_values[-1:] * len(groups)
 
 
 @HOOKS.register_module()

@@ -1,4 +1,4 @@
-"""Training and testing of any OpenMMLab config from the command line: what tools/ call."""
+"""Training and testing of OpenMMLab configs, for the tools."""
 import os
 from copy import deepcopy
 from pathlib import Path
@@ -25,7 +25,7 @@ from .settings import check_parts, metric_configs
 
 def load_config(config: str, launcher: str = 'none', work_dir: Optional[str] = None,
                 cfg_options: Optional[dict] = None) -> Config:
-    """Load a config and apply the settings of the command line.
+    """Load a config and apply the command line's settings.
 
     Args:
         config: Path of the config, or a name that :func:`fastervit_mm.get_config` knows.
@@ -36,7 +36,7 @@ def load_config(config: str, launcher: str = 'none', work_dir: Optional[str] = N
 
     Raises:
         FileNotFoundError: For a config, or one of its bases, that does not exist.
-        ConfigError: For a config with an error in its code, or settings that do not fit it.
+        ConfigError: For a config with an error in its code, or for settings that do not fit it.
     """
     cfg = read_config(config)
     cfg.launcher = launcher
@@ -53,9 +53,9 @@ def load_config(config: str, launcher: str = 'none', work_dir: Optional[str] = N
 
 
 def compile_features(model: nn.Module) -> None:
-    """Compile a model's backbone and neck with ``torch.compile``, in place, for images of any size.
+    """Compile backbone and neck in place, for any size.
 
-    Heads are left as they are: compiling a whole mmdet detector fails in its heads' Python. Names
+    Heads are left out: compiling a whole mmdet detector fails in its heads' Python. Names
     in checkpoints do not change.
 
     Args:
@@ -95,11 +95,11 @@ def train(cfg: Config, amp: Union[bool, str] = False, auto_scale_lr: bool = Fals
         The runner, after training.
 
     Raises:
-        CheckpointError: For checkpoints to resume from none of which is whole.
+        CheckpointError: If there are checkpoints to resume from and none is whole.
         ConfigError: For a config that cannot be trained as it is, before anything is built.
         FileNotFoundError: For a checkpoint to resume from that does not exist.
         KeyboardInterrupt: After Ctrl-C, once a checkpoint is saved.
-        LossError: For a loss that is no finite number.
+        LossError: For a loss that is not finite.
         OSError: For a checkpoint that cannot be saved.
         SystemExit: With status 75 after SIGTERM or SIGUSR1, once a checkpoint is saved.
         ValueError: For an argument that the config or the machine does not support.
@@ -114,7 +114,7 @@ def train(cfg: Config, amp: Union[bool, str] = False, auto_scale_lr: bool = Fals
                              'add auto_scale_lr=dict(base_batch_size=16), where 16 is the batch '
                              'size that its learning rate was chosen for')
         cfg.auto_scale_lr.enable = True
-    start_from = cfg.get('load_from')
+    start_from = cfg.get('load_from')  # where there is nothing to resume from
     if resume == 'auto':
         cfg.resume, cfg.load_from = True, None
     elif resume is not None:
@@ -143,18 +143,16 @@ def test(cfg: Config, checkpoint: str, out: Optional[str] = None, show: bool = F
     Args:
         cfg: From :func:`load_config`.
         checkpoint: Path, URL or ``fastervit://`` name. It must fill the whole model.
-        out: Where predictions go: for detectors a ``.pkl`` file, for segmentors a folder of label
-            maps (PNG; numbered as the dataset's own, so ADE20K's from 1).
+        out: For detectors a ``.pkl`` file, for segmentors a folder of label maps (PNG, numbered as
+            the dataset's own).
         show: Show each prediction in a window. Default False.
-        show_dir: Folder for figures of the predictions, next to the ground truth if there is one.
+        show_dir: Folder for figures of the predictions and any ground truth.
         wait_time: Seconds between two figures of ``show``. Default 2.
         tta: Test-time augmentation: the config's own or, for detectors, a flip. Default False.
-        deploy: Fold the backbone first (:meth:`fastervit_mm.FasterViT.switch_to_deploy`).
-            Default False.
+        deploy: Fold the backbone (:meth:`fastervit_mm.FasterViT.switch_to_deploy`). Default False.
         compiled: Compile backbone and neck (:func:`compile_features`). Default False.
-        split: ``'val'`` for the config's ``val_dataloader``, ``val_evaluator`` and ``val_cfg``
-            instead of those for testing; any other name, such as ``'imagenet_a'``, alike. Default
-            ``'test'``.
+        split: ``'val'`` for the config's ``val_dataloader``, ``val_evaluator`` and ``val_cfg``, or
+            another name such as ``'imagenet_a'``. Default ``'test'``.
         amp: Mixed precision: True, ``'bf16'`` or ``'fp16'``
             (:func:`~fastervit_mm.engine.precision.choose_for_testing`). Default False, float32.
 
@@ -176,8 +174,7 @@ def test(cfg: Config, checkpoint: str, out: Optional[str] = None, show: bool = F
                *['DeployHook'] * deploy)
     _check_split(cfg, split)
     check_config(cfg, training=False, split=split)
-    if split != 'test':
-        _test_on(cfg, split)
+    _test_on(cfg, split)
     segments = cfg.get('default_scope') == 'mmseg'
     if show or show_dir:
         _draw(cfg, show, show_dir, wait_time)
@@ -206,9 +203,9 @@ def _add_hooks(cfg: Config, *names: str) -> None:
 
 
 def add_for_training(cfg: Config) -> None:
-    """Add to a config what training has here: hooks, whole checkpoints, loops that resume."""
-    _add_hooks(cfg, 'PublishedNamesHook', 'RegroupHook', 'BoxesHook', 'FiniteLossHook',
-               'MissedValidationHook', 'NoticeHook', 'PlainValuesHook')
+    """Add hooks, atomic checkpoints and resumable loops to a config."""
+    _add_hooks(cfg, 'PublishedNamesHook', 'BoxesHook', 'FiniteLossHook', 'MissedValidationHook',
+               'NoticeHook', 'PlainValuesHook')
     if not has_amp_device() and not (cfg.get('randomness') or {}).get('deterministic'):
         _add_hooks(cfg, 'ThreadsHook')
     make_resumable(cfg)
@@ -231,7 +228,9 @@ def _check_split(cfg: Config, split: str) -> None:
 
 
 def _test_on(cfg: Config, split: str) -> None:
-    """Put a config's other split where the runner looks for what it tests on."""
+    """Put a split where the runner looks for the test's."""
+    if split == 'test':
+        return
     for name in ('dataloader', 'evaluator'):
         cfg[f'test_{name}'] = deepcopy(cfg[f'{split}_{name}'])
     loop = (cfg.get('test_cfg') or {}).get('type', 'TestLoop')
@@ -281,7 +280,7 @@ def _augment(cfg: Config, segments: bool) -> None:
 
 
 def _flipped(pipeline: List[Dict]) -> List[Dict]:
-    """A detector's test pipeline that gives each image twice: flipped and unflipped."""
+    """Add a flipped copy of each image to a detector's test pipeline."""
     *steps, packing = deepcopy(pipeline)
     # The merge needs these to undo each flip.
     packing['meta_keys'] = (*packing.get('meta_keys', (
@@ -292,7 +291,7 @@ def _flipped(pipeline: List[Dict]) -> List[Dict]:
 
 
 def _leave_masks_out(cfg: Config) -> None:
-    """Remove the mask head and the segm metric, because mmdet's augmentation merges boxes alone.
+    """Remove mask head and segm metric: mmdet merges only boxes.
 
     In mmdet 3.3 a mask head fails on a flipped image (a negative step on a tensor), and a
     CocoMetric that expects masks fails after the last image.

@@ -1,4 +1,4 @@
-"""Logs that mmengine lacks: TensorBoard only if installed, iterations of metrics, CPU memory."""
+"""Optional TensorBoard, iterations of metrics, CPU memory."""
 from pathlib import Path
 from typing import Optional, Tuple
 
@@ -19,10 +19,10 @@ class _NoWriter:
 
 @VISBACKENDS.register_module()
 class OptionalTensorboardVisBackend(TensorboardVisBackend):
-    """mmengine's ``TensorboardVisBackend``, except that it logs one line without TensorBoard.
+    """mmengine's ``TensorboardVisBackend``, optional.
 
-    mmengine's own would end the run. Metrics have the iteration as their step, as losses do, also
-    where mmengine counts epochs (:class:`MemoryLogProcessor`).
+    Without TensorBoard it logs a line, where mmengine's ends the run. The step of metrics is the
+    iteration, as that of losses, also where mmengine counts epochs (:class:`MemoryLogProcessor`).
 
     Args:
         save_dir: Folder of the event files; mmengine gives ``work_dir/timestamp/vis_data``.
@@ -42,7 +42,7 @@ class OptionalTensorboardVisBackend(TensorboardVisBackend):
 
 
 def peak_resident_memory() -> Optional[int]:
-    """Peak resident memory of this process in MB; None if the system does not report it."""
+    """Peak resident memory in MB; None on systems except Linux."""
     # resource.getrusage() may report the figure of the process that started this one.
     status = Path('/proc/self/status')
     if not status.is_file():
@@ -54,7 +54,7 @@ def peak_resident_memory() -> Optional[int]:
 
 @LOG_PROCESSORS.register_module()
 class MemoryLogProcessor(LogProcessor):
-    """mmengine's ``LogProcessor`` with the memory of a run on a CPU and the iteration of metrics.
+    """mmengine's ``LogProcessor`` with CPU memory and iterations of metrics.
 
     On a GPU mmengine logs ``memory``, the peak allocation in MB. On a CPU it logs none; here
     ``memory`` is the peak resident memory of the process, also in MB, without the workers of data
@@ -65,7 +65,7 @@ class MemoryLogProcessor(LogProcessor):
     """
 
     def get_log_after_iter(self, runner: Runner, batch_idx: int, mode: str) -> Tuple[dict, str]:
-        """The scalars and the line of an iteration, as ``LogProcessor``'s."""
+        """Add the memory to an iteration's scalars and line."""
         scalars, line = super().get_log_after_iter(runner, batch_idx, mode)
         if 'memory' not in scalars and (memory := peak_resident_memory()) is not None:
             scalars['memory'] = memory
@@ -74,7 +74,7 @@ class MemoryLogProcessor(LogProcessor):
 
     def get_log_after_epoch(self, runner: Runner, batch_idx: int, mode: str, *args,
                             **kwargs) -> Tuple[dict, str]:
-        """The scalars and the line of a validation or test, as ``LogProcessor``'s."""
+        """Add iteration and epoch to a validation's scalars."""
         scalars, line = super().get_log_after_epoch(runner, batch_idx, mode, *args, **kwargs)
         # Without a training loop, runner.iter would build one.
         if mode == 'val' and isinstance(runner._train_loop, BaseLoop):

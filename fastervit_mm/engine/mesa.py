@@ -1,4 +1,4 @@
-"""MESA: the averaged network teaches the network that is trained (arXiv 2205.14083)."""
+"""MESA: distillation from the averaged network (arXiv 2205.14083)."""
 from typing import Any, Dict, Optional, Tuple
 
 import torch
@@ -11,47 +11,43 @@ from torch.nn import functional as F
 from ..config_files import ConfigError
 from ..models import unwrapped
 
+_SCALE, _TEMPERATURE = 50., 3.  # the authors', for all variants
 
-def mesa_loss(student: Tensor, teacher: Tensor, weight: float, scale: float = 50.,
-              temperature: float = 3.) -> Tensor:
-    """Divergence of a classifier from its teacher, as the authors of FasterViT train with it.
 
-    ``weight * scale * KL(softmax(teacher / temperature) || softmax(student / temperature))``, the
-    mean over the batch.
+def mesa_loss(student: Tensor, teacher: Tensor, weight: float) -> Tensor:
+    """Compute the MESA loss, as FasterViT's authors use it.
+
+    ``weight * 50 * KL(softmax(teacher / 3) || softmax(student / 3))``, the mean over the batch.
 
     Args:
         student: (N, classes), logits.
         teacher: (N, classes), logits; no gradient flows into them.
         weight: Factor, a setting of each variant.
-        scale: Factor, the same for all variants. Default 50.
-        temperature: What both logits are divided by. Default 3.
 
     Returns:
         A scalar in float32.
     """
-    log_student = F.log_softmax(student.float() / temperature, dim=-1)
-    log_teacher = F.log_softmax(teacher.detach().float() / temperature, dim=-1)
-    return weight * scale * F.kl_div(log_student, log_teacher, reduction='batchmean',
-                                     log_target=True)
+    log_student = F.log_softmax(student.float() / _TEMPERATURE, dim=-1)
+    log_teacher = F.log_softmax(teacher.detach().float() / _TEMPERATURE, dim=-1)
+    return weight * _SCALE * F.kl_div(log_student, log_teacher, reduction='batchmean',
+                                      log_target=True)
 
 
 @HOOKS.register_module()
 class MESAHook(Hook):
-    """Add :func:`mesa_loss` to the losses of an mmpretrain classifier, as ``loss_mesa``.
+    """Add :func:`mesa_loss` to an mmpretrain classifier's losses, as ``loss_mesa``.
 
-    The teacher is the network that the run's ``EMAHook`` averages, in evaluation mode. It sees the
-    batch that the student sees, augmented and mixed. Nothing is added to checkpoints: a resumed
-    training goes on with the averaged network of the checkpoint.
+    The teacher is the averaged network of the run's ``EMAHook``, in evaluation mode. It gets the
+    student's batch, augmented and mixed. Checkpoints get nothing more: a resumed run has the
+    averaged network from them.
 
     Args:
         weight: Factor of the loss, above 0.
-        begin: Part of the training without it, from 0 up to, not including, 1. Default 0.25.
-        scale: As of :func:`mesa_loss`. Default 50.
-        temperature: As of :func:`mesa_loss`, above 0. Default 3.
+        begin: Share of the training without it, from 0 up to, not including, 1. Default 0.25.
 
     Raises:
         ConfigError: For an argument out of range; when training begins, for a run without exactly
-            one ``EMAHook``, and for a model that is no classifier with a backbone and a head.
+            one ``EMAHook`` or for a model that is not a classifier with backbone and head.
 
     Example::
 
@@ -59,17 +55,14 @@ class MESAHook(Hook):
                         dict(type='MESAHook', weight=0.5)]
     """
 
-    def __init__(self, weight: float, begin: float = 0.25, scale: float = 50.,
-                 temperature: float = 3.):
-        for name, value in (('weight', weight), ('scale', scale), ('temperature', temperature)):
-            if not value > 0:
-                raise ConfigError(f'MESAHook: {name}={value}: give a number above 0. For training '
-                                  'without MESA leave the hook out')
+    def __init__(self, weight: float, begin: float = 0.25):
+        if not weight > 0:
+            raise ConfigError(f'MESAHook: weight={weight}: give a number above 0. For training '
+                              'without MESA leave the hook out')
         if not 0 <= begin < 1:
             raise ConfigError(f'MESAHook: begin={begin}: give the part of the training without '
                               'it, from 0 up to, not including, 1')
         self.weight, self.begin = weight, begin
-        self.scale, self.temperature = scale, temperature
         self._active = False
         self._logits: Optional[Tensor] = None
         self._handles: list = []
@@ -85,8 +78,7 @@ class MESAHook(Hook):
             raise ConfigError(f'custom_hooks: MESAHook is for classifiers of mmpretrain, with a '
                               f'backbone and a head; model.type is {type(model).__name__!r}')
         self._teacher = averaging[0].ema_model.module.eval()
-        # Hooks of modules and not a class of its own: any classifier stays what it is, with and
-        # without DistributedDataParallel.
+        # Module hooks work with any classifier, with and without DistributedDataParallel.
         self._handles = [head.register_forward_hook(self._keep_logits),
                          model.register_forward_hook(self._add_loss, with_kwargs=True)]
 
@@ -110,5 +102,4 @@ class MESAHook(Hook):
         images = kwargs['inputs'] if 'inputs' in kwargs else args[0]
         with torch.no_grad():
             taught = self._teacher(images, mode='tensor')
-        return dict(output, loss_mesa=mesa_loss(logits, taught, self.weight, self.scale,
-                                                self.temperature))
+        return dict(output, loss_mesa=mesa_loss(logits, taught, self.weight))

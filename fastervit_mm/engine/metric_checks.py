@@ -1,4 +1,4 @@
-"""Checks of evaluators: the files that they score by, and the names of what they measure."""
+"""Checks of evaluators: annotation files, and names of metrics."""
 import difflib
 import json
 import mmap
@@ -21,7 +21,7 @@ _IOU = dict(mIoU=('mIoU', 'mAcc'), mDice=('mDice', 'mAcc'),
 
 
 def wrong_metrics(cfg: Config, loader: str, training: bool) -> Iterator[str]:
-    """Evaluators that would fail, or score something else, after the last image.
+    """Find evaluators that would fail after the last image.
 
     Args:
         cfg: A config.
@@ -52,7 +52,7 @@ def wrong_metrics(cfg: Config, loader: str, training: bool) -> Iterator[str]:
 
 
 def coco_metrics(cfg: Config, name: str) -> Iterator[Tuple[str, Dict, Optional[str]]]:
-    """COCO's metrics of an evaluator.
+    """List an evaluator's COCO metrics.
 
     Args:
         cfg: A config.
@@ -69,7 +69,7 @@ def coco_metrics(cfg: Config, name: str) -> Iterator[Tuple[str, Dict, Optional[s
 
 
 def missing_file(cfg: Config, name: str) -> Iterator[str]:
-    """Annotation files of an evaluator, such as ``'val_evaluator'``, that do not exist."""
+    """Find missing annotation files of an evaluator, such as ``'val_evaluator'``."""
     for place, metric in metric_configs(cfg, name):
         path = metric.get('ann_file')
         if path and '://' not in path and not os.path.isfile(path):
@@ -79,7 +79,7 @@ def missing_file(cfg: Config, name: str) -> Iterator[str]:
 
 
 def _predicts_masks(cfg: Config) -> bool:
-    """Whether masks occur in a model with heads for them or, of others, in its training data."""
+    """Whether a model has mask heads or trains on masks."""
     if isinstance(cfg.model.get('roi_head'), dict):
         return bool(cfg.model.roi_head.get('mask_head'))
     parts = {key: value for key, value in cfg.model.items() if key not in ('train_cfg', 'test_cfg')}
@@ -94,14 +94,14 @@ def _names_masks(node: Any) -> bool:
 
 
 def _without_truth(dataset: Dict) -> bool:
-    """Whether a dataset's last step packs images without what a metric without a file asks for."""
+    """Whether a dataset's images come without annotations."""
     last = (dataset.get('pipeline') or [{}])[-1]
     return (isinstance(last, dict) and 'type' in last and type_name(last) == 'PackDetInputs'
             and 'instances' not in last.get('meta_keys', ()))
 
 
 def _unscorable(place: str, file: str, masks: bool) -> Iterator[str]:
-    """Annotations with which pycocotools fails; the file is parsed only if there may be some."""
+    """Find annotations that pycocotools fails on; parsed only if likely."""
     if not masks and not holds(file, rb'"id"\s*:\s*"'):
         return
     annotations = read_json(file).get('annotations') or ()
@@ -118,7 +118,7 @@ def _unscorable(place: str, file: str, masks: bool) -> Iterator[str]:
 
 
 def _other_images(place: str, file: str, where: str, dataset: Dict, cfg: Config) -> Iterator[str]:
-    """An evaluator's file of other images than the dataset's, of which mmdet compares ids alone."""
+    """Find an evaluator's file of other images; mmdet compares only ids."""
     own = annotation_file(dataset)
     if (not numbered_by_file(class_of(dataset, cfg, DATASETS)) or not os.path.isfile(own)
             or os.path.samefile(own, file)):
@@ -134,12 +134,12 @@ def _other_images(place: str, file: str, where: str, dataset: Dict, cfg: Config)
 
 
 def holds(file: str, pattern: bytes) -> bool:
-    """Whether a regular expression occurs in a file, of which little is read into memory."""
+    """Whether a regular expression occurs in a file."""
     return occurrences(file, pattern, 1) > 0
 
 
 def occurrences(file: str, pattern: bytes, most: Optional[int] = None) -> int:
-    """How often a regular expression occurs in a file; at most ``most`` are counted."""
+    """Count a regular expression in a file, up to ``most``."""
     if not os.path.getsize(file):
         return 0
     with open(file, 'rb') as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as text:
@@ -152,11 +152,11 @@ def read_json(file: str) -> Dict:
 
 
 def _unknown_names(cfg: Config) -> Iterator[str]:
-    """Names of metrics that hooks and schedules watch, and validation does not give."""
+    """Find watched metrics that validation does not give."""
     evaluator, loop = cfg.get('val_evaluator') or (), cfg.get('val_cfg') or {}
     if type_name({'type': 'ValLoop', **loop}) != 'ValLoop' or (
             isinstance(evaluator, dict) and 'metrics' in evaluator):
-        return  # which put words of their own before the names
+        return  # these add prefixes of their own to the names
     given = [_measured(metric, cfg) for _, metric in metric_configs(cfg, 'val_evaluator')]
     known = [prefix + name for prefix, names in given for name in names or ()]
     for place, name in _watched(cfg):
@@ -169,7 +169,7 @@ def _unknown_names(cfg: Config) -> Iterator[str]:
 
 
 def _watched(cfg: Config) -> Iterator[Tuple[str, str]]:
-    """Each name of a metric by which something is decided, with its dotted name in the config."""
+    """List the metrics that hooks and schedules watch, with their places."""
     hooks = [(f'default_hooks.{key}', hook) for key, hook in (
         cfg.get('default_hooks') or {}).items()]
     hooks += [(f'custom_hooks.{i}', hook) for i, hook in enumerate(cfg.get('custom_hooks') or ())]
@@ -189,7 +189,7 @@ def _watched(cfg: Config) -> Iterator[Tuple[str, str]]:
 
 
 def _measured(metric: Dict, cfg: Config) -> Tuple[str, Optional[List[str]]]:
-    """What a metric's names begin with, and the rest of each; None where that is not known."""
+    """Prefix and names of a metric's results; None where unknown."""
     kind = class_of(metric, cfg, METRICS)
     prefix = metric.get('prefix') or getattr(kind, 'default_prefix', None)
     name, names = getattr(kind, '__name__', ''), None

@@ -1,4 +1,4 @@
-"""Stopping a run: on a scheduler's notice, or because its loss is no number any more."""
+"""Stopping on a scheduler's signal or a non-finite loss."""
 import os
 import signal
 import threading
@@ -13,7 +13,10 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from .checkpoints import INTERRUPTED, newest_checkpoint, point_to
 
 REQUEUE = 75
-"""Exit status of a run that stopped on notice and can be resumed (``EX_TEMPFAIL``)."""
+"""Exit status of a run that stopped on a signal and can be resumed (``EX_TEMPFAIL``)."""
+
+_AGREEMENT = 10  # steps from one agreement of several processes to the next
+_PATIENCE = 10  # non-finite losses in a row, with a loss scale
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM,
            *([signal.SIGUSR1] if hasattr(signal, 'SIGUSR1') else []))
@@ -21,20 +24,16 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM,
 
 @HOOKS.register_module()
 class NoticeHook(Hook):
-    """Save and end with status 75 soon after SIGTERM or SIGUSR1, as schedulers send them.
+    """Save and exit with status 75 on SIGTERM or SIGUSR1.
 
-    One process saves at its next step, in a validation at once; several agree on a step, every
-    ``interval`` of them. The checkpoint is ``interrupted.pth``; the next one removes it. No
-    gradients that are being accumulated are lost: it waits for their step. Ctrl-C (SIGINT) does the
-    same and raises KeyboardInterrupt, which says what was saved; a second one stops at once.
-
-    Args:
-        interval: Iterations from one agreement of several processes to the next. Default 10.
+    One process saves after its current step, in a validation at once; several agree on a step,
+    every 10 of them. Accumulated gradients are stepped first. The checkpoint is
+    ``interrupted.pth``; the next one removes it. Ctrl-C (SIGINT) saves too and raises
+    KeyboardInterrupt, whose message names the checkpoint; a second one stops at once.
     """
-    priority = 'LOWEST'  # behind the regular checkpoint of the same iteration
+    priority = 'LOWEST'  # after the regular checkpoint of the same iteration
 
-    def __init__(self, interval: int = 10):
-        self.interval = interval
+    def __init__(self):
         self.notice: Optional[int] = None
         self.before: dict = {}
 
@@ -57,9 +56,9 @@ class NoticeHook(Hook):
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
                          outputs: Optional[dict] = None) -> None:
         now = runner.iter + 1
-        if isinstance(runner.train_loop, EpochBasedTrainLoop):
-            if batch_idx + 1 == len(runner.train_dataloader):
-                return  # the epoch's end, with its schedules and its checkpoint, is one call away
+        if (isinstance(runner.train_loop, EpochBasedTrainLoop)
+                and batch_idx + 1 == len(runner.train_dataloader)):
+            return  # the epoch's end, with its schedules and its checkpoint, is one call away
         steps = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
         if now % steps == 0 and self._told(now // steps):
             self._stop(runner, runner.epoch, now)
@@ -74,14 +73,14 @@ class NoticeHook(Hook):
         if self.notice is not None and get_world_size() == 1:
             for hook in runner.hooks:
                 if isinstance(hook, EMAHook):
-                    hook._swap_ema_parameters()  # those that train
+                    hook._swap_ema_parameters()  # back to the trained weights
             self._stop(runner, runner.epoch, runner.iter)
 
     def _told(self, now: int) -> bool:
-        """Whether any process has been told to stop: the same answer in all of them."""
+        """Whether any process has been signalled, alike in all processes."""
         if get_world_size() == 1:
             return self.notice is not None
-        if now % self.interval:
+        if now % _AGREEMENT:
             return False
         told = torch.tensor(self.notice or 0)
         all_reduce(told, 'max')
@@ -106,36 +105,32 @@ class NoticeHook(Hook):
 
 
 class LossError(RuntimeError):
-    """A loss that is no finite number; the message says where, and what there is to go back to."""
+    """Non-finite loss; the message names the last finite checkpoint."""
 
 
 @HOOKS.register_module()
 class FiniteLossHook(Hook):
-    """Stop a run whose loss is NaN or infinite, before a checkpoint is made of it.
+    """Stop a run on a non-finite loss, before saving.
 
-    With a loss scale, as float16 has, the optimizer skips steps whose gradients overflow, and
-    so ``patience`` such losses in a row are waited for.
-
-    Args:
-        patience: Losses in a row, with a loss scale. Default 10.
+    With a loss scale, as float16 has, the optimizer skips steps whose gradients overflow; the run
+    stops only after 10 such losses in a row.
 
     Raises:
         LossError: With the iteration, the files of the batch and the newest checkpoint whose
             weights are finite.
     """
 
-    def __init__(self, patience: int = 10):
-        self.patience, self.in_a_row = patience, 0
+    in_a_row = 0
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
                          outputs: Optional[dict] = None) -> None:
-        loss = (outputs or {}).get('loss')  # the sum of all: one look at the device
+        loss = (outputs or {}).get('loss')  # the sum of all: one synchronization
         if loss is None or torch.as_tensor(loss).isfinite().all():
             self.in_a_row = 0
             return
         self.in_a_row += 1
         scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
-        if self.in_a_row < (self.patience if scaler is not None and scaler.is_enabled() else 1):
+        if self.in_a_row < (_PATIENCE if scaler is not None and scaler.is_enabled() else 1):
             return
         bad = {name: float(value) for name, value in outputs.items()
                if 'loss' in name and not torch.as_tensor(value).isfinite().all()}

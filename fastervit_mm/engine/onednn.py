@@ -1,18 +1,18 @@
-"""Linear layers computed the fastest way on an x86 CPU, for a whole model."""
+"""Faster linear layers on x86 CPUs, through oneDNN."""
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..compat import is_autocast_enabled, is_compiling
 
-# Tokens; with fewer, converting the weight to oneDNN's layout costs more than it gains.
+# Tokens; with fewer, converting the weight to oneDNN's layout costs more than it saves.
 _FEW = 16
 # torch 2.7 and newer say whether a graph is captured to be compiled here or to be exported.
 _OPERATOR = hasattr(torch.compiler, 'is_exporting')
 
 
 class OneDnnLinear(nn.Linear):
-    """``nn.Linear`` whose products go through oneDNN on a CPU; the same weights and results.
+    """``nn.Linear`` through oneDNN on CPUs; the same weights and results.
 
     PyTorch gives a float32 product on x86 to MKL, which uses half of an AMD core's vector width;
     the same product as a 1 x 1 convolution goes to oneDNN, which uses all of it, in float32 and in
@@ -39,11 +39,11 @@ class OneDnnLinear(nn.Linear):
 
 
 def use_onednn(model: nn.Module) -> nn.Module:
-    """Make every linear layer of a model compute through oneDNN, where that is faster.
+    """Let a model's linear layers compute through oneDNN.
 
     In place: the layers change their class and keep their weights, names and hooks. Checkpoints do
-    not change, and copies and pickles work. Layers added later are not converted. Without MKL or
-    oneDNN in PyTorch nothing is done. A model that moves to a GPU computes there as before.
+    not change, and copies and pickles work. Layers added later are not converted. PyTorch without
+    MKL or oneDNN leaves the model as it is. On a GPU it computes as before.
 
     Args:
         model: A detector, segmentor, classifier, or a part of one. Only layers of exactly the

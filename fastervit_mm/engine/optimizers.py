@@ -1,7 +1,6 @@
-"""Few parameter groups for an optimizer, layer-wise learning rates, fused kernels on GPUs."""
+"""Optimizers with merged groups, layer-wise learning rates and fused kernels."""
 from functools import partial
-from itertools import islice
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 from mmengine.logging import print_log
@@ -10,46 +9,40 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIMIZERS
 from torch import nn
 
 from ..backbone import FasterViT
-from ..backbone.names import is_carrier_bias
 from ..compat import has_fused_kernels
 from ..config_files import ConfigError
 from ..weights import CheckpointError
 
-# What a group has beside settings of the optimizer: mmengine has applied the factors to lr and
-# weight_decay, and keeps them.
+# Keys of a group that are not the optimizer's; mmengine has applied the two factors already.
 _NO_SETTINGS = ('params', 'param_names', 'lr_mult', 'decay_mult')
-# Those with a fused kernel for CUDA; Adagrad has one for CPUs alone.
+# Optimizers with a fused kernel for CUDA; Adagrad has one only for CPUs.
 _FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
-# State of one tensor for each parameter, of its shape.
+# States that have their parameter's shape.
 _OF_A_PARAMETERS_SHAPE = ('exp_avg', 'exp_avg_sq', 'max_exp_avg_sq', 'momentum_buffer')
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class MergedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """mmengine's default constructor, with parameters of equal settings in one group.
+    """mmengine's default constructor with equal parameters in one group.
 
-    mmengine makes a group of each parameter as soon as there is a ``paramwise_cfg``: 451 for
-    FasterViT-2, for each of which an optimizer starts its kernels anew. Merged they are two, and
-    every parameter has the same learning rate and weight decay. A group's ``param_names`` say whose
-    it is, and the log has a line for each group.
-
-    Checkpoints saved with mmengine's groups resume, parameter by parameter. Their schedules do too
-    with :class:`~fastervit_mm.engine.hooks.RegroupHook`, which ``tools/train.py`` adds.
+    With a ``paramwise_cfg`` mmengine makes a group of each parameter: 451 for FasterViT-2, and an
+    optimizer starts its kernels for each. Merged by learning rate, weight decay and other settings
+    they are two. A group's ``param_names`` list its members, and the log has a line for each group.
+    A run resumes only from a checkpoint with the same groups.
 
     Adam, AdamW and SGD of PyTorch are ``fused`` where all parameters are on a CUDA device, unless
-    the optimizer's settings have ``fused``, ``foreach`` or ``differentiable``; mixed precision with
-    a loss scale goes through the fused kernel too. ``fused=True`` is left out, and the log says so,
-    where torch has no such kernel: on CPUs before 2.4, for SGD before 2.3.
+    the optimizer's settings have ``fused``, ``foreach`` or ``differentiable``. ``fused=True`` is
+    left out, with a line in the log, where torch has no such kernel: on CPUs before 2.4, for SGD
+    before 2.3.
 
     Args:
         optim_wrapper_cfg: As for mmengine's constructor.
-        paramwise_cfg: As for mmengine's constructor, and ``layer_decay_rate``, above 0 and at most
-            1: the learning rate of a layer is that of the next one times this. Layers are the stem,
-            each block of the four stages (a downsampling belongs to the block before it), and
-            everything else (output norms, neck, heads), which has the full rate. The name is
-            mmpretrain's. Default 1. Also ``backbone_lr_mult``, a factor for the learning rate of
-            all of FasterViT; in ``custom_keys`` it would undo the other settings of what it
-            matches. Default 1.
+        paramwise_cfg: As for mmengine's constructor, and two factors above 0 and at most 1, each 1
+            by default. ``layer_decay_rate`` (mmpretrain's name): a layer's learning rate over that
+            of the next. Layers are the stem, each block of the four stages (a downsampling belongs
+            to the block before it), and everything else (output norms, neck, heads), which has the
+            full rate. ``backbone_lr_mult``: for all of FasterViT; in ``custom_keys`` it would undo
+            the other settings of what it matches.
 
     Raises:
         ConfigError: For a ``layer_decay_rate`` or a ``backbone_lr_mult`` out of range, or with a
@@ -66,12 +59,12 @@ class MergedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     def __call__(self, model: nn.Module) -> OptimWrapper:
         """Build the optimizer of a model, and its wrapper."""
         model = getattr(model, 'module', model)
-        self._names = [name for name, _ in model.named_parameters()]
         self._choose_fused(model)
         wrapper = super().__call__(model)
-        wrapper.optimizer.register_load_state_dict_pre_hook(partial(_fit, self._names))
+        names = [name for name, _ in model.named_parameters()]
+        wrapper.optimizer.register_load_state_dict_pre_hook(partial(_fit, names))
         for group in wrapper.optimizer.param_groups:
-            first = group.get('param_names', self._names)[0]
+            first = group.get('param_names', names)[0]
             settings = [f'{key}={group[key]:.6g}' for key in ('lr', 'weight_decay')
                         if group.get(key) is not None]
             print_log(f'Optimizer: {len(group["params"])} parameters from {first} on: '
@@ -81,7 +74,7 @@ class MergedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     def add_params(self, params: List[dict], module: nn.Module, prefix: str = '',
                    is_dcn_module: Optional[bool] = None) -> None:
-        """Add a module's groups to ``params``, merged once all of the model are there."""
+        """Add a module's groups, merged at the model's end."""
         super().add_params(params, module, prefix, is_dcn_module)
         if prefix:  # mmengine comes here for every module
             return
@@ -89,21 +82,21 @@ class MergedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         scales = self._layer_scales(module)
         merged: Dict[str, dict] = {}
         for group in params:
-            (parameter,), settings = group['params'], _settings(group)
+            parameter, = group['params']
             name = names[id(parameter)]
-            settings.setdefault('lr', self.base_lr)
-            settings.setdefault('weight_decay', self.base_wd)
-            settings = {k: v for k, v in settings.items() if v is not None}
+            settings = {'lr': self.base_lr, 'weight_decay': self.base_wd, **group}
+            settings = {key: value for key, value in settings.items()
+                        if key not in _NO_SETTINGS and value is not None}
             if name in scales:
                 settings['lr'] *= scales[name]
-            same = merged.setdefault(_key(settings), dict(settings, params=[], param_names=[]))
+            same = merged.setdefault(repr(sorted(settings.items())),
+                                     dict(settings, params=[], param_names=[]))
             same['params'].append(parameter)
             same['param_names'].append(name)
-        self._names = [names[id(group['params'][0])] for group in params]
         params[:] = merged.values()
 
     def _layer_scales(self, model: nn.Module) -> Dict[str, float]:
-        """Factors of the learning rate, by name, of the parameters that have one below 1."""
+        """Factors below 1 for learning rates, by parameter name."""
         factors = {}
         for key in ('layer_decay_rate', 'backbone_lr_mult'):
             factors[key] = self.paramwise_cfg.get(key, 1)
@@ -175,123 +168,46 @@ def _on_cuda(model: nn.Module) -> bool:
     return all(p.is_cuda and p.is_floating_point() for p in model.parameters())
 
 
-def _settings(group: Mapping[str, Any]) -> Dict[str, Any]:
-    return {k: v for k, v in group.items() if k not in _NO_SETTINGS}
-
-
-def _key(settings: Mapping[str, Any]) -> str:
-    return repr(sorted(settings.items()))
-
-
 def _fit(names: Sequence[str], optimizer: torch.optim.Optimizer, state: dict) -> dict:
-    """An optimizer's saved state in the groups of this optimizer.
-
-    The groups keep what they had when they were saved: learning rate, schedule and the rest. If
-    the checkpoint is from before there were carrier biases, these start without a state.
+    """Check that an optimizer's saved state fits its parameters and groups.
 
     Args:
-        names: The parameters in the order in which mmengine's constructor adds them.
-        optimizer: Whose groups they shall be.
+        names: The model's parameters, for a single group without ``param_names``.
+        optimizer: The optimizer that will load it.
         state: As saved.
 
+    Returns:
+        The state, with this machine's settings of kernels.
+
     Raises:
-        CheckpointError: For other parameters, and for groups that this config divides otherwise.
+        CheckpointError: For other parameters or groups.
     """
-    groups, saved = optimizer.param_groups, _with_carrier_bias(names, state['param_groups'])
-    if _layout(groups) != _layout(saved):
-        saved = _regrouped(names, optimizer, saved)
-    # How kernels are started is this machine's matter.
-    saved = [dict(old, **{k: group[k] for k in ('fused', 'foreach') if k in group})
-             for old, group in zip(saved, groups)]
-    states = {index: dict(kinds) for index, kinds in state['state'].items()}
+    groups, saved = optimizer.param_groups, state['param_groups']
+    if _layout(saved) != _layout(groups):
+        sizes = [f'{sum(len(group["params"]) for group in some)} parameters in {len(some)} groups'
+                 for some in (saved, groups)]
+        other = sorted({name for some in (saved, groups) for group in some
+                        for name in group.get('param_names', ())}.difference(names))
+        raise _cannot_resume(f'the checkpoint\'s optimizer has {sizes[0]}, this config\'s '
+                             + (sizes[1] if sizes[0] != sizes[1] else 'as many, divided otherwise')
+                             + (f'; the model has no {other[0]}' if other else ''))
     for old, group in zip(saved, groups):
         for index, parameter, name in zip(old['params'], group['params'],
                                           group.get('param_names', names)):
             for kind in _OF_A_PARAMETERS_SHAPE:
-                was = states.get(index, {}).get(kind)
+                was = state['state'].get(index, {}).get(kind)
                 if was is not None and was.shape != parameter.shape:
-                    raise _cannot_resume(f'{kind} of {name} is {tuple(was.shape)}, the parameter '
-                                         f'{tuple(parameter.shape)}')
-                if was is not None and was.stride() != parameter.stride():
-                    # Saved before convolutions were channels last; fused kernels take one layout.
-                    states[index][kind] = torch.empty_like(
-                        parameter, dtype=was.dtype, device=was.device).copy_(was)
-    return dict(state, param_groups=saved, state=states)
-
-
-def _with_carrier_bias(names: Sequence[str], saved: Sequence[dict]) -> Sequence[dict]:
-    """Saved groups with the carrier biases, each where the position term is that it belongs to."""
-    ours = list(filter(is_carrier_bias, names))
-    named = all('param_names' in group for group in saved)
-    indices = [index for group in saved for index in group['params']]
-    if not ours or len(indices) + len(ours) != len(names):
-        return saved
-    if not named and any(len(group['params']) > 1 for group in saved[1:]):
-        return saved  # nothing says which is whose
-    before = iter([name for name in names if name not in ours])
-    saved = [dict(group, params=list(group['params']), param_names=list(
-        group['param_names'] if named else islice(before, len(group['params']))))
-        for group in saved]
-    for index, name in enumerate(ours, max(indices) + 1):
-        other = name.replace('carrier_bias', 'mlp.fc1.weight')
-        for group in saved:
-            if other in group['param_names']:
-                group['params'].append(index)
-                group['param_names'].append(name)
-    print_log('resume: the checkpoint is from before there were carrier biases; they start at 0',
-              logger='current')
-    return saved
+                    raise _cannot_resume(f'{kind} of {name} is {tuple(was.shape)} in the '
+                                         f'checkpoint, the parameter {tuple(parameter.shape)}')
+    return dict(state, param_groups=[
+        dict(old, **{k: group[k] for k in ('fused', 'foreach') if k in group})
+        for old, group in zip(saved, groups)])
 
 
 def _layout(groups: Sequence[Mapping]) -> List[Tuple]:
-    """What has to agree for PyTorch to load groups as they are."""
     return [(len(group['params']), group.get('param_names')) for group in groups]
 
 
-def _regrouped(names: Sequence[str], optimizer: torch.optim.Optimizer, saved: Sequence[dict]
-               ) -> List[dict]:
-    indices = [index for group in saved for index in group['params']]
-    theirs = names
-    if all('param_names' in group for group in saved):
-        theirs = [name for group in saved for name in group['param_names']]
-    elif len(saved) > 1 and any(len(group['params']) > 1 for group in saved):
-        raise _cannot_resume(f'{len(saved)} groups have no names to tell their parameters apart')
-    own = [name for group in optimizer.param_groups for name in group.get('param_names', names)]
-    if len(indices) != len(own) or set(theirs) != set(own):
-        other = sorted(set(theirs) ^ set(own))
-        raise _cannot_resume(f'{len(indices)} parameters, and this model trains {len(own)}'
-                             + (f'; only one of them has {other[0]}' if other else ''))
-    index_of = dict(zip(theirs, indices))
-    settings_of = dict(zip(theirs, (_of_optimizer(group, optimizer) for group in saved
-                                   for _ in group['params'])))
-    new: List[dict] = []
-    for group in optimizer.param_groups:
-        members = group.get('param_names', names)
-        settings = settings_of[members[0]]
-        for name in members:
-            for key, value in settings.items():
-                if settings_of[name].get(key) != value:
-                    raise _cannot_resume(f'{members[0]} and {name} differ in {key} ({value}, '
-                                         f'{settings_of[name].get(key)}), in this config they do '
-                                         'not')
-        new.append(dict({k: v for k, v in group.items() if k == 'param_names'}, **settings,
-                        params=[index_of[name] for name in members]))
-    distinct = [len({_key(_of_optimizer(group, optimizer)) for group in some})
-                for some in (new, optimizer.param_groups)]
-    if distinct[0] != distinct[1]:
-        raise _cannot_resume(f'parameters have {distinct[0]} different settings, in this config '
-                             f'{distinct[1]}')
-    return new
-
-
-def _of_optimizer(group: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> Dict[str, Any]:
-    """A group's settings that the optimizer or a schedule reads."""
-    return {k: v for k, v in group.items()
-            if k in optimizer.defaults and k not in ('fused', 'foreach')
-            or k.startswith('initial_')}
-
-
 def _cannot_resume(why: str) -> CheckpointError:
-    return CheckpointError(f'resume: in the checkpoint\'s optimizer {why}. Give the config that '
-                           'the checkpoint was trained with, or start anew from its weights with '
-                           'load_from')
+    return CheckpointError(f'resume: {why}. Give the config that the checkpoint was trained with, '
+                           'or start anew from its weights with load_from')

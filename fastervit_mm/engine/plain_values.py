@@ -1,4 +1,4 @@
-"""Checkpoints of plain values, which are read again without running code."""
+"""Checkpoints of plain values, which load without running code."""
 import logging
 import os
 from collections.abc import Mapping, Sequence, Set
@@ -18,12 +18,12 @@ _AS_THEY_ARE = (torch.Tensor, torch.dtype, torch.device, HistoryBuffer, type(Non
 
 
 def plain(value: Any, name: str) -> Any:
-    """A value in plain dicts, lists, tuples, sets, texts, numbers and tensors.
+    """Convert a value to plain containers, strings, numbers and tensors.
 
     Args:
-        value: Such as a ConfigDict, an array, a path, or any of them in one another. Classes and
-            functions become their names; what else is not plain becomes its text, with a warning.
-        name: Of the value, for the warning.
+        value: Such as a ConfigDict, an array or a path, nested or not. Classes and functions become
+            their names; any other object becomes its text, with a warning.
+        name: Name of the value, for the warning.
     """
     if isinstance(value, _AS_THEY_ARE):
         return value
@@ -51,16 +51,16 @@ def plain(value: Any, name: str) -> Any:
 
 @cache
 def _warn(name: str, kind: str) -> None:
-    print_log(f'{name} is a {kind}, which a checkpoint does not hold: its text is saved',
+    print_log(f'{name} is a {kind}, which checkpoints do not hold: its text is saved',
               'current', level=logging.WARNING)
 
 
 @HOOKS.register_module()
 class PlainValuesHook(Hook):
-    """Save checkpoints of plain values alone (:func:`plain`).
+    """Save only plain values in checkpoints (:func:`plain`).
 
-    A ``metainfo`` may hold whatever a config may. Functions in the state of a schedule, such as
-    OneCycleLR's curve, are left out: a run that resumes has them from its config.
+    Functions in the state of a schedule, such as OneCycleLR's curve, are left out: a resumed run
+    has them from its config.
     """
     priority = 'LOWEST'  # after hooks that add something
 

@@ -1,10 +1,10 @@
-"""Mixed precision of training and of testing: in which type, and where."""
+"""Mixed precision in training and testing."""
 import logging
 from typing import Any, Mapping, Optional, Union
 
 import torch
 from mmengine.config import Config
-from mmengine.device import is_cuda_available, is_mlu_available, is_musa_available, is_npu_available
+from mmengine.device import get_device, is_cuda_available
 from mmengine.logging import print_log
 from mmengine.runner import autocast
 from mmengine.structures import BaseDataElement
@@ -18,26 +18,25 @@ _OVERFLOWING = ('4-21k-224', '4-21k-384', '4-21k-512', '4-21k-768', '5', '6')
 
 
 def has_amp_device() -> bool:
-    """Whether there is a device on which mmengine trains in mixed precision; a CPU is none."""
-    return (is_cuda_available() or is_npu_available() or is_mlu_available()
-            or is_musa_available())
+    """Whether mmengine finds a device for mixed precision."""
+    return get_device() in ('cuda', 'npu', 'mlu', 'musa')
 
 
 def choose_for_training(cfg: Config, amp: Union[bool, str] = False) -> None:
-    """Set the precision that a config is trained in, in place.
+    """Set the precision of training in a config, in place.
 
-    In mixed precision with no type named by the config or by ``amp``, the large networks (4-21k, 5
-    and 6) are trained in bfloat16 and all others in mmengine's default, float16. bfloat16 needs no
-    loss scale: its range is float32's.
+    Without a type in the config or in ``amp``, the large networks (4-21k, 5 and 6) train in
+    bfloat16 and all others in mmengine's default, float16. bfloat16 has float32's range and needs
+    no loss scale.
 
     Args:
-        cfg: A config; mixed precision is its ``optim_wrapper.type='AmpOptimWrapper'``, which is
-            taken out where no device has it.
-        amp: Mixed precision even if the config does not ask for it: True, or ``'bf16'`` or
-            ``'fp16'`` for one type. Default False.
+        cfg: A config. Its ``optim_wrapper.type='AmpOptimWrapper'`` becomes ``'OptimWrapper'``
+            without a device for it.
+        amp: Mixed precision even if the config does not ask for it: True, ``'bf16'`` or ``'fp16'``.
+            Default False.
 
     Raises:
-        ValueError: For ``amp`` where no device has it, or another name.
+        ValueError: For ``amp`` without a device for it, or for another name.
     """
     _check_name(amp)
     wrapper = cfg.optim_wrapper
@@ -71,10 +70,10 @@ def choose_for_training(cfg: Config, amp: Union[bool, str] = False) -> None:
 
 
 def choose_for_testing(cfg: Config, amp: Union[bool, str] = False) -> Optional[torch.dtype]:
-    """The precision to test in, which the log says too.
+    """Choose the precision of a test, and log it.
 
     Args:
-        cfg: A config. How it trains does not change how it is tested, but is said.
+        cfg: A config. Its training's precision is only logged.
         amp: Mixed precision: True for bfloat16, or float16 on a GPU that lacks it; or ``'bf16'`` or
             ``'fp16'``. Default False, float32.
 
@@ -104,8 +103,8 @@ def _is_mixed(wrapper: Mapping) -> bool:
 def test_in(model: nn.Module, dtype: torch.dtype) -> None:
     """Let a model's ``test_step`` compute in mixed precision, in place.
 
-    mmengine's own switch, ``test_cfg.fp16``, has float16 alone on a GPU, and metrics cannot read
-    predictions in bfloat16: here they come in float32.
+    mmengine's own switch, ``test_cfg.fp16``, is float16 on a GPU. Metrics cannot read bfloat16, so
+    predictions come in float32.
 
     Args:
         model: A model of mmengine, or one in a wrapper.
@@ -132,14 +131,14 @@ def _widen(sample: BaseDataElement) -> None:
 
 
 def keep_boxes_exact(model: nn.Module) -> None:
-    """Let a detector of mmdet compute boxes in float32 where all else is in bfloat16, in place.
+    """Keep box computations in float32, in place.
 
     In bfloat16 a coordinate of 1000 is known to 4 pixels, and mmdet 3.3 gives anchors and boxes the
-    type of the maps. Also, mmcv 2.1 has no RoIAlign for it. Here the maps that RoIs are taken from,
-    and what heads give, are cast; other models and types stay as they are.
+    type of the maps. Also, mmcv 2.1 has no RoIAlign for it. Here the inputs of RoI extractors and
+    the outputs of mmdet's heads are cast from bfloat16; other models and types do not change.
 
     Args:
-        model: Any model, with or without wrappers. Twice is as once.
+        model: Any model, with or without wrappers. A second call changes nothing.
     """
     for module in model.modules():
         if getattr(module, '_keeps_boxes_exact', False) or not any(
@@ -153,7 +152,7 @@ def keep_boxes_exact(model: nn.Module) -> None:
 
 
 def _float32(value: Any) -> Any:
-    """A tensor in bfloat16, or those in tuples, lists and dicts, in float32."""
+    """Cast bfloat16 tensors, also in tuples, lists and dicts, to float32."""
     if isinstance(value, torch.Tensor):
         return value.float() if value.dtype == torch.bfloat16 else value
     if isinstance(value, dict):

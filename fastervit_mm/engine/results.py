@@ -1,4 +1,4 @@
-"""Results of a network on images: their names, pictures and maps of pixels."""
+"""Results for images: names, overlays, label maps and segments."""
 import copy
 import os
 from collections import Counter
@@ -20,14 +20,14 @@ _numbers = count()
 
 
 def result_names(paths: Sequence[str], roots: Sequence[str] = ()) -> List[str]:
-    """Names for the results of images: their paths below the folder that all have in common.
+    """Name images' results by their paths below the common folder.
 
     Suffixes are left out; those of files that would have the same name, such as ``x.jpg`` and
     ``x.png``, stay.
 
     Args:
         paths: Each different.
-        roots: Folders that are not to be part of a name, though they may be all that images share.
+        roots: Folders that names leave out, even if all images share them.
     """
     paths = [os.path.abspath(path) for path in paths]
     folders = [*map(os.path.abspath, roots), *map(os.path.dirname, paths)]
@@ -38,7 +38,7 @@ def result_names(paths: Sequence[str], roots: Sequence[str] = ()) -> List[str]:
 
 
 def drawable(meta: Mapping[str, Any]) -> dict:
-    """Classes as a tuple of names, and a palette for all of them: random where it is too short."""
+    """Complete classes and palette, at random if too short."""
     classes, palette = meta.get('classes'), meta.get('palette')
     if classes is None:
         return dict(meta)
@@ -51,7 +51,7 @@ def drawable(meta: Mapping[str, Any]) -> dict:
 
 
 def build_visualizer(cfg: Config, meta: Mapping[str, Any], **settings: Any) -> Visualizer:
-    """A config's visualizer, readable, which writes nothing anywhere by itself.
+    """Build a config's visualizer, readable and without back-ends.
 
     Args:
         cfg: A config of mmdet, mmseg or mmpretrain.
@@ -62,7 +62,7 @@ def build_visualizer(cfg: Config, meta: Mapping[str, Any], **settings: Any) -> V
         ValueError: For a config without a visualizer.
     """
     if not cfg.get('visualizer'):
-        raise ValueError('config: it has no visualizer; add that of the default_runtime base of '
+        raise ValueError('config: has no visualizer; add that of the default_runtime base of '
                          'mmdet, mmseg or mmpretrain')
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     # mmengine keeps visualizers by name.
@@ -75,7 +75,7 @@ def build_visualizer(cfg: Config, meta: Mapping[str, Any], **settings: Any) -> V
 
 def draw(visualizer: Visualizer, picture: np.ndarray, sample: BaseDataElement,
          draw_gt: bool = False, **options: Any) -> np.ndarray:
-    """Draw a data sample on its image: (H, W, 3) uint8 RGB.
+    """Draw a data sample on its image.
 
     Args:
         visualizer: From :func:`build_visualizer`.
@@ -83,6 +83,9 @@ def draw(visualizer: Visualizer, picture: np.ndarray, sample: BaseDataElement,
         sample: Of mmdet, mmseg or mmpretrain.
         draw_gt: Draw ground truth too. Default False.
         **options: Others of the visualizer's ``add_datasample`` or ``visualize_cls``.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
     """
     sample, name = sample.cpu(), options.pop('name', '')
     picture = np.ascontiguousarray(picture)
@@ -95,17 +98,17 @@ def draw(visualizer: Visualizer, picture: np.ndarray, sample: BaseDataElement,
 
 
 def write_label_map(path: Union[str, Path], labels: np.ndarray, offset: int = 0) -> str:
-    """Write classes of pixels, (H, W), as a PNG with one channel of ``labels + offset``."""
+    """Write labels, (H, W), plus ``offset``, as a PNG."""
     labels = labels.astype(np.int64) + offset
     return _write_png(path, labels.astype(np.uint8 if labels.max() < 256 else np.uint16))
 
 
 def segments_of(sample: BaseDataElement, num_classes: int) -> Tuple[np.ndarray, List[Dict]]:
-    """The segments of a panoptic network.
+    """List the segments that a panoptic network predicts.
 
     Args:
         sample: With ``pred_panoptic_seg`` as mmdet's networks give it.
-        num_classes: Of things and stuff together; other labels are no segment.
+        num_classes: Of things and stuff together; other labels are not segments.
 
     Returns:
         The number of each pixel's segment, (H, W), 0 for none; and of each segment ``id`` (from 1),
@@ -124,13 +127,13 @@ def segments_of(sample: BaseDataElement, num_classes: int) -> Tuple[np.ndarray, 
 
 
 def write_segments(path: Union[str, Path], numbers: np.ndarray) -> str:
-    """Write segments' numbers, (H, W), as COCO's panoptic PNG: R + 256 G + 65536 B."""
+    """Write segments' numbers, (H, W), as COCO's panoptic PNG."""
     return _write_png(path, np.stack([numbers >> shift & 255 for shift in (0, 8, 16)], -1
                                      ).astype(np.uint8))
 
 
 def read_segments(path: Union[str, Path]) -> np.ndarray:
-    """The numbers that :func:`write_segments` wrote, (H, W)."""
+    """Read a PNG of :func:`write_segments`, (H, W)."""
     return np.asarray(Image.open(path)).astype(np.int32) @ (1, 256, 65536)
 
 

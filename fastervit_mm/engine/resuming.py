@@ -1,8 +1,8 @@
-"""Training that goes on after a stop as if there had been none.
+"""Resuming bit for bit.
 
-What is random in a training step, in the network and in the data, is a function of the seed, the
-process and the iteration. So nothing has to be kept of random states, and a run that resumes, from
-whichever checkpoint, draws what the uninterrupted run would have drawn.
+Random numbers of a training step, in the network and in the data, are a function of the seed, the
+process and the iteration. So checkpoints need no random states, and a run that resumes from any of
+them draws what the uninterrupted run would have drawn.
 """
 import random
 from collections import deque
@@ -25,17 +25,17 @@ from ..models import type_name
 from .checkpoints import whole_file
 
 _MODEL, _DATA, _ORDER = range(3)  # streams of random numbers
-_BEGUN = 'epoch_begun_at'  # the iteration, in what a checkpoint keeps of the run
+_BEGUN = 'epoch_begun_at'  # iteration, in a checkpoint's message hub
 
 
 class Draw(NamedTuple):
-    """An index into a dataset, with the numbers that decide what is random in that sample."""
+    """Index into a dataset, with the seed of that sample."""
     index: Any  # a number, or as mmdet's TrackImgSampler gives it, a video and a frame
     entropy: Tuple[int, ...]
 
 
 class Draws(Sampler):
-    """A batch sampler whose indices are :class:`Draw`; it can begin in the middle.
+    """Batch sampler of :class:`Draw` that can begin mid-epoch.
 
     Args:
         batches: The batch sampler.
@@ -44,7 +44,7 @@ class Draws(Sampler):
 
     def __init__(self, batches: Sampler, seed: int):
         self.batches, self.seed, self.begun = batches, seed, None
-        self.length = len(batches)  # once: mmdet's MultiDataAspectRatioBatchSampler draws for it
+        self.length = len(batches)  # once: in mmdet's MultiDataAspectRatioBatchSampler it draws
 
     def __iter__(self) -> Iterator[List[Draw]]:
         rank, epoch = get_rank(), getattr(self.sampler, 'epoch', 0)
@@ -55,16 +55,16 @@ class Draws(Sampler):
                    for place, index in enumerate(batch)]
 
     def leave_out(self, number: int, epoch: int = 0) -> int:
-        """Let the next iteration begin behind some batches, without loading anything for them.
+        """Skip batches without loading them.
 
         Args:
-            number: Of batches from the beginning of an epoch; they may be more than it has.
+            number: Batches from the beginning of an epoch; it may have fewer.
             epoch: The epoch. Default 0.
 
         Returns:
-            The epoch in which the next iteration begins.
+            The epoch of the next batch.
         """
-        for earlier in range(epoch):  # some go on with what is left, as CustomSampleSizeSampler
+        for earlier in range(epoch):  # CustomSampleSizeSampler, for one, goes on with what is left
             self._set_epoch(earlier)
             deque(self.sampler, maxlen=0)
         self._set_epoch(epoch)
@@ -84,7 +84,7 @@ class Draws(Sampler):
             self.sampler.set_epoch(epoch)
 
     def _drawn(self, epoch: int) -> Iterator[List[Any]]:
-        """An epoch's batches; mmdet's GroupMultiSourceSampler draws global random numbers."""
+        """Draw an epoch's batches; mmdet's GroupMultiSourceSampler uses global random numbers."""
         batches = iter(self.batches)
         for number in count():
             with _seeded((_ORDER, self.seed, epoch, number)):
@@ -103,7 +103,7 @@ class Draws(Sampler):
 
 
 class SeededDataset:
-    """A dataset in which what is random in a sample depends on its :class:`Draw` alone.
+    """Dataset proxy that seeds each sample by its :class:`Draw`.
 
     It passes for the dataset itself, in ``isinstance`` too.
     """
@@ -136,9 +136,9 @@ class SeededDataset:
 
 
 class LateLoader(DataLoader):
-    """A data loader that draws, and starts workers, when its first batch is asked for.
+    """Data loader that starts at its first batch.
 
-    So a loop can be built before it is known where its training goes on.
+    So a loop can be built before its first iteration is known.
     """
 
     def __iter__(self) -> Iterator[Any]:
@@ -151,8 +151,8 @@ class LateLoader(DataLoader):
 
 
 def reproducible(loader: DataLoader, seed: int) -> DataLoader:
-    """The same data loader with :class:`Draws` and a :class:`SeededDataset`."""
-    if loader.batch_sampler is None:  # batch_size=None: samples that are batches
+    """Copy a data loader with :class:`Draws` and a :class:`SeededDataset`."""
+    if loader.batch_sampler is None:  # batch_size=None: samples are batches
         return loader
     same = ('num_workers', 'collate_fn', 'pin_memory', 'timeout', 'worker_init_fn',
             'multiprocessing_context', 'prefetch_factor', 'persistent_workers',
@@ -171,7 +171,7 @@ def _seed(entropy: Sequence[int], seed_torch: Callable) -> None:
 
 @contextmanager
 def _seeded(entropy: Sequence[int]) -> Iterator[None]:
-    """Random numbers on the CPU that depend on ``entropy``; those outside go on as before."""
+    """Seed the CPU's random numbers within the block, and restore their states."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     _seed(entropy, torch.default_generator.manual_seed)
     try:
@@ -183,7 +183,7 @@ def _seeded(entropy: Sequence[int]) -> Iterator[None]:
 
 
 class _Resumable:
-    """What both loops have in common."""
+    """Base of both loops."""
 
     def __init__(self, runner: Runner, dataloader: Union[DataLoader, dict], *args, **kwargs):
         different = runner._randomness_cfg.get('diff_rank_seed', False)
@@ -200,7 +200,7 @@ class _Resumable:
 class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
     """mmengine's loop over epochs, which can also resume within one.
 
-    Each iteration has random numbers of its own: see this module.
+    Random numbers: see this module.
 
     Attributes:
         done: Iterations of the current epoch that were trained before this run.
@@ -224,7 +224,7 @@ class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
         return super().run()
 
     def run_epoch(self) -> None:
-        """The rest of an epoch: all of it, unless training resumed in its middle."""
+        """Train an epoch, or its rest after resuming."""
         self.runner.message_hub.update_info(_BEGUN, self._iter - self.done)
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
@@ -238,9 +238,9 @@ class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
 
 @LOOPS.register_module()
 class ResumableIterLoop(_Resumable, IterBasedTrainLoop):
-    """mmengine's loop over iterations, which resumes without loading what was trained on.
+    """mmengine's loop over iterations, which resumes without loading past batches.
 
-    Each iteration has random numbers of its own: see this module.
+    Random numbers: see this module.
     """
 
     def run(self) -> nn.Module:
@@ -250,7 +250,7 @@ class ResumableIterLoop(_Resumable, IterBasedTrainLoop):
 
 
 class _Forward:
-    """An iterator over batches, for ever; the first ones are None and cost nothing."""
+    """Infinite iterator that skips without loading; skipped batches are None."""
 
     def __init__(self, dataloader: DataLoader, skip: int):
         self.dataloader, self.skipped, self.left = dataloader, skip, skip
@@ -267,17 +267,17 @@ class _Forward:
         return next(self.iterator)
 
     def skip_iter(self, number: int) -> None:
-        """Leave out some at once, as OneDL's mmengine asks; OpenMMLab's takes one by one."""
+        """Skip several at once, as OneDL's mmengine does."""
         self.left -= number
 
 
 @HOOKS.register_module()
 class MissedValidationHook(Hook):
-    """Make up for a validation that a stop cut short, where training resumes behind it.
+    """Rerun an interrupted validation.
 
-    A checkpoint is saved before the validation. Without this the metrics of a run that is stopped
-    in one would be missing, those of its end too. Which was the last one to end is said in
-    ``work_dir/last_validation``.
+    A checkpoint is saved before the validation, so a run that is stopped in one would lack its
+    metrics, also at its end. ``work_dir/last_validation`` holds the iteration of the last complete
+    one.
     """
     priority = 'LOWEST'  # when the other hooks are ready, and when they are done
 
@@ -299,7 +299,7 @@ class MissedValidationHook(Hook):
                 part.write_text(str(runner.iter))
 
     def _done(self, runner: Runner) -> Optional[int]:
-        """Iterations before the last whole validation; the same answer in all processes."""
+        """Read the iteration of the last complete validation, alike in all processes."""
         path, found = Path(runner.work_dir) / 'last_validation', [None]
         if is_main_process() and path.is_file() and (text := path.read_text()).isdecimal():
             found = [int(text)]
@@ -308,7 +308,7 @@ class MissedValidationHook(Hook):
 
 
 def make_resumable(cfg: Any) -> None:
-    """Let a config train in these loops where it asks for mmengine's own."""
+    """Replace mmengine's own training loops in a config by these."""
     loop = cfg.train_cfg
     kind = loop.get('type')
     if kind is None and 'by_epoch' in loop:

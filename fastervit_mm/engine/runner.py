@@ -1,4 +1,4 @@
-"""mmengine's runner as the tools use it."""
+"""mmengine's runner for the tools."""
 from typing import Optional, Union
 
 from mmengine.config import Config
@@ -23,15 +23,15 @@ from .onednn import use_onednn
 
 
 class QuietRunner(DistributedRunner):
-    """mmengine's runner; what no user can act on goes only to the log file.
+    """mmengine's runner with atomic checkpoints and a quiet console.
 
-    Its visualizer is one whose labels can be read, in place of mmdet's or mmseg's own. A checkpoint
-    that it saves is whole or absent, and it resumes from the newest whole one. What mmengine reads
-    for it, it reads by :func:`~fastervit_mm.weights.reading.strict_loaders`.
+    It resumes from the newest whole checkpoint, reads by
+    :func:`~fastervit_mm.weights.reading.strict_loaders`, draws readable overlays, and leaves
+    messages that need no action to the log file.
 
     Attributes:
-        saved_at: Iterations trained in the last checkpoint to resume from; None without one.
-        start_from: Checkpoint to load where there is none to resume from.
+        saved_at: Iterations in the last checkpoint that can be resumed from; None without one.
+        start_from: Checkpoint to load if none can be resumed from.
     """
     saved_at: Optional[int] = None
     start_from: Optional[str] = None
@@ -41,7 +41,7 @@ class QuietRunner(DistributedRunner):
             super().__init__(*args, **kwargs)
 
     def _log_env(self, env_cfg: dict) -> None:
-        with quiet_children():  # a shell that finds no gcc, whose version mmengine asks
+        with quiet_children():  # of a shell without the gcc whose version mmengine asks for
             super()._log_env(env_cfg)
 
     def build_logger(self, *args, **kwargs) -> MMLogger:
@@ -96,7 +96,7 @@ class QuietRunner(DistributedRunner):
 
 
 def _newest_for_all(work_dir: str) -> Optional[str]:
-    """The newest whole checkpoint, which one process looks for."""
+    """Find the newest whole checkpoint in the main process, for all."""
     found = [None]
     if is_main_process():
         try:
@@ -111,7 +111,7 @@ def _newest_for_all(work_dir: str) -> Optional[str]:
 
 
 def build_runner(cfg: Config) -> Runner:
-    """Build the runner of a config, with linear layers fast on CPUs (:func:`use_onednn`)."""
+    """Build a config's runner, through oneDNN on CPUs."""
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else QuietRunner.from_cfg(cfg)
     use_onednn(runner.model)

@@ -1,4 +1,4 @@
-"""A cross entropy for segmentors whose classes have weights and whose label maps have void."""
+"""Cross entropy with class weights and ignored pixels."""
 from typing import Optional
 
 from mmseg.models.losses import CrossEntropyLoss
@@ -8,28 +8,28 @@ from torch import Tensor
 
 @MODELS.register_module()
 class WeightedCrossEntropyLoss(CrossEntropyLoss):
-    """mmseg's ``CrossEntropyLoss``, with ``class_weight`` where pixels are ignored.
+    """mmseg's ``CrossEntropyLoss`` with class weights beside ignored pixels.
 
     mmseg 1.2.2 looks up the weight of every label, 255 too, and fails with an IndexError (open
     issues 3734 and 3831), or on a GPU with a device-side assertion. Label maps have 255 for void,
     and where a crop is larger than its image. Here, as in PyTorch, the loss is the weighted mean
-    over the pixels that have a class; without such a pixel it is 0.
+    over the other pixels, and 0 without any.
 
     Args:
-        class_weight: A weight for each class, or a file that holds them.
+        class_weight: A weight for each class, or a file with them.
         **kwargs: Those of ``CrossEntropyLoss``.
     """
 
     def forward(self, cls_score: Tensor, label: Tensor, weight: Optional[Tensor] = None,
                 avg_factor: Optional[float] = None, reduction_override: Optional[str] = None,
                 ignore_index: int = 255, **kwargs) -> Tensor:
-        """The loss, a scalar unless ``reduction`` is ``'none'``.
+        """Compute the loss, a scalar unless ``reduction`` is ``'none'``.
 
         Args:
             cls_score: (N, classes, H, W).
             label: (N, H, W), class numbers.
             weight: (N, H, W), a factor for each pixel.
-            avg_factor: What the sum is divided by. Default the sum of the pixels' class weights.
+            avg_factor: Divisor of the sum. Default the sum of the pixels' class weights.
             reduction_override: In place of the loss's own ``reduction``.
             ignore_index: Label of pixels without a class.
             **kwargs: Those of ``CrossEntropyLoss.forward``.

@@ -1,4 +1,4 @@
-"""Drawing label maps on images of any size, and placing class names faster than mmseg does."""
+"""Readable overlays of label maps."""
 from typing import List, Optional
 
 import numpy as np
@@ -8,12 +8,12 @@ from mmseg.visualization import SegLocalVisualizer
 
 from .enlarging import Enlarging, label_height
 
-_SHARE = 0.06  # of an image's shorter side: the height of a name's font
+_SHARE = 0.06  # height of a name's font over the image's shorter side
 _DARK, _BRIGHT = (0, 0, 0), (255, 255, 255)
 
 
 def place_of_name(mask: np.ndarray) -> np.ndarray:
-    """Where a class's name is drawn, (x, y): the middle pixel of its widest row, as in mmseg.
+    """Find (x, y), the middle of a class's widest row, as mmseg.
 
     mmseg 1.2.2 sorts a Python list of all pixels for each class, which takes a second an image.
 
@@ -27,10 +27,10 @@ def place_of_name(mask: np.ndarray) -> np.ndarray:
 
 @VISUALIZERS.register_module()
 class EnlargedSegVisualizer(Enlarging, SegLocalVisualizer):
-    """mmseg's ``SegLocalVisualizer`` on an enlarged image, with names that can be read.
+    """mmseg's ``SegLocalVisualizer`` on an enlarged image, with readable names.
 
-    mmseg's own names shrink with the image's shorter side, end at its edge, show the image through,
-    are white on every colour and have no letters beyond ASCII.
+    mmseg's own names shrink with the image's shorter side, end at its edge, are transparent, white
+    on every colour, and limited to ASCII.
     """
     fields = ('gt_sem_seg', 'pred_sem_seg')
 

@@ -1,4 +1,4 @@
-"""Checks of a config's settings, one by one: names of classes that exist, numbers in range."""
+"""Checks of single settings: registered classes, numbers in range."""
 import difflib
 import math
 from typing import Any, Dict, Iterator, List, Optional, Tuple
@@ -20,22 +20,22 @@ from mmengine.registry import (
 from ..config_files import ConfigError
 from ..models import class_of, dataset_configs
 
-# The parts of a model that are always built from the registry of models.
+# Parts of a model that are always built from the registry of models.
 _PARTS = ('backbone', 'neck', 'decode_head', 'auxiliary_head', 'head', 'rpn_head', 'roi_head',
           'bbox_head', 'mask_head', 'panoptic_head', 'panoptic_fusion_head', 'data_preprocessor')
 Named = Tuple[str, Dict, Registry]
 
 
 def check_parts(cfg: Config, training: bool, split: str = 'test') -> None:
-    """Raise an error for a config without what a training or a test is made of.
+    """Check that a config has all parts.
 
     Args:
         cfg: A config.
         training: Whether it will be trained; else tested.
-        split: What it will be tested on.
+        split: The tested split.
 
     Raises:
-        ConfigError: That names what is missing, or is no dict.
+        ConfigError: Naming a part that is missing or not a dict.
     """
     needed = ['model', *(('train_dataloader', 'train_cfg', 'optim_wrapper') if training else
                          (f'{split}_dataloader', f'{split}_evaluator', f'{split}_cfg'))]
@@ -50,7 +50,7 @@ def check_parts(cfg: Config, training: bool, split: str = 'test') -> None:
 
 
 def wrong_settings(cfg: Config, loaders: List[str], training: bool) -> Iterator[str]:
-    """Classes that do not exist, and numbers that are none or out of range.
+    """Find unregistered classes and numbers out of range.
 
     Args:
         cfg: A config that has passed :func:`check_parts`.
@@ -93,11 +93,11 @@ def wrong_settings(cfg: Config, loaders: List[str], training: bool) -> Iterator[
 
 
 def metric_configs(cfg: Config, name: str) -> Iterator[Tuple[str, Dict]]:
-    """Every metric of an evaluator, which is one, a list of them, or a class that holds them.
+    """List the metrics of an evaluator in any form.
 
     Args:
         cfg: A config.
-        name: Such as ``'val_evaluator'``; one that the config lacks gives nothing.
+        name: Such as ``'val_evaluator'``; it may be absent.
 
     Yields:
         Its dotted name in the config, and its settings.
@@ -120,7 +120,7 @@ def _wrong_number(place: str, value: Any, least: int, whole: bool = False) -> It
 
 
 def _named(cfg: Config, loaders: List[str], training: bool) -> Iterator[Named]:
-    """Dotted name, settings and registry of each part whose registry is certain."""
+    """List dotted name, settings and registry of parts with a certain registry."""
     found: List[Tuple[str, Any, Registry]] = [('model', cfg.model, MODELS)]
     found += [(f'model.{name}', cfg.model.get(name), MODELS) for name in _PARTS]
     for loader in loaders:
@@ -145,7 +145,7 @@ def _named(cfg: Config, loaders: List[str], training: bool) -> Iterator[Named]:
 
 
 def _near(name: str, registry: Optional[Registry]) -> List[str]:
-    """Names of a registry and of those below it that are like one."""
+    """Find similar names in a registry and those below it."""
     known: List[str] = []
     waiting = [registry]
     while waiting:

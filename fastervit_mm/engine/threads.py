@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 
 
 def thread_counts(most: int, say: Callable[[str], Any]) -> Generator[int, float, None]:
-    """Number of threads for each step; send the seconds that the step took.
+    """Choose threads for each step; send the step's seconds.
 
     Another number is tried for three steps: half as many soon after the start and when steps slow
     down, and more again from time to time, later each time that it does not help. The fewer are
@@ -39,7 +39,7 @@ def thread_counts(most: int, say: Callable[[str], Any]) -> Generator[int, float,
 
 @HOOKS.register_module()
 class ThreadsHook(Hook):
-    """Train on a CPU with as many threads as serve best (:func:`thread_counts`).
+    """Choose the number of threads in CPU training (:func:`thread_counts`).
 
     OpenMP's threads wait for each other by spinning: where one has to share its processor with
     another program, all wait for it, and a step can take ten times as long.

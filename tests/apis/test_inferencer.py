@@ -1,4 +1,4 @@
-"""fastervit_mm.apis on samples of data; mmdet's and mmseg's own inferencers say what is right."""
+"""Inferencer beside mmdet's and mmseg's own inferencers."""
 import json
 import os
 import shutil

@@ -95,7 +95,7 @@ def remove(page):
 
 
 def words(page, pattern):
-    """What the page says, once it says something of a pattern."""
+    """Wait for the page's words to match a pattern."""
     page.wait_for_function(
         'pattern => new RegExp(pattern).test(document.querySelector("#words")?.innerText)',
         arg=pattern)

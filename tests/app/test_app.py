@@ -1,4 +1,4 @@
-"""Checkpoints are found, and what the page says of an image is what the libraries say."""
+"""Checkpoints for the page, and its predictions beside the libraries'."""
 import os
 import re
 import runpy

@@ -11,7 +11,6 @@ from fastervit_mm.backbone.positions import Places, RelativePositionBias, with_t
 from fastervit_mm.models import check_complete
 from fastervit_mm.weights import CheckpointError, load_backbone
 from tests.conftest import TINY, stir
-from tests.engine.test_optimizers import built
 
 IMAGE = torch.rand(2, 3, 130, 200)
 NAME = 'stages.2.blocks.{}.attn.position_bias.carrier_bias'
@@ -154,31 +153,3 @@ def test_timm_s_models_load_an_older_file(tmp_path):
     torch.save({k: v for k, v in old.state_dict().items() if 'carrier_bias' not in k}, path)
     new = create(pretrained=True, pretrained_cfg_overlay=dict(file=path))
     assert torch.equal(new.eval()(IMAGE), old.eval()(IMAGE))
-
-
-@pytest.mark.parametrize('how', ['merged', "mmengine's", 'one group'])
-def test_an_older_run_s_optimizer_resumes(how):
-    """All parameters keep their state; carrier biases begin without one."""
-    settings = dict(paramwise={}) if how == 'one group' else {}
-    old, new = FasterViT(dict(TINY, carrier_bias=None)), FasterViT(TINY)
-    wrapper = built(old, how != "mmengine's", **settings)
-    for number, parameter in enumerate(old.parameters()):
-        parameter.grad = torch.full_like(parameter, number + 1.)
-    wrapper.step()
-    resumed = built(new, **settings)
-    resumed.load_state_dict(wrapper.state_dict())
-    numbers = {name: number for number, (name, _) in enumerate(old.named_parameters(), 1)}
-    for name, parameter in new.named_parameters():
-        state = resumed.optimizer.state[parameter]
-        if name in NAMES:
-            assert not state
-        else:
-            assert torch.equal(state['exp_avg'], torch.full_like(
-                parameter, numbers[name]) * (1 - 0.9)), name
-        parameter.grad = torch.ones_like(parameter)
-    decays = {n: g['weight_decay'] for g in resumed.optimizer.param_groups
-              for n in g.get('param_names', []) if n in NAMES}
-    assert decays == ({} if how == 'one group' else dict.fromkeys(NAMES, 0))
-    before = new.get_parameter(NAMES[0]).clone()
-    resumed.step()
-    assert not torch.equal(new.get_parameter(NAMES[0]), before)

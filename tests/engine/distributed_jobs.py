@@ -1,4 +1,4 @@
-"""What test_distributed.py runs in several processes: ``distributed_jobs.py JOB ARGUMENTS``."""
+"""Jobs of test_distributed.py for several processes: ``distributed_jobs.py JOB ARGUMENTS``."""
 import copy
 import itertools
 import sys
@@ -11,7 +11,7 @@ from mmengine.registry import HOOKS
 from fastervit_mm import FasterViT, SwinHAT
 from fastervit_mm.command_line import errors_in_one_line
 from fastervit_mm.engine import launch
-from fastervit_mm.engine.distributed import gloo_left_at_once
+from fastervit_mm.engine.distributed import exit_without_gloo_teardown
 from tests.conftest import TINY, stir
 
 SWIN_HAT = dict(embed_dims=16, depths=(1, 2, 2, 1), num_heads=(1, 1, 2, 4))
@@ -97,5 +97,5 @@ def _gradients(model: torch.nn.Module, images: torch.Tensor) -> Dict[str, torch.
 
 
 if __name__ == '__main__':
-    with gloo_left_at_once(), errors_in_one_line('job'):
+    with exit_without_gloo_teardown(), errors_in_one_line('job'):
         dict(train=train, unused=unused, gradients=gradients)[sys.argv[1]](*sys.argv[2:])

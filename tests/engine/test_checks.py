@@ -1,4 +1,4 @@
-"""Mistakes in a config are found before training, by what train.py and test.py call first."""
+"""Mistakes in a config, found before training or testing."""
 import json
 import os
 

@@ -1,4 +1,4 @@
-"""Several processes on CPUs: real ones, that meet through gloo as the launchers let them."""
+"""Real processes on CPUs, through gloo, as the launchers start them."""
 import json
 import os
 import pickle
@@ -40,7 +40,7 @@ default_hooks = dict(checkpoint=dict(interval=2, max_keep_ckpts=3), logger=dict(
 
 
 def environments(launcher='pytorch'):
-    """What each launcher tells its two processes."""
+    """Environment variables of each launcher for its two processes."""
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = str(probe.getsockname()[1])

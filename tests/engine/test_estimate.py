@@ -42,7 +42,7 @@ class Stop(Hook):
 
 
 def said(folder: Path, max_iters: int, stop: int, resume: bool = False, slow=(1, 2), line=LINE):
-    """What a run's log says, a list of (match, last iteration logged before it)."""
+    """Estimates in a run's log: (match, last iteration logged before it)."""
     Runner(
         Slow(slow), str(folder), resume=resume,
         train_dataloader=dict(batch_size=1, dataset=[torch.ones(1)] * 4,

@@ -1,4 +1,4 @@
-"""What a run says and writes down: console, log file, TensorBoard."""
+"""Console, log file and TensorBoard of a run."""
 import re
 import subprocess
 import sys

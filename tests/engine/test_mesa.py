@@ -53,7 +53,6 @@ def test_the_loss_is_that_of_the_formula():
 
 @pytest.mark.parametrize('settings, message', [
     (dict(weight=0), 'weight=0: give a number above 0'),
-    (dict(weight=1, temperature=0), 'temperature=0'),
     (dict(weight=1, begin=1), 'begin=1: give the part')])
 def test_settings_out_of_range_are_named(settings, message):
     with pytest.raises(ConfigError, match=message):

@@ -1,4 +1,4 @@
-"""Products of linear layers through oneDNN: torch's results, gradients and all, for any model."""
+"""Linear layers through oneDNN: torch's results and gradients."""
 import copy
 import pickle
 

@@ -1,7 +1,6 @@
-"""Parameters of equal settings share a group; nothing else about a training changes."""
+"""Merged parameter groups, layer-wise rates and fused kernels."""
 import copy
 import re
-from typing import NamedTuple
 
 import pytest
 import torch
@@ -207,24 +206,14 @@ def test_a_layer_decay_of_another_network_is_an_error():
         built(torch.nn.Linear(2, 2), paramwise=dict(layer_decay_rate=0.9))
 
 
-# Checkpoints of mmengine's groups
-
-class Runs(NamedTuple):
-    whole: dict  # checkpoint after 8 iterations with mmengine's groups
-    again: dict  # after the last four again, with merged groups
-    logs: tuple  # of the two
-    further: dict  # and four more
-
+# Checkpoints
 
 @pytest.fixture(scope='module')
-def runs(tmp_path_factory, tiny_ade20k) -> Runs:
-    """A segmentor without chance after its start, with all that reads groups."""
-    folder = tmp_path_factory.mktemp('regrouped')
+def runs(tmp_path_factory, tiny_ade20k):
+    """Checkpoints after 8 iterations, and after the last four again; the second log."""
+    folder = tmp_path_factory.mktemp('resumed')
     path = folder / 'segmentor.py'
     path.write_text(SEGMENTOR.replace('ROOT', str(tiny_ade20k)) + """
-model['decode_head']['dropout_ratio'] = model['auxiliary_head']['dropout_ratio'] = 0.
-# Biases before a norm, and of keys, have no gradient but rounding, which Adam would make a step of.
-optim_wrapper = dict(type='OptimWrapper', optimizer=dict(eps=1e-3), clip_grad=dict(max_norm=1.))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=2),
     dict(type='CosineAnnealingLR', by_epoch=False, begin=2, end=5),
@@ -232,142 +221,80 @@ param_scheduler = [
          by_epoch=False, begin=5, end=13)]
 custom_hooks = [dict(type='EMAHook', momentum=0.1)]
 auto_scale_lr = dict(base_batch_size=4)
-train_cfg = dict(max_iters=8, val_interval=100)
 """)
 
-    def run(name, resume=None, **changes):
+    def run(name, resume=None):
         cfg = launch.load_config(str(path), work_dir=str(folder / name), cfg_options={
-            'randomness.deterministic': True, **changes})  # keeps the number of threads
+            'randomness.deterministic': True})  # keeps the number of threads
         launch.train(cfg, auto_scale_lr=True, resume=resume)
-        last = torch.load(folder / name / f'iter_{cfg.train_cfg.max_iters}.pth')
-        return last, max((folder / name).glob('*/*.log')).read_text()
+        return (torch.load(folder / name / 'iter_8.pth'),
+                max((folder / name).glob('*/*.log')).read_text())
 
-    whole, log = run('whole', **{'optim_wrapper.constructor': 'DefaultOptimWrapperConstructor'})
-    again, second = run('again', str(folder / 'whole/iter_4.pth'))
-    further, _ = run('further', str(folder / 'again/iter_8.pth'), **{'train_cfg.max_iters': 12})
-    return Runs(whole, again, (log, second), further)
+    whole, _ = run('whole')
+    return whole, *run('again', str(folder / 'whole/iter_4.pth'))
 
 
-def test_a_run_of_mmengines_groups_goes_on_in_merged_ones(runs):
-    whole, again = runs.whole, runs.again
-    assert len(whole['optimizer']['param_groups']) > 100
+def test_a_resumed_optimizer_and_its_schedules_are_those_of_the_whole_run(runs):
+    whole, again, _ = runs
     assert len(again['optimizer']['param_groups']) == 2
+    assert again['optimizer']['param_groups'] == whole['optimizer']['param_groups']
+    assert again['param_schedulers'] == whole['param_schedulers']
+    # --auto-scale-lr, a batch of 2
+    assert again['optimizer']['param_groups'][0]['initial_lr'] == pytest.approx(6e-5 / 2)
     for part in ('state_dict', 'ema_state_dict'):
         assert whole[part].keys() == again[part].keys()
-        for name, tensor in whole[part].items():
-            # Statistics of activations round more; no group holds them.
-            torch.testing.assert_close(again[part][name], tensor, atol=3e-7, msg=name,
-                                       rtol=1e-5 if 'running' in name else 1e-6)
-
-
-def test_its_schedules_go_on_too(runs):
-    saved = runs.whole['optimizer']['param_groups']
-    scheduled = {k: saved[0][k] for k in ('lr', 'initial_lr')}
-    assert scheduled['initial_lr'] == pytest.approx(6e-5 / 2)  # --auto-scale-lr, a batch of 2
-    for group in runs.again['optimizer']['param_groups']:
-        assert {k: group[k] for k in scheduled} == scheduled
-    for old, new in zip(runs.whole['param_schedulers'], runs.again['param_schedulers']):
-        assert len(old['base_values']) == len(saved) + 1 and len(new['base_values']) == 3
-        assert {*new['base_values']} == {*old['base_values']}
-        assert {k: v for k, v in new.items() if k not in ('base_values', '_last_value')} == {
-            k: v for k, v in old.items() if k not in ('base_values', '_last_value')}
-    said = [re.findall(r'Iter\(train\) \[8/8\]  base_lr: \S+ lr: \S+|grad_norm: \S+', log)[-2:]
-            for log in runs.logs]
-    assert said[0] == said[1] and len(said[0]) == 2
-
-
-def test_a_run_of_merged_groups_goes_on(runs):
-    assert len(runs.further['optimizer']['param_groups']) == 2
-    steps = {int(s['step']) for s in runs.further['optimizer']['state'].values()}
-    assert steps == {12}
+        assert all(torch.equal(again[part][name], tensor) for name, tensor in whole[part].items())
 
 
 def test_the_log_says_what_a_group_has(runs):
     found = re.findall(r'Optimizer: (\d+) parameters from (\S+) on: lr=(\S+), weight_decay=(\S+)',
-                       runs.logs[1])
+                       runs[2])
     assert [(lr, decay) for _, _, lr, decay in found] == [('6e-05', '0.01'), ('6e-05', '0')]
     assert found[0][1] == 'backbone.stem.conv1.weight'
 
 
-def saved_and_fresh(merged=False, paramwise=PARAMWISE, arch=TINY, **optimizer):
-    """State after one step, and the model to load it into."""
+def saved(merged=True, paramwise=PARAMWISE, arch=TINY):
+    """State of an optimizer after one step."""
     model = FasterViT(arch)
-    wrapper = built(model, merged, paramwise, **optimizer)
+    wrapper = built(model, merged, paramwise)
     for number, parameter in enumerate(model.parameters()):
         parameter.grad = torch.full_like(parameter, number + 1.)
     wrapper.step()
-    return wrapper.state_dict(), FasterViT(TINY)
+    return wrapper.state_dict()
 
 
-def assert_every_parameter_gets_its_own(state, model):
+def test_every_parameter_gets_its_own_state():
+    model = FasterViT(TINY)
     wrapper = built(model)
-    wrapper.load_state_dict(state)
+    wrapper.load_state_dict(saved())
     for number, parameter in enumerate(model.parameters()):
         average = wrapper.optimizer.state[parameter]['exp_avg']
         torch.testing.assert_close(average, torch.full_like(parameter, 0.1 * (number + 1)))
 
 
-def test_every_parameter_gets_its_own_state():
-    assert_every_parameter_gets_its_own(*saved_and_fresh())
-
-
-def test_named_groups_are_divided_anew():
-    state, model = saved_and_fresh(merged=True)
-    group = state['param_groups'][1]
-    state['param_groups'][1:] = [dict(group, **{k: group[k][s] for k in ('params', 'param_names')})
-                                 for s in (slice(7, None), slice(7))]
-    assert_every_parameter_gets_its_own(state, model)
-
-
-def test_state_takes_the_layout_of_its_parameter():
-    """Fused kernels take one layout alone; convolutions were contiguous once."""
-    old, new = FasterViT(TINY).to(memory_format=torch.contiguous_format), FasterViT(TINY)
-    wrapper = built(old)
-    for parameter in old.parameters():
-        parameter.grad = torch.rand_like(parameter)
-    wrapper.step()
-    resumed = built(new)
-    resumed.optimizer.load_state_dict(wrapper.optimizer.state_dict())
-    for before, parameter in zip(old.parameters(), new.parameters()):
-        state = resumed.optimizer.state[parameter]
-        assert state['exp_avg'].stride() == state['exp_avg_sq'].stride() == parameter.stride()
-        assert torch.equal(state['exp_avg'], wrapper.optimizer.state[before]['exp_avg'])
-    assert any(a.stride() != b.stride() for a, b in zip(old.parameters(), new.parameters()))
-
-
 @fused_on_cpu
 def test_how_kernels_start_is_not_taken_from_a_checkpoint(monkeypatch):
-    state, model = saved_and_fresh(merged=True)
     monkeypatch.setattr(optimizers, '_on_cuda', lambda model: True)
-    wrapper = built(model)
-    wrapper.load_state_dict(state)
+    wrapper = built(FasterViT(TINY))
+    wrapper.load_state_dict(saved(paramwise=PARAMWISE))
     assert [group['fused'] for group in wrapper.optimizer.param_groups] == [True, True]
     state = wrapper.state_dict()
     monkeypatch.undo()
-    wrapper = built(model)
+    wrapper = built(FasterViT(TINY))
     wrapper.load_state_dict(state)
     assert [group['fused'] for group in wrapper.optimizer.param_groups] == [None, None]
 
 
-def test_state_that_does_not_fit_is_an_error_of_one_line():
-    def refused(match, state, paramwise=PARAMWISE):
-        with pytest.raises(CheckpointError, match=match) as error:
-            built(FasterViT(TINY), paramwise=paramwise).load_state_dict(copy.deepcopy(state))
-        assert '\n' not in str(error.value)
-
-    refused(r'exp_avg of stem.conv2.weight is \(32, 8, 3, 3\), the parameter \(16, 8, 3, 3\)',
-            saved_and_fresh(arch=dict(TINY, embed_dim=32))[0])
-    deep = dict(TINY, depths=(1, 2, 3, 1))
-    refused(r'\d+ parameters, and this model trains \d+\. Give', saved_and_fresh(arch=deep)[0])
-    refused(r'only one of them has stages.2.blocks.2.attn.position_bias',
-            saved_and_fresh(merged=True, arch=deep)[0])
-    state = saved_and_fresh()[0]
-    refused(r'stem.conv1.weight and stem.norm1.weight differ in weight_decay \(0.05, 0.0\), in '
-            'this config they do not', state, paramwise=dict(bias_lr_mult=1.))
-    refused('parameters have 2 different settings, in this config 15', state,
-            paramwise=dict(PARAMWISE, layer_decay_rate=0.5))
-    state = saved_and_fresh(merged=True)[0]
-    for group in state['param_groups']:
-        del group['param_names']
-    state['param_groups'][0]['params'].append(state['param_groups'][1]['params'].pop())
-    refused('2 groups have no names to tell their parameters apart', state)
+@pytest.mark.parametrize('settings, match', [
+    (dict(arch=dict(TINY, embed_dim=32)),
+     r'exp_avg of stem.conv2.weight is \(32, 8, 3, 3\) in the checkpoint, the parameter \(16, 8'),
+    (dict(arch=dict(TINY, depths=(1, 2, 3, 1))), 'the model has no stages.2.blocks.2.attn'),
+    (dict(merged=False), r'has (\d+) parameters in \1 groups, this config.s \1 parameters in 2'),
+    (dict(paramwise=dict(PARAMWISE, layer_decay_rate=0.5)), r'in 15 groups, this config.s .* in 2'),
+    (dict(paramwise=dict(norm_decay_mult=0.)), 'in 2 groups, .* as many, divided otherwise'),
+], ids=['wider', 'deeper', "mmengine's groups", 'more groups', 'other groups'])
+def test_state_that_does_not_fit_is_an_error_of_one_line(settings, match):
+    state = saved(**settings)
+    with pytest.raises(CheckpointError, match=match) as error:
+        built(FasterViT(TINY)).load_state_dict(state)
+    assert '\n' not in str(error.value)

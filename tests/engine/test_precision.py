@@ -1,4 +1,4 @@
-"""Which type mixed precision has in training and testing, and that detectors and segmentors run."""
+"""Types of mixed precision; detectors and segmentors in bfloat16."""
 import copy
 
 import pytest

@@ -1,4 +1,4 @@
-"""A training that is stopped, in whatever way, goes on as if it had not been."""
+"""Stopped runs go on as if they had not been stopped."""
 import copy
 import os
 import pickle
@@ -285,7 +285,7 @@ def test_a_full_disk_loses_nothing(by_epoch, run, tmp_path):
     assert done.returncode == 1, done.stderr[-3000:]
     assert said.startswith('train: ') and f'epoch_3.pth could not be saved: {why}' in said
     assert f'the last checkpoint is {run}/epoch_2.pth' in said and '--resume' in said
-    assert f'{run}/epoch_3.pth is passed over' in done.stdout + done.stderr
+    assert f'{run}/epoch_3.pth is not used' in done.stdout + done.stderr
     assert 'resumed epoch: 2' in done.stdout + done.stderr
     assert {path.name: path.read_bytes() for path in left.glob('*.pth*')} == before
 

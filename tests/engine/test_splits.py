@@ -1,4 +1,4 @@
-"""Real runs of a config outside the clone: a base by name, and a third split."""
+"""Real runs of a config outside the clone."""
 import json
 import pickle
 

@@ -1,4 +1,4 @@
-"""Images reach the backbone as a test run would have them, and the tool draws what it says."""
+"""Inputs as in a test run, and the figures of tools/visualize.py."""
 import runpy
 import sys
 from pathlib import Path
