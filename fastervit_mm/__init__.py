@@ -7,8 +7,8 @@ from . import (
     timm_models,  # noqa: F401  (timm's registry)
     weights,  # noqa: F401  (the fastervit:// scheme and the checked initialiser)
 )
-from .backbone import FasterViT, HierarchicalAttention, SwinHAT
+from .backbone import FasterViT, HATStage, SwinHAT
 from .config_files import get_config
 from .version import __version__
 
-__all__ = ['FasterViT', 'HierarchicalAttention', 'SwinHAT', '__version__', 'get_config']
+__all__ = ['FasterViT', 'HATStage', 'SwinHAT', '__version__', 'get_config']

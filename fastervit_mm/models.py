@@ -16,8 +16,8 @@ from mmengine.registry import DATASETS, MODELS, Registry, init_default_scope
 from mmengine.runner.checkpoint import load_state_dict
 from torch import Tensor, nn
 
-from .backbone import FasterViT
-from .backbone.names import fit_carrier_bias
+from .backbone import StagedBackbone
+from .backbone.names import to_current
 from .datasets.class_order import declared_classes, label_order, numbered_by_file
 from .weights import (
     CheckpointError,
@@ -126,10 +126,10 @@ def rename_published(content: Mapping[str, Any], model: nn.Module, checkpoint: s
 
     Raises:
         CheckpointError: For a file that was trained with other windows than the model has
-            (:meth:`~fastervit_mm.FasterViT.other_windows`); with the names, that trace is lost.
+            (:meth:`~fastervit_mm.FasterViT.wrong_windows`); with the names, that trace is lost.
     """
     entry, found = next(iter(entries(content).items()), ('', {}))
-    for backbone in (m for m in model.modules() if isinstance(m, FasterViT)):
+    for backbone in (m for m in model.modules() if isinstance(m, StagedBackbone)):
         check_windows(backbone, found, checkpoint)
     place = whole_place(found, unwrapped(model).state_dict(), checkpoint)
     tensors = translate_whole(found, place)
@@ -158,7 +158,9 @@ def check_complete(model: nn.Module, content: Mapping[str, Any], checkpoint: str
     own = unwrapped(model).state_dict()
     found = content.get('state_dict', content)
     tensors = {key: value for key, value in found.items() if isinstance(value, Tensor)}
-    fit_carrier_bias(tensors, own)
+    for name, module in unwrapped(model).named_modules():
+        if isinstance(module, StagedBackbone):
+            to_current(tensors, f'{name}.' if name else '')
     missing = [k for k in own if k not in tensors and not k.endswith('num_batches_tracked')]
     # Of FasterViT-6, which is FasterViT-5 with more blocks, all of 5 would be filled.
     blocks = [k for k in tensors if k not in own and k.startswith('backbone.stages.')]
@@ -186,7 +188,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return model
 
 
-def find_backbones(model: nn.Module, name: str = 'model') -> List[FasterViT]:
+def find_backbones(model: nn.Module, name: str = 'model') -> List[StagedBackbone]:
     """Every FasterViT that a model holds, itself included.
 
     Args:
@@ -196,7 +198,7 @@ def find_backbones(model: nn.Module, name: str = 'model') -> List[FasterViT]:
     Raises:
         ValueError: For a model without a FasterViT.
     """
-    found = [module for module in model.modules() if isinstance(module, FasterViT)]
+    found = [module for module in model.modules() if isinstance(module, StagedBackbone)]
     if not found:
         raise ValueError(f'{name}: {type(model).__name__} holds no FasterViT')
     return found

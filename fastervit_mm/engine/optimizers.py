@@ -1,6 +1,5 @@
 """Few parameter groups for an optimizer, layer-wise learning rates, fused kernels on GPUs."""
 from functools import partial
-from itertools import islice
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import torch
@@ -9,8 +8,7 @@ from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIMIZERS
 from torch import nn
 
-from ..backbone import FasterViT
-from ..backbone.names import is_carrier_bias
+from ..backbone import StagedBackbone
 from ..compat import has_fused_kernels
 from ..config_files import ConfigError
 from ..weights import CheckpointError
@@ -117,7 +115,7 @@ class MergedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         if self.base_lr is None:
             raise ConfigError(f'optim_wrapper.paramwise_cfg.{key} needs '
                               'optim_wrapper.optimizer.lr')
-        backbones = {name: m for name, m in model.named_modules() if isinstance(m, FasterViT)}
+        backbones = {name: m for name, m in model.named_modules() if isinstance(m, StagedBackbone)}
         if not backbones:
             raise ConfigError(f'optim_wrapper.paramwise_cfg.{key}={factor}: '
                               f'{type(model).__name__} holds no FasterViT. Leave it out')
@@ -186,8 +184,7 @@ def _key(settings: Mapping[str, Any]) -> str:
 def _fit(names: Sequence[str], optimizer: torch.optim.Optimizer, state: dict) -> dict:
     """An optimizer's saved state in the groups of this optimizer.
 
-    The groups keep what they had when they were saved: learning rate, schedule and the rest. If
-    the checkpoint is from before there were carrier biases, these start without a state.
+    The groups keep what they had when they were saved: learning rate, schedule and the rest.
 
     Args:
         names: The parameters in the order in which mmengine's constructor adds them.
@@ -197,7 +194,7 @@ def _fit(names: Sequence[str], optimizer: torch.optim.Optimizer, state: dict) ->
     Raises:
         CheckpointError: For other parameters, and for groups that this config divides otherwise.
     """
-    groups, saved = optimizer.param_groups, _with_carrier_bias(names, state['param_groups'])
+    groups, saved = optimizer.param_groups, state['param_groups']
     if _layout(groups) != _layout(saved):
         saved = _regrouped(names, optimizer, saved)
     # How kernels are started is this machine's matter.
@@ -217,30 +214,6 @@ def _fit(names: Sequence[str], optimizer: torch.optim.Optimizer, state: dict) ->
                     states[index][kind] = torch.empty_like(
                         parameter, dtype=was.dtype, device=was.device).copy_(was)
     return dict(state, param_groups=saved, state=states)
-
-
-def _with_carrier_bias(names: Sequence[str], saved: Sequence[dict]) -> Sequence[dict]:
-    """Saved groups with the carrier biases, each where the position term is that it belongs to."""
-    ours = list(filter(is_carrier_bias, names))
-    named = all('param_names' in group for group in saved)
-    indices = [index for group in saved for index in group['params']]
-    if not ours or len(indices) + len(ours) != len(names):
-        return saved
-    if not named and any(len(group['params']) > 1 for group in saved[1:]):
-        return saved  # nothing says which is whose
-    before = iter([name for name in names if name not in ours])
-    saved = [dict(group, params=list(group['params']), param_names=list(
-        group['param_names'] if named else islice(before, len(group['params']))))
-        for group in saved]
-    for index, name in enumerate(ours, max(indices) + 1):
-        other = name.replace('carrier_bias', 'mlp.fc1.weight')
-        for group in saved:
-            if other in group['param_names']:
-                group['params'].append(index)
-                group['param_names'].append(name)
-    print_log('resume: the checkpoint is from before there were carrier biases; they start at 0',
-              logger='current')
-    return saved
 
 
 def _layout(groups: Sequence[Mapping]) -> List[Tuple]:

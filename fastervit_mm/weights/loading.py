@@ -9,7 +9,6 @@ from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 
 from ..backbone import VARIANTS, SwinHAT
-from ..backbone.names import fit_carrier_bias, is_carrier_bias
 from .errors import CheckpointError, check_finite, some
 from .keys import backbone_place, translate
 from .reading import entry_and_prefix, read_checkpoint, tensors_of, where_from
@@ -61,7 +60,7 @@ def load_backbone(backbone: nn.Module, checkpoint: str, prefix: Optional[str] = 
     Raises:
         FileNotFoundError: For a path without a file.
         CheckpointError: For a file that is truncated, contains code, is of another network, was
-            trained with other windows (:meth:`~fastervit_mm.FasterViT.other_windows`), or has
+            trained with other windows (:meth:`~fastervit_mm.FasterViT.wrong_windows`), or has
             values that are not finite. The backbone is then unchanged.
     """
     content = read_checkpoint(checkpoint, map_location, mapped=True)
@@ -75,7 +74,6 @@ def load_backbone(backbone: nn.Module, checkpoint: str, prefix: Optional[str] = 
     if swin:
         tensors = rename_swin(tensors, checkpoint)
     own = backbone.state_dict()
-    fit_carrier_bias(tensors, own)
     new = [k for k in own if swin and is_carrier_part(k)]
     if any(k in tensors for k in new):
         new = []  # a SwinHAT's own file
@@ -110,7 +108,8 @@ def load_backbone(backbone: nn.Module, checkpoint: str, prefix: Optional[str] = 
     check_windows(backbone, found, checkpoint, prefix)
     check_finite(fitting, checkpoint)
     backbone.load_state_dict(OrderedDict(fitting), strict=False)
-    zero = [k for k in fitting if is_carrier_bias(k) and not any(map(is_carrier_bias, found))]
+    zero = [k for k in fitting if k.endswith('carrier_bias')
+            and not any(k.endswith('carrier_bias') for k in found)]
     report = LoadReport([k for k in fitting if k not in zero], fresh, unused, mismatched)
     line = _one_line(kind, checkpoint + place, own, report, new)
     if zero:
@@ -133,7 +132,7 @@ def check_windows(backbone: nn.Module, state_dict: Mapping[str, Tensor], checkpo
     Raises:
         CheckpointError: Says which windows, and what to set.
     """
-    wrong = backbone.other_windows(state_dict)
+    wrong = backbone.wrong_windows(state_dict)
     if wrong is None:
         return
     tensors = translate(state_dict, prefix, checkpoint)
@@ -151,7 +150,7 @@ def describe(tensors: Mapping[str, Tensor]) -> str:
             embed_dim=shapes['stem.conv2.weight'][0],
             depths=tuple(len({k.split('.')[3] for k in shapes
                               if k.startswith(f'stages.{s}.blocks.')}) for s in range(4)),
-            num_heads=tuple(shapes[f'stages.{s}.blocks.0.attn.position_bias.mlp.fc2.weight'][0]
+            num_heads=tuple(shapes[f'stages.{s}.position_biases.weight2'][1]
                             for s in (2, 3)),
             hierarchical='stages.2.carrier_init.conv.weight' in shapes)
     except (KeyError, IndexError):
