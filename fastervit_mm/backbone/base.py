@@ -1,5 +1,6 @@
 """What FasterViT and SwinHAT share: the contract of a backbone of OpenMMLab."""
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from itertools import islice
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
 from mmengine.logging import MMLogger
@@ -19,8 +20,7 @@ NUM_STAGES = 4
 class StagedBackbone(BaseModule):
     """A stem, up to four stages with a downsampling between two, and a norm on each output.
 
-    Subclasses make ``stem``, ``stages``, ``downsamples`` and ``out_norms`` (by the stage's number
-    as a string), then call :meth:`finish`.
+    Subclasses call :meth:`assemble`.
 
     Args:
         in_channels, out_indices, frozen_stages, norm_eval, init_cfg: As of
@@ -47,10 +47,24 @@ class StagedBackbone(BaseModule):
         super().__init__(checked_init_cfg(init_cfg))
         self.in_channels, self.out_indices = in_channels, out_indices
         self.frozen_stages, self.norm_eval = frozen_stages, norm_eval
-        self.stages, self.downsamples = nn.ModuleList(), nn.ModuleList()
 
-    def finish(self) -> None:
-        """Prepare the assembled network."""
+    def assemble(self, stem: nn.Module, stages: Iterable[nn.Module],
+                 downsample: Callable[[int], nn.Module], out_norm: Callable[[int], nn.Module],
+                 dims: Sequence[int]) -> None:
+        """Put the parts together.
+
+        Args:
+            stem: (B, in_channels, H, W) -> a map of stride 4.
+            stages: Of which those up to the last output are made.
+            downsample: Makes what is between two stages, of the width before it.
+            out_norm: Makes the norm of an output of a width.
+            dims: Width of each of the four stages.
+        """
+        self.stem = stem
+        self.stages = nn.ModuleList(islice(stages, self.num_stages))
+        self.downsamples = nn.ModuleList(downsample(dim) for dim in dims[:self.num_stages - 1])
+        self.out_channels = tuple(dims[i] for i in self.out_indices)
+        self.out_norms = nn.ModuleDict({str(i): out_norm(dims[i]) for i in self.out_indices})
         # Channels last from the stem to the norms: a map's cells are tokens without a copy. With
         # weights in that order convolutions avoid layout conversions. FSDP takes contiguous weights
         # alone: .to(memory_format=torch.contiguous_format) before it.

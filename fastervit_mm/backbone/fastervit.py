@@ -6,7 +6,7 @@ from mmengine.registry import MODELS
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
-from .base import StagedBackbone, drop_path_rates
+from .base import NUM_STAGES, StagedBackbone, drop_path_rates
 from .names import is_authors, window_sizes
 from .stages import ConvStage, Downsample, HATStage, Stem, check_whole
 from .variants import VARIANTS, resolve_variant
@@ -72,20 +72,12 @@ class FasterViT(StagedBackbone):
         [(1, 64, 50, 84), (1, 128, 25, 42), (1, 256, 13, 21), (1, 512, 7, 11)]
     """
 
-    def __init__(self,
-                 arch: Union[str, dict] = '2',
-                 in_channels: int = 3,
-                 out_indices: Sequence[int] = (0, 1, 2, 3),
-                 out_norm: Optional[str] = 'BN',
-                 window_size: Union[int, Sequence[int], None] = None,
-                 other_windows: bool = False,
-                 ct_size: Optional[int] = None,
-                 drop_path_rate: Optional[float] = None,
-                 frozen_stages: int = -1,
-                 norm_eval: bool = False,
-                 with_cp: bool = False,
-                 pad_conv_stages: int = 1,
-                 init_cfg: Union[dict, Sequence[dict], None] = None):
+    def __init__(self, arch: Union[str, dict] = '2', in_channels: int = 3,
+                 out_indices: Sequence[int] = (0, 1, 2, 3), out_norm: Optional[str] = 'BN',
+                 window_size: Union[int, Sequence[int], None] = None, other_windows: bool = False,
+                 ct_size: Optional[int] = None, drop_path_rate: Optional[float] = None,
+                 frozen_stages: int = -1, norm_eval: bool = False, with_cp: bool = False,
+                 pad_conv_stages: int = 1, init_cfg: Union[dict, Sequence[dict], None] = None):
         variant = resolve_variant(arch, window_size=window_size, ct_size=ct_size,
                                   drop_path_rate=drop_path_rate)
         if out_norm not in OUT_NORMS:
@@ -93,26 +85,20 @@ class FasterViT(StagedBackbone):
         check_whole(pad_conv_stages=pad_conv_stages)
         super().__init__(in_channels, out_indices, frozen_stages, norm_eval, init_cfg)
         self.arch, self.variant, self.other_windows = arch, variant, other_windows
-        self.out_channels = tuple(variant.stage_dim(i) for i in self.out_indices)
-        self.stem = Stem(in_channels, variant.stem_channels, variant.embed_dim)
-        rates = drop_path_rates(variant.drop_path_rate, variant.depths)
-        for i in range(self.num_stages):
-            dim = variant.stage_dim(i)
+        dims, rates = [variant.stage_dim(i) for i in range(NUM_STAGES)], drop_path_rates(
+            variant.drop_path_rate, variant.depths)
+
+        def stage(i: int) -> nn.Module:
             if i < 2:
-                self.stages.append(ConvStage(dim, rates[i], with_cp, pad_conv_stages))
-            else:
-                self.stages.append(HATStage(
-                    dim, variant.depths[i], variant.num_heads[i], variant.window_size[i - 2],
-                    variant.ct_size if variant.hierarchical and i == 2 else 0,
-                    variant.propagate_carriers, variant.layer_scale, rates[i], with_cp))
-            if i + 1 < self.num_stages:
-                self.downsamples.append(Downsample(dim))
-            if i == 2 and variant.hierarchical:
-                nn.init.constant_(self.stages[2].carrier_bias, variant.carrier_bias)
-        self.out_norms = nn.ModuleDict({
-            str(i): OUT_NORMS[out_norm](width)
-            for i, width in zip(self.out_indices, self.out_channels)})
-        self.finish()
+                return ConvStage(dims[i], rates[i], with_cp, pad_conv_stages)
+            return HATStage(dims[i], variant.depths[i], variant.num_heads[i],
+                            variant.window_size[i - 2], variant.ct_size * (i == 2 and
+                                                                           variant.hierarchical),
+                            variant.propagate_carriers, variant.layer_scale, rates[i], with_cp)
+        self.assemble(Stem(in_channels, variant.stem_channels, variant.embed_dim),
+                      map(stage, range(NUM_STAGES)), Downsample, OUT_NORMS[out_norm], dims)
+        if variant.hierarchical and self.num_stages > 2:
+            nn.init.constant_(self.stages[2].carrier_bias, variant.carrier_bias)
 
     def wrong_windows(self, tensors: Mapping[str, Tensor]) -> Optional[str]:
         """Why tensors that were trained with other windows are not for this network.

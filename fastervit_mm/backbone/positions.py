@@ -4,7 +4,7 @@ They follow the real grid, one axis at a time, so a grid of any shape works and 
 the authors' values. An axis of one cell has the single coordinate 0.
 """
 import math
-from typing import List, NamedTuple, Union
+from typing import NamedTuple, Optional, Sequence, Union
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,7 @@ class Grid(NamedTuple):
         offsets: (M, 2), every offset between two tokens, M = (2h - 1)(2w - 1): ``d`` along an axis
             of ``n`` becomes ``t = 8 d / (n - 1)``, then ``sign(t) log2(1 + |t|) / 3`` (Swin V2,
             eq. 4).
-        codes: (h * w,); the difference of two, plus the last one, is the index of their offset.
+        codes: (h * w,), integers: the difference of two, plus the last, is the index of an offset.
     """
     coordinates: Tensor
     offsets: Tensor
@@ -36,9 +36,6 @@ class Grid(NamedTuple):
 @register_notrace_function  # FX makes no tensors of sizes that it traces
 def grid(h: int, w: int, size: int, device: torch.device) -> Grid:
     """The tokens of windows of ``size x size`` on a grid of h x w."""
-    def in_order(x: Tensor) -> Tensor:
-        return partition(x[None], size).flatten(0, 3)
-
     def pairs(rows: Tensor, columns: Tensor) -> Tensor:
         return torch.stack(torch.meshgrid(rows, columns, indexing='ij'), -1)
 
@@ -46,9 +43,15 @@ def grid(h: int, w: int, size: int, device: torch.device) -> Grid:
     coordinates = pairs(*(step[n - 1 - n // 2:][:n] / max(n // 2, 1)
                           for n, step in zip((h, w), steps)))
     t = pairs(*(step * (8 / max(n - 1, 1)) for n, step in zip((h, w), steps)))
-    codes = torch.arange(h * (2 * w - 1), device=device).view(h, 2 * w - 1)[:, :w]
-    return Grid(in_order(coordinates), torch.copysign(torch.log1p(t.abs()), t).flatten(0, 1)
-                / math.log(8), in_order(codes[..., None]).flatten())
+    return Grid(partition(coordinates[None], size).flatten(0, 3),
+                torch.copysign(torch.log1p(t.abs()), t).flatten(0, 1) / math.log(8),
+                offset_codes(h, w, size, device))
+
+
+def offset_codes(h: int, w: int, size: int, device: torch.device) -> Tensor:
+    """(h * w,), the codes of :class:`Grid`."""
+    codes = torch.arange(h * (2 * w - 1), device=device).view(1, h, 2 * w - 1, 1)[:, :, :w]
+    return partition(codes, size).flatten()
 
 
 @register_notrace_module  # for autocast's context
@@ -72,9 +75,9 @@ class PositionMLP(nn.Module):
     def forward(self, pairs: Tensor) -> Tensor:
         """(N, 2) -> (depth, N, width), at least in float32: 16 bits would merge neighbours."""
         dtype = torch.promote_types(self.weight1.dtype, torch.float32)
-        weight1, bias1, weight2 = (p.to(dtype) for p in (self.weight1, self.bias1, self.weight2))
+        weight1, bias1, weight2 = (p.to(dtype) for p in self.parameters())
         with without_autocast(pairs.device):
-            hidden = F.linear(pairs.to(dtype), weight1.flatten(0, 1), bias1.flatten()).relu()
+            hidden = F.linear(pairs.to(weight1), weight1.flatten(0, 1), bias1.flatten()).relu()
             hidden = hidden.unflatten(-1, bias1.shape).transpose(0, 1)
             return torch.bmm(hidden, weight2.transpose(1, 2))
 
@@ -85,6 +88,21 @@ class RelativePositionBias(PositionMLP):
     def forward(self, pairs: Tensor) -> Tensor:
         """(M, 2) -> tables (depth, num_heads, M)."""
         return 16 * super().forward(pairs).transpose(1, 2).sigmoid()
+
+
+class Constant(nn.Module):
+    """What takes the place of an MLP in a deployed network: its output.
+
+    Args:
+        value: The output, in no checkpoint.
+    """
+
+    def __init__(self, value: Tensor):
+        super().__init__()
+        self.register_buffer('value', value, persistent=False)
+
+    def forward(self, pairs: Tensor) -> Tensor:
+        return self.value
 
 
 class BandedBias(NamedTuple):
@@ -106,35 +124,36 @@ Bias = Union[Tensor, BandedBias]
 
 
 @register_notrace_function  # a branch on the number of tokens
-def biases(tables: Tensor, codes: Tensor, dtype: torch.dtype) -> List[Bias]:
-    """(depth, num_heads, M), (N,) -> for each block (num_heads, N, N); in bands beyond 1024 tokens.
+def biases(tables: Tensor, codes: Tensor, dtype: torch.dtype,
+           carrier_bias: Optional[Tensor] = None, carriers: int = 0) -> Sequence[Bias]:
+    """The bias of every pair of tokens, for each block.
 
-    A graph for all sizes cannot hold a loop over bands.
+    Args:
+        tables: (depth, num_heads, M), of every offset.
+        codes: (n,), of :class:`Grid`.
+        dtype: Of the biases.
+        carrier_bias: (depth, num_heads, 1, 1), of a window's cells towards its carriers. Of the
+            carriers, which have no place, it is 0 towards all. Default None.
+        carriers: Number of carriers before the cells. Default 0.
+
+    Returns:
+        (num_heads, N, N) each, N = carriers + n, rows aligned to 8 numbers, as fused GPU kernels
+        need it; beyond 1024 tokens without carriers, in bands. A graph for all sizes cannot hold
+        their loop.
     """
-    if is_compiling() or len(codes) <= _DENSE_TOKENS:
-        return list(looked_up(tables, codes).to(dtype).unbind(0))
-    return [BandedBias(table, codes) for table in tables]
+    if carrier_bias is None:
+        if not is_compiling() and len(codes) > _DENSE_TOKENS:
+            return [BandedBias(table, codes) for table in tables]
+        return looked_up(tables, codes).to(dtype).unbind(0)
+    cells = looked_up(tables, codes)
+    bias = torch.cat([carrier_bias.expand(*cells.shape[:-1], carriers), cells], -1)
+    bias = F.pad(bias, (0, -bias.shape[-1] % 8, carriers, 0)).to(dtype)
+    return bias[..., :bias.shape[-2]].unbind(0)
 
 
 def looked_up(tables: Tensor, codes: Tensor, queries: slice = slice(None)) -> Tensor:
     """(..., M), (N,) -> (..., queries, N), the value of the offset of each pair of tokens."""
+    codes = codes.to(tables.device)
     index = codes[queries, None] - codes + codes[-1]
     # On a CPU twice as fast as tables[..., index].
     return tables.index_select(-1, index.flatten()).unflatten(-1, index.shape)
-
-
-def with_carriers(bias: Tensor, carrier_bias: Tensor, carriers: int, dtype: torch.dtype) -> Tensor:
-    """Bias of the cells of a window -> of its carriers, then its cells.
-
-    Args:
-        bias: (..., n, n).
-        carrier_bias: (..., 1, 1), of cells towards carriers. Of carriers, which have no place,
-            it is 0 towards all.
-        carriers: Number of carriers of a window.
-
-    Returns:
-        (..., carriers + n, carriers + n), rows aligned to 8 numbers, as fused GPU kernels need it.
-    """
-    n = bias.shape[-1]
-    bias = torch.cat([carrier_bias.expand(*bias.shape[:-1], carriers), bias], -1)
-    return F.pad(bias, (0, -(carriers + n) % 8, carriers, 0)).to(dtype)[..., :carriers + n]

@@ -1,5 +1,5 @@
 """The parts of the network: stem, downsampling, and the two kinds of stage."""
-from typing import Any, List, Optional, Sequence, Tuple
+from typing import Any, Optional, Sequence, Union
 
 import torch
 from timm.layers import DropPath, LayerNorm2d
@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from . import windows
-from .attention import Block, Terms
+from .attention import Block
 from .carriers import CarrierInitialiser
-from .positions import PositionMLP, RelativePositionBias, biases, grid, looked_up, with_carriers
+from .positions import Constant, Grid, PositionMLP, RelativePositionBias, biases, grid
 from .recomputing import run
 
 
@@ -150,7 +150,6 @@ class HATStage(nn.Module):
                  layer_scale: Optional[float] = None,
                  drop_paths: Optional[Sequence[float]] = None, with_cp: bool = False):
         super().__init__()
-        check_whole(dim=dim, depth=depth, num_heads=num_heads, window_size=window_size)
         check_attention(dim, num_heads, window_size, ct_size)
         rates = [0.] * depth if drop_paths is None else list(drop_paths)
         if len(rates) != depth or not all(0 <= rate < 1 for rate in rates):
@@ -161,6 +160,7 @@ class HATStage(nn.Module):
         self.blocks = nn.ModuleList(
             Block(dim, num_heads, window_size, ct_size, propagate_carriers and i == depth - 1,
                   layer_scale, rate) for i, rate in enumerate(rates))
+        self.cells = self._cells('cpu')
         self.positions = PositionMLP(depth, dim)
         self.position_biases = RelativePositionBias(depth, num_heads)
         self.carrier_bias = None
@@ -174,52 +174,38 @@ class HATStage(nn.Module):
         """(B, dim, H, W) -> (B, dim, H, W), channels last in memory."""
         H, W = x.shape[2:]
         x = windows.pad(x.permute(0, 2, 3, 1), self.window_size)
-        carriers, whole = None, None
+        tables = self.position_biases(self.cells.offsets)
+        cells = (self.positions(self.cells.coordinates).to(x.dtype).unbind(0),
+                 biases(tables, self.cells.codes, x.dtype, self.carrier_bias, self.ct_size**2))
+        carriers = whole = None
         if self.ct_size:
             carriers = self.carrier_init(x)
-            whole = self.carrier_terms(carriers)
+            tokens = grid(carriers.shape[1], carriers.shape[2], self.ct_size, x.device)
+            tables = self.carrier_position_biases(tokens.offsets)
+            whole = (self.carrier_positions(tokens.coordinates).to(x.dtype).unbind(0),
+                     biases(tables, tokens.codes, x.dtype))
             carriers = windows.partition(carriers, self.ct_size)
-        cells = self.cell_terms(x)
         x = windows.partition(x, self.window_size)
         for i, block in enumerate(self.blocks):
             terms = [kind and (kind[0][i], kind[1][i]) for kind in (cells, whole)]
             x, carriers = run(block, self.with_cp, x, carriers, *terms)
         return windows.unpartition(x, self.window_size, H, W).permute(0, 3, 1, 2)
 
-    def cell_terms(self, x: Tensor) -> List[Terms]:
-        """For each block, the embedding of a window's cells and the bias of its tokens."""
-        if self.deployed:
-            embeddings, tables, codes = self.cell_embeddings, self.cell_tables, self.cell_codes
-        else:
-            embeddings, tables, codes = self._cells(x.device)
-        if self.ct_size:
-            bias = with_carriers(looked_up(tables, codes), self.carrier_bias, self.ct_size**2,
-                                 x.dtype).unbind(0)
-        else:
-            bias = biases(tables, codes, x.dtype)
-        return embeddings.to(x.dtype).unbind(0), bias
-
-    def carrier_terms(self, carriers: Tensor) -> List[Terms]:
-        """For each block, embedding and bias of the carriers of an image."""
-        tokens = grid(carriers.shape[1], carriers.shape[2], self.ct_size, carriers.device)
-        embeddings = self.carrier_positions(tokens.coordinates).to(carriers.dtype).unbind(0)
-        return embeddings, biases(
-            self.carrier_position_biases(tokens.offsets), tokens.codes, carriers.dtype)
-
-    def _cells(self, device: torch.device) -> Tuple[Tensor, Tensor, Tensor]:
-        tokens = grid(self.window_size, self.window_size, self.window_size, device)
-        return (self.positions(tokens.coordinates), self.position_biases(tokens.offsets),
-                tokens.codes)
-
     def switch_to_deploy(self) -> None:
         """Make the windows' position terms constants: they do not depend on the image."""
-        if not self.deployed:
-            with torch.no_grad():
-                found = self._cells(self.positions.weight1.device)
-            for name, value in zip(('cell_embeddings', 'cell_tables', 'cell_codes'), found):
-                self.register_buffer(name, value, persistent=False)
-            del self.positions, self.position_biases
-            self.deployed = True
+        with torch.no_grad():
+            self.positions = Constant(self.positions(self.cells.coordinates))
+            self.position_biases = Constant(self.position_biases(self.cells.offsets))
+        self.deployed = True
+
+    def _apply(self, fn, recurse=True):
+        # Made anew, not cast or left empty: neither bfloat16() nor to_empty() changes it.
+        super()._apply(fn, recurse)
+        self.cells = self._cells(next(self.blocks.parameters()).device)
+        return self
+
+    def _cells(self, device: Union[torch.device, str]) -> Grid:
+        return grid(self.window_size, self.window_size, self.window_size, device)
 
 
 def check_whole(**arguments: Any) -> None:
@@ -229,10 +215,21 @@ def check_whole(**arguments: Any) -> None:
             raise ValueError(f'{name}={value!r}: give a whole number of at least 1')
 
 
+def check_several(count: int, **arguments: Any) -> None:
+    """Raise a ValueError for an argument that is not so many whole numbers of at least 1."""
+    for name, value in arguments.items():
+        if not isinstance(value, (list, tuple)) or len(value) != count or not all(
+                isinstance(v, int) and v > 0 for v in value):
+            raise ValueError(f'{name}={value!r}: give {count} whole numbers of at least 1')
+
+
 def check_attention(dim: int, num_heads: int, window_size: int, ct_size: int) -> None:
     """Raise a ValueError for heads that do not divide a width, or carriers beyond the cells."""
+    check_whole(dim=dim, num_heads=num_heads, window_size=window_size)
     if dim % num_heads:
         raise ValueError(f'num_heads={num_heads} must divide dim={dim}')
-    if not isinstance(ct_size, int) or not 0 <= ct_size <= window_size:
-        raise ValueError(f'ct_size={ct_size!r}: a window of {window_size} cells a side holds 1 to '
+    if ct_size:
+        check_whole(ct_size=ct_size)
+    if ct_size > window_size:
+        raise ValueError(f'ct_size={ct_size}: a window of {window_size} cells a side holds 1 to '
                          f'{window_size} carrier tokens a side; 0 for none')

@@ -10,9 +10,9 @@ from . import windows
 from .attention import Mixer
 from .base import NUM_STAGES, StagedBackbone, drop_path_rates
 from .carriers import CarrierInitialiser
-from .positions import Bias, RelativePositionBias, biases, grid, looked_up, with_carriers
+from .positions import Bias, RelativePositionBias, biases, grid, offset_codes
 from .recomputing import run
-from .stages import check_attention, check_whole
+from .stages import check_attention, check_several, check_whole
 
 ARCHS: Mapping[str, Mapping[str, Any]] = {
     'tiny': dict(embed_dims=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24)),
@@ -85,16 +85,16 @@ class SwinBlock(Mixer):
             x: (B, H, W, C).
             carriers: (B, rows * ct, columns * ct, C). Default None, without.
             bias: Of the carriers of the image, (num_heads, N, N).
-            carrier_bias: (num_heads, 1, 1), of cells towards carriers.
+            carrier_bias: (1, num_heads, 1, 1), of cells towards carriers.
         """
         H, W, k, count = x.shape[1], x.shape[2], self.window_size, self.ct_size**2
-        own = looked_up(self.relative_position_bias_table.t(), grid(k, k, k, x.device).codes)
+        own, = biases(self.relative_position_bias_table.t()[None], offset_codes(k, k, k, x.device),
+                      x.dtype, carrier_bias, count)
         y = windows.partition(windows.pad(self.norm1(x), k), k)
         if count:
             shape = carriers.shape
             carriers = self.carriers(carriers.flatten(1, 2), bias).view(shape)
             y = torch.cat([windows.partition(self.norm1(carriers), self.ct_size), y], 3)
-            own = with_carriers(own, carrier_bias, count, x.dtype)
         y = self.attn(y.flatten(0, 2), own).view(y.shape)
         if count:
             carriers = self.add_mlp(carriers + self.drop_path(
@@ -138,7 +138,7 @@ class SwinStage(nn.Module):
         for i, block in enumerate(self.blocks):
             if block.ct_size:
                 x, carriers = run(block, self.with_cp, x, carriers, bias[i // 2],
-                                  self.carrier_bias[i // 2])
+                                  self.carrier_bias[i // 2:][:1])
             else:
                 x, _ = run(block, self.with_cp, x)
         return x.permute(0, 3, 1, 2)
@@ -168,7 +168,7 @@ class SwinHAT(StagedBackbone):
         in_channels: Channels of the image. Default 3.
         window_size: Side of a window, in cells. Default 7.
         ct_size: Carriers along one side of a window, for each of the four stages or one for all;
-            0 for none, and so no exchange between windows. Default 1: each token more costs what a
+            0 for none anywhere, and so no exchange between windows. Default 1: each token more costs what a
             cell does, and Swin has none.
         drop_path_rate: Stochastic depth of the last block, growing linearly from 0. Default 0.2.
         out_indices, frozen_stages, with_cp: As of :class:`~fastervit_mm.FasterViT`.
@@ -185,50 +185,26 @@ class SwinHAT(StagedBackbone):
         ValueError: For an argument out of range; the message says what would be right.
     """
 
-    def __init__(self,
-                 arch: Union[str, Mapping[str, Any]] = 'tiny',
-                 in_channels: int = 3,
-                 window_size: int = 7,
-                 ct_size: Union[int, Sequence[int]] = 1,
-                 drop_path_rate: float = 0.2,
-                 out_indices: Sequence[int] = (0, 1, 2, 3),
-                 frozen_stages: int = -1,
-                 with_cp: bool = False,
-                 convert_weights: bool = False,
+    def __init__(self, arch: Union[str, Mapping[str, Any]] = 'tiny', in_channels: int = 3,
+                 window_size: int = 7, ct_size: Union[int, Sequence[int]] = 1,
+                 drop_path_rate: float = 0.2, out_indices: Sequence[int] = (0, 1, 2, 3),
+                 frozen_stages: int = -1, with_cp: bool = False, convert_weights: bool = False,
                  init_cfg: Union[dict, Sequence[dict], None] = None):
-        dim, depths, heads = _settings(arch)
-        sizes = (ct_size,) * NUM_STAGES if isinstance(ct_size, int) else tuple(ct_size)
-        if len(sizes) != NUM_STAGES:
-            raise ValueError(f'ct_size={ct_size!r}: give one number, or one for each of '
-                             f'{NUM_STAGES} stages')
-        check_whole(window_size=window_size)
+        settings = ARCHS.get(arch) if isinstance(arch, str) else arch
+        if not isinstance(settings, Mapping) or set(settings) != set(ARCHS['tiny']):
+            raise ValueError(f'arch={arch!r}: give one of {list(ARCHS)}, or a dict with the fields '
+                             f'{list(ARCHS["tiny"])}')
+        dim, depths, heads = (settings[name] for name in ARCHS['tiny'])
+        check_whole(embed_dims=dim)
+        check_several(NUM_STAGES, depths=depths, num_heads=heads)
+        sizes = [ct_size] * NUM_STAGES if isinstance(ct_size, int) else ct_size
+        if any(sizes):
+            check_several(NUM_STAGES, ct_size=sizes)
         super().__init__(in_channels, out_indices, frozen_stages, False, init_cfg)
         self.arch, self.convert_weights = arch, convert_weights
-        self.stem = PatchEmbed(in_channels, dim)
         dims, rates = [dim * 2**i for i in range(NUM_STAGES)], drop_path_rates(
             drop_path_rate, depths)
-        for i in range(self.num_stages):
-            self.stages.append(
-                SwinStage(dims[i], heads[i], window_size, sizes[i], rates[i], with_cp))
-            if i + 1 < self.num_stages:
-                self.downsamples.append(PatchMerging(dims[i]))
-        self.out_channels = tuple(dims[i] for i in self.out_indices)
-        self.out_norms = nn.ModuleDict({
-            str(i): LayerNorm2d(dims[i], eps=_EPS) for i in self.out_indices})
-        self.finish()
-
-
-def _settings(arch: Union[str, Mapping[str, Any]]) -> Tuple[int, Sequence[int], Sequence[int]]:
-    fields = ['embed_dims', 'depths', 'num_heads']
-    settings = ARCHS.get(arch) if isinstance(arch, str) else arch
-    if not isinstance(settings, Mapping) or sorted(settings) != sorted(fields):
-        raise ValueError(f'arch={arch!r}: give one of {list(ARCHS)}, or a dict with the fields '
-                         f'{fields}')
-    dim, depths, heads = (settings[name] for name in fields)
-    check_whole(embed_dims=dim)
-    for name, values in (('depths', depths), ('num_heads', heads)):
-        if not isinstance(values, (list, tuple)) or len(values) != NUM_STAGES:
-            raise ValueError(f'{name}={values!r}: Swin has four stages, give four numbers')
-        for value in values:
-            check_whole(**{name: value})
-    return dim, depths, heads
+        self.assemble(PatchEmbed(in_channels, dim), (
+            SwinStage(*settings, window_size, *more, with_cp)
+            for *settings, more in zip(dims, heads, zip(sizes, rates))), PatchMerging,
+            lambda width: LayerNorm2d(width, eps=_EPS), dims)

@@ -2,7 +2,7 @@
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Mapping, Optional, Tuple, Union
 
-from .stages import check_whole
+from .stages import check_several, check_whole
 
 
 @dataclass(frozen=True)
@@ -40,18 +40,12 @@ class Variant:
 
     def __post_init__(self):
         check_whole(embed_dim=self.embed_dim, stem_channels=self.stem_channels)
+        check_several(4, depths=self.depths, num_heads=self.num_heads)
+        check_several(2, window_size=self.window_size)
         for name in ('carrier_bias', 'layer_scale'):
             value = getattr(self, name)
             if not (isinstance(value, (int, float)) or value is None and name == 'layer_scale'):
                 raise ValueError(f'{name}={value!r}: give a number')
-        for name in ('depths', 'num_heads'):
-            value = getattr(self, name)
-            if len(value) != 4 or any(v < 1 for v in value):
-                raise ValueError(f'{name}={value}: FasterViT has four stages, give four numbers of '
-                                 'at least 1')
-        if len(self.window_size) != 2:
-            raise ValueError(f'window_size={self.window_size}: give one side for stage 3 and one '
-                             'for stage 4, in cells')
 
     def stage_dim(self, stage: int) -> int:
         """Width of a stage's map (stages count from 0)."""
@@ -91,33 +85,19 @@ def resolve_variant(arch: Union[str, Mapping[str, Any]], **overrides) -> Variant
         ValueError: For an unknown name, an unknown or missing field, or a field out of range.
     """
     known = [f.name for f in fields(Variant)]
-    if isinstance(arch, Mapping):
-        settings = dict(arch)
-        if 'base' in settings:
-            settings = {**asdict(_named(settings.pop('base'), 'arch.base')), **settings}
-        unknown = sorted(set(settings) - set(known))
-        missing = [n for n in ('embed_dim', 'stem_channels', 'depths') if n not in settings]
-        if unknown or missing:
-            raise ValueError(
-                f'arch={settings}: ' + '; '.join(
-                    ([f'unknown fields {unknown}'] if unknown else []) +
-                    ([f'missing fields {missing}'] if missing else [])) +
-                f'. The fields are {known}')
-    else:
-        settings = asdict(_named(arch, 'arch', f', or a dict with the fields {known}'))
+    settings = dict(arch) if isinstance(arch, Mapping) else dict(base=arch)
+    if 'base' in settings:
+        name = settings.pop('base')
+        if str(name) not in VARIANTS:
+            raise ValueError(f'arch={name!r}: give one of {list(VARIANTS)}, or a dict with the '
+                             f'fields {known}')
+        settings = {**asdict(VARIANTS[str(name)]), **settings}
+    unknown = sorted(set(settings) - set(known))
+    missing = [n for n in ('embed_dim', 'stem_channels', 'depths') if n not in settings]
+    if unknown or missing:
+        raise ValueError(f'arch={settings}: unknown fields {unknown}, missing fields {missing}; '
+                         f'the fields are {known}')
     settings.update({k: v for k, v in overrides.items() if v is not None})
-    for name in ('depths', 'num_heads', 'window_size'):
-        if name in settings:
-            value = settings[name]
-            if isinstance(value, int) and name == 'window_size':
-                value = (value, value)
-            if not isinstance(value, (list, tuple)) or not all(isinstance(v, int) for v in value):
-                raise ValueError(f'{name}={value!r}: give a sequence of numbers')
-            settings[name] = tuple(value)
-    return Variant(**settings)
-
-
-def _named(name: Any, argument: str, otherwise: str = '') -> Variant:
-    if not isinstance(name, (str, int)) or str(name) not in VARIANTS:
-        raise ValueError(f'{argument}={name!r}: give one of {list(VARIANTS)}{otherwise}')
-    return VARIANTS[str(name)]
+    if isinstance(settings.get('window_size'), int):
+        settings['window_size'] = (settings['window_size'],) * 2
+    return Variant(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
