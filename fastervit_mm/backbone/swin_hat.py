@@ -83,7 +83,7 @@ class SwinBlock(Mixer):
 
         Args:
             x: (B, H, W, C).
-            carriers: (B, rows * ct, columns * ct, C). Default None, without.
+            carriers: (B, rows, columns, ct * ct, C). Default None, without.
             bias: Of the carriers of the image, (num_heads, N, N).
             carrier_bias: (1, num_heads, 1, 1), of cells towards carriers.
         """
@@ -92,14 +92,13 @@ class SwinBlock(Mixer):
                       x.dtype, carrier_bias, count)
         y = windows.partition(windows.pad(self.norm1(x), k), k)
         if count:
-            shape = carriers.shape
-            carriers = self.carriers(carriers.flatten(1, 2), bias).view(shape)
-            y = torch.cat([windows.partition(self.norm1(carriers), self.ct_size), y], 3)
+            carriers = self.carriers(carriers.flatten(1, 3), bias).view(carriers.shape)
+            y = torch.cat([self.norm1(carriers), y], 3)
         y = self.attn(y.flatten(0, 2), own).view(y.shape)
         if count:
-            carriers = self.add_mlp(carriers + self.drop_path(
-                windows.unpartition(y[..., :count, :], self.ct_size, *shape[1:3])))
-        y = windows.unpartition(y[..., count:, :], k, H, W)
+            its, y = y.split([count, k * k], 3)
+            carriers = self.add_mlp(carriers + self.drop_path(its))
+        y = windows.unpartition(y, k, H, W)
         return self.add_mlp(x + self.drop_path(y)), carriers
 
 
@@ -133,7 +132,8 @@ class SwinStage(nn.Module):
         x = windows.dense(x.permute(0, 2, 3, 1))
         if self.ct_size:
             carriers = self.carrier_init(windows.pad(x, self.window_size))
-            tokens = grid(carriers.shape[1], carriers.shape[2], 1, x.device)
+            tokens = grid(carriers.shape[1], carriers.shape[2], self.ct_size, x.device)
+            carriers = windows.partition(carriers, self.ct_size)
             bias = biases(self.carrier_position_biases(tokens.offsets), tokens.codes, x.dtype)
         for i, block in enumerate(self.blocks):
             if block.ct_size:
