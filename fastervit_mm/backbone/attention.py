@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 from ..compat import scaled_dot_product_attention
 from .carriers import nearest
-from .positions import Bias
+from .positions import BandedBias, Bias
 
 _BAND = 128  # queries: their biases stay in a CPU's caches
-Terms = Tuple[Tensor, Bias]  # a block's embedding of positions, its bias of attention
 
 
 class Attention(nn.Module):
@@ -46,7 +45,7 @@ class Attention(nn.Module):
 @register_notrace_function  # a loop over bands
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Bias, scale: float) -> Tensor:
     """(B, heads, N, width) thrice, (heads, N, N) -> (B, heads, N, width)."""
-    if isinstance(bias, Tensor):
+    if not isinstance(bias, BandedBias):
         return scaled_dot_product_attention(q, k, v, bias[None].to(q.dtype), scale)
     return torch.cat([
         attend(q[:, :, band], k, v, bias.rows(band), scale)
@@ -115,8 +114,8 @@ class Block(Mixer):
             self.carriers = Mixer(dim, num_heads, layer_scale, drop_path)
             self.carriers.scales_others = propagate
 
-    def forward(self, x: Tensor, carriers: Optional[Tensor], cells: Terms,
-                whole: Optional[Terms]) -> Tuple[Tensor, Optional[Tensor]]:
+    def forward(self, x: Tensor, carriers: Optional[Tensor], cells: Tuple[Tensor, Bias],
+                whole: Optional[Tuple[Tensor, Bias]]) -> Tuple[Tensor, Optional[Tensor]]:
         """Cells and carriers -> the same two.
 
         Args:

@@ -187,9 +187,7 @@ def checked_init_cfg(init_cfg: Union[dict, Sequence[dict], None]) -> List[Dict[s
     is found by name, registered by :mod:`fastervit_mm.weights`.
     """
     given = [init_cfg] if isinstance(init_cfg, dict) else list(init_cfg or [])
-    mmengines = ('Pretrained', PretrainedInit)
-    pretrained = [{**cfg, 'type': 'FasterViTPretrained'} for cfg in given
-                  if cfg.get('type') in mmengines]
-    others = [cfg for cfg in given if cfg.get('type') not in mmengines]
-    default = dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0)
-    return [*(others or [default]), *pretrained]
+    ours = [{**cfg, 'type': 'FasterViTPretrained'} for cfg in given
+            if cfg.get('type') in ('Pretrained', PretrainedInit)]
+    others = [cfg for cfg in given if cfg.get('type') not in ('Pretrained', PretrainedInit)]
+    return [*(others or [dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0)]), *ours]

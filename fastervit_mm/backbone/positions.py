@@ -4,7 +4,7 @@ They follow the real grid, one axis at a time, so a grid of any shape works and 
 the authors' values. An axis of one cell has the single coordinate 0.
 """
 import math
-from typing import NamedTuple, Optional, Sequence, Union
+from typing import Any, NamedTuple, Optional, Sequence, Tuple, Union
 
 import torch
 import torch.nn.functional as F
@@ -43,15 +43,10 @@ def grid(h: int, w: int, size: int, device: torch.device) -> Grid:
     coordinates = pairs(*(step[n - 1 - n // 2:][:n] / max(n // 2, 1)
                           for n, step in zip((h, w), steps)))
     t = pairs(*(step * (8 / max(n - 1, 1)) for n, step in zip((h, w), steps)))
+    codes = torch.arange(h * (2 * w - 1), device=device).view(1, h, 2 * w - 1, 1)[:, :, :w]
     return Grid(partition(coordinates[None], size).flatten(0, 3),
                 torch.copysign(torch.log1p(t.abs()), t).flatten(0, 1) / math.log(8),
-                offset_codes(h, w, size, device))
-
-
-def offset_codes(h: int, w: int, size: int, device: torch.device) -> Tensor:
-    """(h * w,), the codes of :class:`Grid`."""
-    codes = torch.arange(h * (2 * w - 1), device=device).view(1, h, 2 * w - 1, 1)[:, :, :w]
-    return partition(codes, size).flatten()
+                partition(codes, size).flatten())
 
 
 @register_notrace_module  # for autocast's context
@@ -109,18 +104,22 @@ class BandedBias(NamedTuple):
     """The bias of many tokens, looked up for some queries at a time: memory is linear in tokens.
 
     Attributes:
-        table: (num_heads, M), of every offset.
+        table: (..., M), of every offset.
         codes: (N,), of :class:`Grid`.
     """
     table: Tensor
     codes: Tensor
 
-    def rows(self, queries: slice) -> Tensor:
-        """(num_heads, queries, N)."""
-        return looked_up(self.table, self.codes, queries)
+    def rows(self, queries: slice = slice(None)) -> Tensor:
+        """(..., queries, N), of pairs of tokens."""
+        codes = self.codes.to(self.table.device)
+        index = codes[queries, None] - codes + codes[-1]
+        # On a CPU twice as fast as table[..., index].
+        return self.table.index_select(-1, index.flatten()).unflatten(-1, index.shape)
 
 
 Bias = Union[Tensor, BandedBias]
+Terms = Tuple[Sequence[Tensor], Sequence[Bias]]
 
 
 @register_notrace_function  # a branch on the number of tokens
@@ -141,19 +140,24 @@ def biases(tables: Tensor, codes: Tensor, dtype: torch.dtype,
         need it; beyond 1024 tokens without carriers, in bands. A graph for all sizes cannot hold
         their loop.
     """
-    if carrier_bias is None:
-        if not is_compiling() and len(codes) > _DENSE_TOKENS:
-            return [BandedBias(table, codes) for table in tables]
-        return looked_up(tables, codes).to(dtype).unbind(0)
-    cells = looked_up(tables, codes)
-    bias = torch.cat([carrier_bias.expand(*cells.shape[:-1], carriers), cells], -1)
-    bias = F.pad(bias, (0, -bias.shape[-1] % 8, carriers, 0)).to(dtype)
-    return bias[..., :bias.shape[-2]].unbind(0)
+    if carrier_bias is None and not is_compiling() and len(codes) > _DENSE_TOKENS:
+        return [BandedBias(table, codes) for table in tables]
+    bias = BandedBias(tables, codes).rows()
+    if carrier_bias is not None:
+        bias = torch.cat([carrier_bias.expand(*bias.shape[:-1], carriers), bias], -1)
+        bias = F.pad(bias, (0, -bias.shape[-1] % 8, carriers, 0))
+    return bias.to(dtype)[..., :bias.shape[-2]].unbind(0)
 
 
-def looked_up(tables: Tensor, codes: Tensor, queries: slice = slice(None)) -> Tensor:
-    """(..., M), (N,) -> (..., queries, N), the value of the offset of each pair of tokens."""
-    codes = codes.to(tables.device)
-    index = codes[queries, None] - codes + codes[-1]
-    # On a CPU twice as fast as tables[..., index].
-    return tables.index_select(-1, index.flatten()).unflatten(-1, index.shape)
+def terms(positions: nn.Module, position_biases: nn.Module, tokens: Grid, dtype: torch.dtype,
+          *carriers: Any) -> Terms:
+    """The embeddings of tokens and the biases of their attention, for each block.
+
+    Args:
+        positions, position_biases: The two MLPs.
+        tokens: The tokens, without carriers.
+        dtype: Of the terms.
+        *carriers: ``carrier_bias`` and ``carriers`` of :func:`biases`.
+    """
+    return (positions(tokens.coordinates).to(dtype).unbind(0),
+            biases(position_biases(tokens.offsets), tokens.codes, dtype, *carriers))

@@ -9,12 +9,17 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from . import windows
 from .attention import Block
 from .carriers import CarrierInitialiser
-from .positions import Constant, Grid, PositionMLP, RelativePositionBias, biases, grid
+from .positions import Constant, Grid, PositionMLP, RelativePositionBias, grid, terms
 from .recomputing import run
 
 
-class _Foldable:
+class _ConvNorms(nn.Module):
     """Two convolutions, each with a BatchNorm after it, which deployment folds into it."""
+
+    def __init__(self, conv1: nn.Conv2d, conv2: nn.Conv2d, eps: float = 1e-5):
+        super().__init__()
+        self.conv1, self.norm1 = conv1, nn.BatchNorm2d(conv1.out_channels, eps)
+        self.conv2, self.norm2 = conv2, nn.BatchNorm2d(conv2.out_channels, eps)
 
     def switch_to_deploy(self) -> None:
         """Fold the BatchNorms into the convolutions before them."""
@@ -25,8 +30,8 @@ class _Foldable:
                 setattr(self, f'norm{n}', nn.Identity())
 
 
-class Stem(_Foldable, nn.Sequential):
-    """(B, in_channels, H, W) -> (B, dim, ceil(H / 4), ceil(W / 4)).
+class Stem(_ConvNorms):
+    """Two strided convolutions.
 
     Args:
         in_channels: Channels of the image.
@@ -35,13 +40,14 @@ class Stem(_Foldable, nn.Sequential):
     """
 
     def __init__(self, in_channels: int, mid_channels: int, dim: int):
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, mid_channels, 3, stride=2, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(mid_channels, eps=1e-4)
-        self.act1 = nn.ReLU(inplace=True)
-        self.conv2 = nn.Conv2d(mid_channels, dim, 3, stride=2, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(dim, eps=1e-4)
-        self.act2 = nn.ReLU(inplace=True)
+        super().__init__(nn.Conv2d(in_channels, mid_channels, 3, stride=2, padding=1, bias=False),
+                         nn.Conv2d(mid_channels, dim, 3, stride=2, padding=1, bias=False), 1e-4)
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> (B, dim, ceil(H / 4), ceil(W / 4))."""
+        x = self.act(self.norm1(self.conv1(x)))
+        return self.act(self.norm2(self.conv2(x)))
 
 
 class Downsample(nn.Sequential):
@@ -57,7 +63,7 @@ class Downsample(nn.Sequential):
         self.conv = nn.Conv2d(dim, 2 * dim, 3, stride=2, padding=1, bias=False)
 
 
-class ConvBlock(_Foldable, nn.Module):
+class ConvBlock(_ConvNorms):
     """Residual block of two convolutions (paper section 3.2).
 
     Args:
@@ -66,12 +72,8 @@ class ConvBlock(_Foldable, nn.Module):
     """
 
     def __init__(self, dim: int, drop_path: float):
-        super().__init__()
-        self.conv1 = nn.Conv2d(dim, dim, 3, padding=1)
-        self.norm1 = nn.BatchNorm2d(dim)
+        super().__init__(*(nn.Conv2d(dim, dim, 3, padding=1) for _ in range(2)))
         self.act = nn.GELU()
-        self.conv2 = nn.Conv2d(dim, dim, 3, padding=1)
-        self.norm2 = nn.BatchNorm2d(dim)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -174,21 +176,18 @@ class HATStage(nn.Module):
         """(B, dim, H, W) -> (B, dim, H, W), channels last in memory."""
         H, W = x.shape[2:]
         x = windows.pad(x.permute(0, 2, 3, 1), self.window_size)
-        tables = self.position_biases(self.cells.offsets)
-        cells = (self.positions(self.cells.coordinates).to(x.dtype).unbind(0),
-                 biases(tables, self.cells.codes, x.dtype, self.carrier_bias, self.ct_size**2))
+        cells = terms(self.positions, self.position_biases, self.cells, x.dtype,
+                      self.carrier_bias, self.ct_size**2)
         carriers = whole = None
         if self.ct_size:
             carriers = self.carrier_init(x)
             tokens = grid(carriers.shape[1], carriers.shape[2], self.ct_size, x.device)
-            tables = self.carrier_position_biases(tokens.offsets)
-            whole = (self.carrier_positions(tokens.coordinates).to(x.dtype).unbind(0),
-                     biases(tables, tokens.codes, x.dtype))
+            whole = terms(self.carrier_positions, self.carrier_position_biases, tokens, x.dtype)
             carriers = windows.partition(carriers, self.ct_size)
         x = windows.partition(x, self.window_size)
         for i, block in enumerate(self.blocks):
-            terms = [kind and (kind[0][i], kind[1][i]) for kind in (cells, whole)]
-            x, carriers = run(block, self.with_cp, x, carriers, *terms)
+            its = [kind and (kind[0][i], kind[1][i]) for kind in (cells, whole)]
+            x, carriers = run(block, self.with_cp, x, carriers, *its)
         return windows.unpartition(x, self.window_size, H, W).permute(0, 3, 1, 2)
 
     def switch_to_deploy(self) -> None:
@@ -208,19 +207,14 @@ class HATStage(nn.Module):
         return grid(self.window_size, self.window_size, self.window_size, device)
 
 
-def check_whole(**arguments: Any) -> None:
-    """Raise a ValueError for an argument that is not a whole number of at least 1."""
-    for name, value in arguments.items():
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f'{name}={value!r}: give a whole number of at least 1')
-
-
-def check_several(count: int, **arguments: Any) -> None:
+def check_whole(count: int = 1, **arguments: Any) -> None:
     """Raise a ValueError for an argument that is not so many whole numbers of at least 1."""
     for name, value in arguments.items():
-        if not isinstance(value, (list, tuple)) or len(value) != count or not all(
-                isinstance(v, int) and v > 0 for v in value):
-            raise ValueError(f'{name}={value!r}: give {count} whole numbers of at least 1')
+        values = [value] if count == 1 else value
+        if not isinstance(values, (list, tuple)) or len(values) != count or not all(
+                isinstance(v, int) and v > 0 for v in values):
+            raise ValueError(f'{name}={value!r}: give {count} whole numbers of at least 1'.replace(
+                ' 1 whole numbers', ' a whole number'))
 
 
 def check_attention(dim: int, num_heads: int, window_size: int, ct_size: int) -> None:

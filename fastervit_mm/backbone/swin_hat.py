@@ -10,9 +10,9 @@ from . import windows
 from .attention import Mixer
 from .base import NUM_STAGES, StagedBackbone, drop_path_rates
 from .carriers import CarrierInitialiser
-from .positions import Bias, RelativePositionBias, biases, grid, offset_codes
+from .positions import Bias, RelativePositionBias, biases, grid
 from .recomputing import run
-from .stages import check_attention, check_several, check_whole
+from .stages import check_attention, check_whole
 
 ARCHS: Mapping[str, Mapping[str, Any]] = {
     'tiny': dict(embed_dims=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24)),
@@ -88,7 +88,7 @@ class SwinBlock(Mixer):
             carrier_bias: (1, num_heads, 1, 1), of cells towards carriers.
         """
         H, W, k, count = x.shape[1], x.shape[2], self.window_size, self.ct_size**2
-        own, = biases(self.relative_position_bias_table.t()[None], offset_codes(k, k, k, x.device),
+        own, = biases(self.relative_position_bias_table.t()[None], grid(k, k, k, x.device).codes,
                       x.dtype, carrier_bias, count)
         y = windows.partition(windows.pad(self.norm1(x), k), k)
         if count:
@@ -196,10 +196,10 @@ class SwinHAT(StagedBackbone):
                              f'{list(ARCHS["tiny"])}')
         dim, depths, heads = (settings[name] for name in ARCHS['tiny'])
         check_whole(embed_dims=dim)
-        check_several(NUM_STAGES, depths=depths, num_heads=heads)
+        check_whole(NUM_STAGES, depths=depths, num_heads=heads)
         sizes = [ct_size] * NUM_STAGES if isinstance(ct_size, int) else ct_size
         if any(sizes):
-            check_several(NUM_STAGES, ct_size=sizes)
+            check_whole(NUM_STAGES, ct_size=sizes)
         super().__init__(in_channels, out_indices, frozen_stages, False, init_cfg)
         self.arch, self.convert_weights = arch, convert_weights
         dims, rates = [dim * 2**i for i in range(NUM_STAGES)], drop_path_rates(

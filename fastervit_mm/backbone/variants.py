@@ -2,7 +2,7 @@
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Mapping, Optional, Tuple, Union
 
-from .stages import check_several, check_whole
+from .stages import check_whole
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Variant:
 
     def __post_init__(self):
         check_whole(embed_dim=self.embed_dim, stem_channels=self.stem_channels)
-        check_several(4, depths=self.depths, num_heads=self.num_heads)
-        check_several(2, window_size=self.window_size)
+        check_whole(4, depths=self.depths, num_heads=self.num_heads)
+        check_whole(2, window_size=self.window_size)
         for name in ('carrier_bias', 'layer_scale'):
             value = getattr(self, name)
             if not (isinstance(value, (int, float)) or value is None and name == 'layer_scale'):
