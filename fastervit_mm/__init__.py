@@ -3,8 +3,8 @@ from .registration import register
 
 register()
 
-from .backbone import FasterViT, HierarchicalAttention, SwinHAT  # noqa: E402
+from .backbone import FasterViT, HATStage, SwinHAT  # noqa: E402
 from .config_files import get_config  # noqa: E402
 from .version import __version__  # noqa: E402
 
-__all__ = ['FasterViT', 'HierarchicalAttention', 'SwinHAT', '__version__', 'get_config']
+__all__ = ['FasterViT', 'HATStage', 'SwinHAT', '__version__', 'get_config']

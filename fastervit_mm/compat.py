@@ -8,14 +8,17 @@ import inspect
 import pickle
 import warnings
 from collections import OrderedDict
+from contextlib import nullcontext
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Callable, Dict
+from typing import Any, Callable, ContextManager, Dict
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.logging import HistoryBuffer
+from torch import Tensor
 
 try:
     from torch.utils.flop_counter import flop_registry  # noqa: F401
@@ -155,6 +158,38 @@ def find_forks_by_module() -> None:
         except metadata.PackageNotFoundError:
             if importlib.util.find_spec(module) is not None:
                 MODULE2PACKAGE[module] = module
+
+
+def without_autocast(device: torch.device) -> ContextManager:
+    """Products in the type of their inputs. The meta device knows no autocast."""
+    return nullcontext() if device.type == 'meta' else torch.autocast(device.type, enabled=False)
+
+
+def scaled_dot_product_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor,
+                                 scale: float) -> Tensor:
+    """PyTorch's attention, on CUDA by its memory-efficient kernel or plain products.
+
+    No flash kernel takes a bias. Left to itself, PyTorch takes cuDNN first on Hopper from 2.11 on,
+    which makes a plan for each new shape (0.4 s has been reported, FunASR#3704), is slower for
+    short sequences with a bias (pytorch#130482), and has been wrong with a mask where the number
+    of tokens is 64 more than a multiple of 128 (pytorch#196678). Can go when it is none of these.
+    """
+    def attend() -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
+
+    if q.device.type != 'cuda' or TORCH < (2, 5):  # before, there is no kernel of cuDNN
+        return attend()
+    if is_compiling():
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+        with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
+            return attend()
+    # The same for cuDNN's flag alone, in half a microsecond instead of 15.
+    enabled = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    try:
+        return attend()
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(enabled)
 
 
 # Not in torch 2.1 and 2.2, where dynamo knows another.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from .backbone import VARIANTS, FasterViT
+from .backbone import VARIANTS, FasterViT, StagedBackbone
 from .compat import flop_registry
 from .engine import launch
 from .models import build_model
@@ -137,7 +137,7 @@ def analyse(config: str, shape: Optional[Sequence[int]] = None,
         if cfg is None:
             return _Backbone(FasterViT(config)) if backbone_only else _Classifier(config)
         model = build_model(cfg)
-        if backbone_only or isinstance(model, FasterViT):
+        if backbone_only or isinstance(model, StagedBackbone):
             return _Backbone(getattr(model, 'backbone', model))
         return model
 

@@ -16,7 +16,7 @@ from mmengine.registry import DATASETS, MODELS, Registry, init_default_scope
 from mmengine.runner.checkpoint import load_state_dict
 from torch import nn
 
-from .backbone import FasterViT
+from .backbone import StagedBackbone
 from .datasets.class_order import declared_classes, label_order, numbered_by_file
 from .registry import SCOPE
 from .weights import read_checkpoint, tensors_of
@@ -101,7 +101,7 @@ def _as_numbered(meta: dict, cfg: Config) -> dict:
     return meta
 
 
-def find_backbones(model: nn.Module, name: str = 'model') -> List[FasterViT]:
+def find_backbones(model: nn.Module, name: str = 'model') -> List[StagedBackbone]:
     """Every FasterViT in a model, itself included.
 
     Args:
@@ -111,7 +111,7 @@ def find_backbones(model: nn.Module, name: str = 'model') -> List[FasterViT]:
     Raises:
         ValueError: For a model without a FasterViT.
     """
-    found = [module for module in model.modules() if isinstance(module, FasterViT)]
+    found = [module for module in model.modules() if isinstance(module, StagedBackbone)]
     if not found:
         raise ValueError(f'{name}: {type(model).__name__} holds no FasterViT')
     return found

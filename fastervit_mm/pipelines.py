@@ -11,7 +11,7 @@ from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from .backbone import FasterViT
+from .backbone import StagedBackbone
 from .models import dataset_config, type_name
 
 Image = Union[str, os.PathLike, np.ndarray]
@@ -131,7 +131,7 @@ def model_batch(model: nn.Module, cfg: Config, image: Image) -> Dict:
     batch = image_batch(cfg, image)
     found = batch['inputs'][0].shape[0]
     taken = [backbone.in_channels for backbone in model.modules()
-             if isinstance(backbone, FasterViT)][:1] or [found]
+             if isinstance(backbone, StagedBackbone)][:1] or [found]
     if found != taken[0]:
         raise ValueError(f'an image of {found} channel{"s"[:found - 1]}; the network takes '
                          f'{taken[0]}')

@@ -21,7 +21,6 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from .backbone import FasterViT
-from .backbone.names import fit_carrier_bias
 from .weights import PUBLISHED, read_checkpoint, tensors_of, translate_whole
 from .weights.loading import check_windows
 from .weights.whole import check_complete
@@ -179,7 +178,6 @@ class FasterViTClassifier(nn.Module):
                        if not name.startswith('head.')} | head
         check_complete(self, tensors, checkpoint)
         own = self.state_dict()
-        fit_carrier_bias(tensors, own)
         self.load_state_dict({name: tensors.get(name, own[name]) for name in own})
 
 

@@ -1,11 +1,9 @@
-"""Carrier tokens: where they come from."""
-from typing import Tuple
-
+"""Carrier tokens: where they come from, and which cells are near them."""
 import torch
+from timm.models import register_notrace_function
 from torch import Tensor, nn
 
-from . import windows
-from .keeping import Kept
+from .windows import dense
 
 
 class CarrierInitialiser(nn.Module):
@@ -21,60 +19,52 @@ class CarrierInitialiser(nn.Module):
 
     def __init__(self, dim: int, window_size: int, ct_size: int):
         super().__init__()
-        self.window_size = window_size
-        self.ct_size = ct_size
+        self.window_size, self.ct_size = window_size, ct_size
         self.conv = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
-        # The region that fits the pretraining grid of two windows a side: 5 cells for a window
-        # of 7 with 2 carriers.
-        self.kernel_size = 2 * window_size - (2 * ct_size - 1) * (window_size // ct_size)
-        self.kept = Kept()
 
-    def forward(self, x: Tensor, symbolic: bool = False) -> Tensor:
-        """(B, C, H, W), whole windows -> (B, windows, ct * ct, C).
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C), whole windows -> (B, rows * ct, columns * ct, C)."""
+        x = dense(self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+        B, H, W, C = x.shape
+        down, across = (averages(n, self.window_size, self.ct_size, x) for n in (H, W))
+        h, w = down.shape[0], across.shape[0]
+        x = torch.bmm(down.expand(B, -1, -1), x.view(B, H, W * C)).view(B * h, W, C)
+        return torch.bmm(across.expand(B * h, -1, -1), x).view(B, h, w, C)
 
-        Args:
-            x: The map.
-            symbolic: As in :func:`windows.pad`. Default False.
-        """
-        x = self.conv(x)
-        sizes = tuple(x.shape[2:])
 
-        def matrices() -> Tuple[Tensor, Tensor]:
-            return self.pooling_matrix(sizes[0], x), self.pooling_matrix(sizes[1], x)
-        rows, columns = matrices() if symbolic else self.kept(
-            (sizes, x.dtype, x.device), x.device, matrices)
-        return windows.partition(self.pool(x, rows, columns), self.ct_size, symbolic)[0]
+@register_notrace_function  # FX makes no tensors of sizes that it traces
+def averages(cells: int, window_size: int, ct_size: int, like: Tensor) -> Tensor:
+    """Averaging matrix (carriers, cells) of one axis: row j is 1 / kernel on its region, else 0.
 
-    @staticmethod
-    def pool(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """(B, C, H, W), (h, H), (w, W) -> (B, C, h, w), both channels last."""
-        B, C, H, W = x.shape
-        h, w = rows.shape[0], columns.shape[0]
-        x = x.permute(0, 2, 3, 1).reshape(B, H, W * C)
-        x = torch.bmm(rows.expand(B, -1, -1), x).view(B * h, W, C)
-        x = torch.bmm(columns.expand(B * h, -1, -1), x)
-        return x.view(B, h, w, C).permute(0, 3, 1, 2)
+    Region j begins at ``round(j * (cells - kernel) / (carriers - 1))``, so that a carrier stays at
+    its own window however long the axis is. A pooling of fixed stride, as in the authors'
+    any-resolution code, drifts away from the windows.
 
-    def pooling_matrix(self, cells: int, like: Tensor) -> Tensor:
-        """Averaging matrix (pooled, cells) of one axis: row j is 1 / kernel on its region, else 0.
+    Args:
+        cells: Number of cells of the axis, whole windows.
+        window_size, ct_size: As of :class:`CarrierInitialiser`.
+        like: Tensor whose type and device the matrix gets.
+    """
+    # The region that fits the pretraining grid of two windows: 5 cells of 7 with 2 carriers.
+    kernel = 2 * window_size - (2 * ct_size - 1) * (window_size // ct_size)
+    carriers = cells // window_size * ct_size
+    last = max(carriers - 1, 1)
+    # Rounding by comparison of integers: divisions of tensors are remainders for exporters.
+    begin, cell = (torch.arange(n, device=like.device) for n in (carriers, cells))
+    ahead = begin[:, None] * (2 * (cells - kernel)) - cell * (2 * last)
+    inside = (ahead < last) & (ahead >= (1 - 2 * kernel) * last)
+    return inside.to(like.dtype) / kernel
 
-        Region j starts at ``round(j * (cells - kernel) / (pooled - 1))``, so that a carrier stays
-        at its own window, however long the axis is. A pooling of fixed stride, as in the authors'
-        any-resolution code, drifts away from the windows.
 
-        Args:
-            cells: Number of cells of the axis, whole windows.
-            like: Tensor whose type and device the matrix gets.
-        """
-        pooled = cells // self.window_size * self.ct_size
-        last = max(pooled - 1, 1)
-        j = torch.arange(pooled, device=like.device)
-        # Integers throughout: rounding must not depend on the float type. Nothing is negative.
-        start = self.quotient(2 * j * (cells - self.kernel_size) + last, 2 * last)
-        offset = torch.arange(cells, device=like.device) - start[:, None]
-        return ((offset >= 0) & (offset < self.kernel_size)).to(like.dtype) / self.kernel_size
+def nearest(carriers: Tensor, ct_size: int, window_size: int) -> Tensor:
+    """(..., ct * ct, C) -> (..., k * k, C): each cell's nearest carrier.
 
-    @staticmethod
-    def quotient(numerator: Tensor, denominator: int) -> Tensor:
-        """The quotient, rounded down."""
-        return torch.div(numerator, denominator, rounding_mode='floor')
+    Copies, not an index, whose gradient would be added up by atomics in 16 bits.
+    """
+    # Along one side, a cell's nearest carrier is cell * ct_size // window_size.
+    own = [cell * ct_size // window_size for cell in range(window_size)]
+    x = carriers.unflatten(-2, (ct_size, ct_size))
+    for axis in (-3, -2):
+        sides = x.split(1, axis)
+        x = torch.cat([sides[carrier] for carrier in own], axis)
+    return x.flatten(-3, -2)

@@ -1,6 +1,7 @@
-"""The names of tensors in the authors' files, and this backbone's."""
+"""The names of tensors: the authors', this backbone's former ones, and its present ones."""
 import re
-from typing import Dict, List, Mapping
+from collections import defaultdict
+from typing import Dict, Mapping
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ _DROPPED = re.compile(r'(.*\.(relative_bias|relative_coords_table|relative_posit
                       r'|.*global_tokenizer\.to_global_feature\.pos\..*'  # the same tensors twice
                       r'|norm\..*|head\..*)$')
 
-_RENAMED = [(re.compile(pattern), replacement) for pattern, replacement in [
+_AUTHORS = [(re.compile(pattern), replacement) for pattern, replacement in [
     (r'^patch_embed\.conv_down\.0\.', 'stem.conv1.'),
     (r'^patch_embed\.conv_down\.1\.', 'stem.norm1.'),
     (r'^patch_embed\.conv_down\.3\.', 'stem.conv2.'),
@@ -24,23 +25,27 @@ _RENAMED = [(re.compile(pattern), replacement) for pattern, replacement in [
     (r'^levels\.(\d)\.global_tokenizer\.pos_embed\.', r'stages.\1.carrier_init.conv.'),
     (r'^levels\.', 'stages.'),
     (r'\.hat_pos_embed\.cpb_mlp\.', '.carrier_position.cpb_mlp.'),
-    (r'\.attn\.pos_emb_funct\.cpb_mlp\.', '.attn.position_bias.cpb_mlp.'),
-    (r'\.hat_attn\.pos_emb_funct\.cpb_mlp\.', '.carrier_attn.position_bias.cpb_mlp.'),
+    (r'\.pos_emb_funct\.cpb_mlp\.', '.position_bias.cpb_mlp.'),
     (r'\.pos_embed\.cpb_mlp\.', '.position.cpb_mlp.'),
     (r'\.cpb_mlp\.0\.', '.mlp.fc1.'),
     (r'\.cpb_mlp\.2\.', '.mlp.fc2.'),
     (r'\.hat_(norm[12]|attn|mlp)\.', r'.carrier_\1.'),
-    (r'\.gamma1$', '.carrier_layer_scale1.gamma'),
-    (r'\.gamma2$', '.carrier_layer_scale2.gamma'),
+    (r'\.gamma([12])$', r'.carrier_layer_scale\1.gamma'),
     (r'\.gamma3$', '.layer_scale1.gamma'),
     (r'\.gamma4$', '.layer_scale2.gamma'),
 ]]
 
-
-# The learned bias of cells towards carriers. The authors have none, nor has a file of this backbone
-# from before it.
-_CARRIER_BIAS = '.position_bias.carrier_bias'
-_OF_CARRIERS = '.carrier_attn.position_bias.mlp.fc2.weight'
+# Until 0.1 each block had its own position terms.
+_FORMER = [(re.compile(pattern), replacement) for pattern, replacement in [
+    (r'^(stages\.\d\.blocks\.\d+\.)carrier_', r'\1carriers.'),
+    (r'^(stages\.\d\.blocks\.\d+\.)attn\.position_bias\.relative', r'\1relative'),  # SwinHAT's
+]]
+_TERM = re.compile(r'(stages\.\d\.)blocks\.(\d+)\.(position|attn\.position_bias|carrier_position'
+                   r'|carrier_attn\.position_bias)\.(mlp\.fc[12]\.(?:weight|bias)|carrier_bias)$')
+_TERMS = {'position': 'positions', 'attn.position_bias': 'position_biases',
+          'carrier_position': 'carrier_positions',
+          'carrier_attn.position_bias': 'carrier_position_biases'}
+_PARAMETERS = {'mlp.fc1.weight': 'weight1', 'mlp.fc1.bias': 'bias1', 'mlp.fc2.weight': 'weight2'}
 
 
 def is_authors(tensors: Mapping[str, Tensor], prefix: str = '') -> bool:
@@ -58,52 +63,42 @@ def window_sizes(tensors: Mapping[str, Tensor]) -> Dict[int, int]:
     Returns:
         By the stage, counted from 0. Only the authors' files tell; of others, nothing.
     """
-    found = {int(name[1]): tuple(tensor.shape) for key, tensor in tensors.items()
-             if (name := _OFFSETS.search(key))}
-    return {stage: (shape[1] + 1) // 2 for stage, shape in found.items()
-            if len(shape) == 4 and shape[1] == shape[2] and shape[1] % 2}
+    return {int(name[1]): (tensor.shape[1] + 1) // 2 for key, tensor in tensors.items()
+            if (name := _OFFSETS.search(key)) and tensor.ndim == 4}
 
 
-def rename_authors(tensors: Dict[str, Tensor], prefix: str = '') -> None:
+def to_current(tensors: Dict[str, Tensor], prefix: str = '') -> None:
     """Give tensors this backbone's names, in place; drop the classifier and what is cached.
+
+    Position terms of a stage's blocks become one tensor. Carrier biases, which the authors and
+    early files of this backbone have not, are 0.
 
     Args:
         tensors: A state dict. What is not below the prefix stays as it is.
         prefix: Where the backbone is in a larger model, such as ``'backbone.'``.
     """
+    authors, terms = is_authors(tensors, prefix), defaultdict(dict)
     for key in [key for key in tensors if key.startswith(prefix)]:
         tensor, name = tensors.pop(key), key[len(prefix):]
-        if _DROPPED.match(name):
-            continue
-        for pattern, replacement in _RENAMED:
-            name = pattern.sub(replacement, name)
-        tensors[prefix + name] = tensor
-        if name.endswith(_OF_CARRIERS):
-            bias = name.replace(_OF_CARRIERS, f'.attn{_CARRIER_BIAS}')
-            tensors[prefix + bias] = tensor.new_zeros(tensor.shape[:1])
-
-
-def fit_carrier_bias(tensors: Dict[str, Tensor], own: Mapping[str, Tensor]) -> List[str]:
-    """Give tensors the carrier biases of a network, 0 where a file has none, in place.
-
-    Those of 0 that the network does not have are taken away: it computes the same.
-
-    Args:
-        tensors: Of a file, by this backbone's names.
-        own: The network's.
-
-    Returns:
-        Names of those that were added.
-    """
-    added = [key for key in own if is_carrier_bias(key) and key not in tensors
-             and key.replace('carrier_bias', 'mlp.fc2.weight') in tensors]
-    tensors.update((key, torch.zeros_like(own[key])) for key in added)
-    for key in [key for key in tensors if is_carrier_bias(key) and key not in own]:
-        if not tensors[key].any():
-            del tensors[key]
-    return added
-
-
-def is_carrier_bias(name: str) -> bool:
-    """Whether a tensor's name is that of a carrier bias."""
-    return name.endswith(_CARRIER_BIAS)
+        if authors:
+            if _DROPPED.match(name):
+                continue
+            for pattern, replacement in _AUTHORS:
+                name = pattern.sub(replacement, name)
+        if term := _TERM.match(name):
+            stage, block, kind, parameter = term.groups()
+            if parameter == 'carrier_bias':
+                name, tensor = f'{stage}carrier_bias', tensor[:, None, None]
+            else:
+                name = f'{stage}{_TERMS[kind]}.{_PARAMETERS.get(parameter, parameter)}'
+            terms[prefix + name][int(block)] = tensor
+        else:
+            for pattern, replacement in _FORMER:
+                name = pattern.sub(replacement, name)
+            tensors[prefix + name] = tensor
+    for name, blocks in terms.items():
+        tensors[name] = torch.stack([tensor for _, tensor in sorted(blocks.items())])
+    for key in [key for key in tensors if key.endswith('carrier_position_biases.weight2')]:
+        name = key.replace('carrier_position_biases.weight2', 'carrier_bias')
+        if key.startswith(prefix) and name not in tensors:
+            tensors[name] = tensors[key].new_zeros(*tensors[key].shape[:2], 1, 1)

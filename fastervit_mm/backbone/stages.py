@@ -1,32 +1,37 @@
-"""The two kinds of stage: convolutional at high resolution, transformer at low."""
-from typing import Dict, List, Optional, Sequence, Tuple, Union
+"""The parts of the network: stem, downsampling, and the two kinds of stage."""
+from typing import Any, Optional, Sequence, Union
 
 import torch
-from timm.layers import LayerNorm2d
+from timm.layers import DropPath, LayerNorm2d
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ..compat import is_compiling
 from . import windows
-from .attention import HierarchicalBlock, WindowBlock
+from .attention import Block
 from .carriers import CarrierInitialiser
-from .folding import fold_norms
-from .keeping import Kept
-from .kernels import logits_dtype
-from .positions import (
-    NoRelativePosition,
-    Places,
-    PositionTerm,
-    RelativePositionBias,
-    RelativePositionTable,
-    check_carrier_bias,
-    with_terms,
-)
+from .positions import Constant, Grid, PositionMLP, RelativePositionBias, grid, terms
 from .recomputing import run
-from .stochastic_depth import StochasticDepth, add
 
 
-class Stem(nn.Sequential):
-    """(B, in_channels, H, W) -> (B, dim, ceil(H / 4), ceil(W / 4)).
+class _ConvNorms(nn.Module):
+    """Two convolutions, each with a BatchNorm after it, which deployment folds into it."""
+
+    def __init__(self, conv1: nn.Conv2d, conv2: nn.Conv2d, eps: float = 1e-5):
+        super().__init__()
+        self.conv1, self.norm1 = conv1, nn.BatchNorm2d(conv1.out_channels, eps)
+        self.conv2, self.norm2 = conv2, nn.BatchNorm2d(conv2.out_channels, eps)
+
+    def switch_to_deploy(self) -> None:
+        """Fold the BatchNorms into the convolutions before them."""
+        for n in '12':
+            norm = getattr(self, f'norm{n}')
+            if not isinstance(norm, nn.Identity):
+                setattr(self, f'conv{n}', fuse_conv_bn_eval(getattr(self, f'conv{n}'), norm))
+                setattr(self, f'norm{n}', nn.Identity())
+
+
+class Stem(_ConvNorms):
+    """Two strided convolutions.
 
     Args:
         in_channels: Channels of the image.
@@ -35,17 +40,14 @@ class Stem(nn.Sequential):
     """
 
     def __init__(self, in_channels: int, mid_channels: int, dim: int):
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, mid_channels, 3, stride=2, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(mid_channels, eps=1e-4)
-        self.act1 = nn.ReLU(inplace=True)
-        self.conv2 = nn.Conv2d(mid_channels, dim, 3, stride=2, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(dim, eps=1e-4)
-        self.act2 = nn.ReLU(inplace=True)
+        super().__init__(nn.Conv2d(in_channels, mid_channels, 3, stride=2, padding=1, bias=False),
+                         nn.Conv2d(mid_channels, dim, 3, stride=2, padding=1, bias=False), 1e-4)
+        self.act = nn.ReLU(inplace=True)
 
-    def switch_to_deploy(self) -> None:
-        """Fold the BatchNorms into the convolutions before them."""
-        fold_norms(self)
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> (B, dim, ceil(H / 4), ceil(W / 4))."""
+        x = self.act(self.norm1(self.conv1(x)))
+        return self.act(self.norm2(self.conv2(x)))
 
 
 class Downsample(nn.Sequential):
@@ -61,34 +63,23 @@ class Downsample(nn.Sequential):
         self.conv = nn.Conv2d(dim, 2 * dim, 3, stride=2, padding=1, bias=False)
 
 
-class ConvBlock(nn.Module):
+class ConvBlock(_ConvNorms):
     """Residual block of two convolutions (paper section 3.2).
 
     Args:
         dim: Channels.
+        drop_path: Rate of stochastic depth.
     """
 
-    def __init__(self, dim: int):
-        super().__init__()
-        self.conv1 = nn.Conv2d(dim, dim, 3, padding=1)
-        self.norm1 = nn.BatchNorm2d(dim)
+    def __init__(self, dim: int, drop_path: float):
+        super().__init__(*(nn.Conv2d(dim, dim, 3, padding=1) for _ in range(2)))
         self.act = nn.GELU()
-        self.conv2 = nn.Conv2d(dim, dim, 3, padding=1)
-        self.norm2 = nn.BatchNorm2d(dim)
+        self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor, keep: Optional[Tensor] = None) -> Tensor:
-        """(B, C, H, W) -> (B, C, H, W).
-
-        Args:
-            x: The map.
-            keep: (1, B) of :class:`~.stochastic_depth.StochasticDepth`. Default None.
-        """
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
         y = self.act(self.norm1(self.conv1(x)))
-        return add(x, self.norm2(self.conv2(y)), keep)
-
-    def switch_to_deploy(self) -> None:
-        """Fold the BatchNorms into the convolutions before them."""
-        fold_norms(self)
+        return x + self.drop_path(self.norm2(self.conv2(y)))
 
 
 class ConvStage(nn.Module):
@@ -105,243 +96,134 @@ class ConvStage(nn.Module):
     def __init__(self, dim: int, drop_paths: Sequence[float], with_cp: bool = False,
                  pad_to: int = 1):
         super().__init__()
-        self.with_cp = with_cp
-        self.pad_to = pad_to
-        self.blocks = nn.ModuleList(ConvBlock(dim) for _ in drop_paths)
-        self.stochastic_depth = StochasticDepth(drop_paths, branches=1)
+        self.with_cp, self.pad_to = with_cp, pad_to
+        self.blocks = nn.ModuleList(ConvBlock(dim, rate) for rate in drop_paths)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
-        map_size, symbolic = x.shape[2:], is_compiling()
+        H, W = x.shape[2:]
         if self.pad_to > 1:
-            x = windows.pad(x, self.pad_to, symbolic)
-        for block, keep in zip(self.blocks, self.stochastic_depth(x)):
-            x = run(block, self.with_cp, x, keep)
+            x = windows.pad(x.permute(0, 2, 3, 1), self.pad_to).permute(0, 3, 1, 2)
+        for block in self.blocks:
+            x = run(block, self.with_cp, x)
         if self.pad_to > 1:
-            x = windows.crop(x.permute(0, 2, 3, 1), self.pad_to, map_size, symbolic)
+            x = windows.crop(x.permute(0, 2, 3, 1), H, W).permute(0, 3, 1, 2)
         return x
 
 
-class HierarchicalAttention(nn.Module):
+class HATStage(nn.Module):
     """Blocks of hierarchical attention (HAT, paper section 3.3) on a map of any size.
 
     Pads to whole windows, partitions, runs the blocks, unpartitions and crops. It is what stages 3
     and 4 of :class:`~fastervit_mm.FasterViT` are, and what a stage of another network can be
-    (``docs/hierarchical_attention.md``). Layers are initialised as PyTorch does it.
+    (``docs/hierarchical_attention.md``). Layers are initialised as PyTorch does it, position terms
+    from a truncated normal of std 0.02.
 
     Args:
         dim: Channels.
         depth: Number of blocks.
-        num_heads: Attention heads; they divide ``dim``.
+        num_heads: Attention heads; a divisor of ``dim``.
         window_size: Side of an attention window, in cells. Default 7.
-        ct_size: Carrier tokens along one side of a window; None for none, attention within windows
+        ct_size: Carrier tokens along one side of a window; 0 for none, attention within windows
             alone. Default 2.
         propagate_carriers: Whether the last block adds its carriers to the map. Default False.
-        mlp_ratio: Hidden width of a block's MLP over ``dim``. Default 4.
         layer_scale: Initial value of layer scale. Default None, for none.
-        carrier_bias: Initial value of the learned bias of a window's cells towards its carriers,
-            one for each head and block; None for none. Default ``'equal'``, with which cells
-            attend to carriers as to cells at first: 8 if ``relative_position`` is ``'mlp'``, else
-            0.
         drop_paths: Rate of stochastic depth of each block. Default 0.
-        absolute_position: Whether cells and carriers get an embedding of their positions. Default
-            True.
-        relative_position: The bias of attention by offset. ``'mlp'``, Swin V2's, as in the paper;
-            ``'table'``, Swin's, within windows, and the MLP among carriers, whose grid is of any
-            size; None for none. Default ``'mlp'``.
-        carriers_every: Which blocks have carriers: with 1 all, with 2 the second, the fourth and
-            so on. The others attend within windows alone. Default 1.
-        padding: Where a map is padded to whole windows, with zeros at the bottom and right.
-            ``'stage'``: before the first block, and for the others padding counts as cells do, as
-            in FasterViT. ``'block'``: in each block before its attention, as in Swin; MLPs leave it
-            out. Default ``'stage'``.
         with_cp: Recompute each block in the backward pass to save memory. Default False.
+
+    Attributes:
+        carrier_bias (Parameter): (depth, num_heads, 1, 1), learned bias of a window's cells towards
+            its carriers; None without carriers. It starts at 8, the bias of cells towards each
+            other: a carrier is then heard as a cell is. At 0, the paper's, with e^-8 of that.
 
     Raises:
         ValueError: For an argument out of range; the message says what would be right.
 
     Example:
         >>> import torch
-        >>> from fastervit_mm import HierarchicalAttention
-        >>> stage = HierarchicalAttention(64, depth=2, num_heads=4).eval()
+        >>> from fastervit_mm import HATStage
+        >>> stage = HATStage(64, depth=2, num_heads=4).eval()
         >>> stage(torch.rand(1, 64, 20, 45)).shape
         torch.Size([1, 64, 20, 45])
     """
 
     def __init__(self, dim: int, depth: int, num_heads: int, window_size: int = 7,
-                 ct_size: Optional[int] = 2, propagate_carriers: bool = False,
-                 mlp_ratio: float = 4.0, layer_scale: Optional[float] = None,
-                 carrier_bias: Union[float, str, None] = 'equal',
-                 drop_paths: Optional[Sequence[float]] = None, absolute_position: bool = True,
-                 relative_position: Optional[str] = 'mlp', carriers_every: int = 1,
-                 padding: str = 'stage', with_cp: bool = False):
+                 ct_size: int = 2, propagate_carriers: bool = False,
+                 layer_scale: Optional[float] = None,
+                 drop_paths: Optional[Sequence[float]] = None, with_cp: bool = False):
         super().__init__()
-        _check_arguments(dim, depth, num_heads, window_size, ct_size, mlp_ratio, layer_scale,
-                         carrier_bias, relative_position, carriers_every, padding)
-        drop_paths = (0.,) * depth if drop_paths is None else tuple(drop_paths)
-        if len(drop_paths) != depth or not all(0 <= rate < 1 for rate in drop_paths):
-            raise ValueError(f'drop_paths={drop_paths}: give depth={depth} rates from 0 up to, '
-                             'not including, 1')
-        self.dim = dim
-        self.window_size = window_size
-        self.ct_size = ct_size
-        self.padding = padding
-        self.with_cp = with_cp
+        check_attention(dim, num_heads, window_size, ct_size)
+        rates = [0.] * depth if drop_paths is None else list(drop_paths)
+        if len(rates) != depth or not all(0 <= rate < 1 for rate in rates):
+            raise ValueError(f'drop_paths={drop_paths}: give depth={depth} rates from 0 up to, not '
+                             'including, 1')
+        self.window_size, self.ct_size, self.with_cp = window_size, ct_size, with_cp
         self.deployed = False
-        self.carries = tuple(ct_size is not None and (number + 1) % carriers_every == 0
-                             for number in range(depth))  # whether a block has carriers
-        if any(self.carries):
-            self.carrier_init = CarrierInitialiser(dim, window_size, ct_size)
-
-        def bias(**settings) -> RelativePositionBias:
-            if relative_position is None:
-                return NoRelativePosition(num_heads, **settings)
-            if relative_position == 'table':
-                return RelativePositionTable(num_heads, window_size, **settings)
-            return RelativePositionBias(num_heads, **settings)
-
-        last = depth - 1 - self.carries[::-1].index(True) if any(self.carries) else None
-        common = dict(mlp_ratio=mlp_ratio, layer_scale=layer_scale,
-                      absolute_position=absolute_position)
         self.blocks = nn.ModuleList(
-            HierarchicalBlock(
-                dim, num_heads, **common, position_bias=bias(carrier_bias=carrier_bias),
-                carrier_position_bias=None if relative_position else NoRelativePosition(num_heads),
-                propagate=propagate_carriers and number == last)
-            if carries else WindowBlock(dim, num_heads, **common, position_bias=bias())
-            for number, carries in enumerate(self.carries))
-        self.stochastic_depth = StochasticDepth(
-            drop_paths, max(block.branches for block in self.blocks))
-        self.kept_cells, self.kept_alone, self.kept_carriers = Kept(), Kept(), Kept()
-        self.kept_slots = Kept()
-
-    def cells(self, carries: bool) -> Places:
-        """Where the tokens of one window are: its carriers, which have no place, then its cells.
-
-        Args:
-            carries: Whether there are carriers.
-        """
-        return Places((self.window_size, self.window_size), 1,
-                      (self.ct_size or 0)**2 if carries else 0)
+            Block(dim, num_heads, window_size, ct_size, propagate_carriers and i == depth - 1,
+                  layer_scale, rate) for i, rate in enumerate(rates))
+        self.cells = self._cells('cpu')
+        self.positions = PositionMLP(depth, dim)
+        self.position_biases = RelativePositionBias(depth, num_heads)
+        self.carrier_bias = None
+        if ct_size:
+            self.carrier_init = CarrierInitialiser(dim, window_size, ct_size)
+            self.carrier_positions = PositionMLP(depth, dim)
+            self.carrier_position_biases = RelativePositionBias(depth, num_heads)
+            self.carrier_bias = nn.Parameter(torch.full((depth, num_heads, 1, 1), 8.))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, dim, H, W) -> (B, dim, H, W), channels last in memory."""
-        if x.ndim != 4 or x.shape[1] != self.dim:
-            raise ValueError(f'input of shape {tuple(x.shape)}: expected (B, {self.dim}, H, W)')
-        map_size = x.shape[2:]
-        # In a graph for images of all sizes no branch may depend on a size.
-        symbolic = is_compiling()
-        unpadded = x.permute(0, 2, 3, 1)
-        x = windows.pad(x, self.window_size, symbolic)
-        slots = {}  # by whether there are carriers
-        if self.padding == 'block' and (symbolic or x.shape[2:] != map_size):
-            tokens = unpadded.flatten(1, 2)  # (B, H * W, C)
-            grid = x.shape[2] // self.window_size, x.shape[3] // self.window_size
-            slots = self._slots(grid, map_size, x.device, symbolic)
-        else:
-            # (B, windows, k * k, C)
-            tokens, grid = windows.partition(x, self.window_size, symbolic)
-        keeps = self.stochastic_depth(x)
-        alone, joint = (self._with_terms(
-            self.cells(carries), [(block.position, block.attn.position_bias)
-                                  for block, its in zip(self.blocks, self.carries)
-                                  if its == carries], x, kept, symbolic)
-            for carries, kept in ((False, self.kept_alone), (True, self.kept_cells)))
-        if any(self.carries):
-            carriers = self.carrier_init(x, symbolic)  # (B, windows, ct * ct, C)
-            places = self._with_terms(
-                Places(grid, self.ct_size, symbolic=symbolic),
-                [(block.carrier_position, block.carrier_attn.position_bias)
-                 for block, carries in zip(self.blocks, self.carries) if carries],
-                x, self.kept_carriers, symbolic)
-        for number, (block, keep) in enumerate(zip(self.blocks, keeps)):
-            before = sum(self.carries[:number])  # blocks with carriers
-            if self.carries[number]:
-                tokens, carriers = run(block, self.with_cp, tokens, joint[before], carriers,
-                                       places[before], keep, slots.get(True))
-            else:
-                keep = None if keep is None else keep[:WindowBlock.branches]
-                tokens = run(block, self.with_cp, tokens, alone[number - before], keep,
-                             slots.get(False))
-        if slots:
-            return tokens.view(unpadded.shape).permute(0, 3, 1, 2)
-        return windows.unpartition(tokens, grid, self.window_size, map_size, symbolic)
-
-    def _slots(self, grid: windows.Grid, map_size: windows.Grid, device: torch.device,
-               symbolic: bool) -> Dict[bool, windows.Slots]:
-        """Where a map's tokens are in whole windows, for blocks with carriers and without."""
-        def computed() -> Dict[bool, windows.Slots]:
-            return {carries: windows.slots(grid, self.window_size, self.cells(carries).num_prefix,
-                                           map_size, device, symbolic)
-                    for carries in (False, True)}
-        if symbolic:
-            return computed()
-        return self.kept_slots((map_size, device), device, computed)
-
-    def _with_terms(self, places: Places, terms: Sequence[Tuple[nn.Module, nn.Module]], x: Tensor,
-                    kept: Kept, symbolic: bool) -> List[Places]:
-        """Places for each block, filled as far as they are used, with terms that are shared work.
-
-        Coordinates are kept for the last size, and terms too once weights do not change any more.
-
-        Args:
-            places: Where the blocks' tokens are.
-            terms: Embedding and bias of each block.
-            x: The map.
-            kept: Keeps coordinates and terms.
-            symbolic: As in :func:`windows.pad`.
-        """
-        device, dtype = x.device, x.dtype
-        positions, biases = ([term for term in kind if isinstance(term, PositionTerm)]
-                             for kind in (zip(*terms) if terms else ((), ())))
-        if not positions and not biases:
-            return [places] * len(terms)  # constants
-        # A block that something wraps, as FSDP does, may have its weights in its own forward only.
-        own = any(type(block) not in (WindowBlock, HierarchicalBlock) for block in self.blocks)
-
-        def computed(filled: Places) -> List[Places]:
-            if own:
-                return [filled] * len(terms)
-            return with_terms(filled, positions, biases, dtype, logits_dtype(x),
-                              to_keep=self.deployed and not symbolic)
-        if symbolic:
-            return computed(places.filled(device))
-        if self.deployed:
-            key = (places, dtype, device)
-            return kept(key, device, lambda: computed(places.filled(device)))
-        return computed(kept((places, device), device, lambda: places.filled(device)))
+        H, W = x.shape[2:]
+        x = windows.pad(x.permute(0, 2, 3, 1), self.window_size)
+        cells = terms(self.positions, self.position_biases, self.cells, x.dtype,
+                      self.carrier_bias, self.ct_size**2)
+        carriers = whole = None
+        if self.ct_size:
+            carriers = self.carrier_init(x)
+            tokens = grid(carriers.shape[1], carriers.shape[2], self.ct_size, x.device)
+            whole = terms(self.carrier_positions, self.carrier_position_biases, tokens, x.dtype)
+            carriers = windows.partition(carriers, self.ct_size)
+        x = windows.partition(x, self.window_size)
+        for i, block in enumerate(self.blocks):
+            its = [kind and (kind[0][i], kind[1][i]) for kind in (cells, whole)]
+            x, carriers = run(block, self.with_cp, x, carriers, *its)
+        return windows.unpartition(x, self.window_size, H, W).permute(0, 3, 1, 2)
 
     def switch_to_deploy(self) -> None:
-        """In every block, fix the position terms and fold what can be folded into weights."""
-        if not self.deployed:
-            for block, carries in zip(self.blocks, self.carries):
-                block.fold(self.cells(carries))
-            self.deployed = True
+        """Make the windows' position terms constants: they do not depend on the image."""
+        with torch.no_grad():
+            self.positions = Constant(self.positions(self.cells.coordinates))
+            self.position_biases = Constant(self.position_biases(self.cells.offsets))
+        self.deployed = True
+
+    def _apply(self, fn, recurse=True):
+        # Made anew, not cast or left empty: neither bfloat16() nor to_empty() changes it.
+        super()._apply(fn, recurse)
+        self.cells = self._cells(next(self.blocks.parameters()).device)
+        return self
+
+    def _cells(self, device: Union[torch.device, str]) -> Grid:
+        return grid(self.window_size, self.window_size, self.window_size, device)
 
 
-def _check_arguments(dim: int, depth: int, num_heads: int, window_size: int,
-                     ct_size: Optional[int], mlp_ratio: float, layer_scale: Optional[float],
-                     carrier_bias: Union[float, str, None], relative_position: Optional[str],
-                     carriers_every: int, padding: str) -> None:
-    for name, value in (('dim', dim), ('depth', depth), ('num_heads', num_heads),
-                        ('window_size', window_size), ('carriers_every', carriers_every)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f'{name}={value!r}: give a whole number of at least 1')
+def check_whole(count: int = 1, **arguments: Any) -> None:
+    """Raise a ValueError for an argument that is not so many whole numbers of at least 1."""
+    for name, value in arguments.items():
+        values = [value] if count == 1 else value
+        if not isinstance(values, (list, tuple)) or len(values) != count or not all(
+                isinstance(v, int) and v > 0 for v in values):
+            raise ValueError(f'{name}={value!r}: give {count} whole numbers of at least 1'.replace(
+                ' 1 whole numbers', ' a whole number'))
+
+
+def check_attention(dim: int, num_heads: int, window_size: int, ct_size: int) -> None:
+    """Raise a ValueError for heads that do not divide a width, or carriers beyond the cells."""
+    check_whole(dim=dim, num_heads=num_heads, window_size=window_size)
     if dim % num_heads:
-        raise ValueError(f'num_heads={num_heads}: they do not divide dim={dim}; give a divisor')
-    if ct_size is not None and not (isinstance(ct_size, int) and 1 <= ct_size <= window_size):
-        raise ValueError(f'ct_size={ct_size!r}: a window of {window_size} cells a side holds 1 to '
-                         f'{window_size} carrier tokens a side; None for none')
-    if ct_size is not None and carriers_every > depth:
-        raise ValueError(f'carriers_every={carriers_every}: no block of depth={depth} has '
-                         'carriers; give at most that, or ct_size=None')
-    if not (layer_scale is None or isinstance(layer_scale, (int, float))):
-        raise ValueError(f'layer_scale={layer_scale!r}: give a number, or None for none')
-    check_carrier_bias(carrier_bias)
-    if not (isinstance(mlp_ratio, (int, float)) and int(dim * mlp_ratio) >= 1):
-        raise ValueError(f'mlp_ratio={mlp_ratio!r}: give a number of at least 1 / dim')
-    if relative_position not in ('mlp', 'table', None):
-        raise ValueError(f'relative_position={relative_position!r}: give \'mlp\', \'table\' or '
-                         'None')
-    if padding not in ('stage', 'block'):
-        raise ValueError(f'padding={padding!r}: give \'stage\' or \'block\'')
+        raise ValueError(f'num_heads={num_heads} must divide dim={dim}')
+    if ct_size:
+        check_whole(ct_size=ct_size)
+    if ct_size > window_size:
+        raise ValueError(f'ct_size={ct_size}: a window of {window_size} cells a side holds 1 to '
+                         f'{window_size} carrier tokens a side; 0 for none')

@@ -1,16 +1,18 @@
 """SwinHAT: Swin (arXiv 2103.14030) with carrier tokens in place of shifted windows."""
-from typing import Any, Mapping, Optional, Sequence, Union
+from typing import Any, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
-from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
-from ..compat import is_compiling
 from . import windows
-from .fastervit import NUM_STAGES, FasterViT, checked_init_cfg, checked_out_indices
-from .stages import HierarchicalAttention
+from .attention import Mixer
+from .base import NUM_STAGES, StagedBackbone, drop_path_rates
+from .carriers import CarrierInitialiser
+from .positions import Bias, RelativePositionBias, biases, grid
+from .recomputing import run
+from .stages import check_attention, check_whole
 
 ARCHS: Mapping[str, Mapping[str, Any]] = {
     'tiny': dict(embed_dims=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24)),
@@ -34,7 +36,7 @@ class PatchEmbed(nn.Sequential):
         self.norm = LayerNorm2d(dim, eps=_EPS)
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(windows.pad(x, 4, is_compiling()))
+        return super().forward(windows.pad(x.permute(0, 2, 3, 1), 4).permute(0, 3, 1, 2))
 
 
 class PatchMerging(nn.Module):
@@ -52,40 +54,122 @@ class PatchMerging(nn.Module):
         self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        symbolic = is_compiling()
-        cells, grid = windows.partition(windows.pad(x, 2, symbolic), 2, symbolic)
-        x = self.reduction(self.norm(cells.flatten(2)))  # (B, h * w, 2C)
-        return x.view(x.shape[0], *grid, x.shape[2]).permute(0, 3, 1, 2)
+        cells = windows.partition(windows.pad(x.permute(0, 2, 3, 1), 2), 2)
+        return self.reduction(self.norm(cells.flatten(3))).permute(0, 3, 1, 2)
+
+
+class SwinBlock(Mixer):
+    """Swin's block without shift, whose windows may have carriers, on a map of any size.
+
+    Zeros make windows whole before attention; the MLP leaves them out.
+
+    Args:
+        dim, num_heads, drop_path: As of :class:`~fastervit_mm.backbone.attention.Mixer`.
+        window_size: Side of a window, in cells.
+        ct_size: Carriers along one side of a window; 0 for none.
+    """
+
+    def __init__(self, dim: int, num_heads: int, window_size: int, ct_size: int, drop_path: float):
+        super().__init__(dim, num_heads, drop_path=drop_path)
+        self.window_size, self.ct_size = window_size, ct_size
+        self.relative_position_bias_table = nn.Parameter(
+            nn.init.trunc_normal_(torch.empty((2 * window_size - 1)**2, num_heads), std=0.02))
+        if ct_size:
+            self.carriers = Mixer(dim, num_heads, drop_path=drop_path)
+
+    def forward(self, x: Tensor, carriers: Optional[Tensor] = None, bias: Optional[Bias] = None,
+                carrier_bias: Optional[Tensor] = None) -> Tuple[Tensor, Optional[Tensor]]:
+        """Cells and carriers -> the same two.
+
+        Args:
+            x: (B, H, W, C).
+            carriers: (B, rows, columns, ct * ct, C). Default None, without.
+            bias: Of the carriers of the image, (num_heads, N, N).
+            carrier_bias: (1, num_heads, 1, 1), of cells towards carriers.
+        """
+        H, W, k, count = x.shape[1], x.shape[2], self.window_size, self.ct_size**2
+        own, = biases(self.relative_position_bias_table.t()[None], grid(k, k, k, x.device).codes,
+                      x.dtype, carrier_bias, count)
+        y = windows.partition(windows.pad(self.norm1(x), k), k)
+        if count:
+            carriers = self.carriers(carriers.flatten(1, 3), bias).view(carriers.shape)
+            y = torch.cat([self.norm1(carriers), y], 3)
+        y = self.attn(y.flatten(0, 2), own).view(y.shape)
+        if count:
+            its, y = y.split([count, k * k], 3)
+            carriers = self.add_mlp(carriers + self.drop_path(its))
+        y = windows.unpartition(y, k, H, W)
+        return self.add_mlp(x + self.drop_path(y)), carriers
+
+
+class SwinStage(nn.Module):
+    """Swin's blocks, every second one with carriers, whose bias follows from their grid.
+
+    Args:
+        dim, num_heads, window_size, ct_size: As of :class:`SwinBlock`.
+        drop_paths: Rate of stochastic depth of each block.
+        with_cp: Whether to recompute each block in the backward pass to save memory.
+    """
+
+    def __init__(self, dim: int, num_heads: int, window_size: int, ct_size: int,
+                 drop_paths: Sequence[float], with_cp: bool):
+        super().__init__()
+        check_attention(dim, num_heads, window_size, ct_size)
+        depth = len(drop_paths) // 2  # of blocks with carriers
+        self.window_size, self.ct_size, self.with_cp = window_size, ct_size * (depth > 0), with_cp
+        self.blocks = nn.ModuleList(
+            SwinBlock(dim, num_heads, window_size, ct_size * (i % 2), rate)
+            for i, rate in enumerate(drop_paths))
+        self.deployed = False
+        if self.ct_size:
+            self.carrier_init = CarrierInitialiser(dim, window_size, ct_size)
+            self.carrier_position_biases = RelativePositionBias(depth, num_heads)
+            # At 0, where tables begin too, a carrier is heard as a cell is.
+            self.carrier_bias = nn.Parameter(torch.zeros(depth, num_heads, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, dim, H, W) -> (B, dim, H, W), channels last in memory."""
+        x = windows.dense(x.permute(0, 2, 3, 1))
+        if self.ct_size:
+            carriers = self.carrier_init(windows.pad(x, self.window_size))
+            tokens = grid(carriers.shape[1], carriers.shape[2], self.ct_size, x.device)
+            carriers = windows.partition(carriers, self.ct_size)
+            bias = biases(self.carrier_position_biases(tokens.offsets), tokens.codes, x.dtype)
+        for i, block in enumerate(self.blocks):
+            if block.ct_size:
+                x, carriers = run(block, self.with_cp, x, carriers, bias[i // 2],
+                                  self.carrier_bias[i // 2:][:1])
+            else:
+                x, _ = run(block, self.with_cp, x)
+        return x.permute(0, 3, 1, 2)
+
+    def switch_to_deploy(self) -> None:
+        """Nothing is folded; the network counts as deployed."""
+        self.deployed = True
 
 
 @MODELS.register_module()
-class SwinHAT(FasterViT):
+class SwinHAT(StagedBackbone):
     """Swin whose second block of each pair has carrier tokens where Swin shifts its windows.
 
     Swin's first block of a pair attends within windows; so does the first one here, with the same
     weights. Its second block attends within shifted windows, under a mask. Here the windows stay
-    where they are, and exchange information through :class:`~fastervit_mm.HierarchicalAttention`'s
-    carriers: nothing is shifted or masked. Position terms are Swin's: a table of relative biases
-    within windows, no embedding. Carriers have a relative bias of their own, computed from their
-    grid. Any image of at least 32 x 32 goes through it.
+    where they are, and exchange information through carriers: nothing is shifted or masked.
+    Position terms are Swin's: a table of relative biases within windows, no embedding. Carriers
+    have a relative bias of their own, computed from their grid. Any image of at least 32 x 32 goes
+    through it.
 
     The FasterViT paper puts its attention into Swin without a description of the details: these
-    are this project's. See ``docs/swin_hat.md``.
+    are this project's. See ``docs/hierarchical_attention.md``.
 
     Args:
         arch: ``'tiny'``, ``'small'``, ``'base'``, or a dict of ``embed_dims``, ``depths`` and
             ``num_heads``. Default ``'tiny'``.
         in_channels: Channels of the image. Default 3.
         window_size: Side of a window, in cells. Default 7.
-        mlp_ratio: Hidden width of a block's MLP over its own width. Default 4.
         ct_size: Carriers along one side of a window, for each of the four stages or one for all;
-            None for none, and so no exchange between windows. Default 1: each token more costs
-            what a cell does, and Swin has none.
-        propagate_carriers: Whether the last block of a stage adds its carriers to the map. Default
-            False.
-        carrier_bias: Initial value of the learned bias of cells towards carriers, as of
-            :class:`~fastervit_mm.HierarchicalAttention`. Default ``'equal'``: 0, with which
-            carriers count as cells do, whose biases start near 0.
+            0 for none anywhere, and so no exchange between windows. Default 1: each token more
+            costs what a cell does, and Swin has none.
         drop_path_rate: Stochastic depth of the last block, growing linearly from 0. Default 0.2.
         out_indices, frozen_stages, with_cp: As of :class:`~fastervit_mm.FasterViT`.
         convert_weights: Whether ``init_cfg``'s checkpoint may have the names of Microsoft's
@@ -101,68 +185,26 @@ class SwinHAT(FasterViT):
         ValueError: For an argument out of range; the message says what would be right.
     """
 
-    def __init__(self,
-                 arch: Union[str, Mapping[str, Any]] = 'tiny',
-                 in_channels: int = 3,
-                 window_size: int = 7,
-                 mlp_ratio: float = 4.0,
-                 ct_size: Union[int, Sequence[Optional[int]], None] = 1,
-                 propagate_carriers: bool = False,
-                 carrier_bias: Union[float, str, None] = 'equal',
-                 drop_path_rate: float = 0.2,
-                 out_indices: Sequence[int] = (0, 1, 2, 3),
-                 frozen_stages: int = -1,
-                 with_cp: bool = False,
-                 convert_weights: bool = False,
+    def __init__(self, arch: Union[str, Mapping[str, Any]] = 'tiny', in_channels: int = 3,
+                 window_size: int = 7, ct_size: Union[int, Sequence[int]] = 1,
+                 drop_path_rate: float = 0.2, out_indices: Sequence[int] = (0, 1, 2, 3),
+                 frozen_stages: int = -1, with_cp: bool = False, convert_weights: bool = False,
                  init_cfg: Union[dict, Sequence[dict], None] = None):
-        settings = _settings(arch)
-        out_indices = checked_out_indices(out_indices, 'SwinHAT')
-        sizes = (ct_size,) * NUM_STAGES if ct_size is None or isinstance(ct_size, int) else (
-            tuple(ct_size))
-        if len(sizes) != NUM_STAGES:
-            raise ValueError(f'ct_size={ct_size!r}: give one number, or one for each of '
-                             f'{NUM_STAGES} stages')
-        if not (isinstance(drop_path_rate, (int, float)) and 0 <= drop_path_rate < 1):
-            raise ValueError(f'drop_path_rate={drop_path_rate!r}: give a rate from 0 up to, not '
-                             'including, 1')
-        BaseModule.__init__(self, checked_init_cfg(init_cfg))
-        self.arch = arch
-        self.convert_weights = convert_weights
-        depths, dim = settings['depths'], settings['embed_dims']
-        rates = torch.linspace(0, drop_path_rate, sum(depths), device='cpu').tolist()
-        dims = [dim * 2**stage for stage in range(NUM_STAGES)]
-        built = range(out_indices[-1] + 1)
-        self._assemble(
-            PatchEmbed(in_channels, dim),
-            [HierarchicalAttention(
-                dims[stage], depths[stage], settings['num_heads'][stage], window_size,
-                ct_size=sizes[stage] if depths[stage] > 1 else None,
-                propagate_carriers=propagate_carriers, mlp_ratio=mlp_ratio,
-                carrier_bias=carrier_bias,
-                drop_paths=rates[sum(depths[:stage]):sum(depths[:stage + 1])],
-                absolute_position=False, relative_position='table', carriers_every=2,
-                padding='block', with_cp=with_cp) for stage in built],
-            [PatchMerging(dims[stage]) for stage in built[:-1]],
-            lambda width: LayerNorm2d(width, eps=_EPS), dims, in_channels, out_indices,
-            frozen_stages, norm_eval=False, with_cp=with_cp)
-
-    def other_windows(self, tensors: Mapping[str, Tensor]) -> None:
-        """None: for other windows the tables of biases have other shapes, which loading checks."""
-        return None
-
-
-def _settings(arch: Union[str, Mapping[str, Any]]) -> Mapping[str, Any]:
-    if isinstance(arch, str) and arch in ARCHS:
-        return ARCHS[arch]
-    fields = list(ARCHS['tiny'])
-    if not isinstance(arch, Mapping) or sorted(arch) != sorted(fields):
-        raise ValueError(f'arch={arch!r}: give one of {list(ARCHS)}, or a dict with the fields '
-                         f'{fields}')
-    for name in ('depths', 'num_heads'):
-        if not isinstance(arch[name], (list, tuple)) or len(arch[name]) != NUM_STAGES or not all(
-                isinstance(value, int) and value > 0 for value in arch[name]):
-            raise ValueError(f'{name}={arch[name]!r}: Swin has four stages, give four numbers of '
-                             'at least 1')
-    if not isinstance(arch['embed_dims'], int) or arch['embed_dims'] < 1:
-        raise ValueError(f'embed_dims={arch["embed_dims"]!r}: give a whole number of at least 1')
-    return arch
+        settings = ARCHS.get(arch) if isinstance(arch, str) else arch
+        if not isinstance(settings, Mapping) or set(settings) != set(ARCHS['tiny']):
+            raise ValueError(f'arch={arch!r}: give one of {list(ARCHS)}, or a dict with the fields '
+                             f'{list(ARCHS["tiny"])}')
+        dim, depths, heads = (settings[name] for name in ARCHS['tiny'])
+        check_whole(embed_dims=dim)
+        check_whole(NUM_STAGES, depths=depths, num_heads=heads)
+        sizes = [ct_size] * NUM_STAGES if isinstance(ct_size, int) else ct_size
+        if any(sizes):
+            check_whole(NUM_STAGES, ct_size=sizes)
+        super().__init__(in_channels, out_indices, frozen_stages, False, init_cfg)
+        self.arch, self.convert_weights = arch, convert_weights
+        dims, rates = [dim * 2**i for i in range(NUM_STAGES)], drop_path_rates(
+            drop_path_rate, depths)
+        self.assemble(PatchEmbed(in_channels, dim), (
+            SwinStage(*settings, window_size, *more, with_cp)
+            for *settings, more in zip(dims, heads, zip(sizes, rates))), PatchMerging,
+            lambda width: LayerNorm2d(width, eps=_EPS), dims)

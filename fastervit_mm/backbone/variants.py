@@ -2,7 +2,7 @@
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Mapping, Optional, Tuple, Union
 
-from .positions import check_carrier_bias
+from .stages import check_whole
 
 
 @dataclass(frozen=True)
@@ -20,15 +20,10 @@ class Variant:
         layer_scale: Initial value of layer scale in transformer blocks; None for no layer scale.
         propagate_carriers: Whether the last block of stage 3 adds its carrier tokens to the map.
         carrier_bias: Initial value of the learned bias, one for each head and block, in the
-            attention of a window's cells towards its carrier tokens. At the default,
-            ``'equal'``, cells attend to carriers as to cells at first: 8 with
-            ``relative_position='mlp'``, where a cell's relative bias is 16 sigmoid(0), else 0. At
-            0, the paper's, with ``'mlp'`` to a carrier with e^-8 of a cell's weight. None for no
-            such bias. Weights that were trained without it, the authors' among them, give 0.
-        absolute_position: Whether tokens and carrier tokens get an embedding of their positions.
-        relative_position: The bias of attention by offset: ``'mlp'``, ``'table'`` or None, as of
-            :class:`~fastervit_mm.HierarchicalAttention`.
-        mlp_ratio: Hidden width of a block's MLP over its own width.
+            attention of a window's cells towards its carrier tokens. At the default of 8, that of
+            cells towards each other, a carrier is heard as a cell is at first; at 0, the paper's,
+            with e^-8 of a cell's weight. Weights that were trained without it, the authors' among
+            them, give 0.
         drop_path_rate: Stochastic depth of the last block; it grows linearly from 0.
     """
     embed_dim: int
@@ -40,41 +35,17 @@ class Variant:
     ct_size: int = 2
     layer_scale: Optional[float] = None
     propagate_carriers: bool = False
-    carrier_bias: Union[float, str, None] = 'equal'
-    absolute_position: bool = True
-    relative_position: Optional[str] = 'mlp'
-    mlp_ratio: float = 4.0
+    carrier_bias: float = 8.
     drop_path_rate: float = 0.2
 
     def __post_init__(self):
-        for name in ('embed_dim', 'stem_channels', 'ct_size'):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f'{name}={value!r}: give a whole number of at least 1')
-        for name in ('mlp_ratio', 'drop_path_rate', 'layer_scale'):
+        check_whole(embed_dim=self.embed_dim, stem_channels=self.stem_channels)
+        check_whole(4, depths=self.depths, num_heads=self.num_heads)
+        check_whole(2, window_size=self.window_size)
+        for name in ('carrier_bias', 'layer_scale'):
             value = getattr(self, name)
             if not (isinstance(value, (int, float)) or value is None and name == 'layer_scale'):
                 raise ValueError(f'{name}={value!r}: give a number')
-        check_carrier_bias(self.carrier_bias)
-        for name in ('depths', 'num_heads'):
-            value = getattr(self, name)
-            if len(value) != 4 or any(v < 1 for v in value):
-                raise ValueError(f'{name}={tuple(value)}: FasterViT has four stages, give four '
-                                 'numbers of at least 1')
-        for stage in (2, 3):
-            dim, heads = self.stage_dim(stage), self.num_heads[stage]
-            if dim % heads:
-                raise ValueError(f'num_heads={tuple(self.num_heads)}: stage {stage} is {dim} wide, '
-                                 f'which {heads} heads do not divide')
-        if len(self.window_size) != 2 or any(k < 1 for k in self.window_size):
-            raise ValueError(f'window_size={tuple(self.window_size)}: give one side for stage 3 '
-                             'and one for stage 4, in cells, each at least 1')
-        if self.hierarchical and not 1 <= self.ct_size <= self.window_size[0]:
-            raise ValueError(f'ct_size={self.ct_size}: a window of {self.window_size[0]} cells a '
-                             f'side holds 1 to {self.window_size[0]} carrier tokens a side')
-        if not 0 <= self.drop_path_rate < 1:
-            raise ValueError(f'drop_path_rate={self.drop_path_rate}: give a rate from 0 up to, not '
-                             'including, 1')
 
     def stage_dim(self, stage: int) -> int:
         """Width of a stage's map (stages count from 0)."""
@@ -114,33 +85,19 @@ def resolve_variant(arch: Union[str, Mapping[str, Any]], **overrides) -> Variant
         ValueError: For an unknown name, an unknown or missing field, or a field out of range.
     """
     known = [f.name for f in fields(Variant)]
-    if isinstance(arch, Mapping):
-        settings = dict(arch)
-        if 'base' in settings:
-            settings = {**asdict(_named(settings.pop('base'), 'arch.base')), **settings}
-        unknown = sorted(set(settings) - set(known))
-        missing = [n for n in ('embed_dim', 'stem_channels', 'depths') if n not in settings]
-        if unknown or missing:
-            raise ValueError(
-                f'arch={settings}: ' + '; '.join(
-                    ([f'unknown fields {unknown}'] if unknown else []) +
-                    ([f'missing fields {missing}'] if missing else [])) +
-                f'. The fields are {known}')
-    else:
-        settings = asdict(_named(arch, 'arch', f', or a dict with the fields {known}'))
+    settings = dict(arch) if isinstance(arch, Mapping) else dict(base=arch)
+    if 'base' in settings:
+        name = settings.pop('base')
+        if str(name) not in VARIANTS:
+            raise ValueError(f'arch={name!r}: give one of {list(VARIANTS)}, or a dict with the '
+                             f'fields {known}')
+        settings = {**asdict(VARIANTS[str(name)]), **settings}
+    unknown = sorted(set(settings) - set(known))
+    missing = [n for n in ('embed_dim', 'stem_channels', 'depths') if n not in settings]
+    if unknown or missing:
+        raise ValueError(f'arch={settings}: unknown fields {unknown}, missing fields {missing}; '
+                         f'the fields are {known}')
     settings.update({k: v for k, v in overrides.items() if v is not None})
-    for name in ('depths', 'num_heads', 'window_size'):
-        if name in settings:
-            value = settings[name]
-            if isinstance(value, int) and name == 'window_size':
-                value = (value, value)
-            if not isinstance(value, (list, tuple)) or not all(isinstance(v, int) for v in value):
-                raise ValueError(f'{name}={value!r}: give a sequence of numbers')
-            settings[name] = tuple(value)
-    return Variant(**settings)
-
-
-def _named(name: Any, argument: str, otherwise: str = '') -> Variant:
-    if not isinstance(name, (str, int)) or str(name) not in VARIANTS:
-        raise ValueError(f'{argument}={name!r}: give one of {list(VARIANTS)}{otherwise}')
-    return VARIANTS[str(name)]
+    if isinstance(settings.get('window_size'), int):
+        settings['window_size'] = (settings['window_size'],) * 2
+    return Variant(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})

@@ -8,7 +8,7 @@ from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIMIZERS
 from torch import nn
 
-from ..backbone import FasterViT
+from ..backbone import StagedBackbone
 from ..compat import has_fused_kernels
 from ..config_files import ConfigError
 from ..weights import CheckpointError
@@ -110,7 +110,7 @@ class MergedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         if self.base_lr is None:
             raise ConfigError(f'optim_wrapper.paramwise_cfg.{key} needs '
                               'optim_wrapper.optimizer.lr')
-        backbones = {name: m for name, m in model.named_modules() if isinstance(m, FasterViT)}
+        backbones = {name: m for name, m in model.named_modules() if isinstance(m, StagedBackbone)}
         if not backbones:
             raise ConfigError(f'optim_wrapper.paramwise_cfg.{key}={factor}: '
                               f'{type(model).__name__} holds no FasterViT. Leave it out')

@@ -17,7 +17,8 @@ from mmengine.utils import apply_to
 from safetensors.torch import save_file
 from torch import nn
 
-from ..backbone.attention import WindowBlock
+from ..backbone.attention import Block
+from ..backbone.swin_hat import SwinBlock
 from ..config_files import ConfigError, typed
 from ..weights import CheckpointError
 from ..weights.reading import SAFETENSORS, read_checkpoint
@@ -71,7 +72,7 @@ class ShardedRunner(QuietRunner):
         model = self.model.to(memory_format=torch.contiguous_format)
         self.mesh = torch_dist.init_device_mesh(get_device(), (self.world_size,))
         for module in list(model.modules()):
-            if isinstance(module, WindowBlock):
+            if isinstance(module, (Block, SwinBlock)):
                 fully_shard(module, mesh=self.mesh)
         fully_shard(model, mesh=self.mesh)
 

@@ -4,10 +4,9 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-from ..backbone import FasterViT
-from ..backbone.attention import Attention, BandedAttention
-from ..backbone.carriers import CarrierInitialiser
-from ..backbone.positions import Places
+from ..backbone import StagedBackbone
+from ..backbone.attention import Attention
+from ..backbone.windows import dense
 from ..engine.onednn import undo_onednn
 from .parts import Exportable
 
@@ -46,57 +45,32 @@ def _averages(cells: int, pooled: int, like: Tensor) -> Tensor:
     return torch.stack(rows)
 
 
-class SpeltOutAttention(BandedAttention):
+class SpeltOutAttention(Attention):
     """Attention as products and a softmax.
 
     The fused function checks whether the batch is 1, to broadcast the bias, and a reshape checks
     whether it has to copy. The results would bind the graph to some batches and sizes.
     """
 
-    def forward(self, x: Tensor, places: Places) -> Tensor:
-        """(..., N, C) -> (..., N, C)."""
-        *batch, N, _ = x.shape
-        qkv = self.qkv(x).view(-1, N, 3, self.num_heads, self.qkv.out_features // (
-            3 * self.num_heads))
-        q, k, v = (_dense(t) for t in qkv.permute(2, 0, 3, 1, 4))
-        bias = self.position_bias(places, q.dtype)[..., :N]
-        logits = (q * self.scale) @ _dense(k.transpose(-2, -1)) + bias
-        x = _dense((logits.softmax(dim=-1) @ v).transpose(1, 2))
-        return self.proj(x.reshape(*batch, N, self.proj.in_features))
-
-
-class TruncatingInitialiser(CarrierInitialiser):
-    """Carriers from averages over regions, with divisions that ONNX has.
-
-    No dividend is negative, so truncating rounds down. Rounding down is exported as a remainder,
-    which TensorRT lacks; truncation as a plain division. Inductor of torch 2.13 fails on
-    truncation, so it is used only here. ``pool`` makes a contiguous copy, since a product would
-    check whether an axis is 1.
-    """
-
-    @staticmethod
-    def pool(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        return _dense(rows.expand(*x.shape[:2], -1, -1)) @ x @ columns.t()
-
-    @staticmethod
-    def quotient(numerator: Tensor, denominator: int) -> Tensor:
-        return torch.div(numerator, denominator, rounding_mode='trunc')
-
-
-def _dense(x: Tensor) -> Tensor:
-    return x.clone(memory_format=torch.contiguous_format)
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        """(B, N, C), (num_heads, N, at least N) -> (B, N, C)."""
+        B, N, C = x.shape
+        qkv = self.qkv(x).view(B, N, 3, self.num_heads, self.width).permute(2, 0, 3, 1, 4)
+        q, k, v = (dense(t) for t in qkv)
+        logits = (q * self.width**-0.5) @ dense(k.transpose(-2, -1)) + bias[..., :N].to(q.dtype)
+        x = dense((logits.softmax(dim=-1) @ v).transpose(1, 2))
+        return self.proj(x.view(B, N, C))
 
 
 # Only the class is swapped: weights and names stay the same, and copies work.
-_SWAPS = {Attention: SpeltOutAttention, BandedAttention: SpeltOutAttention,
-          CarrierInitialiser: TruncatingInitialiser}
+_SWAPS = {Attention: SpeltOutAttention}
 
 
 def prepared(model: nn.Module, part: str, labels: bool = False, deploy: bool = True) -> Exportable:
     """A copy of a network's part that can be exported; the network stays as it is."""
     exportable = undo_onednn(Exportable(deepcopy(model), part, labels)).eval()
     if deploy:
-        for backbone in [m for m in exportable.modules() if isinstance(m, FasterViT)]:
+        for backbone in [m for m in exportable.modules() if isinstance(m, StagedBackbone)]:
             backbone.switch_to_deploy()
     for module in list(exportable.modules()):
         module.__class__ = _SWAPS.get(type(module), type(module))

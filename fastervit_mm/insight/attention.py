@@ -10,12 +10,12 @@ from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 import torch
 from torch import Tensor
 
-from ..backbone import FasterViT
-from ..backbone.attention import Attention, HierarchicalBlock
-from ..backbone.positions import Places
-from ..backbone.stages import HierarchicalAttention
-from ..backbone.windows import Grid
+from ..backbone import StagedBackbone
+from ..backbone.attention import Attention
+from ..backbone.positions import Bias
+from ..backbone.stages import ConvStage
 
+Grid = Tuple[int, int]  # height and width, or row and column
 Point = Tuple[float, float]
 
 
@@ -130,34 +130,28 @@ class StageAttention:
     blocks: List[BlockAttention]
 
 
-def probabilities(attention: Attention, x: Tensor, places: Places,
+def probabilities(attention: Attention, x: Tensor, bias: Bias,
                   queries: Optional[Sequence[int]] = None) -> Tensor:
     """Attention probabilities of a layer: (..., N, C) -> (..., heads, queries, N).
 
     Args:
         attention: The layer.
         x: Input of the layer.
-        places: Where the tokens are.
+        bias: Its bias, as the layer takes it.
         queries: Indices of the query tokens; default all. A few queries of a large grid need
             little memory.
     """
-    N = x.shape[-2]
-    queries = torch.arange(N) if queries is None else torch.as_tensor(queries)
-    queries = queries.to(x.device)
+    queries = torch.as_tensor(range(x.shape[-2]) if queries is None else queries, device=x.device)
     qkv = attention.qkv(x).view(*x.shape[:-1], 3, attention.num_heads, -1)
     q, k = (qkv[..., i, :, :].transpose(-3, -2) for i in (0, 1))  # (..., heads, N, width)
-    q = q[..., queries, :]
-    bias = attention.position_bias
-    if places.is_dense():
-        rows = bias(places, q.dtype)[:, queries, :N]
-    else:
-        rows = bias.table(places)[:, places.pairs_of(queries, x.device)].to(q.dtype)
-    return (q @ k.transpose(-2, -1) * attention.scale + rows).softmax(-1)
+    rows = bias[:, queries] if isinstance(bias, Tensor) else bias.rows(queries)
+    logits = q[..., queries, :] @ k.transpose(-2, -1) * attention.width**-0.5
+    return (logits + rows.to(q.dtype)).softmax(-1)
 
 
 @contextmanager
-def watched(backbone: FasterViT) -> Iterator[Dict[Attention, Tuple[Tensor, Places]]]:
-    """Context that records every attention layer's last inputs: ``{layer: (x, places)}``.
+def watched(backbone: StagedBackbone) -> Iterator[Dict[Attention, Tuple[Tensor, Bias]]]:
+    """Context that records every attention layer's last inputs: ``{layer: (x, bias)}``.
 
     Args:
         backbone: A FasterViT; unchanged afterwards.
@@ -176,7 +170,7 @@ def watched(backbone: FasterViT) -> Iterator[Dict[Attention, Tuple[Tensor, Place
             hook.remove()
 
 
-def stage_grids(backbone: FasterViT, size: Sequence[int]) -> List[StageGrid]:
+def stage_grids(backbone: StagedBackbone, size: Sequence[int]) -> List[StageGrid]:
     """The cells and windows of a backbone's transformer stages, for an image size.
 
     Args:
@@ -185,17 +179,17 @@ def stage_grids(backbone: FasterViT, size: Sequence[int]) -> List[StageGrid]:
     """
     grids = []
     for number, stage in enumerate(backbone.stages):
-        if isinstance(stage, HierarchicalAttention):
+        if not isinstance(stage, ConvStage):
             stride = 4 * 2**number
             cells = tuple(-(-n // stride) for n in size)
             grids.append(StageGrid(
                 number + 1, stride, cells, tuple(-(-n // stage.window_size) for n in cells),
-                stage.window_size, stage.ct_size or 0))
+                stage.window_size, stage.ct_size))
     return grids
 
 
 @torch.no_grad()
-def attention_at(backbone: FasterViT, inputs: Tensor, point: Point) -> List[StageAttention]:
+def attention_at(backbone: StagedBackbone, inputs: Tensor, point: Point) -> List[StageAttention]:
     """What the place at a point attends to, in each block of stages 3 and 4; a SwinHAT's, of all.
 
     Args:
@@ -225,7 +219,7 @@ def main_stage(stages: Sequence[StageAttention]) -> StageAttention:
     return next((stage for stage in stages if stage.grid.stage == 3), stages[-1])
 
 
-def _stage_at(backbone: FasterViT, layers: Dict[Attention, tuple], grid: StageGrid,
+def _stage_at(backbone: StagedBackbone, layers: Dict[Attention, tuple], grid: StageGrid,
               point: Point) -> StageAttention:
     cell = grid.cell_of(point)
     window = grid.window_of(cell)
@@ -235,16 +229,16 @@ def _stage_at(backbone: FasterViT, layers: Dict[Attention, tuple], grid: StageGr
     own = range(number * ct * ct, (number + 1) * ct * ct)  # carriers are in window order
     blocks = []
     for index, block in enumerate(backbone.stages[grid.stage - 1].blocks):
-        x, cells = layers[block.attn]
+        x, bias = layers[block.attn]
         # Queries are the cells alone: the attention of carriers to their window is not needed.
-        look = probabilities(block.attn, x[0, number], cells,
-                             range(cells.num_prefix, cells.num_prefix + k * k))
-        to_cells = look[..., cells.num_prefix:].unflatten(-1, (k, k))
+        first = x.shape[1] - k * k
+        look = probabilities(block.attn, x[number], bias, range(first, x.shape[1]))
+        to_cells = look[..., first:].unflatten(-1, (k, k))
         found = dict(cells=to_cells[:, token], window_cells=to_cells.mean(1))
-        if isinstance(block, HierarchicalBlock):
-            to_carriers = look[..., :cells.num_prefix].unflatten(-1, (ct, ct))
-            x, carriers = layers[block.carrier_attn]
-            across = probabilities(block.carrier_attn, x[0], carriers, own)
+        if first:
+            to_carriers = look[..., :first].unflatten(-1, (ct, ct))
+            x, bias = layers[block.carriers.attn]
+            across = probabilities(block.carriers.attn, x[0], bias, own)
             across = across.unflatten(-1, (*grid.windows, ct, ct)).transpose(-3, -2)
             found.update(carriers=to_carriers[:, token], window_carriers=to_carriers.mean(1),
                          across=across.flatten(-2).flatten(-3, -2))
@@ -252,7 +246,7 @@ def _stage_at(backbone: FasterViT, layers: Dict[Attention, tuple], grid: StageGr
     return StageAttention(grid, cell, window, blocks)
 
 
-def check_inputs(backbone: FasterViT, inputs: Tensor) -> None:
+def check_inputs(backbone: StagedBackbone, inputs: Tensor) -> None:
     """Raise ValueError for inputs that are not one image, or a backbone in training mode."""
     if inputs.ndim != 4 or inputs.shape[0] != 1:
         raise ValueError(f'inputs of shape {tuple(inputs.shape)}: give one image, (1, C, H, W)')

@@ -5,11 +5,10 @@ from typing import Iterator, List, NamedTuple, Sequence
 import torch
 from torch import Tensor
 
-from ..backbone import FasterViT, SwinHAT
-from ..backbone.attention import HierarchicalBlock
+from ..backbone import StagedBackbone, SwinHAT
+from ..backbone.attention import Mixer
 from ..backbone.stages import ConvStage
-from ..backbone.windows import Grid
-from .attention import check_inputs
+from .attention import Grid, check_inputs
 
 
 class Reach(NamedTuple):
@@ -21,7 +20,7 @@ class Reach(NamedTuple):
 
 
 @contextmanager
-def carriers_cut(backbone: FasterViT) -> Iterator[FasterViT]:
+def carriers_cut(backbone: StagedBackbone) -> Iterator[StagedBackbone]:
     """Context in which the cells of a window get nothing from carriers.
 
     In each hierarchical block the carriers are masked out of the attention of the window's cells:
@@ -33,15 +32,16 @@ def carriers_cut(backbone: FasterViT) -> Iterator[FasterViT]:
     Args:
         backbone: A FasterViT; unchanged afterwards.
     """
-    def mask(term, args, bias):
-        bias = bias.clone()  # not in place: in a deployed network it is a constant
-        prefix = args[0].num_prefix
-        bias[:, prefix:, :prefix] = -torch.inf
-        return bias
+    def mask(carriers: int):
+        def masked(layer, args):
+            bias = args[1].clone()  # not in place: in a deployed network it is a constant
+            bias[:, carriers:, :carriers] = -torch.inf
+            return args[0], bias
+        return masked
 
-    blocks = [b for b in backbone.modules() if isinstance(b, HierarchicalBlock)]
-    hooks = [block.attn.position_bias.register_forward_hook(mask) for block in blocks]
-    propagating = [block for block in blocks if block.propagate]
+    blocks = [m for m in backbone.modules() if getattr(m, 'ct_size', 0) and isinstance(m, Mixer)]
+    hooks = [block.attn.register_forward_pre_hook(mask(block.ct_size**2)) for block in blocks]
+    propagating = [block for block in blocks if getattr(block, 'propagate', False)]
     for block in propagating:
         block.propagate = False
     try:
@@ -53,7 +53,7 @@ def carriers_cut(backbone: FasterViT) -> Iterator[FasterViT]:
             block.propagate = True
 
 
-def effective_receptive_field(backbone: FasterViT, images: Sequence[Tensor], stage: int,
+def effective_receptive_field(backbone: StagedBackbone, images: Sequence[Tensor], stage: int,
                               cell: Grid, draws: int = 8, carriers: bool = True) -> Tensor:
     """How much each input pixel changes one cell of a stage's map.
 
@@ -94,7 +94,7 @@ def effective_receptive_field(backbone: FasterViT, images: Sequence[Tensor], sta
     return total / len(images)
 
 
-def _field(backbone: FasterViT, image: Tensor, stage: int, cell: Grid, draws: int) -> Tensor:
+def _field(backbone: StagedBackbone, image: Tensor, stage: int, cell: Grid, draws: int) -> Tensor:
     maps: List[Tensor] = []
     hook = backbone.stages[stage - 1].register_forward_hook(lambda m, a, out: maps.append(out))
     image = image.detach().clone().requires_grad_()
@@ -119,7 +119,7 @@ def _field(backbone: FasterViT, image: Tensor, stage: int, cell: Grid, draws: in
     return (squares / draws).sqrt()
 
 
-def reach(backbone: FasterViT, size: Sequence[int], stage: int, cell: Grid) -> Reach:
+def reach(backbone: StagedBackbone, size: Sequence[int], stage: int, cell: Grid) -> Reach:
     """The pixels that can affect a cell through convolutions and windows, without carriers.
 
     Args:
@@ -132,7 +132,7 @@ def reach(backbone: FasterViT, size: Sequence[int], stage: int, cell: Grid) -> R
                    for n in _reach_along(backbone, size[axis], stage, cell[axis])))
 
 
-def _reach_along(backbone: FasterViT, size: int, stage: int, cell: int):
+def _reach_along(backbone: StagedBackbone, size: int, stage: int, cell: int):
     lengths = [size]  # of the image, after the stem's first convolution, and of the stages' maps
     for _ in range(stage + 1):
         lengths.append(-(-lengths[-1] // 2))

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..backbone import FasterViT
-from ..backbone.names import rename_authors
+from ..backbone.names import to_current
 from .errors import CheckpointError, check_finite, some
 
 _BACKBONE = 'backbone.0.'
@@ -186,7 +186,7 @@ def _backbone(tensors: Mapping[str, Tensor]) -> Tuple[Dict[str, Tensor], List[st
             one = {f'out_norms.{found[1]}.{name[found.end():]}': tensors[key]}
         else:
             one = {name: tensors[key]}
-            rename_authors(one)
+            to_current(one)
         backbone.update(one)
         unknown += [] if one else [key]
     return backbone, unknown
@@ -203,7 +203,7 @@ def _built(tensors: Mapping[str, Tensor]) -> Tuple[Mapping[str, Tensor], Tuple[i
             tuple(found.shape))
 
     def heads(stage: int) -> int:
-        return shape(f'stages.{stage}.blocks.0.attn.position_bias.mlp.fc2.weight')[0]
+        return shape(f'stages.{stage}.position_biases.weight2')[1]
 
     def fits(stage: int) -> int:
         return heads(stage) if shape(narrow)[0] * 2**stage % heads(stage) == 0 else 1

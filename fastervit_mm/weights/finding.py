@@ -7,7 +7,7 @@ from typing import Dict, Iterable, Mapping, Optional, Sequence, Set
 
 from torch import Tensor
 
-from ..backbone.names import is_authors, rename_authors
+from ..backbone.names import is_authors, to_current
 from .dino import below, convert_dino, is_official_dino
 from .errors import CheckpointError
 
@@ -109,8 +109,7 @@ def translate(state_dict: Mapping[str, Tensor],
     if is_official_dino(tensors):
         tensors = convert_dino(tensors, checkpoint)
     tensors = below(backbone_place(tensors, prefix, checkpoint), tensors)
-    if is_authors(tensors):
-        rename_authors(tensors)
+    to_current(tensors)
     return tensors
 
 
@@ -159,7 +158,8 @@ def translate_whole(state_dict: Mapping[str, Tensor], prefix: Optional[str] = No
             for old, new in _CLASSIFIER.items():
                 if key.startswith(old):
                     classifier[new + key[len(old):]] = tensor
-        rename_authors(tensors)
     elif not any(key.startswith('stem.') for key in tensors):
+        to_current(tensors, 'backbone.')
         return tensors
+    to_current(tensors)
     return {**{f'backbone.{key}': tensor for key, tensor in tensors.items()}, **classifier}

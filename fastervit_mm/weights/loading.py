@@ -8,7 +8,6 @@ from mmengine.model import update_init_info
 from torch import Tensor, nn
 
 from ..backbone import VARIANTS, SwinHAT
-from ..backbone.names import fit_carrier_bias, is_carrier_bias
 from .errors import CheckpointError, check_finite, some
 from .finding import backbone_place, translate
 from .reading import entry_and_prefix, read_checkpoint, tensors_of, where_from
@@ -60,7 +59,7 @@ def load_backbone(backbone: nn.Module, checkpoint: str, prefix: Optional[str] = 
     Raises:
         FileNotFoundError: For a path without a file.
         CheckpointError: For a file that is truncated, contains code, is of another network, was
-            trained with other windows (:meth:`~fastervit_mm.FasterViT.other_windows`), or has
+            trained with other windows (:meth:`~fastervit_mm.FasterViT.wrong_windows`), or has
             values that are not finite. The backbone is then unchanged.
     """
     content = read_checkpoint(checkpoint, map_location, mapped=True)
@@ -68,7 +67,6 @@ def load_backbone(backbone: nn.Module, checkpoint: str, prefix: Optional[str] = 
     found = tensors_of(content, checkpoint, entry)
     place = where_from(content, found, entry, backbone_place(found, prefix, checkpoint))
     tensors, own = _renamed(backbone, found, prefix, checkpoint), backbone.state_dict()
-    fit_carrier_bias(tensors, own)
     fitting = {k: v for k, v in tensors.items() if k in own and v.shape == own[k].shape}
     mismatched = {k: f'{tuple(v.shape)} in the file, {tuple(own[k].shape)} in the backbone'
                   for k, v in tensors.items() if k in own and v.shape != own[k].shape}
@@ -92,7 +90,8 @@ def load_backbone(backbone: nn.Module, checkpoint: str, prefix: Optional[str] = 
     check_finite(fitting, checkpoint)
     backbone.load_state_dict(OrderedDict(fitting), strict=False)
 
-    zero = [k for k in fitting if is_carrier_bias(k) and not any(map(is_carrier_bias, found))]
+    zero = [k for k in fitting if k.endswith('carrier_bias')
+            and not any(k.endswith('carrier_bias') for k in found)]
     report = LoadReport([k for k in fitting if k not in zero], [k for k in own if k not in fitting],
                         unused, mismatched)
     print_log(f'{type(backbone).__name__}: {len(report.loaded)} of {len(own)} tensors loaded from '
@@ -141,7 +140,7 @@ def check_windows(backbone: nn.Module, state_dict: Mapping[str, Tensor], checkpo
     Raises:
         CheckpointError: Says which windows, and what to set.
     """
-    wrong = backbone.other_windows(state_dict)
+    wrong = backbone.wrong_windows(state_dict)
     if wrong is None:
         return
     tensors = translate(state_dict, prefix, checkpoint)
@@ -159,7 +158,7 @@ def describe(tensors: Mapping[str, Tensor]) -> str:
             embed_dim=shapes['stem.conv2.weight'][0],
             depths=tuple(len({k.split('.')[3] for k in shapes
                               if k.startswith(f'stages.{s}.blocks.')}) for s in range(4)),
-            num_heads=tuple(shapes[f'stages.{s}.blocks.0.attn.position_bias.mlp.fc2.weight'][0]
+            num_heads=tuple(shapes[f'stages.{s}.position_biases.weight2'][1]
                             for s in (2, 3)),
             hierarchical='stages.2.carrier_init.conv.weight' in shapes)
     except (KeyError, IndexError):

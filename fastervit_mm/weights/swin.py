@@ -14,7 +14,7 @@ _RENAMED = [(re.compile(pattern), replacement) for pattern, replacement in [
     (r'^stages\.(\d)\.downsample\.', r'downsamples.\1.'),
     (r'^norm(\d)\.', r'out_norms.\1.'),
     (r'\.attn\.w_msa\.relative_position_bias_table$',
-     '.attn.position_bias.relative_position_bias_table'),
+     '.relative_position_bias_table'),
     (r'\.attn\.w_msa\.', '.attn.'),
     (r'\.ffn\.layers\.0\.0\.', '.mlp.fc1.'),
     (r'\.ffn\.layers\.1\.', '.mlp.fc2.'),
@@ -25,7 +25,7 @@ _DROPPED = re.compile(r'(.*\.(relative_position_index|attn_mask)|norm\..*|head\.
 
 def is_carrier_part(name: str) -> bool:
     """Whether a SwinHAT's tensor belongs to carriers, which a Swin lacks."""
-    return '.carrier_' in name
+    return '.carrier' in name
 
 
 def carrier_parts(names: Iterable[str]) -> str:
@@ -38,7 +38,7 @@ def carrier_parts(names: Iterable[str]) -> str:
 def describe_swin(tensors: Mapping[str, Tensor]) -> Optional[str]:
     """Name the arguments of the SwinHAT that tensors belong to; None for others."""
     try:
-        tables = [tensors[f'stages.{stage}.blocks.0.attn.position_bias.'
+        tables = [tensors[f'stages.{stage}.blocks.0.'
                           'relative_position_bias_table'].shape for stage in range(4)]
         seen = dict(embed_dims=tensors['stem.conv.weight'].shape[0], depths=tuple(
             len({k.split('.')[3] for k in tensors if k.startswith(f'stages.{stage}.blocks.')})

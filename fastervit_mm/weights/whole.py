@@ -5,8 +5,8 @@ from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
 
-from ..backbone import FasterViT
-from ..backbone.names import fit_carrier_bias
+from ..backbone import StagedBackbone
+from ..backbone.names import to_current
 from .errors import CheckpointError, check_finite
 from .finding import translate, translate_whole, whole_place
 from .loading import NO_FASTERVIT, check_windows, describe
@@ -30,10 +30,10 @@ def rename_published(content: Mapping[str, Any], model: nn.Module, checkpoint: s
 
     Raises:
         CheckpointError: For a file that was trained with other windows than the model has
-            (:meth:`~fastervit_mm.FasterViT.other_windows`); with the names, that trace is lost.
+            (:meth:`~fastervit_mm.FasterViT.wrong_windows`); with the names, that trace is lost.
     """
     entry, found = next(iter(entries(content).items()), ('', {}))
-    for backbone in (m for m in model.modules() if isinstance(m, FasterViT)):
+    for backbone in (m for m in model.modules() if isinstance(m, StagedBackbone)):
         check_windows(backbone, found, checkpoint)
     place = whole_place(found, unwrapped(model).state_dict(), checkpoint)
     tensors = translate_whole(found, place)
@@ -62,7 +62,9 @@ def check_complete(model: nn.Module, content: Mapping[str, Any], checkpoint: str
     own = unwrapped(model).state_dict()
     found = content.get('state_dict', content)
     tensors = {key: value for key, value in found.items() if isinstance(value, Tensor)}
-    fit_carrier_bias(tensors, own)
+    for name, module in unwrapped(model).named_modules():
+        if isinstance(module, StagedBackbone):
+            to_current(tensors, f'{name}.' if name else '')
     missing = [k for k in own if k not in tensors and not k.endswith('num_batches_tracked')]
     # Of FasterViT-6, which is FasterViT-5 with more blocks, all of 5 would be filled.
     blocks = [k for k in tensors if k not in own and k.startswith('backbone.stages.')]

@@ -10,7 +10,6 @@ from fastervit_mm import FasterViT
 from fastervit_mm.engine import CompleteCheckpointHook, curves, launch, precision
 from fastervit_mm.weights import CheckpointError
 from tests.conftest import REPO, TINY
-from tests.running import run_tool
 
 COCO_CONFIG = str(REPO / 'configs/mmdet/cascade_fvit.py')
 
