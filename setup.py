@@ -81,7 +81,7 @@ setup(
     keywords='computer vision, backbone, FasterViT, object detection, semantic segmentation, '
              'OpenMMLab, mmdet, mmseg',
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
-    package_data={PACKAGE: ['py.typed'], f'{PACKAGE}.new_config': ['*.jinja']},
+    package_data={PACKAGE: ['py.typed', 'new_config/*.jinja']},
     cmdclass=dict(build_py=BuildWithMim),
     python_requires='>=3.10',
     install_requires=['torch>=2.1', 'timm>=1.0', 'numpy', 'matplotlib', 'pycocotools',

@@ -79,7 +79,7 @@ def test_each_network_is_what_it_is_called():
     names = [name for name in Task(CONFIG).fitting() if 'swin' not in name]
     variant = {name: built(name).variant for name in names}
     plain = variant['carriers']
-    assert plain.hierarchical and plain.carrier_bias == 'equal' and plain.ct_size == 1
+    assert plain.hierarchical and plain.carrier_bias == 8 and plain.ct_size == 1
     assert not plain.propagate_carriers and variant['propagated'].propagate_carriers
     assert variant['ct-2'].ct_size == 2 and variant['bias-0'].carrier_bias == 0
     for name in ('windows', 'global'):

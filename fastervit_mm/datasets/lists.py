@@ -1,4 +1,5 @@
 """Splits by lists of files, such as VOC's ``ImageSets``."""
+import os
 import re
 from collections import defaultdict
 from itertools import combinations
@@ -35,7 +36,7 @@ def listed_splits(files: Mapping[Path, Sequence[Path]], folder: Path, task: str,
     keys: Tuple[_Keys, _Keys] = defaultdict(list), defaultdict(list)  # of files, of folders
     for file in files:
         for path in files[file]:
-            *parts, name = path.relative_to(folder).parts
+            *parts, name = Path(os.path.relpath(path, folder)).parts
             stems = {name, path.stem, *(name.removesuffix(end) for end in endings)}
             for i in range(len(parts) + 1):
                 for stem in stems:

@@ -71,10 +71,11 @@ def convert_dino(tensors: Mapping[str, Tensor], checkpoint: str,
     names = _names(tensors)
     backbone, unknown = _backbone(tensors)
     converted = {names[key]: tensors[key] for key in names if key in tensors}
-    converted.update((f'backbone.{name}', value) for name, value in backbone.items())
+    converted.update((f'backbone.{name}', value) for name, value in _renamed(backbone).items())
     unknown += [key for key in tensors if key not in names and not key.startswith(_BACKBONE)]
     _check_whole(converted, names, unknown, checkpoint)
-    _fold_positions(converted, tensors, checkpoint)
+    _fold_positions(backbone, tensors, checkpoint)
+    converted.update((f'backbone.{name}', value) for name, value in _renamed(backbone).items())
     _keep_classes(converted, num_classes, checkpoint)
     return converted
 
@@ -176,20 +177,17 @@ def _count(pattern: str, names: Iterable[str]) -> int:
 
 
 def _backbone(tensors: Mapping[str, Tensor]) -> Tuple[Dict[str, Tensor], List[str]]:
-    """The backbone's tensors under its own names, and names in the file that have none."""
-    backbone, unknown = {}, []
-    for key in tensors:
-        if not key.startswith(_BACKBONE) or key.endswith(_CACHED):
-            continue
-        name = key[len(_BACKBONE):]
-        if found := re.match(r'norm(\d)\.', name):
-            one = {f'out_norms.{found[1]}.{name[found.end():]}': tensors[key]}
-        else:
-            one = {name: tensors[key]}
-            to_current(one)
-        backbone.update(one)
-        unknown += [] if one else [key]
-    return backbone, unknown
+    """The backbone's tensors under the authors' names, and names that no backbone has."""
+    found = {key: value for key, value in below(_BACKBONE, tensors).items()
+             if not key.endswith(_CACHED)}
+    return found, [f'{_BACKBONE}{key}' for key in found if not _renamed({key: found[key]})]
+
+
+def _renamed(tensors: Mapping[str, Tensor]) -> Dict[str, Tensor]:
+    """The backbone's tensors under its own names; the detector's output norms are not dropped."""
+    own = {re.sub(r'^norm(\d)\.', r'out_norms.\1.', key): value for key, value in tensors.items()}
+    to_current(own)
+    return own
 
 
 def _built(tensors: Mapping[str, Tensor]) -> Tuple[Mapping[str, Tensor], Tuple[int, ...]]:
@@ -208,7 +206,7 @@ def _built(tensors: Mapping[str, Tensor]) -> Tuple[Mapping[str, Tensor], Tuple[i
     def fits(stage: int) -> int:
         return heads(stage) if shape(narrow)[0] * 2**stage % heads(stage) == 0 else 1
 
-    narrow, mlp = 'stem.conv2.weight', 'stages.2.blocks.0.mlp.fc1.weight'
+    narrow = 'stem.conv2.weight'
     depths = [max(_count(rf'stages\.{stage}\.blocks\.(\d+)\.', tensors), 1)
               for stage in range(4)]
     out_indices = [stage for stage in range(4) if f'out_norms.{stage}.weight' in tensors]
@@ -216,13 +214,12 @@ def _built(tensors: Mapping[str, Tensor]) -> Tuple[Mapping[str, Tensor], Tuple[i
         whole = FasterViT(
             dict(embed_dim=shape(narrow)[0], stem_channels=shape('stem.conv1.weight')[0],
                  depths=depths, num_heads=(1, 1, fits(2), fits(3)), hierarchical=False,
-                 mlp_ratio=shape(mlp)[0] / shape(mlp)[1],
                  layer_scale=1. if any('layer_scale' in key for key in tensors) else None),
             out_indices=out_indices or [3])
     return whole.state_dict(), whole.out_channels
 
 
-def _fold_positions(converted: Dict[str, Tensor], tensors: Mapping[str, Tensor],
+def _fold_positions(backbone: Dict[str, Tensor], tensors: Mapping[str, Tensor],
                     checkpoint: str) -> None:
     """Fold the detectors' formula of window positions into the classifier's.
 
@@ -231,12 +228,11 @@ def _fold_positions(converted: Dict[str, Tensor], tensors: Mapping[str, Tensor],
     other, which goes into the first layer. The file tells which of them it was trained with: it
     keeps the term of the last training step.
     """
-    for key in [key for key in converted if key.endswith('.position.mlp.fc1.weight')]:
-        root = key[:-len('fc1.weight')]
-        stage, block = re.findall(r'\d+', root)
-        place = f'{_BACKBONE}levels.{stage}.blocks.{block}.pos_embed.relative_bias'
-        weight, bias, last = (converted[f'{root}{name}'].float() for name in (
-            'fc1.weight', 'fc1.bias', 'fc2.weight'))
+    for key in [key for key in backbone if key.endswith('.pos_embed.cpb_mlp.0.weight')]:
+        root = key[:-len('0.weight')]
+        place = f'{_BACKBONE}{root.replace("cpb_mlp.", "relative_bias")}'
+        weight, bias, last = (backbone[f'{root}{name}'].float() for name in (
+            '0.weight', '0.bias', '2.weight'))
         kept = tensors.get(place)
         n = 0 if kept is None or kept.dim() != 3 else round(kept.shape[1]**0.5)
         if n < 2 or kept.shape != (1, n * n, last.shape[0]):
@@ -264,5 +260,5 @@ def _fold_positions(converted: Dict[str, Tensor], tensors: Mapping[str, Tensor],
                 f'detectors, by {as_classifier:.2f} by that of their classifiers. Take the file as '
                 'the official code wrote it')
         if as_detector < as_classifier:
-            dtype = converted[key].dtype
-            converted[key], converted[f'{root}fc1.bias'] = (t.to(dtype) for t in folded)
+            dtype = backbone[key].dtype
+            backbone[key], backbone[f'{root}0.bias'] = (t.to(dtype) for t in folded)

@@ -60,6 +60,14 @@ def test_each_year_of_voc_has_its_own_lists(tmp_path):
         train=['0', '1'], val=['1', '2'], test=['2', '0'])
 
 
+def test_folders_outside_of_the_data_can_be_taken(tmp_path):
+    write(tmp_path / 'elsewhere', 'images/{stem}.jpg', 'masks/{stem}.png', splits=('a',))
+    (tmp_path / 'data').mkdir()
+    data = find_label_maps(tmp_path / 'data', [tmp_path / 'elsewhere/masks'],
+                           [tmp_path / 'elsewhere/images'])
+    assert len(stems(data, 'train')) == 3 and len(stems(data, 'val')) == 1
+
+
 def test_lists_that_differ_are_refused(tmp_path):
     for i in range(3):
         photo(tmp_path / f'images/{i}.jpg', i)
