@@ -180,7 +180,7 @@ def _backbone(tensors: Mapping[str, Tensor]) -> Tuple[Dict[str, Tensor], List[st
     """The backbone's tensors under the authors' names, and names that no backbone has."""
     found = {key: value for key, value in below(_BACKBONE, tensors).items()
              if not key.endswith(_CACHED)}
-    return found, [f'{_BACKBONE}{key}' for key in found if not _renamed({key: found[key]})]
+    return found, [f'{_BACKBONE}{key}' for key in found if key.startswith(('norm.', 'head.'))]
 
 
 def _renamed(tensors: Mapping[str, Tensor]) -> Dict[str, Tensor]:

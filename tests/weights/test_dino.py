@@ -147,9 +147,11 @@ def test_each_setting_is_needed(official, small, official_tensors):
     assert off(unpadded.backbone(images)[0], outputs['single_feature_1']) > 1e-2
     unfolded = dict(converted)
     for stage in (2, 3):
-        for name in ('weight', 'bias'):
-            unfolded[f'backbone.stages.{stage}.blocks.0.position.mlp.fc1.{name}'] = (
-                official_tensors[f'backbone.0.levels.{stage}.blocks.0.pos_embed.cpb_mlp.0.{name}'])
+        for name, ours in (('weight', 'weight1'), ('bias', 'bias1')):
+            place = f'backbone.0.levels.{stage}.blocks.0.pos_embed.cpb_mlp.0.{name}'
+            found = unfolded[f'backbone.stages.{stage}.positions.{ours}'].clone()
+            found[0] = official_tensors[place]
+            unfolded[f'backbone.stages.{stage}.positions.{ours}'] = found
     model = load(build(small, 91), unfolded)
     assert off(model.backbone(images)[2], outputs['single_feature_3']) > 1e-2
     cfg = Config.fromfile(str(small))
@@ -191,20 +193,20 @@ def test_a_file_with_the_classifier_s_positions_is_not_folded():
     cells = torch.cartesian_prod(axis, axis)
     tensors[f'{root}relative_bias'] = ((cells @ first.T + bias).relu() @ last.T)[None]
     converted = convert_dino(tensors, 'x')
-    ours = 'backbone.stages.{}.blocks.0.position.mlp.fc1.weight'
-    assert torch.equal(converted[ours.format(3)], first)
+    ours = 'backbone.stages.{}.positions.weight1'
+    assert torch.equal(converted[ours.format(3)][0], first)
     of_detector = tensors['backbone.0.levels.2.blocks.0.pos_embed.cpb_mlp.0.weight']
-    torch.testing.assert_close(converted[ours.format(2)], of_detector / 14)
+    torch.testing.assert_close(converted[ours.format(2)][0], of_detector / 14)
 
 
 def test_full_size_names_and_shapes():
-    """889 tensors, of which the decoder's heads are there twice, fill mmdet's 773."""
+    """889 tensors, of which the decoder's heads are there twice, fill mmdet's 683."""
     layout = names_and_shapes(**FULL)
     assert len(layout) == 889
     converted = convert_dino(fill(layout, lambda shape: torch.zeros(()).expand(shape)), 'full')
     with torch.device('meta'):
         own = build(CONFIG).state_dict()
-    assert len(own) == 773 and shapes_of(converted) == shapes_of(own)
+    assert len(own) == 683 and shapes_of(converted) == shapes_of(own)
 
 
 @pytest.mark.parametrize('config, sizes', [
