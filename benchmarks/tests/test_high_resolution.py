@@ -49,7 +49,8 @@ def test_carriers_attention_is_quadratic_in_their_number(name, window_size, ct_s
     assert count(name, (side, side)).carriers == 6 * (2 * carriers**2 * 256 + biases)
 
 
-def test_a_network_too_slow_is_not_run_and_the_rest_goes_on(two_threads, tmp_path):
+def test_it_goes_on_with_what_is_missing(two_threads, tmp_path, monkeypatch):
+    monkeypatch.setattr(high, 'SHORT', float('inf'))  # three laps each on a busy machine too
     out = tmp_path / 'figures.json'
     said = []
     compare(['fastervit-0-windows'], [64], [], out, show=said.append, note='quiet')
