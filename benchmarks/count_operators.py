@@ -9,7 +9,6 @@ turns a flag on by position.
 import argparse
 import ast
 import inspect
-import json
 import sys
 import textwrap
 from collections import Counter, defaultdict
@@ -24,7 +23,7 @@ from mmengine.config import Config
 from mmengine.registry import Registry
 from mmengine.runner import Runner
 
-import fastervit_mm  # noqa: F401, I001  (first: mmcv's operators)
+from benchmarks.reports import origin, save
 
 EXT = import_module('mmcv._ext')
 LIBRARIES = ('mmdet', 'mmseg')
@@ -236,11 +235,10 @@ def main():
             operators[name][library] = number
     for name in sorted(operators):
         print(name, *(f'{library} {number}' for library, number in operators[name].items()))
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(dict(
-        command=' '.join(['python', *sys.argv]), configs=configs,
+    save(dict(
+        origin(), configs=configs,
         versions={name: import_module(name).__version__ for name in ('mmcv', *LIBRARIES)},
-        operators=dict(sorted(operators.items()))), indent=1))
+        operators=dict(sorted(operators.items()))), args.out)
 
 
 if __name__ == '__main__':

@@ -6,11 +6,9 @@ operator of the two: its ratios are the noise.
 """
 import argparse
 import importlib
-import json
 import pkgutil
 import sys
 import warnings
-from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +18,7 @@ from mmengine.optim import build_optim_wrapper
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.machine import machine
+from benchmarks.reports import origin, save
 from benchmarks.speed.measure import interleave, spread
 from fastervit_mm import get_config
 from fastervit_mm.models import build_model
@@ -131,9 +129,7 @@ def main():
             print(f'{name}, {threads} threads: {ratio:.3f}', flush=True)
     Console(width=100).print(table)
     if args.out:
-        args.out.write_text(json.dumps(dict(
-            command=' '.join(['python', *sys.argv]), machine=machine(), goal=GOAL, rows=rows,
-            date=datetime.now(timezone.utc).isoformat(timespec='seconds')), indent=1) + '\n')
+        save(dict(origin(), goal=GOAL, rows=rows), args.out)
 
 
 if __name__ == '__main__':

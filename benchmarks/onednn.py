@@ -3,17 +3,14 @@
 Each step is measured with them and without, in turns on one model (use_onednn, undo_onednn).
 """
 import argparse
-import json
-import sys
 import warnings
-from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
-from benchmarks.machine import machine
+from benchmarks.reports import origin, save
 from benchmarks.shapes import make_shapes
 from benchmarks.speed.measure import interleave, spread
 from benchmarks.speed.peers import PEERS
@@ -82,9 +79,7 @@ def main():
         print(f'{title}: {1e3 * medians["MKL"]:.0f} ms by MKL, {1e3 * medians["oneDNN"]:.0f} ms by '
               f'oneDNN, {results[title]["ratio"]:.2f} times the speed', flush=True)
     if args.out:
-        args.out.write_text(json.dumps(dict(
-            command=' '.join(sys.argv), machine=machine(), size=size, results=results,
-            date=datetime.now(timezone.utc).isoformat(timespec='seconds')), indent=1))
+        save(dict(origin(), size=size, results=results), args.out)
 
 
 if __name__ == '__main__':

@@ -5,11 +5,8 @@ About as many kernels on a GPU, where small batches are bound by their number. T
 kernel for attention with a trained bias: several operators stand for one.
 """
 import argparse
-import json
-import sys
 import warnings
 from collections import Counter
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Callable
 
@@ -18,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.machine import machine
+from benchmarks.reports import origin, save
 from benchmarks.speed.peers import PEERS
 from fastervit_mm import FasterViT
 
@@ -139,10 +136,7 @@ def main():
     for name, row in rows.items():
         table.add_row(name, *(str(row[mode]['total']) if mode in row else '' for mode in shown))
     Console(width=140).print(table)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(dict(
-        command=' '.join(['python', *sys.argv]), machine=machine(),
-        date=datetime.now(timezone.utc).isoformat(timespec='seconds'), rows=rows), indent=1))
+    save(dict(origin(), rows=rows), args.out)
 
 
 if __name__ == '__main__':

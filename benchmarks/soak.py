@@ -10,7 +10,6 @@ them a scheduler's notice comes, which has to end in status 75 with nothing lost
 import argparse
 import json
 import os
-import platform
 import random
 import signal
 import subprocess
@@ -18,13 +17,13 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
-from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import Callable, Dict, List, NamedTuple, Optional, Set, Tuple
 
 import torch
 
+from benchmarks.reports import origin, save
 from benchmarks.shapes import make_shapes
 from fastervit_mm.engine.curves import read_run
 from fastervit_mm.engine.notices import REQUEUE
@@ -224,13 +223,10 @@ def main():
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         facts = soak(Path(folder), args.kills, args.epochs, args.images, args.workers, args.seed)
-    facts.update(command=' '.join(['python', '-m', 'benchmarks.soak', *sys.argv[1:]]),
-                 date=datetime.now(timezone.utc).date().isoformat(), cores=os.cpu_count(),
-                 machine=platform.machine(), torch=torch.__version__)
+    facts = dict(origin(), **facts)
     print(json.dumps(facts, indent=1))
     if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(facts, indent=1) + '\n')
+        save(facts, args.out)
     sys.exit(bool(facts['different'] or facts['failed_resumes'] or facts['most_lost_on_notice']
                   or facts['notices_with_another_status']
                   or facts['most_iterations_lost'] > facts['interval']))

@@ -118,7 +118,8 @@ def _table(metrics: Dict[str, float]) -> Table:
     table.add_column('metric')
     table.add_column('value', justify='right')
     for name, value in metrics.items():
-        table.add_row(name, f'{value:.3f}')
+        if value >= 0:  # pycocotools has -1 for sizes that no object has
+            table.add_row(name, f'{value:.3f}')
     return table
 
 

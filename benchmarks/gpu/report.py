@@ -1,15 +1,12 @@
 """Report of a step: rows in a file and as a table."""
 import json
 import os
-import shlex
 import signal
 import subprocess
-import sys
 import time
 import traceback
 from collections import Counter
 from contextlib import contextmanager
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Optional
 
@@ -17,7 +14,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.machine import machine
+from benchmarks.reports import origin
 
 STATES = ('pass', 'measured', 'skipped', 'left out', 'fail', 'error')
 
@@ -44,13 +41,10 @@ class Report:
     def __init__(self, step: str, out: Path, budget: float, device: torch.device, rehearse: bool):
         self.step, self.out, self.device, self.rehearse = step, out, device, rehearse
         self.budget, self.started = budget, time.monotonic()
-        self.head = dict(step=step, rehearsal=rehearse, budget_seconds=budget,
-                         command=shlex.join(sys.argv),
-                         date=datetime.now(timezone.utc).isoformat(timespec='seconds'),
-                         commit=_first_line('git', 'rev-parse', 'HEAD'), machine=dict(
-                             machine(), cudnn=torch.backends.cudnn.version(), driver=_first_line(
-                                 'nvidia-smi', '--query-gpu=driver_version',
-                                 '--format=csv,noheader')))
+        self.head = dict(origin(), step=step, rehearsal=rehearse, budget_seconds=budget,
+                         commit=_first_line('git', 'rev-parse', 'HEAD'))
+        self.head['machine'].update(cudnn=torch.backends.cudnn.version(), driver=_first_line(
+            'nvidia-smi', '--query-gpu=driver_version', '--format=csv,noheader'))
         self.rows: List[Dict[str, object]] = []
         self.extra: Dict[str, object] = {}
         out.mkdir(parents=True, exist_ok=True)

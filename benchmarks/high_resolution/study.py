@@ -2,7 +2,6 @@
 import json
 import re
 from dataclasses import asdict
-from datetime import datetime, timezone
 from itertools import product
 from math import log
 from pathlib import Path
@@ -11,12 +10,11 @@ from typing import Callable, Dict, List, NamedTuple, Optional, Sequence
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.machine import machine
+from benchmarks.reports import machine, origin, save
 from benchmarks.speed.cases import Case, Product, Result
 from benchmarks.speed.charts import titled_figure
 from benchmarks.speed.measure import NotMeasured
 from benchmarks.speed.peers import PEERS, Size
-from benchmarks.speed.run import save
 from benchmarks.speed.workers import Worker
 from fastervit_mm.complexity import ATTENTION
 
@@ -74,7 +72,7 @@ def count(model: str, size: Size) -> Counts:
 
 
 def compare(names: Sequence[str], sides: Sequence[int], counted: Sequence[int], out: Path,
-            command: str, longest: float = 120., show: Callable[[str], None] = print,
+            longest: float = 120., show: Callable[[str], None] = print,
             note: Optional[str] = None) -> dict:
     """Measure every network at every size that ``out`` lacks.
 
@@ -88,7 +86,6 @@ def compare(names: Sequence[str], sides: Sequence[int], counted: Sequence[int], 
         counted: Sides for which multiply-adds are counted alone.
         out: JSON of the report, written after each network. Started again with the same file, it
             goes on with what is missing.
-        command: What was typed, for the report.
         longest: A network is not run where a step would take more than so many seconds, reckoned
             from the next smaller size and the multiply-adds of both. Default 120.
         show: Called with a line for each network and size. Default ``print``.
@@ -105,8 +102,7 @@ def compare(names: Sequence[str], sides: Sequence[int], counted: Sequence[int], 
     report = _opened(names, sides, out, longest)
 
     def keep(line: str) -> None:
-        report.update(command=command, machine=machine(), note=note,
-                      date=datetime.now(timezone.utc).isoformat(timespec='seconds'))
+        report.update(origin(), note=note)
         save(report, out)
         show(line)
     for side, name in product([*sides, *counted], names):

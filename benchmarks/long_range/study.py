@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.benchmark import Timer
 
 from benchmarks.long_range.demo import plot_accuracy
-from benchmarks.machine import machine
+from benchmarks.reports import machine, origin, save
 from benchmarks.speed.charts import save_figure, titled_figure
 from fastervit_mm.complexity import analyse
 from fastervit_mm.engine import launch
@@ -216,7 +216,7 @@ def _by_range(metrics: dict) -> Dict[str, float]:
 
 
 def compare(task: Task, names: Sequence[str], seeds: Sequence[int], out: Path, folder: Path,
-            command: str, sizes: Sequence[int] = ()) -> dict:
+            sizes: Sequence[int] = ()) -> dict:
     """Train every network with every seed that ``out`` lacks.
 
     Args:
@@ -225,7 +225,6 @@ def compare(task: Task, names: Sequence[str], seeds: Sequence[int], out: Path, f
         seeds: Whole numbers.
         out: JSON of the figures, written after each training.
         folder, sizes: As in :func:`train`.
-        command: What was typed, for the report.
 
     Returns:
         The report.
@@ -251,8 +250,7 @@ def compare(task: Task, names: Sequence[str], seeds: Sequence[int], out: Path, f
             run = train(task, name, seed, folder, sizes)
             report = _read(out, about)  # another process may have added to it
             report['networks'].setdefault(name, found)['runs'][str(seed)] = run
-            report.update(command=command, machine=machine())
-            _write(out, report)
+            save(dict(report, **origin()), out)
     return report
 
 
@@ -262,11 +260,6 @@ def _read(out: Path, about: dict) -> dict:
         raise ValueError(f'out={str(out)!r}: holds figures of {report["about"]}, not of {about}. '
                          'Give another file')
     return report
-
-
-def _write(out: Path, report: dict) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(report, indent=1) + '\n')
 
 
 def add_times(task: Task, out: Path, batch: int = 8, rounds: int = 15) -> dict:
@@ -297,7 +290,7 @@ def add_times(task: Task, out: Path, batch: int = 8, rounds: int = 15) -> dict:
     for name, its in laps.items():
         report['networks'][name]['milliseconds'] = round(median(its), 3)
     report['timed'] = dict(machine=machine(), batch=batch, rounds=rounds, threads=1)
-    _write(out, report)
+    save(report, out)
     return report
 
 
