@@ -1,4 +1,4 @@
-"""The laboratory: demos, generated data, studies and measurements; in the clone, not in the wheel.
+"""The laboratory: demos, studies and measurements, not in the wheel.
 
 Programs run from the clone's root, as ``python -m benchmarks.speed``.
 """

@@ -1,4 +1,4 @@
-"""Count the configs of mmdet and mmsegmentation that reach each of mmcv's compiled operators.
+"""Count the configs that reach each of mmcv's compiled operators.
 
 Nothing is run: from the classes that a config names, the source of what they can call is followed.
 A method counts where a class that can be instantiated has it and something reached calls its name;
@@ -9,7 +9,6 @@ turns a flag on by position.
 import argparse
 import ast
 import inspect
-import json
 import sys
 import textwrap
 from collections import Counter, defaultdict
@@ -24,7 +23,7 @@ from mmengine.config import Config
 from mmengine.registry import Registry
 from mmengine.runner import Runner
 
-import fastervit_mm  # noqa: F401, I001  (first: mmcv's operators)
+from benchmarks.reports import origin, save
 
 EXT = import_module('mmcv._ext')
 LIBRARIES = ('mmdet', 'mmseg')
@@ -103,7 +102,7 @@ def above(function):
 
 @lru_cache(None)
 def methods(cls):
-    """The functions of a class by name, each with the class that has it, the nearest first."""
+    """Functions of a class by name, each with its owner, nearest first."""
     found = defaultdict(list)
     for base in inspect.getmro(cls):
         if base.__module__.startswith('mm'):
@@ -117,7 +116,7 @@ def methods(cls):
 
 @lru_cache(None)
 def default(function, flag):
-    """Whether a global flag is on, or by default one of a class that the function's module has."""
+    """Default of a flag: a global's, or a class's of the module."""
     if flag in function.__globals__:
         return bool(function.__globals__[flag])
     bases = {base for cls in function.__globals__.values() if inspect.isclass(cls)
@@ -131,20 +130,20 @@ def default(function, flag):
 
 @lru_cache(None)
 def named(name, scope):
-    """What the registries and mmcv's operators have by the name of a type."""
+    """Classes and operators of a name, in all registries."""
     found = []
     for registry in vars(import_module(f'{scope}.registry')).values():
         if isinstance(registry, Registry):
             try:
                 found.append(registry.get(name))
-            except Exception:  # a name with dots that is no module
+            except Exception:  # a dotted name that is not a module
                 pass
     return [*found, getattr(mmcv.ops, name, None)]
 
 
 @lru_cache(None)
 def reached(scope, types, keys, truthy):
-    """Operators that can be called by what a config with these types and keys names."""
+    """Operators that a config with these types and keys reaches."""
     operators, classes, functions, names, waiting = set(), set(), set(), set(ENTRIES), [Runner]
 
     def on(function, flag):
@@ -212,7 +211,7 @@ def operators_of(library, path):
 
 
 def count(library):
-    """Number of a library's configs, and how many of them reach each operator."""
+    """Count a library's configs, and those that reach each operator."""
     folder = Path(import_module(library).__file__).parent / '.mim' / 'configs'
     number, total = 0, Counter()
     for path in sorted(folder.rglob('*.py')):
@@ -236,11 +235,10 @@ def main():
             operators[name][library] = number
     for name in sorted(operators):
         print(name, *(f'{library} {number}' for library, number in operators[name].items()))
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(dict(
-        command=' '.join(['python', *sys.argv]), configs=configs,
+    save(dict(
+        origin(), configs=configs,
         versions={name: import_module(name).__version__ for name in ('mmcv', *LIBRARIES)},
-        operators=dict(sorted(operators.items()))), indent=1))
+        operators=dict(sorted(operators.items()))), args.out)
 
 
 if __name__ == '__main__':

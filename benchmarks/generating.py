@@ -1,4 +1,4 @@
-"""Folders of generated files: complete or absent, and replaced when their recipe changes."""
+"""Generated datasets, complete or absent."""
 import json
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Time the compiled mmcv's operators and this package's, in turns in one process.
+"""Time the compiled mmcv's operators and this package's.
 
 Needs a compiled mmcv and a torchvision whose operators load: ``tools/make_env.py --compiled``. On
 a CPU mmcv computes deformable attention by a formula in PyTorch with either, so that DINO calls no
@@ -6,11 +6,9 @@ operator of the two: its ratios are the noise.
 """
 import argparse
 import importlib
-import json
 import pkgutil
 import sys
 import warnings
-from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +18,7 @@ from mmengine.optim import build_optim_wrapper
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.machine import machine
+from benchmarks.reports import origin, save
 from benchmarks.speed.measure import interleave, spread
 from fastervit_mm import get_config
 from fastervit_mm.models import build_model
@@ -31,7 +29,7 @@ CPU = torch.device('cpu')
 
 
 def modules():
-    """The compiled module and ours, by name; ours alone where mmcv is not compiled."""
+    """Modules of operators: ours, and mmcv's if compiled."""
     found = importlib.import_module('mmcv._ext')
     return dict(compiled=found, ours=ext) if found.__file__ != ext.__file__ else dict(ours=ext)
 
@@ -73,7 +71,7 @@ def nms():
 
 
 def detector(config, batch, size):
-    """A training step, and a prediction, of a detector with random images, boxes and masks."""
+    """Training step and prediction of a detector on random data."""
     cfg = get_config(config)
     cfg.model.backbone.init_cfg = None
     cfg.optim_wrapper.optimizer.lr = 0.  # every step computes the same
@@ -131,9 +129,7 @@ def main():
             print(f'{name}, {threads} threads: {ratio:.3f}', flush=True)
     Console(width=100).print(table)
     if args.out:
-        args.out.write_text(json.dumps(dict(
-            command=' '.join(['python', *sys.argv]), machine=machine(), goal=GOAL, rows=rows,
-            date=datetime.now(timezone.utc).isoformat(timespec='seconds')), indent=1) + '\n')
+        save(dict(origin(), goal=GOAL, rows=rows), args.out)
 
 
 if __name__ == '__main__':

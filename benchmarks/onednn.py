@@ -1,19 +1,16 @@
-"""What products through oneDNN give beyond the backbone: a detector's training and inference.
+"""Time detectors with products through oneDNN and without.
 
 Each step is measured with them and without, in turns on one model (use_onednn, undo_onednn).
 """
 import argparse
-import json
-import sys
 import warnings
-from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
-from benchmarks.machine import machine
+from benchmarks.reports import origin, save
 from benchmarks.shapes import make_shapes
 from benchmarks.speed.measure import interleave, spread
 from benchmarks.speed.peers import PEERS
@@ -24,7 +21,7 @@ from fastervit_mm.models import build_model, switch_to_deploy
 
 
 def training_step():
-    """A step of the shapes detector's training, with its own batch, heads and optimizer."""
+    """Training step of the shapes detector."""
     cfg = get_config('mmdet/cascade_fvit_shapes')
     init_default_scope(cfg.default_scope)
     make_shapes(cfg.train_dataloader.dataset.data_root)
@@ -82,9 +79,7 @@ def main():
         print(f'{title}: {1e3 * medians["MKL"]:.0f} ms by MKL, {1e3 * medians["oneDNN"]:.0f} ms by '
               f'oneDNN, {results[title]["ratio"]:.2f} times the speed', flush=True)
     if args.out:
-        args.out.write_text(json.dumps(dict(
-            command=' '.join(sys.argv), machine=machine(), size=size, results=results,
-            date=datetime.now(timezone.utc).isoformat(timespec='seconds')), indent=1))
+        save(dict(origin(), size=size, results=results), args.out)
 
 
 if __name__ == '__main__':

@@ -5,11 +5,8 @@ About as many kernels on a GPU, where small batches are bound by their number. T
 kernel for attention with a trained bias: several operators stand for one.
 """
 import argparse
-import json
-import sys
 import warnings
 from collections import Counter
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Callable
 
@@ -18,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.machine import machine
+from benchmarks.reports import origin, save
 from benchmarks.speed.peers import PEERS
 from fastervit_mm import FasterViT
 
@@ -58,7 +55,7 @@ class _Count(TorchDispatchMode):
 
 
 def build(name):
-    """The network; ours with its output norms, as detectors and segmentors have it."""
+    """Network by name; ours with output norms, as detectors have it."""
     family, arch = name.split('-', 1)
     return FasterViT(arch) if family == 'fastervit' else PEERS[name].build(SIZE)
 
@@ -102,7 +99,7 @@ def counted(name):
 
 
 def compiled_kernels(name):
-    """Kernels that Inductor generates for the forward pass in bfloat16; products not among them."""
+    """Count kernels that Inductor generates, without matrix products."""
     from torch._inductor import metrics
     torch._dynamo.reset()
     metrics.reset()
@@ -139,10 +136,7 @@ def main():
     for name, row in rows.items():
         table.add_row(name, *(str(row[mode]['total']) if mode in row else '' for mode in shown))
     Console(width=140).print(table)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(dict(
-        command=' '.join(['python', *sys.argv]), machine=machine(),
-        date=datetime.now(timezone.utc).isoformat(timespec='seconds'), rows=rows), indent=1))
+    save(dict(origin(), rows=rows), args.out)
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""Kill a training at random, resume it, and compare the end with that of an undisturbed run.
+"""Kill and resume a training; compare its end with an undisturbed run's.
 
     python -m benchmarks.soak --kills 20 --out benchmarks/soak.json
 
@@ -10,7 +10,6 @@ them a scheduler's notice comes, which has to end in status 75 with nothing lost
 import argparse
 import json
 import os
-import platform
 import random
 import signal
 import subprocess
@@ -18,13 +17,13 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
-from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import Callable, Dict, List, NamedTuple, Optional, Set, Tuple
 
 import torch
 
+from benchmarks.reports import origin, save
 from benchmarks.shapes import make_shapes
 from fastervit_mm.engine.curves import read_run
 from fastervit_mm.engine.notices import REQUEUE
@@ -57,7 +56,7 @@ _SIGNS = dict(step='Checkpoints will be saved', validation='Saving checkpoint',
 
 
 class Kill(NamedTuple):
-    """One kill: where, the last iteration until then, and that with which the run had begun."""
+    """A kill: its place, the iteration reached and that resumed from."""
     place: str
     reached: int
     resumed: Optional[int]
@@ -74,7 +73,10 @@ def start(config: Path, work_dir: Path, log: Path) -> subprocess.Popen:
 
 def wait_for(place: str, process: subprocess.Popen, log: Path, since: int, work_dir: Path,
              rng: random.Random, longest: float) -> bool:
-    """Wait for a place in a run, and there for a random time. False if the run ended before."""
+    """Wait for a place in a run, then a random time.
+
+    Returns False if the run ended before.
+    """
     def ended() -> bool:
         return process.poll() is not None
     def parts() -> Set[Tuple[Path, int]]:
@@ -113,7 +115,7 @@ def state(work_dir: Path) -> Dict[str, torch.Tensor]:
 
 
 def metrics(work_dir: Path) -> Dict[str, List]:
-    """Losses, learning rates and metrics by iteration, of all the starts of a run."""
+    """Losses, learning rates and metrics by iteration."""
     return {name: sorted(dict(points).items()) for name, points in read_run(work_dir).items()
             if not name.endswith(('time', 'memory', 'epoch'))}
 
@@ -192,7 +194,7 @@ def soak(folder: Path, kills: int, epochs: int, images: int, workers: int = 0, s
 
 
 def _begun(said: str) -> Optional[int]:
-    """The iteration at which a run began, of its log; None if it was killed before."""
+    """Iteration at which a run began; None if it was killed before."""
     resumed = [int(line.rsplit('iter: ', 1)[1]) for line in said.splitlines()
                if 'resumed epoch:' in line]
     return resumed[-1] if resumed else 0 if 'starts at the beginning' in said else None
@@ -221,13 +223,10 @@ def main():
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         facts = soak(Path(folder), args.kills, args.epochs, args.images, args.workers, args.seed)
-    facts.update(command=' '.join(['python', '-m', 'benchmarks.soak', *sys.argv[1:]]),
-                 date=datetime.now(timezone.utc).date().isoformat(), cores=os.cpu_count(),
-                 machine=platform.machine(), torch=torch.__version__)
+    facts = dict(origin(), **facts)
     print(json.dumps(facts, indent=1))
     if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(facts, indent=1) + '\n')
+        save(facts, args.out)
     sys.exit(bool(facts['different'] or facts['failed_resumes'] or facts['most_lost_on_notice']
                   or facts['notices_with_another_status']
                   or facts['most_iterations_lost'] > facts['interval']))

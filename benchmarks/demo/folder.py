@@ -1,4 +1,4 @@
-"""A demo's folder: the next run goes on from a stopped one, and replaces a finished one."""
+"""A demo's folder: going on with a stopped run, replacing a finished one."""
 import json
 from pathlib import Path
 from typing import Dict
@@ -50,7 +50,7 @@ def begin(folder: Path, settings: str, console: Console) -> bool:
 
 
 def finish(folder: Path, facts: Dict) -> None:
-    """Write what came of a demo, its ``metrics`` among it, and remove the one before."""
+    """Write a demo's facts, ``metrics`` included, and remove the earlier demo."""
     with whole_file(folder / _FACTS) as part:
         part.write_text(json.dumps(facts, indent=2))
     _remove(_previous(folder))
@@ -61,7 +61,7 @@ def _previous(folder: Path) -> Path:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a demo's folder if it is there; it says to the end that it is one."""
+    """Remove a demo's folder, its facts last."""
     if (folder / _FACTS).is_file():
         for path in folder.iterdir():
             if path.name != _FACTS:

@@ -16,7 +16,7 @@ _SOME = 12  # a classifier's validation images that are drawn, of thousands
 
 
 def run_demo(config: str, work_dir: str) -> Dict[str, float]:
-    """Train as a config says, evaluate the result, and write a table and figures to ``work_dir``.
+    """Train a config, evaluate it, write a table and figures.
 
     Args:
         config: A config of mmdet, mmseg or mmpretrain that trains in minutes and whose dataset is
@@ -100,7 +100,7 @@ def train(config: str, folder: Path, goes_on: bool) -> Trained:
 
 
 def say_files(folder: Path, console: Console, files: Mapping[str, str]) -> None:
-    """Print what lies in a demo's folder: names, each with what it is."""
+    """Print the files of a demo's folder, each with its meaning."""
     for name, what in files.items():
         console.print(f'  {folder / name}  [dim]{what}[/dim]', highlight=False, soft_wrap=True)
 
@@ -118,7 +118,8 @@ def _table(metrics: Dict[str, float]) -> Table:
     table.add_column('metric')
     table.add_column('value', justify='right')
     for name, value in metrics.items():
-        table.add_row(name, f'{value:.3f}')
+        if value >= 0:  # pycocotools has -1 for sizes that no object has
+            table.add_row(name, f'{value:.3f}')
     return table
 
 

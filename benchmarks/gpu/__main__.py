@@ -1,4 +1,4 @@
-"""The steps that settle on a GPU what a CPU cannot show; run.sh calls this. See README.md."""
+"""Run steps that need a GPU; see benchmarks/gpu/README.md."""
 import argparse
 import importlib
 import subprocess

@@ -176,7 +176,7 @@ def replay_after_another_size(forward: Callable, image: Tensor, other: Tensor, r
 
 def first_call_inside(forward: Callable, image: Tensor, other: Tensor, right: Sequence,
                       cuda: bool) -> float:
-    """The first call at a size is inside a capture: later eager calls must not use its memory."""
+    """Capture a size's first call; eager calls must not use its memory."""
     for _ in range(3):
         forward(other)  # what has to be set up before a capture, at another size
     if not cuda:

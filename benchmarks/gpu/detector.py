@@ -1,4 +1,4 @@
-"""Step 7: whole detectors through mmdet: equal to the CPU's, and what training them costs."""
+"""Step 7: whole detectors through mmdet, beside the CPU and in training."""
 import copy
 import gc
 from typing import Dict, List, Tuple
@@ -87,7 +87,7 @@ def build(cfg: Config) -> nn.Module:
 
 
 def inputs(batch: int, size: Tuple[int, int]) -> dict:
-    """The same random images, boxes and masks at each call, on the CPU as from a loader."""
+    """Random images, boxes and masks, the same at each call."""
     return demo_mm_inputs(batch, (3, *size), num_classes=80, with_mask=True)
 
 
@@ -110,7 +110,7 @@ def equal(report: Report, plan: dict, name: str) -> None:
 
 
 def outputs(model: nn.Module, size: Tuple[int, int]) -> tuple:
-    """Losses by name, all gradients as one vector, and what is predicted for an image."""
+    """Losses by name, all gradients as one vector, and predictions."""
     torch.manual_seed(0)
     data = model.train().data_preprocessor(inputs(1, size), training=True)
     loss, parts = model.parse_losses(model(**data, mode='loss'))
@@ -122,7 +122,7 @@ def outputs(model: nn.Module, size: Tuple[int, int]) -> tuple:
 
 
 def apart(found: InstanceData, right: InstanceData) -> Dict[str, float]:
-    """Shares of predictions without an equal one, whatever their order, and of masks' pixels."""
+    """Shares of differing predictions and of differing mask pixels."""
     near = ((found.labels[:, None] == right.labels)
             & ((found.scores[:, None] / right.scores - 1).abs() < 1e-3)
             & ((found.bboxes[:, None] - right.bboxes).abs().amax(2) < 0.1))
@@ -134,7 +134,7 @@ def apart(found: InstanceData, right: InstanceData) -> Dict[str, float]:
 
 
 def training(report: Report, plan: dict, name: str) -> None:
-    """Steps in bfloat16, as in a training: seconds an iteration, and memory at its peak."""
+    """Measure training steps in bfloat16: time and peak memory."""
     cfg = config(name, report.rehearse, few=report.rehearse)
     choose_for_training(cfg, 'bf16' if report.cuda else False)
     model = build(cfg).to(report.device).train()

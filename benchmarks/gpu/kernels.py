@@ -1,4 +1,4 @@
-"""Step 3: which kernels compute attention, how fast, and what a new shape costs."""
+"""Step 3: attention kernels, their time, and the cost of new shapes."""
 import gc
 import time
 from contextlib import nullcontext
@@ -48,7 +48,7 @@ def run(report: Report) -> None:
 
 def chosen(report: Report, name: str, arch, sizes: Sequence[Tuple[int, int]],
            deployed: bool) -> None:
-    """The kernel of every attention: as the dispatcher says, and as the profiler saw it.
+    """Check the kernel of every attention, by dispatcher and profiler.
 
     In training (undeployed) a bias needs a gradient, which fewer kernels give.
     """
@@ -91,7 +91,7 @@ def profiled(network: nn.Module, image: Tensor, training: bool) -> Tuple[set, se
 
 
 def plans(report: Report, plan: dict) -> None:
-    """First call at each of 20 new numbers of windows, beyond a second call at the same."""
+    """Time first calls at new numbers of windows, beyond second calls."""
     network = build(plan['timed'], report.device)
     *_, template = attentions(network, images(1, plan['padded_size'], report.device),
                               torch.bfloat16)  # of stage 4
@@ -133,7 +133,7 @@ def _wait(device: torch.device) -> None:
 
 
 def timed(report: Report, plan: dict, size: Tuple[int, int], batch: int) -> None:
-    """Every kernel on the attentions of a network, forward, and forward and backward."""
+    """Time every kernel on a network's attentions, forward and backward."""
     network = build(plan['timed'], report.device)
     for training in (False, True):
         for call in attentions(network, images(batch, size, report.device), torch.bfloat16,
@@ -166,7 +166,7 @@ def kernel_times(call: Call, seconds: float) -> Dict[str, float]:
 
 
 def padded(report: Report, plan: dict) -> None:
-    """Heads whose width is no multiple of 8: as they are, padded, and padded in the weights."""
+    """Time heads whose width is not a multiple of 8, padded and not."""
     network = build(plan['padded'], report.device)
     image = images(plan['padded_batch'], plan['padded_size'], report.device)
     calls: List[Call] = attentions(network, image, torch.bfloat16)

@@ -1,4 +1,4 @@
-"""Print the wheels, of those given, that have a module which this Python does not have.
+"""Print the wheels with a module that this Python lacks.
 
 By modules, not by names: a compiled mmcv is not hidden by mmcv-lite, and setuptools is wanted for
 pkg_resources, which new ones lack.

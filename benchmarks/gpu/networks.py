@@ -54,7 +54,7 @@ def images(batch: int, size: Tuple[int, int], device: Union[str, torch.device] =
 
 def distance(found: Union[Tensor, Sequence[Tensor]], right: Union[Tensor, Sequence[Tensor]]
              ) -> float:
-    """The largest |found - right| / |right| of the pairs, Euclidean; NaN stays NaN."""
+    """Largest Euclidean |found - right| / |right| of pairs, or NaN."""
     if isinstance(found, Tensor):
         found, right = [found], [right]
     right = [b.to(a.device).double() for a, b in zip(found, right, strict=True)]
@@ -104,12 +104,12 @@ class Call(NamedTuple):
         return f'{queries} tokens, {heads} heads of {width}, {batch} windows'
 
     def attend(self) -> Tensor:
-        """The same again, by the kernel that the settings of the moment choose."""
+        """Compute it again, by the kernel that PyTorch now chooses."""
         return F.scaled_dot_product_attention(self.q, self.k, self.v, attn_mask=self.bias,
                                               scale=self.scale)
 
     def to(self, dtype: torch.dtype, grad: bool = False) -> 'Call':
-        """The same arguments, strides too, in a type; as leaves where gradients are asked for."""
+        """Copy with the same strides in a type, as leaves for gradients."""
         return self._replace(**{name: getattr(self, name).detach().to(dtype).requires_grad_(grad)
                                 for name in ('q', 'k', 'v', 'bias')
                                 if getattr(self, name) is not None})

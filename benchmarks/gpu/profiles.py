@@ -1,4 +1,4 @@
-"""Step 6: kernels by name, launches of a forward pass, and what a training step costs."""
+"""Step 6: kernels and launches, and the cost of a training step."""
 import gc
 from collections import Counter
 from typing import Callable, Dict, List
@@ -56,7 +56,7 @@ def forward(report: Report, plan: dict, mode: str, batch: int) -> None:
 
 
 def add(report: Report, plan: dict, case: str, step: Callable) -> None:
-    """Rows of one step: launches, time on the device, time in all; and kernels by name."""
+    """Add rows of one step: launches, device time, total time, kernels."""
     for _ in range(3):
         step()
     found = kernels(step, report.device)

@@ -1,15 +1,12 @@
-"""What a step found, row by row: in a file from the first row on, and as a table."""
+"""Report of a step: rows in a file and as a table."""
 import json
 import os
-import shlex
 import signal
 import subprocess
-import sys
 import time
 import traceback
 from collections import Counter
 from contextlib import contextmanager
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Optional
 
@@ -17,13 +14,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.machine import machine
+from benchmarks.reports import origin
 
 STATES = ('pass', 'measured', 'skipped', 'left out', 'fail', 'error')
 
 
 class OutOfTime(BaseException):
-    """The step's time is up; no ``except Exception`` of a library takes it for its own error."""
+    """End of a step's time, which no ``except Exception`` catches."""
 
 
 class Report:
@@ -44,13 +41,10 @@ class Report:
     def __init__(self, step: str, out: Path, budget: float, device: torch.device, rehearse: bool):
         self.step, self.out, self.device, self.rehearse = step, out, device, rehearse
         self.budget, self.started = budget, time.monotonic()
-        self.head = dict(step=step, rehearsal=rehearse, budget_seconds=budget,
-                         command=shlex.join(sys.argv),
-                         date=datetime.now(timezone.utc).isoformat(timespec='seconds'),
-                         commit=_first_line('git', 'rev-parse', 'HEAD'), machine=dict(
-                             machine(), cudnn=torch.backends.cudnn.version(), driver=_first_line(
-                                 'nvidia-smi', '--query-gpu=driver_version',
-                                 '--format=csv,noheader')))
+        self.head = dict(origin(), step=step, rehearsal=rehearse, budget_seconds=budget,
+                         commit=_first_line('git', 'rev-parse', 'HEAD'))
+        self.head['machine'].update(cudnn=torch.backends.cudnn.version(), driver=_first_line(
+            'nvidia-smi', '--query-gpu=driver_version', '--format=csv,noheader'))
         self.rows: List[Dict[str, object]] = []
         self.extra: Dict[str, object] = {}
         out.mkdir(parents=True, exist_ok=True)
@@ -88,7 +82,7 @@ class Report:
 
     def check(self, part: str, case: str, value: float, at_most: Optional[float] = None,
               at_least: Optional[float] = None, **others) -> dict:
-        """Add a row whose value has to keep a limit; a value that is no number does not."""
+        """Add a row whose value has to keep a limit; NaN fails."""
         kept = value <= at_most if at_most is not None else value >= at_least
         limit = f'<= {at_most:g}' if at_most is not None else f'>= {at_least:g}'
         return self.add(part, case, value, state='pass' if kept else 'fail', limit=limit, **others)
@@ -98,7 +92,7 @@ class Report:
         self.add(part, case, state='skipped', note=why)
 
     def run(self, part: str, case: str, function: Callable, *args, needs: float = 0, **kwargs):
-        """Call a function that adds rows; what it raises becomes a row too.
+        """Call a function that adds rows; errors become rows too.
 
         Args:
             part, case: What the row is called if it fails or is left out.
@@ -165,7 +159,7 @@ class Report:
         os.replace(draft, target)
 
     def finish(self) -> None:
-        """Save, write the table, and print what is not well, where a cut-off log still has it."""
+        """Save, write the table, and print failures last."""
         self.save()
         with (self.out / f'{self.step}.txt').open('w') as file:
             self.show(Console(file=file, width=160), self.rows)
@@ -191,7 +185,7 @@ class Report:
 
 
 def _first_line(*command: str) -> Optional[str]:
-    """Of a program's output; None where there is no such program."""
+    """First line of a program's output; None without the program."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20,
                               cwd=Path(__file__).parent)

@@ -88,7 +88,7 @@ def _waves(cases: List[Named]) -> List[List[Named]]:
 
 def wave(report: Report, plan: dict, cases: Sequence[Named], batch: int,
          found: Dict[Tuple[Named, int], Result]) -> None:
-    """Build side by side, a process each, so that 16 cores compile; then measure in turns."""
+    """Build cases side by side, then measure them in turns."""
     results = {}
     for case in cases:
         mode = case.mode if report.cuda else '+'.join(
@@ -157,7 +157,7 @@ def targets(report: Report, plan: dict, found: Dict[Tuple[Named, int], Result],
     size = sized(plan['size'])
 
     def best(model: str, batch: int, *modes: str, precision: Optional[str] = None):
-        """Seconds of the fastest case of a model whose mode holds these and no 'not' of them."""
+        """Seconds of a model's fastest case with these modes; '-' excludes one."""
         wanted = {m for m in modes if not m.startswith('-')}
         unwanted = {m[1:] for m in modes if m.startswith('-')}
         times = [r.seconds for (case, b), r in found.items()

@@ -49,7 +49,7 @@ def run(report: Report) -> None:
 
 
 class Pooled(nn.Module):
-    """A backbone and a loss: the means of its maps shall be what is asked for."""
+    """A backbone and a loss on the means of its maps."""
 
     def __init__(self, backbone: nn.Module):
         super().__init__()
@@ -202,7 +202,7 @@ def distributed(report: Report, plan: dict) -> None:
 
 
 def distributed_steps(report: Report, plan: dict) -> None:
-    """Every parameter has a gradient in every step, or DDP would wait for it."""
+    """Train with DDP, which waits for every parameter's gradient."""
     with _Group(report.device):
         network, image, targets = problem(plan, report, with_cp=True)
         losses = train(_distributed(network, report.device), image, targets, torch.bfloat16,
@@ -212,7 +212,7 @@ def distributed_steps(report: Report, plan: dict) -> None:
 
 
 def ten_sizes(report: Report, plan: dict, training: bool) -> None:
-    """A network compiled as ``--compile`` does it: at most two graphs, and what eager gives."""
+    """Compare a network compiled for any size with eager; count graphs."""
     gc.collect()
     mode = 'training' if training else 'evaluation'
     network = build(plan['small'], report.device, drop_path_rate=0.)

@@ -1,12 +1,10 @@
-"""Compare time, memory and multiply-adds of networks from 512 to 3840 pixels a side.
+"""Compare networks from 512 to 3840 pixels a side.
 
     python -m benchmarks.high_resolution --out benchmarks/high-resolution.json
 
 Figures are saved after every network: started again, the program goes on with what is missing.
 """
 import argparse
-import shlex
-import sys
 import warnings
 from pathlib import Path
 
@@ -38,8 +36,7 @@ def main():
     args = parse_args()
     warnings.simplefilter('ignore')
     with errors_in_one_line('high_resolution'):
-        report = high.compare(args.networks, args.sides, args.counted, args.out, shlex.join(
-            ['python', '-m', 'benchmarks.high_resolution', *sys.argv[1:]]), args.longest,
+        report = high.compare(args.networks, args.sides, args.counted, args.out, args.longest,
             lambda line: print(line, flush=True), args.note)
         print('\n'.join(high.tables(report)))
         print(high.draw(report, args.out.with_suffix('.png')))

@@ -1,8 +1,7 @@
-"""Networks from 512 to 3840 pixels a side: time, memory and multiply-adds over pixels."""
+"""Comparison of networks from 512 to 3840 pixels a side."""
 import json
 import re
 from dataclasses import asdict
-from datetime import datetime, timezone
 from itertools import product
 from math import log
 from pathlib import Path
@@ -11,12 +10,11 @@ from typing import Callable, Dict, List, NamedTuple, Optional, Sequence
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.machine import machine
+from benchmarks.reports import machine, origin, save
 from benchmarks.speed.cases import Case, Product, Result
 from benchmarks.speed.charts import titled_figure
 from benchmarks.speed.measure import NotMeasured
 from benchmarks.speed.peers import PEERS, Size
-from benchmarks.speed.run import save
 from benchmarks.speed.workers import Worker
 from fastervit_mm.complexity import ATTENTION
 
@@ -30,7 +28,7 @@ MODE = 'onednn+channels_last'
 """The mode of every network on a CPU, a key of ``benchmark.MODES``."""
 
 SHORT = 10.
-"""Seconds; of a network that is expected to take longer a step there is only one."""
+"""Expected seconds of a step above which one step is measured."""
 
 NETWORKS: Dict[str, str] = {
     'fastervit-0': 'FasterViT-0',
@@ -62,7 +60,7 @@ class Counts(NamedTuple):
 
 
 def count(model: str, size: Size) -> Counts:
-    """Count a network of ``PEERS`` for an image of (height, width); nothing is computed."""
+    """Count multiply-adds of a network, for an image of (height, width)."""
     with torch.device('meta'), torch.no_grad(), FlopCounterMode(
             display=False, custom_mapping=ATTENTION) as counter:
         PEERS[model].build(size).eval()(torch.empty(1, 3, *size))
@@ -74,9 +72,9 @@ def count(model: str, size: Size) -> Counts:
 
 
 def compare(names: Sequence[str], sides: Sequence[int], counted: Sequence[int], out: Path,
-            command: str, longest: float = 120., show: Callable[[str], None] = print,
+            longest: float = 120., show: Callable[[str], None] = print,
             note: Optional[str] = None) -> dict:
-    """Measure every network at every size, one after another, but for those that ``out`` has.
+    """Measure every network at every size that ``out`` lacks.
 
     Each in a process of its own that ends before the next begins: at 3840 x 3840 several do not
     fit into memory. Its first step gives the peak memory, and then three laps the time; where a
@@ -88,7 +86,6 @@ def compare(names: Sequence[str], sides: Sequence[int], counted: Sequence[int], 
         counted: Sides for which multiply-adds are counted alone.
         out: JSON of the report, written after each network. Started again with the same file, it
             goes on with what is missing.
-        command: What was typed, for the report.
         longest: A network is not run where a step would take more than so many seconds, reckoned
             from the next smaller size and the multiply-adds of both. Default 120.
         show: Called with a line for each network and size. Default ``print``.
@@ -105,8 +102,7 @@ def compare(names: Sequence[str], sides: Sequence[int], counted: Sequence[int], 
     report = _opened(names, sides, out, longest)
 
     def keep(line: str) -> None:
-        report.update(command=command, machine=machine(), note=note,
-                      date=datetime.now(timezone.utc).isoformat(timespec='seconds'))
+        report.update(origin(), note=note)
         save(report, out)
         show(line)
     for side, name in product([*sides, *counted], names):
@@ -135,7 +131,7 @@ def compare(names: Sequence[str], sides: Sequence[int], counted: Sequence[int], 
 
 
 def _opened(names: Sequence[str], sides: Sequence[int], out: Path, longest: float) -> dict:
-    """The report to go on with, for arguments that are right."""
+    """Check the arguments; returns the report to go on with."""
     for name in names:
         if name not in NETWORKS:
             raise ValueError(f'networks={name!r}: give some of {", ".join(NETWORKS)}')
@@ -152,7 +148,7 @@ def _opened(names: Sequence[str], sides: Sequence[int], out: Path, longest: floa
 
 
 def _expected(results: List[dict], result: Result) -> float:
-    """Seconds of a step, from the next smaller size with figures; 0 if there is none."""
+    """Expected seconds of a step, from the next smaller size; else 0."""
     known = [r for r in results if r['model'] == result.model and r['seconds']
              and r['size'][0] < result.size[0]]
     return (known[-1]['seconds'] * result.multiply_adds / known[-1]['multiply_adds'] if known
@@ -160,7 +156,7 @@ def _expected(results: List[dict], result: Result) -> float:
 
 
 def _measure(result: Result, report: dict, expected: float) -> Optional[float]:
-    """Fill in a result's figures, or why there are none; the machine's speed beside them.
+    """Measure a result and the machine's speed.
 
     Returns the seconds of the first step, in memory that is new to the process.
     """
@@ -193,7 +189,7 @@ def _shares(report: dict) -> None:
 
 
 def tables(report: dict) -> List[str]:
-    """The report as lines of Markdown: time, memory, multiply-adds, and the carriers' share."""
+    """Markdown tables of a report."""
     names = [name for name in NETWORKS if name in report['counts']]
     results = {(r['model'], r['size'][0]): r for r in report['results']}
     sides = sorted({side for _, side in results})
@@ -225,7 +221,7 @@ def tables(report: dict) -> List[str]:
         return of_time(name, side) + ('*' if len(r.get('all_seconds', [])) == 1 else '')
 
     def times(name: str) -> Dict[int, float]:
-        """Of the first steps, if one of the last two sizes had no other."""
+        """Times of the first steps if a large size has no others."""
         found = {side: results[name, side] for side in median_of(name)}
         last = max((side for side in found if 2 * side in found), default=0)
         cold = last and any(len(found[side]['all_seconds']) == 1 for side in (last, 2 * last))
@@ -250,7 +246,7 @@ def tables(report: dict) -> List[str]:
 
 
 def _exponent(values: Dict[int, float]) -> str:
-    """Of the pixels, over the last doubling of the side; 1.00 is linear."""
+    """Exponent of the pixels over the last doubling; 1.00 is linear."""
     last = max((side for side in values if 2 * side in values), default=None)
     if last is None or not values[last]:
         return ''

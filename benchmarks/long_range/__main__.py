@@ -1,4 +1,4 @@
-"""Train small networks alike on the long-range task, and compare what they see over distance.
+"""Compare small networks on the long-range task.
 
     python -m benchmarks.long_range --seeds 0 1 2 --larger 256 --out benchmarks/long-range.json
 
@@ -8,8 +8,6 @@ training: started again, the program goes on with what is missing. --times times
 turns.
 """
 import argparse
-import shlex
-import sys
 from pathlib import Path
 
 from benchmarks.long_range.demo import CONFIG
@@ -54,9 +52,7 @@ def main():
     with errors_in_one_line('long_range'):
         task = Task(args.config, args.size, args.window_size, args.cfg_options)
         report = compare(task, args.networks or task.fitting(), args.seeds, args.out,
-                         args.work_dir,
-                         shlex.join(['python', '-m', 'benchmarks.long_range', *sys.argv[1:]]),
-                         args.larger)
+                         args.work_dir, args.larger)
         if args.times:
             report = add_times(task, args.out)
         print('\n'.join(table(report)))

@@ -1,4 +1,4 @@
-"""Train two networks on the long-range task, with carriers and without: `make demo-hat`."""
+"""Train networks with carriers and without: `make demo-hat`."""
 import argparse
 from pathlib import Path
 from typing import Dict, Mapping, NamedTuple, Optional
@@ -28,7 +28,7 @@ _SHOWN = 5  # images in the figure
 
 
 class _Trained(NamedTuple):
-    """A network after its training: its metrics, its seconds if it had no stop, its label maps."""
+    """A trained network, its metrics and label maps."""
     checkpoint: str
     metrics: Dict[str, float]
     seconds: Optional[float]
@@ -37,7 +37,7 @@ class _Trained(NamedTuple):
 
 
 def run_hat_demo(configs: Mapping[str, str], work_dir: str) -> Dict[str, Dict[str, float]]:
-    """Train networks on the long-range task; draw how far each sees, and where the first looks.
+    """Train networks on the long-range task and draw what they see.
 
     Args:
         configs: A config of the task for each network, by the name that the figure gives it; the

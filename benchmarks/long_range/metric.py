@@ -14,7 +14,9 @@ _read = lru_cache(read_discs)
 
 @METRICS.register_module()
 class DistanceAccuracy(IoUMetric):
-    """Share of discs that most of their pixels name rightly, in per cent: all, and by distance.
+    """Percentage of right discs, all and by distance.
+
+    A disc is right if most of its pixels have its class.
 
     ``accuracy`` counts all discs; ``accuracy/16-36`` those from 16 to 36 pixels from the mark, and
     so on; ranges are :func:`~.task.edges` of the images' size. Places of the discs are read from

@@ -1,4 +1,4 @@
-"""Small networks trained alike on the long-range task: who sees what is far away?"""
+"""Comparison of small networks on the long-range task."""
 import copy
 import json
 import re
@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.benchmark import Timer
 
 from benchmarks.long_range.demo import plot_accuracy
-from benchmarks.machine import machine
+from benchmarks.reports import machine, origin, save
 from benchmarks.speed.charts import save_figure, titled_figure
 from fastervit_mm.complexity import analyse
 from fastervit_mm.engine import launch
@@ -168,14 +168,14 @@ class Task(NamedTuple):
         return found
 
     def fitting(self) -> List[str]:
-        """Keys of :data:`NETWORKS`: carriers have a place in the windows, and no two are equal."""
+        """Networks that fit the windows and differ from each other."""
         return [name for name, network in NETWORKS.items()
                 if network.backbone.get('ct_size', 1) <= self.window_size
                 and network.backbone.get('window_size') != self.window_size]
 
 
 def train(task: Task, name: str, seed: int, folder: Path, sizes: Sequence[int] = ()) -> dict:
-    """Train one network with the config's schedule and evaluate it; returns its figures.
+    """Train and evaluate one network; returns its figures.
 
     Args:
         task: What to train on.
@@ -216,8 +216,8 @@ def _by_range(metrics: dict) -> Dict[str, float]:
 
 
 def compare(task: Task, names: Sequence[str], seeds: Sequence[int], out: Path, folder: Path,
-            command: str, sizes: Sequence[int] = ()) -> dict:
-    """Train every network with every seed, but for those that ``out`` has already.
+            sizes: Sequence[int] = ()) -> dict:
+    """Train every network with every seed that ``out`` lacks.
 
     Args:
         task: What to train on.
@@ -225,7 +225,6 @@ def compare(task: Task, names: Sequence[str], seeds: Sequence[int], out: Path, f
         seeds: Whole numbers.
         out: JSON of the figures, written after each training.
         folder, sizes: As in :func:`train`.
-        command: What was typed, for the report.
 
     Returns:
         The report.
@@ -251,8 +250,7 @@ def compare(task: Task, names: Sequence[str], seeds: Sequence[int], out: Path, f
             run = train(task, name, seed, folder, sizes)
             report = _read(out, about)  # another process may have added to it
             report['networks'].setdefault(name, found)['runs'][str(seed)] = run
-            report.update(command=command, machine=machine())
-            _write(out, report)
+            save(dict(report, **origin()), out)
     return report
 
 
@@ -264,13 +262,8 @@ def _read(out: Path, about: dict) -> dict:
     return report
 
 
-def _write(out: Path, report: dict) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(report, indent=1) + '\n')
-
-
 def add_times(task: Task, out: Path, batch: int = 8, rounds: int = 15) -> dict:
-    """Time a forward pass of every backbone in ``out``, in turns; returns the report.
+    """Time every backbone in ``out``, in turns; returns the report.
 
     A network's ``milliseconds`` are the median for one image, in float32, on one thread.
 
@@ -297,12 +290,12 @@ def add_times(task: Task, out: Path, batch: int = 8, rounds: int = 15) -> dict:
     for name, its in laps.items():
         report['networks'][name]['milliseconds'] = round(median(its), 3)
     report['timed'] = dict(machine=machine(), batch=batch, rounds=rounds, threads=1)
-    _write(out, report)
+    save(report, out)
     return report
 
 
 def table(report: dict) -> List[str]:
-    """The report as lines of a Markdown table, in the order of :data:`NETWORKS`."""
+    """Lines of a Markdown table of a report."""
     ends, about = edges(report['about']['size']), report['about']
     ranges = [f'{ends[number]}-{ends[number + 1]}' for number in (0, 2, 4)]
     early = str(about['iterations'] // _CHECKS)
@@ -327,7 +320,7 @@ def table(report: dict) -> List[str]:
 
 
 def draw(report: dict, stem: Path) -> Path:
-    """Draw accuracy over distance, the mean of the seeds; returns the path of the figure."""
+    """Draw mean accuracy over distance; returns the figure's path."""
     about = report['about']
     figure, axis = titled_figure(
         dict(report, date=max(r['date'] for n in report['networks'].values()

@@ -1,4 +1,4 @@
-"""A task of pure distance: the class of every object is told by one mark elsewhere in the image.
+"""The long-range task: one distant mark tells every object's class.
 
 One side of the frame has a coloured bar, the mark, and discs lie on noise. The class of a disc's
 pixels is the colour of the bar, and nothing else in the image depends on it, so a network that does
@@ -20,7 +20,7 @@ SIZE = 128  # side of an image, in pixels
 _NEAREST = 16  # pixels from the bar to the middle of a disc
 _RANGES = 5  # of distances, that results are given by
 RADIUS = 8  # of a disc, in pixels
-IGNORED = 255  # label of all that is no disc
+IGNORED = 255  # label of pixels outside discs
 # Seeds do not overlap: no validation image is used in training.
 FIRST_SEED = dict(train=0, val=1_000_000)
 _BAR = 8  # its width
@@ -82,7 +82,7 @@ def draw_long_range(seed: int, size: int = SIZE) -> LongRangeScene:
 
 
 def inside(disc: Sequence[float], shape: Sequence[int]) -> np.ndarray:
-    """(H, W) bool: the pixels of a disc, given by its centre x, y, in an image of a shape."""
+    """Mask of a disc's pixels, (H, W), from its centre x, y."""
     y, x = np.ogrid[:shape[0], :shape[1]]
     return (x + 0.5 - disc[0])**2 + (y + 0.5 - disc[1])**2 <= RADIUS**2
 
@@ -93,7 +93,7 @@ def majority_class(labels: np.ndarray) -> int:
 
 
 def label_map(scene: LongRangeScene) -> np.ndarray:
-    """(size, size) uint8: the label in discs, 255 elsewhere, which losses and metrics ignore."""
+    """Label map, (size, size) uint8: the label in discs, 255 elsewhere."""
     labels = np.full(scene.image.shape[:2], IGNORED, np.uint8)
     for disc in scene.discs:
         labels[inside(disc, labels.shape)] = scene.label
@@ -101,7 +101,7 @@ def label_map(scene: LongRangeScene) -> np.ndarray:
 
 
 def edges(size: int = SIZE) -> Tuple[int, ...]:
-    """Six distances in pixels: what five ranges of equal width begin and end with.
+    """Six distances in pixels, the edges of five equal ranges.
 
     Args:
         size: Side of the images, in pixels. Default 128, for 16, 36, 56, 76, 96 and 116.
@@ -141,7 +141,7 @@ def make_long_range(root: Union[str, Path], size: int = SIZE, train: int = 1600,
 
 def accuracy_over_distance(distances: Sequence[float], right: Sequence[bool],
                            size: int = SIZE) -> Dict[str, float]:
-    """Share of the discs that are right, by range of distances such as ``'16-36'``.
+    """Share of right discs by range of distances, such as ``'16-36'``.
 
     The last range holds all that is further away. A range without discs is left out.
 
@@ -160,7 +160,7 @@ def accuracy_over_distance(distances: Sequence[float], right: Sequence[bool],
 
 
 def read_discs(root: str, split: str) -> Dict[str, List[Tuple[float, float, float]]]:
-    """x, y and distance of the discs, in pixels, by an image's file name.
+    """Discs of each image file: x, y and distance, in pixels.
 
     Args:
         root: Folder of the dataset.

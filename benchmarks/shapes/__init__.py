@@ -1,4 +1,4 @@
-"""The shapes dataset: scenes drawn from seeds, as files for all three libraries."""
+"""Generated shapes: scenes drawn from seeds, and their files."""
 from .files import make_shapes
 from .scenes import CLASSES, PALETTE
 

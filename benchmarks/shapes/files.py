@@ -1,4 +1,4 @@
-"""The shapes dataset on disk: boxes and masks, label maps, and a folder for each class."""
+"""The shapes dataset on disk, for detection, segmentation and classification."""
 import json
 from pathlib import Path
 from typing import Dict, List, Tuple, Union
@@ -48,7 +48,7 @@ def make_shapes(root: Union[str, Path], train: int = 1200, val: int = 120) -> Pa
 
 
 def coco_annotation(instance: Instance) -> Dict:
-    """An instance in COCO's format: category, box (x, y, w, h), area, segmentation; in pixels."""
+    """Annotation of an instance in COCO's format, in pixels."""
     mask = instance.mask
     return dict(category_id=instance.label + 1, iscrowd=int(instance.is_crowd),
                 bbox=list(_box(mask)), area=int(mask.sum()),
@@ -56,7 +56,7 @@ def coco_annotation(instance: Instance) -> Dict:
 
 
 def label_map(scene: Scene) -> np.ndarray:
-    """(H, W) uint8: 0 for the ground, 1 + label for a shape, crowds too."""
+    """Label map, (H, W) uint8: 0 for the ground, else 1 + label."""
     labels = np.zeros(scene.image.shape[:2], np.uint8)
     for instance in scene.instances:
         labels[instance.mask] = 1 + instance.label

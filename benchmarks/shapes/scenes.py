@@ -1,4 +1,4 @@
-"""Images of shapes, drawn from a seed: the same image for the same seed on every machine.
+"""Images of shapes, the same for a seed on every machine.
 
 Only its outline tells a shape's class: colours and textures have the same distribution for all
 classes. Shapes overlap, are rotated, and many are small; the ground is cluttered with gradients,
@@ -42,7 +42,7 @@ class Scene:
 
 
 def outline(label: int) -> np.ndarray:
-    """(N, 2) corners of a class's outline; its radius is 1 and its centre 0."""
+    """Corners of a class's outline, (N, 2), with radius 1 and centre 0."""
     name = CLASSES[label]
     if name == 'circle':
         return _polar(np.arange(48) / 48, 1.0)
@@ -109,7 +109,7 @@ def _polar(turns: np.ndarray, radius) -> np.ndarray:
 
 def _coverage(label: int, centre: np.ndarray, radius: float, angle: float,
               size: int) -> np.ndarray:
-    """(size, size) float in [0, 1]: how much of each pixel the shape covers."""
+    """Covered share of each pixel, (size, size)."""
     cos, sin = np.cos(angle), np.sin(angle)
     corners = outline(label) @ np.array([[cos, sin], [-sin, cos]]) * radius + centre
     # 16 subpixels of 0 or 240 average to whole numbers, so no rounding differs between machines.

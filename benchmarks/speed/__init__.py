@@ -1,7 +1,7 @@
-"""Speed beside peers: :func:`run` measures; :func:`tables`, :func:`draw`, :func:`save` show it."""
+"""Speed beside peers: :func:`run` measures; :func:`tables` and :func:`draw` show it."""
 from .cases import MODES, PRECISIONS
 from .charts import draw
-from .run import run, save
+from .run import run
 from .tables import tables
 
-__all__ = ['MODES', 'PRECISIONS', 'draw', 'run', 'save', 'tables']
+__all__ = ['MODES', 'PRECISIONS', 'draw', 'run', 'tables']

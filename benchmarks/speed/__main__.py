@@ -1,4 +1,4 @@
-"""Compare speed, memory and multiply-adds of backbones; each in its process, all in turns."""
+"""Compare speed, memory and multiply-adds of backbones."""
 import argparse
 import sys
 import warnings

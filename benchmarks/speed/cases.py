@@ -1,4 +1,4 @@
-"""One network in one mode, ready to be timed, and whether the mode was what it says."""
+"""A network in a mode, ready to be timed, its mode checked."""
 import time
 import warnings
 from contextlib import nullcontext
@@ -90,7 +90,7 @@ def modes_of(model: str, device: str, step: str, precision: str) -> List[str]:
 
 
 def settle(threads: int) -> Dict[str, object]:
-    """Settings of a process that measures, the same for every network. Returns them."""
+    """Apply and return the settings of a measuring process."""
     warnings.simplefilter('ignore')
     torch.set_num_threads(threads)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -107,7 +107,7 @@ def settle(threads: int) -> Dict[str, object]:
 
 
 class Compiler:
-    """A backend of ``torch.compile``: Inductor, with a count of what it made and what of it ran.
+    """Inductor as a backend that counts its graphs and runs.
 
     Attributes:
         graphs: Graphs compiled.
@@ -286,7 +286,7 @@ class Case:
         return seconds
 
     def verify(self) -> None:
-        """Check after the last lap that every one ran what was compiled before the first.
+        """Check that every lap ran what was compiled before the first.
 
         Raises:
             NotMeasured: If not.

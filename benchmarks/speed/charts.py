@@ -35,7 +35,7 @@ def draw(report: Dict[str, object], stem: Path) -> List[Path]:
 
 
 def titled_figure(report: Dict[str, object], title: str, panels: int = 1):
-    """A figure and its only axis, or its axes side by side; the report's machine and date below."""
+    """Figure with its axes, and the report's machine and date."""
     from matplotlib.figure import Figure
     figure = Figure(figsize=(7.5, 4.8), layout='constrained')
     head = report['machine']

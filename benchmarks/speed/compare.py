@@ -1,4 +1,4 @@
-"""What a report says of a network: its best mode, and the same for its equals in accuracy."""
+"""Best modes of a report, and comparison at equal accuracy."""
 from typing import Dict, List
 
 from .peers import EQUAL, PEERS, SETS
@@ -16,12 +16,12 @@ def best_modes(results: List[dict]) -> List[dict]:
 
 
 def table_of(r: dict) -> tuple:
-    """What a result must share with another to be compared with it; the last, to take turns."""
+    """Key that comparable results share."""
     return r['step'], tuple(r['size']), r['batch'], r['precision'], r.get('group', 0)
 
 
 def equals(results: List[dict]) -> List[dict]:
-    """Speed at equal accuracy: each of ours beside its equals, each in its best mode.
+    """Compare speed at equal accuracy, each network in its best mode.
 
     Returns:
         A dict for each pair measured: step, size, batch, precision, group; model, its mode,

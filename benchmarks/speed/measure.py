@@ -18,18 +18,18 @@ from fastervit_mm.complexity import ATTENTION
 Step = Callable[[], object]
 
 LAP_SECONDS = 0.05
-"""A lap is as many calls as take at least this long, so that no clock's resolution shows."""
+"""Least seconds of a lap, well above a clock's resolution."""
 
 BURN_IN = {'cuda': 2.0}
-"""Seconds of calls before the first lap, by type of device; an idle GPU runs at a low clock."""
+"""Seconds of calls before the first lap: an idle GPU runs at a low clock."""
 
 
 class NotMeasured(Exception):
-    """Why a case has no figures: what was asked for did not happen."""
+    """Reason why a case has no figures."""
 
 
 class Laps:
-    """Times a call, lap by lap: by CUDA events on a GPU, by the clock elsewhere.
+    """Timer of a call, lap by lap: CUDA events or the clock.
 
     ``torch.utils.benchmark`` finishes one call before the next, and begins each measurement with
     two calls that do not count. Here calls take turns, so that a noisy machine disturbs all alike,
@@ -93,7 +93,7 @@ def median_seconds(call: Step, at_least: float = 1.) -> float:
 def interleave(steps: Dict[str, Step], rounds: int, device: torch.device,
                advance: Callable[[], None] = lambda: None, lap_seconds: float = LAP_SECONDS,
                burn_in: Optional[float] = None) -> Dict[str, List[float]]:
-    """Seconds of every step, taken in turns, so that a noisy machine disturbs all alike.
+    """Time steps in turns, so that noise disturbs all alike.
 
     Args:
         steps: What to time, by name. Each has a lap a round; each round starts one name later.
@@ -182,7 +182,7 @@ def check_replay(replay: Step, outputs: Sequence[Tensor], expected: Sequence[Ten
 
 
 def peak_memory(step: Step, device: torch.device) -> int:
-    """Bytes that a step allocates at its peak, beyond what was allocated before.
+    """Peak bytes that a step allocates beyond those before.
 
     On a GPU it is the allocator's own figure. On a CPU it is the running sum of PyTorch's
     allocations and releases: exact, whatever else runs. oneDNN's scratch memory is not measured.
@@ -201,7 +201,7 @@ def peak_memory(step: Step, device: torch.device) -> int:
 
 
 def peak_of(record: profile) -> int:
-    """Bytes that were alive at once, beyond those before, in a profile of memory on a CPU."""
+    """Peak bytes of a memory profile on a CPU, beyond those before."""
     changes = sorted((start_of_event(event), event.nbytes())
                      for event in record.profiler.kineto_results.events()
                      if event.name() == '[memory]')
@@ -220,7 +220,7 @@ def multiply_adds(step: Step) -> int:
 
 
 class Matmul:
-    """A large matrix product: the machine's best speed while the other steps are measured.
+    """A large matrix product, as a measure of the machine's speed.
 
     On a CPU it is measured as ``torch.mm`` and as a 1 x 1 convolution. PyTorch computes the two
     with different libraries, and either may be faster; the faster one counts.

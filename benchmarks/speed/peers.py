@@ -1,4 +1,4 @@
-"""The networks that are measured: backbones that give four maps, and whole networks."""
+"""Networks to measure: backbones and whole networks."""
 import warnings
 from dataclasses import dataclass
 from typing import Callable, Dict, Optional, Tuple

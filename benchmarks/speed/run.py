@@ -1,9 +1,5 @@
-"""A benchmark: cases that take turns, each in its process, and the report of them."""
-import json
-import shlex
-import sys
+"""Cases measured in turns, each in its process, and their report."""
 from dataclasses import asdict
-from datetime import datetime, timezone
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -13,7 +9,7 @@ import torch
 from rich.console import Console
 from rich.progress import Progress, TextColumn
 
-from benchmarks.machine import machine
+from benchmarks.reports import origin, save
 
 from .cases import PRECISIONS, Case, Product, Result, modes_of
 from .compare import equals
@@ -58,7 +54,7 @@ def run(models: Sequence[str], sizes: Sequence[Size], batches: Sequence[int],
         save_to: Write the report there after each group. Default nowhere.
 
     Returns:
-        The report that :func:`save` writes: the command, the machine, its peaks, the settings, a
+        The report: the command, the machine, its peaks, the settings, a
         list of results, and each one of ours beside its equals in accuracy. A case that could not
         be measured is in it, with the reason.
 
@@ -71,8 +67,7 @@ def run(models: Sequence[str], sizes: Sequence[Size], batches: Sequence[int],
             if value not in known:
                 raise ValueError(f'{name}={value!r}: give some of {", ".join(known)}')
     groups = _groups(models, sizes, batches, precisions, modes, steps, device, sets)
-    report = dict(command=shlex.join(sys.argv), device=device,
-                  date=datetime.now(timezone.utc).isoformat(timespec='seconds'), machine=machine(),
+    report = dict(origin(), device=device,
                   settings=dict(lap_seconds=LAP_SECONDS, sizes=sizes, batches=batches),
                   matmul_peak_flops={}, rounds=rounds, warmup=warmup, results=[])
     columns = (*Progress.get_default_columns(), TextColumn('{task.fields[now]}'))
@@ -99,7 +94,7 @@ def run(models: Sequence[str], sizes: Sequence[Size], batches: Sequence[int],
 def _groups(models: Sequence[str], sizes: Sequence[Size], batches: Sequence[int],
             precisions: Sequence[str], modes: Sequence[str], steps: Sequence[str], device: str,
             sets: Sequence[str]) -> List[List[Result]]:
-    """What is to be measured: in each list those that take turns."""
+    """Results to measure; those of a list take turns."""
     teams = [*([models] if models else []), *(team for name in sets for team in SETS[name])]
     groups = []
     for step, precision, team in product(steps, precisions, teams):
@@ -120,7 +115,7 @@ def _groups(models: Sequence[str], sizes: Sequence[Size], batches: Sequence[int]
 
 def _measure(results: List[Result], device: torch.device, rounds: int, warmup: int, memory: bool,
              report: Dict[str, object], show: Callable[[str, float], None]) -> None:
-    """Fill in the figures of results that take turns, and the report's peaks and settings."""
+    """Measure results in turns; add the machine's speed and settings."""
     precision, workers = results[0].precision, {}
     products = list(Matmul.names(device))  # the machine's limit is measured among the others
     for key in [*range(len(results)), *products]:
@@ -158,9 +153,3 @@ def _refuse(results: List[Result], key: object, reason: NotMeasured) -> None:
     if not isinstance(key, int):
         raise reason  # the machine's own limit
     results[key].error = str(reason)
-
-
-def save(report: Dict[str, object], target: Path) -> None:
-    """Write a report as JSON."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(report, indent=1))

@@ -10,7 +10,7 @@ from .compare import best_modes, equals, table_of
 
 
 def tables(report: Dict[str, object], reference: Optional[str] = None) -> List[Table]:
-    """The figures, a table for each size, batch, precision, step and group that took turns.
+    """Tables of a report, one for each group that took turns.
 
     Speed at equal accuracy comes last.
 

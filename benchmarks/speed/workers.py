@@ -1,4 +1,4 @@
-"""A process for each case: nothing that one compiles, keeps or sets changes another."""
+"""A process for each case, so that none changes another."""
 import multiprocessing
 import os
 from multiprocessing.connection import Connection
@@ -11,7 +11,7 @@ from .measure import NotMeasured, turns
 
 
 class Worker:
-    """A process that builds something and then answers questions about it, one at a time.
+    """A process that builds an object and answers questions about it.
 
     Args:
         build: A function or class of a module, called in the process.
@@ -90,7 +90,7 @@ def in_turns(workers: Dict[Any, Worker], rounds: int, burn_in: float,
 
 
 def _context():
-    """Processes forked from one that has imported PyTorch, where the system has that."""
+    """Context of processes; forked from one with PyTorch where possible."""
     os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # its profiler announces itself on stderr
     if 'forkserver' not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context('spawn')

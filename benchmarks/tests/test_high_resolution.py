@@ -49,13 +49,14 @@ def test_carriers_attention_is_quadratic_in_their_number(name, window_size, ct_s
     assert count(name, (side, side)).carriers == 6 * (2 * carriers**2 * 256 + biases)
 
 
-def test_a_network_too_slow_is_not_run_and_the_rest_goes_on(two_threads, tmp_path):
+def test_it_goes_on_with_what_is_missing(two_threads, tmp_path, monkeypatch):
+    monkeypatch.setattr(high, 'SHORT', float('inf'))  # three laps each on a busy machine too
     out = tmp_path / 'figures.json'
     said = []
-    compare(['fastervit-0-windows'], [64], [], out, 'typed', show=said.append, note='quiet')
+    compare(['fastervit-0-windows'], [64], [], out, show=said.append, note='quiet')
     first = json.loads(out.read_text())
-    assert first['note'] == 'quiet' and first['command'] == 'typed' and len(said) == 2
-    report = compare(['fastervit-0-windows', 'vit-s'], [64, 128], [256], out, 'typed',
+    assert first['note'] == 'quiet' and first['command'] and len(said) == 2
+    report = compare(['fastervit-0-windows', 'vit-s'], [64, 128], [256], out,
                      show=said.append)
     assert report['results'][0]['all_seconds'] == first['results'][0]['all_seconds']  # once
     assert [(r['model'], r['size'][0]) for r in report['results']] == [
@@ -64,7 +65,7 @@ def test_a_network_too_slow_is_not_run_and_the_rest_goes_on(two_threads, tmp_pat
         assert r['error'] is None and len(r['all_seconds']) == 3 and r['peak_bytes'] > 1e5
         assert r['seconds'] > 0 and r['mode'] == high.MODE
     with pytest.raises(ValueError, match='holds figures of .*Give another file'):
-        compare(['vit-s'], [64], [], out, 'typed', longest=1)
+        compare(['vit-s'], [64], [], out, longest=1)
     time, memory, counts, share = '\n'.join(tables(report)).split('\n\n**')
     assert [line.split('|')[1].strip() for line in time.splitlines()[4:]] == [
         NETWORKS['fastervit-0-windows'], NETWORKS['vit-s']]
@@ -77,9 +78,9 @@ def test_a_network_too_slow_is_not_run_and_the_rest_goes_on(two_threads, tmp_pat
 
 def test_what_takes_long_has_one_step_or_none(two_threads, tmp_path, monkeypatch):
     monkeypatch.setattr(high, 'SHORT', 0.)
-    report = compare(['vit-s'], [64, 128], [], tmp_path / 'a.json', 'typed', show=len)
+    report = compare(['vit-s'], [64, 128], [], tmp_path / 'a.json', show=len)
     assert [len(r['all_seconds']) for r in report['results']] == [3, 1]
-    report = compare(['vit-s'], [64, 128, 256], [], tmp_path / 'b.json', 'typed', longest=1e-6,
+    report = compare(['vit-s'], [64, 128, 256], [], tmp_path / 'b.json', longest=1e-6,
                      show=len)
     first, *others = report['results']
     assert first['seconds'] and first['error'] is None
@@ -100,7 +101,7 @@ def test_memory_of_the_step_that_shows_onednn_is_the_memory_of_a_step(two_thread
     (dict(sides=[128, 64]), r'sides=\[128, 64\]: give ascending numbers of at least 32'),
     (dict(sides=[16]), r'sides=\[16\]')])
 def test_bad_arguments_are_named(arguments, message, tmp_path):
-    settings = dict(names=['vit-s'], sides=[64], counted=[], out=tmp_path / 'x.json', command='')
+    settings = dict(names=['vit-s'], sides=[64], counted=[], out=tmp_path / 'x.json')
     with pytest.raises(ValueError, match=message):
         compare(**{**settings, **arguments})
 

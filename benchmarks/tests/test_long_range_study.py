@@ -43,9 +43,9 @@ def short(tmp_path_factory):
 def test_it_goes_on_with_what_is_missing(short, tmp_path):
     task, out = Task(CONFIG, options=short), tmp_path / 'figures.json'
     names = ['windows', 'swin']
-    compare(task, names[:1], [0], out, tmp_path, 'typed', [160])
+    compare(task, names[:1], [0], out, tmp_path, [160])
     first = json.loads(out.read_text())
-    report = compare(task, names, [0], out, tmp_path, 'typed again', [160])
+    report = compare(task, names, [0], out, tmp_path, [160])
     assert report['networks'][names[0]] == first['networks'][names[0]]  # not trained again
     assert list(report['networks']) == names == list(json.loads(out.read_text())['networks'])
     for name in names:
@@ -62,7 +62,7 @@ def test_it_goes_on_with_what_is_missing(short, tmp_path):
     assert {line.count('|') for line in table(report)} == {12}
     assert matplotlib.image.imread(draw(report, tmp_path / 'long-range')).std() > 0.05
     with pytest.raises(ValueError, match='holds figures of .*Give another file'):
-        compare(task, names, [0], out, tmp_path, 'typed')
+        compare(task, names, [0], out, tmp_path)
 
 
 TASK = Task(CONFIG)

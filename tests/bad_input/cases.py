@@ -261,7 +261,7 @@ CONFIGS = [
     Case('a folder of data that is not there',
          _train('train_dataloader.dataset.data_root=gone'),
          'train: detector.py: this config cannot run as it is: '
-         "train_dataloader.dataset.data_root='gone': no such folder (…). … if the data are "
+         "train_dataloader.dataset.data_root='gone': no such folder (…). if the data are "
          'elsewhere, set train_dataloader.dataset.data_root'),
     Case('a work dir that cannot be written to',
          'train.py detector.py --work-dir /proc/nothing',

@@ -1,11 +1,29 @@
-"""The machine and the versions of software, for reports."""
+"""Reports of figures: where they come from, and their files."""
+import json
 import os
 import platform
+import shlex
+import sys
+from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Dict, Optional
 
 import torch
+
+
+def origin() -> Dict[str, object]:
+    """Command, machine and date of figures."""
+    program = getattr(sys.modules['__main__'], '__spec__', None)
+    words = ['-m', program.name.removesuffix('.__main__')] if program else sys.argv[:1]
+    return dict(command=shlex.join(['python', *words, *sys.argv[1:]]), machine=machine(),
+                date=datetime.now(timezone.utc).isoformat(timespec='seconds'))
+
+
+def save(report: Dict[str, object], target: Path) -> None:
+    """Write a report as JSON."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(report, indent=1) + '\n')
 
 
 def machine() -> Dict[str, object]:
