@@ -50,6 +50,7 @@ _OPTIMIZERS, _EXPORT = 'tests/engine/test_optimizers.py', 'tests/export/test_exp
 _BOXES, _MAPS = 'tests/datasets/test_boxes.py', 'tests/datasets/test_label_maps.py'
 _CHECKS, _RUNS = 'tests/engine/test_checks.py', 'tests/cases/test_runs.py'
 _OPERATORS = 'tests/test_operators.py'
+_GEOMETRY = 'tests/backbone/test_geometry.py'
 _ORACLE, _POSITIONS = 'tests/backbone/test_oracle.py', 'tests/backbone/test_positions.py'
 _BACKBONE, _DEPLOYED = 'tests/backbone/test_fastervit.py', 'tests/backbone/test_switch_to_deploy.py'
 FAULTS = [
@@ -71,15 +72,17 @@ FAULTS = [
           'linear.bias.mul_(scale.gamma)', 'pass', _DEPLOYED),
     Fault('the MLP sees its input without a norm', 'backbone/attention.py',
           'self.mlp(self.norm2(x))', 'self.mlp(x)', _ORACLE),
-    Fault('regions of carriers are rounded down', 'backbone/carriers.py', '[:, None] + last',
-          '[:, None] + 1', f'{_ORACLE} tests/backbone/test_geometry.py'),
+    Fault('regions of carriers are rounded down', 'backbone/carriers.py',
+          '(ahead < last) & (ahead >= (1 - 2 * kernel) * last)',
+          '(ahead < 1) & (ahead >= 1 - 2 * kernel * last)', _GEOMETRY),
     Fault('a cell\'s nearest carrier is its neighbour\'s', 'backbone/carriers.py',
           'cell * ct_size // window_size for cell', '(cell + 1) * ct_size // (window_size + 1) '
           'for cell', f'{_ORACLE} tests/backbone/test_hierarchical_attention.py'),
-    Fault('coordinates are centred between cells', 'backbone/positions.py',
-          'torch.arange(-(n // 2), n - n // 2', 'torch.arange(-(n / 2), n - n / 2', _ORACLE),
-    Fault('offsets of a grid that is not square change places', 'backbone/positions.py',
-          '(2 * w - 1) * i', '(2 * h - 1) * i', f'{_POSITIONS} tests/backbone/test_geometry.py'),
+    Fault('coordinates lie between cells', 'backbone/positions.py', 'step[n - 1 - n // 2:][:n] / ',
+          '(step[n - 1 - n // 2:][:n] + 0.5) / ', _ORACLE),
+    Fault('offsets along both axes have the scale of one', 'backbone/positions.py',
+          'step * (8 / max(n - 1, 1))', 'step * (8 / max(h - 1, 1))',
+          f'{_POSITIONS} {_GEOMETRY}'),
     Fault('position terms round to 16 bits', 'backbone/positions.py',
           'torch.promote_types(self.weight1.dtype, torch.float32)', 'self.weight1.dtype',
           f'{_POSITIONS} tests/backbone/test_numbers.py {_DEPLOYED}'),

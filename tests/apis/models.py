@@ -17,6 +17,7 @@ def detector(folder: Path, tiny_coco: Path) -> Tuple[str, str]:
         head.num_classes = 80
     cfg.model.test_cfg.rcnn.update(score_thr=0.012, max_per_img=6)  # of an untrained network
     dataset = cfg.test_dataloader.dataset
+    dataset.pop('metainfo')  # the shapes' classes
     dataset.update(type='CocoDataset', data_root=f'{tiny_coco}/',
                    ann_file='annotations/instances_val2017.json', data_prefix=dict(img='val2017/'))
     cfg.test_evaluator.ann_file = f'{tiny_coco}/annotations/instances_val2017.json'
@@ -30,6 +31,7 @@ def segmentor(folder: Path, tiny_ade20k: Path) -> Tuple[str, str]:
     for head in (cfg.model.decode_head, cfg.model.auxiliary_head):
         head.update(num_classes=150, loss_decode=dict(class_weight=None))
     dataset = cfg.test_dataloader.dataset
+    dataset.pop('metainfo')  # the shapes' classes
     dataset.update(type='ADE20KDataset', data_root=str(tiny_ade20k), reduce_zero_label=True,
                    data_prefix=dict(img_path='images/validation',
                                     seg_map_path='annotations/validation'))
