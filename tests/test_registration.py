@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import pytest
 import torch
 
 from tests.conftest import REPO
@@ -51,23 +52,6 @@ assert all(after['scopes'][name] == (*scopes, 'fastervit_mm')
 print(json.dumps({place: sorted(set(names) - set(before[place]))
                   for place, names in after.items() if set(names) - set(before[place])}))
 """
-
-
-def run(code, folder):
-    done = subprocess.run([sys.executable, '-W', 'error', '-c', code], cwd=folder, text=True,
-                          capture_output=True, env={**os.environ, 'PYTHONPATH': str(REPO)})
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
-
-
-def test_what_other_libraries_hold_is_as_before_but_for_names_that_are_added(tmp_path):
-    added = json.loads(run(HELD, tmp_path))  # the import itself prints nothing
-    assert len(added.pop('models')) == 11
-    safe = added.pop('safe', [])
-    assert any('Namespace' in name for name in safe) == (torch.__version__ >= '2.6')
-    assert added == dict(
-        MODELS=['FasterViT', 'SwinHAT'], WEIGHT_INITIALIZERS=['FasterViTPretrained'],
-        packages=['fastervit_mm'], schemes=['fastervit://'])
 
 
 # What somebody else's program does, and how each step ends.
@@ -129,9 +113,31 @@ print(json.dumps(ends))
 """
 
 
-def test_somebody_elses_program_ends_as_without_the_import(tmp_path):
-    without, imported = (
-        json.loads(run(PROGRAM.replace('IMPORT', line), tmp_path).splitlines()[-1])
-        for line in ('', 'import fastervit_mm'))
-    assert imported == without
+def run(imports, folder):
+    """The lines that the program prints, with every warning an error where it does not catch it."""
+    done = subprocess.run(
+        [sys.executable, '-W', 'error', '-c', PROGRAM.replace('IMPORT', imports)], cwd=folder,
+        text=True, capture_output=True, env={**os.environ, 'PYTHONPATH': str(REPO)})
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout.splitlines()
+
+
+@pytest.fixture(scope='module')
+def imported(tmp_path_factory):
+    return run(HELD, tmp_path_factory.mktemp('imported'))
+
+
+def test_what_other_libraries_hold_is_as_before_but_for_names_that_are_added(imported):
+    added = json.loads(imported[0])  # the import itself prints nothing
+    assert len(added.pop('models')) == 11
+    safe = added.pop('safe', [])
+    assert any('Namespace' in name for name in safe) == (torch.__version__ >= '2.6')
+    assert added == dict(
+        MODELS=['FasterViT', 'SwinHAT'], WEIGHT_INITIALIZERS=['FasterViTPretrained'],
+        packages=['fastervit_mm'], schemes=['fastervit://'])
+
+
+def test_somebody_elses_program_ends_as_without_the_import(imported, tmp_path):
+    without, ends = (json.loads(lines[-1]) for lines in (run('', tmp_path), imported))
+    assert ends == without
     assert "'mmdet'" in without['base'][0] and 'True' in without['nothing, 0, load: values'][0]
