@@ -167,7 +167,7 @@ FAULTS = [
           'test_state_that_does_not_fit_is_an_error_of_one_line'),
     Fault('the best metric so far is the worst', 'engine/hooks.py',
           'place, best = max(curve', 'place, best = min(curve', 'tests/engine/test_logs.py::'
-          'test_a_detector_has_two_metrics_that_matter_and_epochs'),
+          'test_the_console_says_the_metric_that_matters_and_the_best_so_far'),
     Fault('MESA leaves the teacher\'s temperature out', 'engine/mesa.py',
           'teacher.detach().float() / temperature', 'teacher.detach().float()',
           'tests/engine/test_mesa.py'),

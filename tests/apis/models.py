@@ -33,8 +33,8 @@ def segmentor(folder: Path, tiny_ade20k: Path) -> Tuple[str, str]:
     dataset = cfg.test_dataloader.dataset
     dataset.pop('metainfo')  # the shapes' classes
     dataset.update(type='ADE20KDataset', data_root=str(tiny_ade20k), reduce_zero_label=True,
-                   data_prefix=dict(img_path='images/validation',
-                                    seg_map_path='annotations/validation'))
+                   img_suffix='.jpg', data_prefix=dict(img_path='images/validation',
+                                                       seg_map_path='annotations/validation'))
     dataset.pipeline[1].reduce_zero_label = True
     cfg.visualizer = dict(type='SegLocalVisualizer', name='visualizer')
     from mmseg.datasets import ADE20KDataset
