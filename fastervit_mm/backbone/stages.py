@@ -151,6 +151,7 @@ class HATStage(nn.Module):
                  drop_paths: Optional[Sequence[float]] = None, with_cp: bool = False):
         super().__init__()
         check_attention(dim, num_heads, window_size, ct_size)
+        check_whole(depth=depth)
         rates = [0.] * depth if drop_paths is None else list(drop_paths)
         if len(rates) != depth or not all(0 <= rate < 1 for rate in rates):
             raise ValueError(f'drop_paths={drop_paths}: give depth={depth} rates from 0 up to, not '
