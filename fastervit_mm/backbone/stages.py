@@ -200,8 +200,8 @@ class HATStage(nn.Module):
         self.deployed = True
 
     def _apply(self, fn, recurse=True):
-        # Made anew, not cast or left empty: neither bfloat16() nor to_empty() changes it. Nor on the
-        # meta device, where load_state_dict(assign=True) may bring parameters that have data.
+        # Made anew, not cast or left empty: neither bfloat16() nor to_empty() changes it. Never on
+        # the meta device: load_state_dict(assign=True) may bring parameters that have data.
         super()._apply(fn, recurse)
         device = next(self.blocks.parameters()).device
         self.cells = self._cells('cpu' if device.type == 'meta' else device)

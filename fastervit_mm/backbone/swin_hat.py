@@ -168,8 +168,8 @@ class SwinHAT(StagedBackbone):
         in_channels: Channels of the image. Default 3.
         window_size: Side of a window, in cells. Default 7.
         ct_size: Carriers along one side of a window, for each of the four stages or one for all;
-            0 for none anywhere, and so no exchange between windows. Default 1: each token more costs what a
-            cell does, and Swin has none.
+            0 for none anywhere, and so no exchange between windows. Default 1: each token more
+            costs what a cell does, and Swin has none.
         drop_path_rate: Stochastic depth of the last block, growing linearly from 0. Default 0.2.
         out_indices, frozen_stages, with_cp: As of :class:`~fastervit_mm.FasterViT`.
         convert_weights: Whether ``init_cfg``'s checkpoint may have the names of Microsoft's
