@@ -33,7 +33,8 @@ def test_a_deployed_network_is_at_most_355_operators(network):
     count = operators(lambda: maps(network, IMAGE))
     assert count.total() <= 355
     # Four products in each of 13 blocks, and of the carriers of 8; two MLPs of carriers' positions.
-    assert count['aten::addmm'] == 4 * 13 + 4 * 8 + 2 and 'aten::native_batch_norm' not in count
+    assert count['aten::addmm'] == 4 * 13 + 4 * 8 + 2
+    assert count['aten::native_batch_norm'] == 4  # of the outputs
     network.bfloat16()
     image = IMAGE.bfloat16()
     assert operators(lambda: maps(network, image)).total() <= 355
