@@ -153,6 +153,7 @@ class HATStage(nn.Module):
                  drop_paths: Optional[Sequence[float]] = None, with_cp: bool = False):
         super().__init__()
         check_attention(dim, num_heads, window_size, ct_size)
+        check_whole(depth=depth)
         rates = [0.] * depth if drop_paths is None else list(drop_paths)
         if len(rates) != depth or not all(0 <= rate < 1 for rate in rates):
             raise ValueError(f'drop_paths={drop_paths}: give depth={depth} rates from 0 up to, not '
@@ -198,9 +199,11 @@ class HATStage(nn.Module):
         self.deployed = True
 
     def _apply(self, fn, recurse=True):
-        # Made anew, not cast or left empty: neither bfloat16() nor to_empty() changes it.
+        # Made anew, not cast or left empty: neither bfloat16() nor to_empty() changes it. Never on
+        # the meta device: load_state_dict(assign=True) may bring parameters that have data.
         super()._apply(fn, recurse)
-        self.cells = self._cells(next(self.blocks.parameters()).device)
+        device = next(self.blocks.parameters()).device
+        self.cells = self._cells('cpu' if device.type == 'meta' else device)
         return self
 
     def _cells(self, device: Union[torch.device, str]) -> Grid:
