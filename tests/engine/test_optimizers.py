@@ -176,9 +176,9 @@ def test_layers_count_from_the_stem_to_the_heads():
         'stem.conv1.weight', 'stages.0.blocks.0.conv1.weight', 'downsamples.0.norm.weight',
         'stages.1.blocks.0.conv1.weight', 'stages.1.blocks.1.conv1.weight',
         'downsamples.1.conv.weight', 'stages.2.carrier_init.conv.weight',
-        'stages.2.blocks.0.attn.qkv.weight', 'stages.3.blocks.0.attn.qkv.weight',
+        'stages.2.positions.weight1', 'stages.2.blocks.0.attn.qkv.weight', 'stages.3.blocks.0.attn.qkv.weight',
         'out_norms.0.weight')}
-    assert list(layers.values()) == [0, 1, 1, 2, 3, 3, 4, 4, 6, 7]
+    assert list(layers.values()) == [0, 1, 1, 2, 3, 3, 4, 4, 4, 6, 7]
     known = {name.split('.')[0] for name, _ in FasterViT(TINY).named_parameters()}
     assert known == {'stem', 'stages', 'downsamples', 'out_norms'}
 
@@ -359,7 +359,7 @@ def test_state_that_does_not_fit_is_an_error_of_one_line():
             saved_and_fresh(arch=dict(TINY, embed_dim=32))[0])
     deep = dict(TINY, depths=(1, 2, 3, 1))
     refused(r'\d+ parameters, and this model trains \d+\. Give', saved_and_fresh(arch=deep)[0])
-    refused(r'only one of them has stages.2.blocks.2.attn.position_bias',
+    refused(r'only one of them has stages.2.blocks.2.attn.proj.bias',
             saved_and_fresh(merged=True, arch=deep)[0])
     state = saved_and_fresh()[0]
     refused(r'stem.conv1.weight and stem.norm1.weight differ in weight_decay \(0.05, 0.0\), in '
