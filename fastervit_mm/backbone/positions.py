@@ -42,9 +42,9 @@ def grid(h: int, w: int, size: int, device: torch.device) -> Grid:
     steps = [torch.arange(1 - n, n, device=device) for n in (h, w)]
     coordinates = pairs(*(step[n - 1 - n // 2:][:n] / max(n // 2, 1)
                           for n, step in zip((h, w), steps)))
-    t = pairs(*(step * (8 / max(n - 1, 1)) for n, step in zip((h, w), steps)))
+    t = pairs(*(8 * step / max(n - 1, 1) for n, step in zip((h, w), steps)))
     return Grid(partition(coordinates[None], size).flatten(0, 3),
-                torch.copysign(torch.log1p(t.abs()), t).flatten(0, 1) / math.log(8),
+                (t.sign() * torch.log1p(t.abs())).flatten(0, 1) / math.log(8),
                 offset_codes(h, w, size, device))
 
 
