@@ -44,13 +44,22 @@ class FasterViTClassifier(nn.Module):
         drop_rate: Dropout before the linear layer. Default 0.
         drop_path_rate: Stochastic depth of the last block. Default the variant's.
         window_size, ct_size: As of :class:`~fastervit_mm.FasterViT`.
+        output_stride: Stride of the last map. 32, alone.
+        device, dtype: Of the tensors. Default PyTorch's.
+
+    Raises:
+        ValueError: For an argument out of range.
     """
 
     def __init__(self, arch: Union[str, dict], num_classes: int = 1000, in_chans: int = 3,
                  global_pool: str = 'avg', drop_rate: float = 0.,
                  drop_path_rate: Optional[float] = None,
                  window_size: Union[int, Sequence[int], None] = None,
-                 ct_size: Optional[int] = None):
+                 ct_size: Optional[int] = None, output_stride: int = 32,
+                 device: Union[torch.device, str, None] = None,
+                 dtype: Optional[torch.dtype] = None):
+        if output_stride != 32:
+            raise ValueError(f'output_stride={output_stride}: FasterViT has strides 4 to 32')
         super().__init__()
         self.num_classes = num_classes
         self.in_chans = in_chans
@@ -63,9 +72,10 @@ class FasterViTClassifier(nn.Module):
                                   module=f'backbone.stages.{i}') for i in range(4)]
         self.head = ClassifierHead(self.num_features, num_classes, pool_type=global_pool,
                                    drop_rate=drop_rate)
+        self.to(device=device, dtype=dtype)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """(B, in_chans, H, W) -> the last map after its BatchNorm, (B, 8C, H / 32, W / 32)."""
+        """(B, in_chans, H, W) -> the last map after its norm, (B, 8C, H / 32, W / 32)."""
         return self.backbone(x)[-1]
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
@@ -93,30 +103,26 @@ class FasterViTClassifier(nn.Module):
         if output_fmt != 'NCHW':
             raise ValueError(f'output_fmt={output_fmt!r}: give NCHW')
         backbone = self.backbone
-        last = len(backbone.stages) - 1
         wanted, deepest = feature_take_indices(len(self.feature_info), indices)
         maps = []
         x = backbone.stem(x)
-        for i, stage in enumerate(backbone.stages):
-            if stop_early and i > deepest:
-                break
-            if i > 0:
-                x = backbone.downsamples[i - 1](x)
-            x = stage(x)
+        for i, stage in enumerate(backbone.stages[:deepest + 1] if stop_early else backbone.stages):
+            x = stage(backbone.downsamples[i - 1](x) if i else x)
+            y = backbone.out_norms[str(i)](x) if i in backbone.out_indices else x
             if i in wanted:
-                maps.append(backbone.out_norms['3'](x) if norm and i == 3 else x)
-        if intermediates_only:
-            return maps
-        return backbone.out_norms['3'](x) if last == 3 and not stop_early else x, maps
+                maps.append(y if norm else x)
+        return maps if intermediates_only else (y, maps)
 
     def prune_intermediate_layers(self, indices: Union[int, List[int]] = 1,
                                   prune_norm: bool = False, prune_head: bool = True) -> List[int]:
         """Remove what follows the last wanted stage; returns the wanted stages."""
         wanted, deepest = feature_take_indices(len(self.feature_info), indices)
-        self.backbone.stages = self.backbone.stages[:deepest + 1]
-        self.backbone.downsamples = self.backbone.downsamples[:deepest]
-        if prune_norm or deepest < 3:
-            self.backbone.out_norms['3'] = nn.Identity()
+        backbone = self.backbone
+        backbone.stages = backbone.stages[:deepest + 1]
+        backbone.downsamples = backbone.downsamples[:deepest]
+        if prune_norm or deepest not in backbone.out_indices:
+            backbone.out_indices = (deepest, )
+            backbone.out_norms = nn.ModuleDict({str(deepest): nn.Identity()})
         if prune_head:
             self.reset_classifier(0, '')
         return wanted
@@ -129,6 +135,7 @@ class FasterViTClassifier(nn.Module):
         """Replace the linear layer by a new one for ``num_classes`` classes."""
         self.num_classes = num_classes
         self.head.reset(num_classes, global_pool)
+        self.head.to(next(self.backbone.parameters()))  # its device and type
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block in the backward pass, as ``with_cp`` does."""
@@ -140,15 +147,16 @@ class FasterViTClassifier(nn.Module):
         """Patterns of parameters' names by depth, for timm's layer decay."""
         blocks = r'^backbone\.stages\.(\d+)' if coarse else [
             (r'^backbone\.stages\.(\d+)\.blocks\.(\d+)', None),
-            (r'^backbone\.stages\.(\d+)\.carrier_init', (0, )),
+            (r'^backbone\.stages\.(\d+)\.(?:carrier|position)', (0, )),
             (r'^backbone\.downsamples\.(\d+)', (99998, )),
             (r'^backbone\.out_norms', (99999, ))]
         return dict(stem=r'^backbone\.stem', blocks=blocks)
 
     @torch.jit.ignore
     def no_weight_decay(self) -> Set[str]:
-        """Parameters of position MLPs: decay would pull positions towards 0."""
-        return {name for name, _ in self.named_parameters() if 'position' in name}
+        """Position terms: decay would pull positions towards 0."""
+        return {name for name, _ in self.named_parameters()
+                if 'position' in name or 'carrier_bias' in name}
 
     def load_pretrained(self, checkpoint: str) -> None:
         """Load a file whole, or raise an error and change nothing; timm's ``pretrained=True``.

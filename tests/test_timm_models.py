@@ -6,7 +6,9 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from timm.models import get_notrace_functions, get_notrace_modules
 from timm.optim import param_groups_layer_decay
+from torchvision.models.feature_extraction import create_feature_extractor
 
 from fastervit_mm import FasterViT
 from fastervit_mm.backbone import VARIANTS
@@ -127,3 +129,52 @@ def test_the_authors_package_keeps_its_names(first, second):
     done = subprocess.run([sys.executable, '-c', code], cwd=REPO, text=True, capture_output=True)
     assert done.stdout.split() == ['fastervit.models.faster_vit', 'fastervit_mm.timm_models']
     assert 'Overwriting fastervit_' not in done.stderr
+
+
+def test_the_factorys_device_and_type_are_kept():
+    for settings in (dict(), dict(num_classes=0)):
+        model = tiny(device='meta', dtype=torch.float64, **settings)
+        model.reset_classifier(0)
+        model.reset_classifier(3)
+        assert {(t.device.type, t.dtype) for t in model.parameters()} == {('meta', torch.float64)}
+    with pytest.raises(TypeError, match='not_an_argument'):
+        tiny(not_an_argument=1)
+
+
+def test_another_output_stride_is_refused():
+    with pytest.raises(ValueError, match='output_stride=16: FasterViT has strides 4 to 32'):
+        tiny(features_only=True, output_stride=16)
+
+
+@pytest.mark.parametrize('stage', range(4))
+def test_a_pruned_network_gives_the_same_map_and_uses_all_it_has(stage):
+    model = tiny().eval()
+    stir(model)
+    image = torch.rand(2, 3, 70, 96)
+    expected = model.forward_intermediates(image, intermediates_only=True)[stage]
+    early = model.forward_intermediates(image, [stage], stop_early=True, intermediates_only=True)
+    torch.testing.assert_close(early, [expected])
+    assert model.prune_intermediate_layers([stage], prune_norm=True) == [stage]
+    torch.testing.assert_close(model.forward_features(image), expected)
+    model(image).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_fx_traces_it_for_other_sizes_and_with_gradients():
+    model = tiny().eval()
+    stir(model)
+    traced = create_feature_extractor(model, ['head.fc'], tracer_kwargs=dict(
+        leaf_modules=get_notrace_modules(), autowrap_functions=get_notrace_functions(),
+        param_shapes_constant=True))
+    for size in ((64, 64), (97, 150)):
+        image = torch.rand(2, 3, *size)
+        torch.testing.assert_close(traced(image)['head.fc'], model(image))
+    traced(image)['head.fc'].sum().backward()
+    assert all(parameter.grad is not None for parameter in traced.parameters())
+
+
+def test_neither_positions_nor_carrier_biases_decay():
+    model = tiny()
+    spared = {name for name in dict(model.named_parameters())
+              if 'position' in name or name.endswith('carrier_bias')}
+    assert spared == model.no_weight_decay() and len(spared) == 6 * 3 + 1

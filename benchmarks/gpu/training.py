@@ -26,7 +26,8 @@ REHEARSAL = dict(arch=TINY, batch=4, size=(32, 32), small=TINY, backend='eager',
                  sizes=((64, 64), (70, 101)), steps=6)
 
 PARAMWISE = dict(norm_decay_mult=0., bias_decay_mult=0.,  # as configs/_base_/fastervit.py
-                 custom_keys=dict(position=dict(decay_mult=0.), layer_scale=dict(decay_mult=0.)))
+                 custom_keys=dict(position=dict(decay_mult=0.), carrier_bias=dict(decay_mult=0.),
+                                  layer_scale=dict(decay_mult=0.)))
 
 
 def run(report: Report) -> None:

@@ -1,10 +1,11 @@
 # What all FasterViT configs share, for every task.
 
-# No weight decay on norms, biases, position MLPs and layer scales: it would pull them towards zero.
+# No weight decay on norms, biases, position terms and layer scales: it would pull them towards zero.
 fastervit_paramwise_cfg = dict(
     norm_decay_mult=0.,
     bias_decay_mult=0.,
-    custom_keys=dict(position=dict(decay_mult=0.), layer_scale=dict(decay_mult=0.)))
+    custom_keys=dict(position=dict(decay_mult=0.), carrier_bias=dict(decay_mult=0.),
+                     layer_scale=dict(decay_mult=0.)))
 
 # BatchNorm becomes SyncBN in distributed training and stays BatchNorm in a single process.
 sync_bn = 'torch'

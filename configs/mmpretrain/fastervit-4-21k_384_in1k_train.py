@@ -2,8 +2,8 @@
 _base_ = './fastervit-4-21k_224_in1k_train.py'
 
 size = 384
-# window_size says that weights trained with other windows, those of 224, are wanted.
-model = dict(backbone=dict(arch='4-21k-384', window_size=(24, 12)))
+# The weights to start from were trained at 224, with other windows.
+model = dict(backbone=dict(arch='4-21k-384', other_windows=True))
 crop = dict(_base_.crop, scale=size)
 train_pipeline = [
     _base_.train_pipeline[0],

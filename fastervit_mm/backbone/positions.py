@@ -42,10 +42,10 @@ def grid(h: int, w: int, size: int, device: torch.device) -> Grid:
     steps = [torch.arange(1 - n, n, device=device) for n in (h, w)]
     coordinates = pairs(*(step[n - 1 - n // 2:][:n] / max(n // 2, 1)
                           for n, step in zip((h, w), steps)))
-    t = pairs(*(step * (8 / max(n - 1, 1)) for n, step in zip((h, w), steps)))
+    t = pairs(*(8 * step / max(n - 1, 1) for n, step in zip((h, w), steps)))
     codes = torch.arange(h * (2 * w - 1), device=device).view(1, h, 2 * w - 1, 1)[:, :, :w]
     return Grid(partition(coordinates[None], size).flatten(0, 3),
-                torch.copysign(torch.log1p(t.abs()), t).flatten(0, 1) / math.log(8),
+                (t.sign() * torch.log1p(t.abs())).flatten(0, 1) / math.log(8),
                 partition(codes, size).flatten())
 
 

@@ -3,13 +3,20 @@ import os
 from pathlib import Path
 from typing import Dict, Optional, Sequence
 
+import torch
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 
 from ..datasets.images import as_picture
-from ..models import check_complete, image_folders, rename_published, switch_to_deploy
+from ..models import (
+    check_complete,
+    find_backbones,
+    image_folders,
+    rename_published,
+    switch_to_deploy,
+)
 from ..pipelines import read_by
 from .curves import headlines, plot_run, read_run
 from .precision import keep_boxes_exact
@@ -130,10 +137,22 @@ class LabelMapsHook(_NamedResultsHook):
 
 @HOOKS.register_module()
 class DeployHook(Hook):
-    """Fold the FasterViT before a test (:meth:`fastervit_mm.FasterViT.switch_to_deploy`)."""
+    """Fold the FasterViT before a test (:meth:`fastervit_mm.FasterViT.switch_to_deploy`).
+
+    Args:
+        dtype: Name of the type that the folded backbone is cast to, such as ``'bfloat16'``, for a
+            test in mixed precision: autocast would cast every weight at every call. Default None,
+            as it is.
+    """
+
+    def __init__(self, dtype: Optional[str] = None):
+        self.dtype = dtype
 
     def before_test(self, runner: Runner) -> None:
         switch_to_deploy(runner.model)
+        if self.dtype is not None:
+            for backbone in find_backbones(runner.model):
+                backbone.to(getattr(torch, self.dtype))
 
 
 @HOOKS.register_module()

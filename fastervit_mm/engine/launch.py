@@ -170,8 +170,9 @@ def test(cfg: Config, checkpoint: str, out: Optional[str] = None, show: bool = F
         keep_freed_memory()
     dtype = choose_for_testing(cfg, amp)
     cfg.load_from = checkpoint
-    _add_hooks(cfg, 'PublishedNamesHook', 'CompleteCheckpointHook', 'BoxesHook',
-               *['DeployHook'] * deploy)
+    _add_hooks(cfg, 'PublishedNamesHook', 'CompleteCheckpointHook', 'BoxesHook')
+    if deploy:
+        cfg.custom_hooks.append(dict(type='DeployHook', dtype=dtype and str(dtype)[6:]))
     _check_split(cfg, split)
     check_config(cfg, training=False, split=split)
     _test_on(cfg, split)

@@ -130,11 +130,12 @@ def test_weight_decay_spares_norms_biases_positions_and_layer_scale(path, weight
         for name, parameter in module.named_parameters(recurse=False):
             full = f'{module_name}.{name}'
             spare = (isinstance(module, norms) or name == 'bias' or 'position' in full
-                     or 'layer_scale' in full)
+                     or 'carrier_bias' in full or 'layer_scale' in full)
             assert decay[id(parameter)] == (0 if spare else weight_decay), full
             (spared if spare else decayed).add(full)
-    assert 'backbone.stages.2.blocks.0.carrier_attn.position_bias.mlp.fc2.weight' in spared
-    assert 'backbone.stages.2.blocks.0.carrier_layer_scale1.gamma' in spared
+    assert {'backbone.stages.2.carrier_position_biases.weight2',
+            'backbone.stages.2.carrier_bias'} <= spared
+    assert 'backbone.stages.2.blocks.0.carriers.layer_scale1.gamma' in spared
     assert 'backbone.stages.2.blocks.0.attn.qkv.weight' in decayed
 
 

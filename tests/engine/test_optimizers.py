@@ -175,9 +175,10 @@ def test_layers_count_from_the_stem_to_the_heads():
         'stem.conv1.weight', 'stages.0.blocks.0.conv1.weight', 'downsamples.0.norm.weight',
         'stages.1.blocks.0.conv1.weight', 'stages.1.blocks.1.conv1.weight',
         'downsamples.1.conv.weight', 'stages.2.carrier_init.conv.weight',
-        'stages.2.blocks.0.attn.qkv.weight', 'stages.3.blocks.0.attn.qkv.weight',
+        'stages.2.positions.weight1', 'stages.2.blocks.0.attn.qkv.weight',
+        'stages.3.blocks.0.attn.qkv.weight',
         'out_norms.0.weight')}
-    assert list(layers.values()) == [0, 1, 1, 2, 3, 3, 4, 4, 6, 7]
+    assert list(layers.values()) == [0, 1, 1, 2, 3, 3, 4, 4, 4, 6, 7]
     known = {name.split('.')[0] for name, _ in FasterViT(TINY).named_parameters()}
     assert known == {'stem', 'stages', 'downsamples', 'out_norms'}
 

@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 
 from fastervit_mm import FasterViT
-from fastervit_mm.backbone import positions
-from fastervit_mm.backbone.attention import Attention, BandedAttention
-from fastervit_mm.backbone.positions import Places
+from fastervit_mm.backbone import positions, windows
+from fastervit_mm.backbone.attention import Attention
+from fastervit_mm.backbone.positions import biases, grid
 from fastervit_mm.insight import attention_at, probabilities, stage_grids
 from fastervit_mm.insight.attention import watched
 from tests.conftest import TINY, stir
@@ -32,8 +32,8 @@ def image():
 
 def output_from(layer, given):
     """A layer's output, from our probabilities and its own values."""
-    x, places = given
-    found = probabilities(layer, x, places)
+    x, bias = given
+    found = probabilities(layer, x, bias)
     assert torch.allclose(found.sum(-1), torch.ones(()), atol=1e-5)
     width = x.shape[-1] // layer.num_heads
     v = layer.qkv(x)[..., 2 * x.shape[-1]:].unflatten(-1, (layer.num_heads, width))
@@ -57,22 +57,23 @@ def test_probabilities_times_values_are_what_every_layer_gives(backbone, image):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize('windows', [(2, 3), (13, 20)], ids=['dense', 'in bands'])
-def test_some_queries_are_the_rows_of_all(windows, monkeypatch):
-    layer = BandedAttention(16, 2)
+@pytest.mark.parametrize('size', [(4, 6), (26, 40)], ids=['dense', 'in bands'])
+def test_some_queries_are_the_rows_of_all(size, monkeypatch):
+    layer = Attention(16, 2)
     torch.nn.init.normal_(layer.qkv.weight, std=0.5)
-    places = Places(windows, 2).filled(torch.device('cpu'))
-    assert places.is_dense() == (windows == (2, 3))
-    x = torch.randn(1, len(places.coordinates), 16)
+    tokens = grid(*size, 2, torch.device('cpu'))
+    tables = torch.randn(1, 2, len(tokens.offsets))
+    bias, = biases(tables, tokens.codes, tables.dtype)
+    assert isinstance(bias, torch.Tensor) == (size == (4, 6))
+    x = torch.randn(1, len(tokens.codes), 16)
     queries = [len(x[0]) - 1, 3, 17]
-    found = probabilities(layer, x, places, queries)
-    torch.testing.assert_close(output_from(layer, (x, places)), layer(x, places),
+    found = probabilities(layer, x, bias, queries)
+    torch.testing.assert_close(output_from(layer, (x, bias)), layer(x, bias),
                                atol=1e-5, rtol=1e-5)
     monkeypatch.setattr(positions, '_DENSE_TOKENS', 10**6)  # all pairs at once, whatever the size
-    places = Places(windows, 2).filled(torch.device('cpu'))
+    bias, = biases(tables, tokens.codes, tables.dtype)
     q, k = (t.unflatten(-1, (2, 8)).transpose(1, 2) for t in layer.qkv(x).split(16, -1)[:2])
-    everything = torch.softmax(
-        q @ k.transpose(-2, -1) * 8**-0.5 + layer.position_bias(places, x.dtype), -1)
+    everything = torch.softmax(q @ k.transpose(-2, -1) * 8**-0.5 + bias, -1)
     torch.testing.assert_close(found, everything[:, :, queries])
 
 
@@ -98,14 +99,16 @@ def test_a_point_is_looked_at_from_its_own_cell_and_window(backbone, image, poin
     padded = F.pad(handed[0], (0, 28 - 26, 0, 14 - 10))[0].permute(1, 2, 0)
     top, left = window[0] * 7, window[1] * 7
     cells = padded[top:top + 7, left:left + 7]
-    device = torch.device('cpu')
-    window_cells, places = (p.filled(device) for p in (stage.cells(True), Places((2, 4), 2)))
-    cells = cells + block.position(window_cells, torch.float32).view(7, 7, -1)
-    carriers = stage.carrier_init(padded.permute(2, 0, 1)[None])
-    mixed = in_raster_order(block.mix_carriers(carriers, places)[0])
+    cells = cells + stage.positions(stage.cells.coordinates)[0].view(7, 7, -1)
+    carriers = windows.partition(stage.carrier_init(padded[None]), 2)
+    tokens = grid(4, 8, 2, torch.device('cpu'))
+    carriers = carriers.flatten(1, 3) + stage.carrier_positions(tokens.coordinates)[0]
+    whole = biases(stage.carrier_position_biases(tokens.offsets), tokens.codes, torch.float32)[0]
+    mixed = in_raster_order(block.carriers(carriers, whole).view(8, 4, -1))
     rows, columns = (slice(2 * n, 2 * n + 2) for n in window)
     tokens = block.norm1(torch.cat([mixed[rows, columns].flatten(0, 1), cells.flatten(0, 1)]))
-    bias = block.attn.position_bias(window_cells, torch.float32)[..., :53]
+    bias = biases(stage.position_biases(stage.cells.offsets), stage.cells.codes, torch.float32,
+                  stage.carrier_bias, 4)[0]
     row = 4 + (cell[0] - top) * 7 + cell[1] - left
     for head in range(2):
         q, k = (t[:, 32 * head:32 * head + 32] for t in block.attn.qkv(tokens).split(64, -1)[:2])
@@ -115,9 +118,8 @@ def test_a_point_is_looked_at_from_its_own_cell_and_window(backbone, image, poin
         torch.testing.assert_close(found.window_cells[head].flatten(), expected[4:, 4:].mean(0))
         torch.testing.assert_close(found.window_carriers[head].flatten(), expected[4:, :4].mean(0))
 
-    given = block.carrier_norm1(
-        carriers.flatten(1, 2) + block.carrier_position(places, torch.float32))
-    every = probabilities(block.carrier_attn, given, places)[0]  # (heads, queries, keys)
+    given = block.carriers.norm1(carriers)
+    every = probabilities(block.carriers.attn, given, whole)[0]  # (heads, queries, keys)
     every = torch.stack([torch.stack([in_raster_order(looked.view(8, 4, 1))[..., 0]
                                       for looked in head]) for head in every])
     number = window[0] * 4 + window[1]

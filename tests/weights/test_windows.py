@@ -44,13 +44,13 @@ def changed_nothing(model, load, match):
 @pytest.mark.parametrize('arch', FILES)
 def test_each_file_is_for_its_own_network_alone(arch, four):
     with torch.device('meta'):
-        network, chosen = FasterViT(arch), FasterViT(arch, window_size=FILES[arch])
+        network, chosen = FasterViT(arch), FasterViT(arch, other_windows=True)
     for name, tensors in four.items():
         # All but the caches is alike: this is what went unseen.
         assert ({k: v.shape for k, v in translate(tensors).items()}
                 == {k: v.shape for k, v in translate(four[arch]).items()})
-        assert chosen.other_windows(tensors) is None
-        said = network.other_windows(tensors)
+        assert chosen.wrong_windows(tensors) is None
+        said = network.wrong_windows(tensors)
         if name == arch:
             assert said is None
             continue
@@ -58,22 +58,23 @@ def test_each_file_is_for_its_own_network_alone(arch, four):
         assert said.startswith(f'trained with windows of {theirs} cells a side in stages 3 and 4, '
                                f"but arch='{arch}' has {ours}")
         assert f"Set arch='{name}', as the file has" in said
-        assert f'window_size={FILES[arch]} to use its weights in other windows' in said
+        assert 'other_windows=True to use its weights in other windows' in said
 
 
-def test_a_file_of_other_windows_is_refused_unless_they_are_given(small_file):
+def test_a_file_of_other_windows_is_refused_unless_they_are_wanted(small_file):
     path, tensors = small_file
     model = FasterViT(SMALL)
     said = changed_nothing(model, lambda: load_backbone(model, path),
                            'windows of 24 and 12 cells a side in stages 3 and 4, but')
-    assert 'Set window_size=(24, 12), as the file has, or window_size=(7, 7) to use' in said
-    for windows in ((7, 7), (24, 12), (9, 3)):
-        model = FasterViT(SMALL, window_size=windows, out_norm=None)
+    assert 'Set window_size=(24, 12), as the file has, or other_windows=True to use' in said
+    model = FasterViT(SMALL, window_size=(7, 7))  # to give windows is not enough
+    changed_nothing(model, lambda: load_backbone(model, path), 'windows of 24 and 12')
+    for given in (dict(other_windows=True), dict(window_size=(24, 12)),
+                  dict(window_size=(9, 3), other_windows=True)):
+        model = FasterViT(SMALL, out_norm=None, **given)
         assert load_backbone(model, path).fresh == []
-        assert torch.equal(model.stages[2].blocks[0].position.mlp.fc1.weight,
+        assert torch.equal(model.stages[2].positions.weight1[0],
                            tensors['levels.2.blocks.0.pos_embed.cpb_mlp.0.weight'])
-    in_config = FasterViT(dict(SMALL, window_size=(7, 7)), out_norm=None)
-    assert load_backbone(in_config, path).fresh == []
 
 
 def test_in_a_detectors_file_and_for_fewer_stages_too(small_file, tmp_path):
@@ -120,7 +121,7 @@ def test_whole_models_of_the_runner_refuse_it(small_file):
 
     with pytest.raises(CheckpointError, match="checkpoint='w24.pth': trained with windows of 24"):
         load(torch.nn.ModuleDict(dict(backbone=FasterViT(SMALL))))
-    given = load(torch.nn.ModuleDict(dict(backbone=FasterViT(SMALL, window_size=(7, 7)))))
+    given = load(torch.nn.ModuleDict(dict(backbone=FasterViT(SMALL, other_windows=True))))
     assert 'backbone.stem.conv1.weight' in given and 'head.fc.weight' in given
 
 
@@ -133,9 +134,9 @@ def test_files_without_the_authors_caches_load_with_any_windows(tmp_path):
 
 def test_a_table_of_an_odd_shape_tells_nothing(small_file):
     name = 'levels.2.blocks.0.attn.pos_emb_funct.relative_coords_table'
-    for shape in ((), (3, ), (1, 4, 4, 2), (1, 5, 7, 2)):
-        assert FasterViT(SMALL).other_windows({name: torch.zeros(shape)}) is None
-    assert FasterViT(SMALL).other_windows({name: torch.zeros(1, 5, 5, 2)}).startswith(
+    for shape in ((), (3, )):
+        assert FasterViT(SMALL).wrong_windows({name: torch.zeros(shape)}) is None
+    assert FasterViT(SMALL).wrong_windows({name: torch.zeros(1, 5, 5, 2)}).startswith(
         'trained with windows of 3 and 7 cells')
 
 
