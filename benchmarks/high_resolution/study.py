@@ -67,7 +67,7 @@ def count(model: str, size: Size) -> Counts:
     # Without a device, attention is two products of batches; linear layers are products of two.
     carriers = sum(operators.get(torch.ops.aten.bmm, 0)
                    for name, operators in counter.get_flop_counts().items()
-                   if re.search(r'carriers?[._]attn$', name))
+                   if name.endswith('.carriers.attn'))
     return Counts(counter.get_total_flops() // 2, carriers // 2)
 
 

@@ -137,7 +137,7 @@ def test_sharded_training_of_a_swin_hat_goes_on_as_ddp_does(folder):
         for name, weight in plain['weights'].items():
             torch.testing.assert_close(divided['weights'][name], weight, rtol=1e-4, atol=1e-5,
                                        msg=name)
-        assert any('carrier_attn' in name for name in plain['weights'])
+        assert any('carriers.attn' in name for name in plain['weights'])
         assert divided['local'] < 0.6 * plain['local']
 
 
