@@ -1,6 +1,5 @@
 """Comparison of networks from 512 to 3840 pixels a side."""
 import json
-import re
 from dataclasses import asdict
 from itertools import product
 from math import log
