@@ -198,9 +198,11 @@ class HATStage(nn.Module):
         self.deployed = True
 
     def _apply(self, fn, recurse=True):
-        # Made anew, not cast or left empty: neither bfloat16() nor to_empty() changes it.
+        # Made anew, not cast or left empty: neither bfloat16() nor to_empty() changes it. Nor on the
+        # meta device, where load_state_dict(assign=True) may bring parameters that have data.
         super()._apply(fn, recurse)
-        self.cells = self._cells(next(self.blocks.parameters()).device)
+        device = next(self.blocks.parameters()).device
+        self.cells = self._cells('cpu' if device.type == 'meta' else device)
         return self
 
     def _cells(self, device: Union[torch.device, str]) -> Grid:

@@ -1,148 +1,145 @@
 """Any shape of image: what no wrong layout of windows and carriers passes."""
-from copy import deepcopy
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastervit_mm import FasterViT
-from fastervit_mm.backbone.carriers import CarrierInitialiser
-from fastervit_mm.backbone.positions import Places, PositionTerm
+from fastervit_mm import FasterViT, HATStage, SwinHAT
+from fastervit_mm.backbone import stages, windows
+from fastervit_mm.backbone.carriers import averages, nearest
+from fastervit_mm.backbone.positions import grid
 from fastervit_mm.backbone.windows import pad, partition, unpartition
-from tests.conftest import TINY, stir
+from tests.backbone.common import ARCHS, error, maps, stirred, transposed_error
+from tests.conftest import TINY
 
-
-def transposed(model: FasterViT) -> FasterViT:
-    """The model that sees rows as columns: kernels transposed, coordinates swapped."""
-    twin = deepcopy(model)
-    with torch.no_grad():
-        for module in twin.modules():
-            if isinstance(module, torch.nn.Conv2d):
-                module.weight.copy_(module.weight.transpose(2, 3).clone())
-            elif isinstance(module, PositionTerm):
-                module.mlp.fc1.weight.copy_(module.mlp.fc1.weight.flip(1).clone())
-    return twin
-
-
-def transposed_error(model, height, width):
-    image = torch.randn(2, 3, height, width)
-    with torch.no_grad():
-        outs = model(image)
-        twins = transposed(model)(image.transpose(2, 3).contiguous())
-    return max(((o - t.transpose(2, 3)).abs().max() / o.abs().max()).item()
-               for o, t in zip(outs, twins))
-
-
-ARCHS = {'propagating': dict(TINY, layer_scale=0.5, propagate_carriers=True),
-         'three carriers': dict(TINY, ct_size=3), 'plain windows': dict(TINY, hierarchical=False)}
+SWIN = dict(embed_dims=16, depths=(2, 2, 2, 2), num_heads=(1, 1, 2, 4))
 
 
 # Multiples of 7 x 32: no padding anywhere, so the equality is exact up to rounding.
 @pytest.mark.parametrize('arch', ARCHS)
-@pytest.mark.parametrize('height, width', [(224, 448), (672, 224), (448, 672), (224, 224)])
-def test_non_square_input_transposes_with_its_weights(arch, height, width):
-    model = FasterViT(ARCHS[arch], out_norm=None).eval()
-    stir(model)
-    assert transposed_error(model, height, width) < 1e-5
+@pytest.mark.parametrize('size', [(224, 448), (672, 224), (448, 672), (224, 224)], ids=str)
+def test_a_transposed_image_has_transposed_maps(arch, size):
+    model = stirred(FasterViT(ARCHS[arch], out_norm=None))
+    assert transposed_error(model, torch.randn(2, 3, *size)) < 1e-5
 
 
-def test_published_variant_transposes_with_its_weights():
-    model = FasterViT('0', out_norm=None).eval()
-    stir(model)
-    assert transposed_error(model, 224, 448) < 1e-5
+@pytest.mark.parametrize('model, size', [
+    (lambda: FasterViT('0', out_norm=None), (224, 448)),
+    (lambda: SwinHAT(SWIN), (224, 448)),
+    # Zeros at the end of both axes, with padding inside windows too.
+    (lambda: FasterViT(ARCHS['propagating'], pad_conv_stages=7), (129, 181)),
+    (lambda: SwinHAT(SWIN, ct_size=2), (131, 333))],
+    ids=['0', 'SwinHAT', 'padded', 'SwinHAT padded'])
+def test_other_networks_have_transposed_maps(model, size):
+    assert transposed_error(stirred(model()), torch.randn(2, 3, *size)) < 1e-5
 
 
 @settings(deadline=None, max_examples=12)
-@given(height=st.integers(1, 3), width=st.integers(1, 3))
-def test_every_grid_of_windows_transposes(height, width):
-    model = FasterViT(ARCHS['propagating'], out_norm=None).eval()
-    stir(model)
-    assert transposed_error(model, 224 * height, 224 * width) < 1e-5
+@given(height=st.integers(1, 30), width=st.integers(1, 30), propagate=st.booleans())
+def test_a_stage_of_any_size_has_a_transposed_map(height, width, propagate):
+    stage = stirred(HATStage(16, 2, 2, window_size=4, propagate_carriers=propagate))
+    assert transposed_error(stage, torch.randn(2, 16, height, width)) < 1e-5
 
 
-def test_the_transpose_test_notices_swapped_carriers(monkeypatch):
-    """The fault of the authors' any-resolution code, planted: the test above must see it."""
-    from fastervit_mm.backbone import carriers, windows
-
-    def swapped(x, size, symbolic):
-        B, C, h, w = x.shape
-        return partition(x.reshape(B, C, w, h), size)
-
-    model = FasterViT(ARCHS['propagating'], out_norm=None).eval()
-    stir(model)
-    monkeypatch.setattr(carriers, 'windows', type('Swapped', (), dict(
-        vars(windows), partition=staticmethod(swapped))))
-    assert transposed_error(model, 448, 672) > 1e-3
+def swapped_carriers(x, size):
+    """The fault of the authors' any-resolution code."""
+    B, h, w, C = x.shape
+    right = partition(x, size)
+    return partition(x.reshape(B, w, h, C), size).view(right.shape) if size == 2 else right
 
 
-def test_the_transpose_test_notices_positions_in_another_order(monkeypatch):
-    """Carriers are in window order; coordinates in raster order would be other carriers'."""
-    def in_raster_order(self, row, column):
-        shape = (len(row), len(column))
-        return torch.stack((row[:, None].expand(shape), column.expand(shape)), -1).view(-1, 2)
+def rows_alone(x, size):
+    return torch.nn.functional.pad(x, (0, 0, 0, 0, 0, -x.shape[1] % size))
 
-    model = FasterViT(ARCHS['propagating'], out_norm=None).eval()
-    stir(model)
-    with torch.no_grad():
-        right = model(torch.ones(1, 3, 448, 672).cumsum(2))
-        monkeypatch.setattr(Places, '_in_window_order', in_raster_order)
-        wrong = deepcopy(model)(torch.ones(1, 3, 448, 672).cumsum(2))
-    assert torch.equal(right[1], wrong[1]) and not torch.allclose(right[2], wrong[2], atol=1e-3)
-    assert transposed_error(model, 448, 672) > 1e-3
+
+def in_raster_order(h, w, size, device):
+    """Coordinates that are other carriers': these are in window order."""
+    right = grid(h, w, size, device)
+    return right._replace(coordinates=grid(h, w, 1, device).coordinates)
+
+
+def transposed_codes(h, w, size, device):
+    right = grid(h, w, size, device)
+    return right._replace(codes=grid(w, h, size, device).codes)
+
+
+@pytest.mark.parametrize('module, name, fault', [
+    (windows, 'partition', swapped_carriers), (windows, 'pad', rows_alone),
+    (stages, 'grid', in_raster_order), (stages, 'grid', transposed_codes)],
+    ids=lambda value: getattr(value, '__name__', value))
+def test_the_transposed_network_shows_a_planted_fault(monkeypatch, module, name, fault):
+    """So that the tests above notice it."""
+    settings = dict(pad_conv_stages=7) if fault is rows_alone else {}
+    arch = dict(TINY, window_size=(1, 1), ct_size=1) if settings else ARCHS['propagating']
+    model = stirred(FasterViT(arch, out_norm=None, **settings))
+    image = torch.randn(1, 3, 129, 181) if settings else torch.randn(1, 3, 448, 672)
+    right = maps(model, image)
+    assert transposed_error(model, image) < 1e-5
+    monkeypatch.setattr(module, name, fault)
+    assert transposed_error(model, image) > 1e-3 and error(maps(model, image), right) > 1e-3
 
 
 @given(rows=st.integers(1, 6), columns=st.integers(1, 6), size=st.integers(1, 4))
 def test_windows_are_put_together_as_they_were_cut(rows, columns, size):
     x = torch.arange(rows * columns * size**2, dtype=torch.float)
-    x = x.view(1, 1, rows * size, columns * size)
-    cells, windows = partition(x, size)
-    assert windows == (rows, columns) and cells.shape == (1, rows * columns, size**2, 1)
-    assert torch.equal(unpartition(cells, windows, size, x.shape[2:]), x)
+    x = x.view(1, rows * size, columns * size, 1)
+    cells = partition(x, size)
+    assert cells.shape == (1, rows, columns, size**2, 1)
+    assert torch.equal(unpartition(cells, size, *x.shape[1:3]), x)
     # The first window holds the top left corner, row by row.
-    assert torch.equal(cells[0, 0, :, 0], x[0, 0, :size, :size].flatten())
-    assert torch.equal(cells[0, -1, :, 0], x[0, 0, -size:, -size:].flatten())
-    # Places name the same tokens in the same order.
-    row, column = Places(windows, size)._in_window_order(
-        torch.arange(rows * size), torch.arange(columns * size)).unbind(-1)
-    assert torch.equal(x[0, 0, row, column], cells.flatten())
+    assert torch.equal(cells[0, 0, 0, :, 0], x[0, :size, :size, 0].flatten())
+    assert torch.equal(cells[0, -1, -1, :, 0], x[0, -size:, -size:, 0].flatten())
+    # Codes and coordinates name the same tokens in the same order.
+    tokens = grid(*x.shape[1:3], size, x.device)
+    places = torch.stack(torch.meshgrid(*map(torch.arange, x.shape[1:3]), indexing='ij'), -1)
+    row, column = partition(places[None], size).flatten(0, 3).unbind(-1)
+    assert torch.equal(x[0, row, column, 0], cells.flatten())
+    width = x.shape[2]
+    assert torch.equal(tokens.codes, row * (2 * width - 1) + column)
+    for axis, (index, count) in enumerate(zip((row, column), x.shape[1:3])):
+        torch.testing.assert_close(tokens.coordinates[:, axis],
+                                   (index - count // 2) / max(count // 2, 1))
 
 
 @given(height=st.integers(1, 20), width=st.integers(1, 20), size=st.integers(1, 7))
 def test_padding_is_of_zeros_and_is_cropped_again(height, width, size):
-    x = torch.randint(1, 9, (2, 3, height, width)).float()
+    x = torch.randint(1, 9, (2, height, width, 3)).float()
     padded = pad(x, size)
-    assert all(n % size == 0 and 0 <= n - m < size for n, m in zip(padded.shape[2:], x.shape[2:]))
-    assert torch.equal(padded[:, :, :height, :width], x) and padded.sum() == x.sum()
-    assert torch.equal(pad(x, size, symbolic=True), padded)  # as a compiled graph has it
-    for symbolic in (False, True):
-        cells, windows = partition(padded, size)
-        again = unpartition(cells, windows, size, (height, width), symbolic)
-        assert torch.equal(again, x)
-        assert again.is_contiguous(memory_format=torch.channels_last)
+    assert all(n % size == 0 and 0 <= n - m < size
+               for n, m in zip(padded.shape[1:3], x.shape[1:3]))
+    assert torch.equal(padded[:, :height, :width], x) and padded.sum() == x.sum()
+    again = unpartition(partition(padded, size), size, height, width)
+    assert torch.equal(again, x) and again.is_contiguous()
 
 
-def pooling_matrix(window_size, ct_size, cells):
-    like = torch.zeros(1, dtype=torch.double)
-    return CarrierInitialiser(1, window_size, ct_size).pooling_matrix(cells, like)
-
-
-def test_pooling_is_the_authors_on_the_pretraining_grid():
+def test_carriers_of_the_pretraining_grid_are_the_authors():
     x = torch.randn(1, 1, 14, 14, dtype=torch.double)
-    matrix = pooling_matrix(7, 2, 14)
+    matrix = averages(14, 7, 2, x)
     expected = torch.nn.functional.avg_pool2d(x, 5, stride=3)
     torch.testing.assert_close(matrix @ x @ matrix.t(), expected)
 
 
-@given(windows=st.integers(1, 60), ct_size=st.integers(2, 3))
-def test_carriers_stay_at_their_own_place(windows, ct_size):
+@given(count=st.integers(1, 60), ct_size=st.integers(2, 3))
+def test_carriers_stay_at_their_own_place(count, ct_size):
     """Each pools cells around its place in its window, within about one cell."""
-    cells, pooled = windows * 7, windows * ct_size
-    matrix = pooling_matrix(7, ct_size, cells)
-    torch.testing.assert_close(matrix.sum(1), torch.ones(pooled, dtype=torch.double))
+    cells, carriers = count * 7, count * ct_size
+    matrix = averages(cells, 7, ct_size, torch.zeros(1, dtype=torch.double))
+    torch.testing.assert_close(matrix.sum(1), torch.ones(carriers, dtype=torch.double))
     assert ((matrix > 0).sum(1) == {2: 5, 3: 4}[ct_size]).all()
     centre = (matrix * (torch.arange(cells) + 0.5)).sum(1)
-    place = (torch.arange(pooled) + 0.5) * 7 / ct_size
+    place = (torch.arange(carriers) + 0.5) * 7 / ct_size
     assert (centre - place).abs().max() <= 1.5
-    own_window = torch.arange(pooled) // ct_size
+    own_window = torch.arange(carriers) // ct_size
     assert ((centre >= 7 * own_window) & (centre <= 7 * (own_window + 1))).all()
+    # As documented, in exact arithmetic.
+    kernel, last = {2: 5, 3: 4}[ct_size], max(carriers - 1, 1)
+    begin = [(2 * j * (cells - kernel) + last) // (2 * last) for j in range(carriers)]
+    assert (matrix > 0).double().argmax(1).tolist() == begin
+
+
+@pytest.mark.parametrize('ct_size, window_size', [(1, 7), (2, 7), (3, 7), (2, 8), (4, 4)])
+def test_each_cell_gets_its_nearest_carrier(ct_size, window_size):
+    x = torch.randn(2, ct_size**2, 3)
+    expected = torch.nn.functional.interpolate(
+        x.view(2, ct_size, ct_size, 3).permute(0, 3, 1, 2), size=(window_size,) * 2)
+    assert torch.equal(nearest(x, ct_size, window_size), expected.flatten(2).transpose(1, 2))

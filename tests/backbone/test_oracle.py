@@ -4,56 +4,74 @@ import torch
 
 from fastervit_mm import FasterViT
 from fastervit_mm.weights import translate
+from tests.backbone.common import error, maps
 from tests.imagenet.conftest import their_model
-
-
-def relative_error(ours, theirs):
-    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
 
 
 def authors_maps(model, image):
     """The four maps before each downsampling, and the last before the classifier's norm."""
-    maps = []
-    handles = [level.downsample.register_forward_pre_hook(lambda _, inputs: maps.append(inputs[0]))
+    found = []
+    handles = [level.downsample.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0]))
                for level in list(model.levels)[:3]]
-    handles.append(model.norm.register_forward_pre_hook(lambda _, inputs: maps.append(inputs[0])))
+    handles.append(model.norm.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0])))
     model(image)
     for handle in handles:
         handle.remove()
-    return maps
+    return found
 
 
 def with_weights_of(theirs, arch):
     """Our network on the very tensors of theirs, so that the largest fit in memory."""
     with torch.device('meta'):
         ours = FasterViT(arch, out_norm=None)
-    for stage, level in zip(ours.stages, theirs.levels):
-        del stage.blocks[:len(stage.blocks) - len(level.blocks)]  # the last one is not as others
     ours.load_state_dict(translate(theirs.state_dict()), strict=True, assign=True)
     return ours.eval()
 
 
 WHOLE = ('0', '1', '2')
+SHORT = dict(depths=(1, 1, 2, 1))
 
 
-@pytest.mark.parametrize('arch', ['0', '1', '2', '3', '4', '5', '6'])
+@pytest.mark.parametrize('arch', [
+    '0', '1', '2', '3', '4', '5', pytest.param('6', marks=pytest.mark.long)])
 def test_maps_and_input_gradient_equal_the_authors(arch, authors):
     """0, 1 and 2 as they are; the others at their width, with fewer blocks, which are alike."""
-    theirs = authors(arch, **({} if arch in WHOLE else dict(depths=[1, 1, 2, 1])))
-    ours = with_weights_of(theirs.requires_grad_(False), arch).requires_grad_(False)
+    theirs = authors(arch, **({} if arch in WHOLE else SHORT)).requires_grad_(False)
+    ours = with_weights_of(theirs, arch if arch in WHOLE else dict(base=arch, **SHORT))
+    ours.requires_grad_(False)
     image = torch.randn(1, 3, 224, 224, requires_grad=True)
     same_image = image.detach().clone().requires_grad_()
 
-    expected = authors_maps(theirs, image)
-    got = ours(same_image)
-
-    for ours_map, their_map in zip(got, expected, strict=True):
-        assert ours_map.shape == their_map.shape
-        assert relative_error(ours_map, their_map) < 1e-5
+    expected, got = authors_maps(theirs, image), ours(same_image)
+    assert error(got, expected) < 1e-5
     directions = [torch.randn_like(m) for m in expected]
     torch.autograd.backward(expected, directions)
     torch.autograd.backward(got, directions)
-    assert relative_error(same_image.grad, image.grad) < 1e-5
+    assert error([same_image.grad], [image.grad]) < 1e-5
+
+
+@pytest.mark.parametrize('arch, pixels', [
+    ('4-21k-224', 224), pytest.param('4-21k-384', 384, marks=pytest.mark.long),
+    pytest.param('4-21k-512', 512, marks=pytest.mark.long),
+    pytest.param('4-21k-768', 768, marks=pytest.mark.long)])
+def test_windows_without_carriers_equal_the_authors(arch, pixels):
+    """The 21K variants: windows of 14 to 48 cells in stage 3. Two blocks of each stage."""
+    theirs = their_model(arch, depths=(2, 2, 2, 2))
+    ours = with_weights_of(theirs, dict(base=arch, depths=(2, 2, 2, 2)))
+    image = torch.randn(1, 3, pixels, pixels)
+    with torch.no_grad():
+        assert error(ours(image), authors_maps(theirs, image)) < 1e-5
+
+
+@pytest.mark.parametrize('arch, pixels', [('4-21k-384', 384), ('4-21k-512', 512),
+                                          ('4-21k-768', 768)])
+def test_large_windows_equal_the_authors_in_a_narrow_network(arch, pixels):
+    narrow = dict(depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 4))
+    theirs = their_model(arch, dim=16, in_dim=8, **narrow)
+    ours = with_weights_of(theirs, dict(base=arch, embed_dim=16, stem_channels=8, **narrow))
+    image = torch.randn(1, 3, pixels, pixels)
+    with torch.no_grad():
+        assert error(ours(image), authors_maps(theirs, image)) < 1e-5
 
 
 @pytest.mark.parametrize('arch', ['3', '4', '5', '6', '4-21k-224'])
@@ -71,54 +89,29 @@ def test_every_tensor_has_the_authors_shape(arch, monkeypatch):
 
 
 def test_training_mode_equals_the_authors_without_drop_path(authors):
-    theirs = authors('0')
+    theirs = authors('0', **SHORT)
     for module in theirs.modules():
         if type(module).__name__ == 'DropPath':
             module.drop_prob = 0.0
-    ours = FasterViT('0', out_norm=None, drop_path_rate=0.0)
+    ours = FasterViT(dict(base='0', **SHORT), out_norm=None, drop_path_rate=0.0)
     ours.load_state_dict(translate(theirs.state_dict()), strict=True)
     image = torch.randn(2, 3, 224, 224)
-    for ours_map, their_map in zip(ours.train()(image), authors_maps(theirs.train(), image),
-                                   strict=True):
-        assert relative_error(ours_map, their_map) < 1e-5
-    for name in ('stem.norm1', 'stages.1.blocks.0.norm2'):
-        now = translate(theirs.state_dict())
-        torch.testing.assert_close(ours.state_dict()[f'{name}.running_var'],
-                                   now[f'{name}.running_var'])
+    assert error(ours.train()(image), authors_maps(theirs.train(), image)) < 1e-5
+    now = translate(theirs.state_dict())
+    for name, tensor in ours.named_buffers():
+        if name.endswith(('running_mean', 'running_var')):
+            torch.testing.assert_close(tensor, now[name], msg=name)
 
 
 @pytest.mark.parametrize('arch, millions', [
     ('0', 31.4), ('1', 53.4), ('2', 75.9), ('3', 159.5), ('4-21k-224', 271.9)])
 def test_parameters_with_the_classifier_are_as_published(arch, millions):
-    model = FasterViT(arch, out_norm=None)
+    with torch.device('meta'):
+        model = FasterViT(arch, out_norm=None)
     width = model.out_channels[-1]
     classifier = 2 * width + width * 1000 + 1000
     total = sum(p.numel() for p in model.parameters()) + classifier
     assert round(total / 1e6, 1) == pytest.approx(millions, abs=0.051)
-
-
-@pytest.mark.parametrize('arch, pixels', [
-    ('4-21k-224', 224), ('4-21k-384', 384), ('4-21k-512', 512), ('4-21k-768', 768)])
-def test_windows_without_carriers_equal_the_authors(arch, pixels):
-    """The 21K variants: windows of 14 to 48 cells in stage 3, no carriers.
-
-    Two blocks of each stage: the others are the same at each size.
-    """
-    import warnings
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        import fastervit
-        theirs = fastervit.create_model(f'faster_vit_{arch.replace("-", "_")}', pretrained=False)
-    from tests.conftest import stir
-    for level in theirs.levels:
-        del level.blocks[2:]
-    stir(theirs)
-    theirs.eval()
-    ours = with_weights_of(theirs, arch)
-    image = torch.randn(1, 3, pixels, pixels)
-    with torch.no_grad():
-        for ours_map, their_map in zip(ours(image), authors_maps(theirs, image), strict=True):
-            assert relative_error(ours_map, their_map) < 1e-5
 
 
 def test_the_authors_state_dict_loads_where_the_module_loads(authors):
@@ -134,12 +127,25 @@ def test_the_authors_state_dict_loads_where_the_module_loads(authors):
     holder = torch.nn.ModuleDict(dict(backbone=FasterViT('0'), head=torch.nn.Linear(2, 2)))
     holder.load_state_dict({**{f'backbone.{k}': v for k, v in tensors.items()},
                             'head.weight': torch.ones(2, 2), 'head.bias': torch.zeros(2)})
-    assert torch.equal(holder.backbone.stem.conv1.weight, expected['stem.conv1.weight'])
+    image = torch.rand(1, 3, 64, 64)
+    assert all(map(torch.equal, maps(holder.backbone.eval(), image), maps(ours.eval(), image)))
 
-    key = 'levels.2.blocks.3.hat_attn.qkv.weight'
-    with pytest.raises(RuntimeError, match=r'Missing.*stages\.2\.blocks\.3\.carrier_attn\.qkv'):
+    key, ours = 'levels.2.blocks.3.hat_attn.qkv.weight', r'stages\.2\.blocks\.3\.carriers\.attn'
+    with pytest.raises(RuntimeError, match=rf'Missing.*{ours}\.qkv'):
         FasterViT('0').load_state_dict({k: v for k, v in tensors.items() if k != key})
-    with pytest.raises(RuntimeError, match=r'Unexpected.*stages\.2\.blocks\.3\.carrier_attn\.no'):
+    with pytest.raises(RuntimeError, match=rf'Unexpected.*{ours}\.no'):
         FasterViT('0').load_state_dict({**tensors, key.replace('qkv', 'no'): tensors[key]})
     with pytest.raises(RuntimeError, match='size mismatch'):
         FasterViT('2').load_state_dict(tensors)
+
+
+def test_weights_of_other_windows_are_refused_unless_they_are_asked_for():
+    narrow = dict(depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 4))
+    tensors = their_model('4-21k-224', dim=16, in_dim=8, **narrow).state_dict()
+    arch = dict(base='4-21k-384', embed_dim=16, stem_channels=8, **narrow)
+    with pytest.raises(RuntimeError, match=r'windows of 14 and 7 .* has 24 and 12, .*'
+                       r'window_size=\(14, 7\).*other_windows=True'):
+        FasterViT(arch).load_state_dict(tensors)
+    for settings in (dict(other_windows=True), dict(window_size=(14, 7))):
+        FasterViT(arch, **settings).load_state_dict(tensors)
+    FasterViT(arch, out_indices=(0, 1)).load_state_dict(tensors, strict=False)  # has no windows
