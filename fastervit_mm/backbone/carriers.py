@@ -1,9 +1,12 @@
 """Carrier tokens: where they come from, and which cells are near them."""
+from typing import Tuple
+
 import torch
 from timm.models import register_notrace_function
 from torch import Tensor, nn
 
-from .windows import dense
+from .positions import Grid, grid
+from .windows import dense, partition
 
 
 class CarrierInitialiser(nn.Module):
@@ -22,14 +25,15 @@ class CarrierInitialiser(nn.Module):
         self.window_size, self.ct_size = window_size, ct_size
         self.conv = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, H, W, C), whole windows -> (B, rows * ct, columns * ct, C)."""
+    def forward(self, x: Tensor) -> Tuple[Tensor, Grid]:
+        """(B, H, W, C), whole windows -> (B, rows, columns, ct * ct, C), and all carriers' grid."""
         x = dense(self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
         B, H, W, C = x.shape
         down, across = (averages(n, self.window_size, self.ct_size, x) for n in (H, W))
         h, w = down.shape[0], across.shape[0]
         x = torch.bmm(down.expand(B, -1, -1), x.view(B, H, W * C)).view(B * h, W, C)
-        return torch.bmm(across.expand(B * h, -1, -1), x).view(B, h, w, C)
+        x = torch.bmm(across.expand(B * h, -1, -1), x).view(B, h, w, C)
+        return partition(x, self.ct_size), grid(h, w, self.ct_size, x.device)
 
 
 @register_notrace_function  # FX makes no tensors of sizes that it traces

@@ -1,12 +1,12 @@
 """FasterViT as a backbone of OpenMMLab (arXiv 2306.06189, ICLR 2024)."""
 from dataclasses import replace
-from typing import Mapping, Optional, Sequence, Union
+from typing import List, Mapping, Optional, Sequence, Union
 
 from mmengine.registry import MODELS
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
-from .base import NUM_STAGES, StagedBackbone, drop_path_rates
+from .base import StagedBackbone
 from .names import is_authors, window_sizes
 from .stages import ConvStage, Downsample, HATStage, Stem, check_whole
 from .variants import VARIANTS, resolve_variant
@@ -85,18 +85,18 @@ class FasterViT(StagedBackbone):
         check_whole(pad_conv_stages=pad_conv_stages)
         super().__init__(in_channels, out_indices, frozen_stages, norm_eval, init_cfg)
         self.arch, self.variant, self.other_windows = arch, variant, other_windows
-        dims, rates = [variant.stage_dim(i) for i in range(NUM_STAGES)], drop_path_rates(
-            variant.drop_path_rate, variant.depths)
 
-        def stage(i: int) -> nn.Module:
+        def stage(i: int, dim: int, rates: List[float]) -> nn.Module:
             if i < 2:
-                return ConvStage(dims[i], rates[i], with_cp, pad_conv_stages)
-            return HATStage(dims[i], variant.depths[i], variant.num_heads[i],
-                            variant.window_size[i - 2], variant.ct_size * (i == 2 and
-                                                                           variant.hierarchical),
-                            variant.propagate_carriers, variant.layer_scale, rates[i], with_cp)
-        self.assemble(Stem(in_channels, variant.stem_channels, variant.embed_dim),
-                      map(stage, range(NUM_STAGES)), Downsample, OUT_NORMS[out_norm], dims)
+                return ConvStage(dim, rates, with_cp, pad_conv_stages)
+            ct_size = variant.ct_size if i == 2 and variant.hierarchical else 0
+            return HATStage(dim, len(rates), variant.num_heads[i], variant.window_size[i - 2],
+                            ct_size, variant.propagate_carriers, variant.layer_scale, rates,
+                            with_cp)
+
+        self.assemble(Stem(in_channels, variant.stem_channels, variant.embed_dim), stage,
+                      Downsample, OUT_NORMS[out_norm], variant.embed_dim, variant.depths,
+                      variant.drop_path_rate)
         if variant.hierarchical and self.num_stages > 2:
             nn.init.constant_(self.stages[2].carrier_bias, variant.carrier_bias)
 

@@ -34,7 +34,7 @@ class Grid(NamedTuple):
 
 
 @register_notrace_function  # FX makes no tensors of sizes that it traces
-def grid(h: int, w: int, size: int, device: torch.device) -> Grid:
+def grid(h: int, w: int, size: int, device: Union[torch.device, str]) -> Grid:
     """The tokens of windows of ``size x size`` on a grid of h x w."""
     def pairs(rows: Tensor, columns: Tensor) -> Tensor:
         return torch.stack(torch.meshgrid(rows, columns, indexing='ij'), -1)
