@@ -38,9 +38,8 @@ class StagedBackbone(BaseModule):
                              'give each stage once, in ascending order')
         self.num_stages = out_indices[-1] + 1  # those after the last output are not built
         if not -1 <= frozen_stages <= self.num_stages:
-            raise ValueError(
-                f'frozen_stages={frozen_stages}: give -1 (nothing), 0 (the stem) or up to '
-                f'{self.num_stages}, the number of stages built for out_indices={out_indices}')
+            raise ValueError(f'frozen_stages={frozen_stages}: give -1 (nothing), 0 (the stem) or '
+                             f'up to {self.num_stages}, the number of stages that are built')
         super().__init__(checked_init_cfg(init_cfg))
         self.in_channels, self.out_indices = in_channels, out_indices
         self.frozen_stages, self.norm_eval = frozen_stages, norm_eval
@@ -132,11 +131,9 @@ class StagedBackbone(BaseModule):
         return self
 
     def _freeze(self) -> None:
-        frozen = [self.stem] if self.frozen_stages >= 0 else []
-        for stage in range(max(self.frozen_stages, 0)):
-            frozen += [self.stages[stage], *self.downsamples[stage:stage + 1]]
-        for part in frozen:
-            part.eval().requires_grad_(False)
+        if (n := self.frozen_stages) >= 0:
+            for part in (self.stem, *self.stages[:n], *self.downsamples[:n]):
+                part.eval().requires_grad_(False)
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         if self.deployed:
@@ -187,7 +184,7 @@ def checked_init_cfg(init_cfg: Union[dict, Sequence[dict], None]) -> List[Dict[s
     is found by name, registered by :mod:`fastervit_mm.weights`.
     """
     given = [init_cfg] if isinstance(init_cfg, dict) else list(init_cfg or [])
-    ours = [{**cfg, 'type': 'FasterViTPretrained'} for cfg in given
-            if cfg.get('type') in ('Pretrained', PretrainedInit)]
-    others = [cfg for cfg in given if cfg.get('type') not in ('Pretrained', PretrainedInit)]
-    return [*(others or [dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0)]), *ours]
+    files = [cfg for cfg in given if cfg.get('type') in ('Pretrained', PretrainedInit)]
+    others = [cfg for cfg in given if cfg not in files]
+    return [*(others or [dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0)]),
+            *(dict(cfg, type='FasterViTPretrained') for cfg in files)]

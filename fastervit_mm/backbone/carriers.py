@@ -65,10 +65,8 @@ def nearest(carriers: Tensor, ct_size: int, window_size: int) -> Tensor:
 
     Copies, not an index, whose gradient would be added up by atomics in 16 bits.
     """
-    # Along one side, a cell's nearest carrier is cell * ct_size // window_size.
-    own = [cell * ct_size // window_size for cell in range(window_size)]
     x = carriers.unflatten(-2, (ct_size, ct_size))
     for axis in (-3, -2):
         sides = x.split(1, axis)
-        x = torch.cat([sides[carrier] for carrier in own], axis)
+        x = torch.cat([sides[cell * ct_size // window_size] for cell in range(window_size)], axis)
     return x.flatten(-3, -2)

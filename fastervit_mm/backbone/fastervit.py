@@ -1,5 +1,4 @@
 """FasterViT as a backbone of OpenMMLab (arXiv 2306.06189, ICLR 2024)."""
-from dataclasses import replace
 from typing import List, Mapping, Optional, Sequence, Union
 
 from mmengine.registry import MODELS
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 from .base import StagedBackbone
 from .names import is_authors, window_sizes
 from .stages import ConvStage, Downsample, HATStage, Stem, check_whole
-from .variants import VARIANTS, resolve_variant
+from .variants import resolve_variant
 
 OUT_NORMS = {'BN': nn.BatchNorm2d, 'LN': LayerNorm2d, None: nn.Identity}
 
@@ -118,13 +117,10 @@ class FasterViT(StagedBackbone):
         built = max(self.num_stages - 2, 0)
         if self.other_windows or trained[:built] == own[:built]:
             return None
-        names = [name for name, v in VARIANTS.items() if v == replace(
-            self.variant, window_size=trained, drop_path_rate=v.drop_path_rate)]
-        fitting = f'arch={names[0]!r}' if names else f'window_size={trained}'
         return (f'trained with windows of {trained[0]} and {trained[1]} cells a side in stages 3 '
                 f'and 4, but arch={self.arch!r} has {own[0]} and {own[1]}, in which its '
-                f'position terms would stand for other places. Set {fitting}, as the file has, or '
-                'other_windows=True to use its weights in other windows on purpose')
+                f'position terms would stand for other places. Set window_size={trained}, as '
+                'the file has, or other_windows=True to use its weights in other windows on purpose')
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         if is_authors(state_dict, prefix):

@@ -1,19 +1,17 @@
 """The names of tensors: the authors', this backbone's former ones, and its present ones."""
 import re
-from collections import defaultdict
 from typing import Dict, Mapping
 
 import torch
 from torch import Tensor
 
 # (1, 2n - 1, 2n - 1, 2) for windows of n cells a side; the only trace of n in a file.
-_OFFSETS = re.compile(r'(?:^|\.)levels\.([23])\.blocks\.0\.attn\.pos_emb_funct\.'
-                      r'relative_coords_table$')
+_OFFSETS = re.compile(r'levels\.([23])\.blocks\.0\.attn\.pos_emb_funct\.relative_coords_table$')
 
-# Cached values that depend on the grid, and the classifier after the backbone.
-_DROPPED = re.compile(r'(.*\.(relative_bias|relative_coords_table|relative_position_index)'
-                      r'|.*global_tokenizer\.to_global_feature\.pos\..*'  # the same tensors twice
-                      r'|norm\..*|head\..*)$')
+# The classifier after the backbone, cached values that depend on the grid, and carrier_init.conv
+# for the second time.
+_DROPPED = re.compile(r'(norm|head)\.|.*\.(relative_(bias|coords_table|position_index)$'
+                      r'|to_global_feature\.pos\.)')
 
 _AUTHORS = [(re.compile(pattern), replacement) for pattern, replacement in [
     (r'^patch_embed\.conv_down\.0\.', 'stem.conv1.'),
@@ -76,7 +74,7 @@ def to_current(tensors: Dict[str, Tensor], prefix: str = '') -> None:
         prefix: Where the backbone is in a larger model, such as ``'backbone.'``.
     """
     renamed = [*(_AUTHORS if (authors := is_authors(tensors, prefix)) else ()), *_FORMER]
-    terms = defaultdict(dict)
+    terms: Dict[str, Dict[int, Tensor]] = {}
     for key in [key for key in tensors if key.startswith(prefix)]:
         tensor, name = tensors.pop(key), key[len(prefix):]
         if authors and _DROPPED.match(name):
@@ -85,7 +83,7 @@ def to_current(tensors: Dict[str, Tensor], prefix: str = '') -> None:
             name = pattern.sub(replacement, name)
         name, *block = name.split(' ')
         if block:
-            terms[prefix + name][int(block[0])] = tensor
+            terms.setdefault(prefix + name, {})[int(block[0])] = tensor
         else:
             tensors[prefix + name] = tensor
     for name, blocks in terms.items():

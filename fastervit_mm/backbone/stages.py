@@ -219,5 +219,4 @@ def check_attention(dim: int, num_heads: int, window_size: int, ct_size: int) ->
         raise ValueError(f'num_heads={num_heads} must divide dim={dim}')
     check_whole(least=0, ct_size=ct_size)
     if ct_size > window_size:
-        raise ValueError(f'ct_size={ct_size}: a window of {window_size} cells a side holds 1 to '
-                         f'{window_size} carrier tokens a side; 0 for none')
+        raise ValueError(f'ct_size={ct_size}: at most window_size={window_size}; 0 for none')

@@ -8,7 +8,7 @@ from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
 from . import windows
-from .attention import Block, Mixer
+from .attention import Block
 from .base import StagedBackbone
 from .carriers import CarrierInitialiser
 from .positions import Bias, RelativePositionBias, biases, grid
