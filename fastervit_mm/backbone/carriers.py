@@ -5,8 +5,8 @@ import torch
 from timm.models import register_notrace_function
 from torch import Tensor, nn
 
+from . import windows
 from .positions import Grid, grid
-from .windows import dense, partition
 
 
 class CarrierInitialiser(nn.Module):
@@ -27,13 +27,13 @@ class CarrierInitialiser(nn.Module):
 
     def forward(self, x: Tensor) -> Tuple[Tensor, Grid]:
         """(B, H, W, C), whole windows -> (B, rows, columns, ct * ct, C), and all carriers' grid."""
-        x = dense(self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+        x = windows.dense(self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
         B, H, W, C = x.shape
         down, across = (averages(n, self.window_size, self.ct_size, x) for n in (H, W))
         h, w = down.shape[0], across.shape[0]
         x = torch.bmm(down.expand(B, -1, -1), x.view(B, H, W * C)).view(B * h, W, C)
         x = torch.bmm(across.expand(B * h, -1, -1), x).view(B, h, w, C)
-        return partition(x, self.ct_size), grid(h, w, self.ct_size, x.device)
+        return windows.partition(x, self.ct_size), grid(h, w, self.ct_size, x.device)
 
 
 @register_notrace_function  # FX makes no tensors of sizes that it traces
