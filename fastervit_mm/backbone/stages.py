@@ -153,6 +153,7 @@ class HATStage(nn.Module):
                  drop_paths: Optional[Sequence[float]] = None, with_cp: bool = False):
         super().__init__()
         check_attention(dim, num_heads, window_size, ct_size)
+        check_whole(depth=depth)
         rates = [0.] * depth if drop_paths is None else list(drop_paths)
         if len(rates) != depth or not all(0 <= rate < 1 for rate in rates):
             raise ValueError(f'drop_paths={drop_paths}: give depth={depth} rates from 0 up to, not '
@@ -194,8 +195,8 @@ class HATStage(nn.Module):
             self.position_biases = Constant(self.position_biases(self.cells.offsets))
 
     def _apply(self, fn, recurse=True):
-        # Made anew, not cast or left empty: neither bfloat16() nor to_empty() changes it. Nor on
-        # the meta device, where load_state_dict(assign=True) may bring parameters that have data.
+        # Made anew, not cast or left empty: neither bfloat16() nor to_empty() changes it. Never on
+        # the meta device: load_state_dict(assign=True) may bring parameters that have data.
         super()._apply(fn, recurse)
         k, device = self.window_size, next(self.blocks.parameters()).device
         self.cells = grid(k, k, k, 'cpu' if device.type == 'meta' else device)

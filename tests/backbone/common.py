@@ -29,7 +29,7 @@ def maps(model, image):
     """Outputs without gradients, as a tuple."""
     with torch.no_grad():
         found = model(image)
-    return found if isinstance(found, tuple) else (found,)
+    return (found,) if isinstance(found, torch.Tensor) else tuple(found)
 
 
 def error(got, expected):
@@ -48,7 +48,7 @@ def gradients(model, *images, seed=0):
     for image in images:
         torch.manual_seed(seed)
         outs = model(image)
-        outs = outs if isinstance(outs, tuple) else (outs,)
+        outs = (outs,) if isinstance(outs, torch.Tensor) else outs
         sum((out.float() * torch.arange(out.shape[-1])).square().mean() for out in outs).backward()
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 

@@ -1,31 +1,33 @@
 """torch.compile: one graph, no break, and not one for every image size.
 
-The compiler's own code runs in tests/end_to_end/test_ade20k_tiny.py.
+AOTAutograd is part of it: tracing operators asks more of sizes than Python does. The compiler's own
+code runs in tests/end_to_end/test_ade20k_tiny.py.
 """
-import copy
-
 import pytest
 import torch
 from functorch.compile import make_boxed_func
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.utils import counters
 
-from fastervit_mm import FasterViT, SwinHAT
-from tests.conftest import needs_torch, stir
+from fastervit_mm import FasterViT, HATStage, SwinHAT
+from tests.backbone.common import error, gradient_error, gradients, maps, stirred
+from tests.conftest import TINY, needs_torch
 
 pytestmark = needs_torch(2, 6, 'before, its compiler cannot follow this backbone')
+
+# Shallow: what a compiler takes of a block, it takes of each. Two that hand on carriers.
+SHALLOW = dict(TINY, depths=(1, 1, 2, 1), layer_scale=0.5, propagate_carriers=True)
+SWIN = dict(embed_dims=16, depths=(2, 1, 1, 1), num_heads=(1, 1, 2, 4))
 
 # A graph that is made for a square takes squares alone, and a second one the rest; one that is made
 # for another shape takes all.
 SIZES = [(256, 320), (256, 256), (320, 230), (230, 333), (448, 448), (480, 256), (600, 401),
          (333, 500), (256, 700), (672, 672)]
 SQUARE_FIRST = sorted(SIZES, key=lambda size: size != (256, 256))
-
-
-@pytest.fixture
-def tiny_arch(tiny_arch):
-    """Shallow: what a compiler takes of a block, it takes of each. Two that hand on carriers."""
-    return dict(tiny_arch, depths=(1, 1, 2, 1))
+# Maps of a stage, as many cells: two that fill windows, then others.
+CELLS = [(14, 21), (14, 14), (20, 15), (8, 21), (28, 28), (30, 16)]
+# Maps of stage 1 of 33 x 46 to 84 x 56 cells. The last needs no padding, as multiples of 56 pixels.
+PADDED = [(129, 181), (230, 157), (177, 333), (255, 131), (319, 239), (336, 224)]
 
 
 @pytest.fixture(autouse=True)
@@ -36,133 +38,109 @@ def _fresh_compiler():
     torch._dynamo.reset()
 
 
-@pytest.fixture(params=['as trained', 'deployed'])
-def model(request, tiny_arch):
-    if request.param == 'deployed':
-        model = FasterViT(tiny_arch)
-        stir(model)
-        return model.eval().switch_to_deploy()
-    # Without the last stage: test_ten_sizes_train_in_at_most_two_graphs has all four.
-    model = FasterViT(dict(tiny_arch, depths=(1, 1, 1, 1)), out_indices=(0, 1, 2))
-    stir(model)
-    return model.eval()
+def graphs():
+    return counters['stats']['unique_graphs']
 
 
-def assert_same(got, expected, limit):
-    for a, b in zip(got, expected, strict=True):
-        assert a.shape == b.shape
-        assert ((a - b).abs().max() / b.abs().max()).item() < limit
-
-
-def test_ten_sizes_make_at_most_two_graphs(model):
-    """AOTAutograd is part of it: tracing operators asks more of sizes than Python does."""
+def check_sizes(model, sizes, channels=3):
     compiled = torch.compile(model, backend='aot_eager', fullgraph=True, dynamic=True)
-    with torch.no_grad():
-        for size in SIZES if model.deployed else SQUARE_FIRST:
-            # Two images: for one, PyTorch's CPU convolution asks whether a map is tiny.
-            image = torch.randn(2, 3, *size)
-            assert_same(compiled(image), model(image), 1e-5)
-    assert 1 <= counters['stats']['unique_graphs'] <= 2
+    for size in sizes:
+        # Two images: for one, PyTorch's CPU convolution asks whether a map is tiny.
+        image = torch.randn(2, channels, *size)
+        assert error(maps(compiled, image), maps(model, image)) < 1e-5
+    assert 1 <= graphs() <= 2
 
 
-def test_sizes_of_swin_hat_make_at_most_two_graphs():
-    # Two stages, the first with carriers: others are for a compiler as these are, and take minutes.
-    model = SwinHAT(dict(embed_dims=16, depths=(2, 1, 1, 1), num_heads=(1, 1, 2, 4)),
-                    out_indices=(0, 1))
-    stir(model.eval())
-    compiled = torch.compile(model, backend='aot_eager', fullgraph=True, dynamic=True)
-    with torch.no_grad():
-        for size in ((64, 96), (96, 96), (100, 64), (70, 133)):
-            image = torch.randn(2, 3, *size)
-            assert_same(compiled(image), model(image), 1e-5)
-    assert 1 <= counters['stats']['unique_graphs'] <= 2
-
-
-def test_ten_sizes_train_in_at_most_two_graphs(tiny_arch):
-    model = FasterViT(dict(tiny_arch, layer_scale=0.5, propagate_carriers=True,
-                           drop_path_rate=0.2))
-    operators = []
+def check_training(model, sizes, channels=3):
+    """The same gradients; none of padding, crops and carriers is added up by atomics."""
+    names = []
 
     def keep(graph, inputs):
-        operators.append({str(node.target) for node in graph.graph.nodes})
+        names.append({str(node.target) for node in graph.graph.nodes})
         return make_boxed_func(graph.forward)
     compiled = torch.compile(model, fullgraph=True, dynamic=True,
                              backend=aot_autograd(fw_compiler=keep, bw_compiler=keep))
-    for size in SIZES:
-        sum(m.square().mean() for m in compiled(torch.randn(2, 3, *size))).backward()
-    assert 1 <= counters['stats']['unique_graphs'] <= 2 and len(operators) >= 2
-    # The gradient of an index is added up by atomics: of padding, crops and carriers there is
-    # none. Those of the bias tables stay, in float32.
-    assert not any('index_put' in name or 'scatter' in name for names in operators
-                   for name in names)
+    for size in sizes:
+        image = torch.randn(2, channels, *size)
+        found = gradients(compiled, image)
+        found = {name.removeprefix('_orig_mod.'): gradient for name, gradient in found.items()}
+        assert gradient_error(found, gradients(model, image)) < 1e-4
+    assert 1 <= graphs() <= 2 and len(names) >= 2
+    # That of the bias tables stays, in float32: index_add.
+    assert not any('index_put' in name or 'scatter' in name for graph in names for name in graph)
 
 
-def test_recomputing_and_compiling_go_together(tiny_arch):
+def test_a_stage_trains_in_at_most_two_graphs_at_every_size():
+    stage = stirred(HATStage(16, 2, 2, propagate_carriers=True, layer_scale=0.5))
+    check_training(stage.train(), CELLS, channels=16)
+
+
+def test_a_deployed_network_is_at_most_two_graphs_at_every_size():
+    check_sizes(stirred(FasterViT(dict(SHALLOW, depths=(1, 1, 1, 1)))).switch_to_deploy(), SIZES)
+
+
+@pytest.mark.long
+def test_stages_that_pad_are_at_most_two_graphs_at_every_size():
+    """Whether their maps need padding or not."""
+    check_sizes(stirred(FasterViT(SHALLOW, pad_conv_stages=7, out_indices=(0, 1))), PADDED)
+
+
+def test_stages_that_pad_need_no_graph_after_the_first_dynamic_one():
+    """``torch.compile`` as it is: a graph for the first size, one for all, then no more."""
+    model = stirred(FasterViT(SHALLOW, pad_conv_stages=7, out_indices=(0, 1)))
+    compiled = torch.compile(model, backend='eager', fullgraph=True)
+    for number, size in enumerate(PADDED):
+        image = torch.randn(2, 3, *size)
+        assert error(maps(compiled, image), maps(model, image)) < 1e-5
+        assert graphs() == min(number + 1, 2)
+
+
+@pytest.mark.long
+def test_a_network_in_evaluation_is_at_most_two_graphs_at_every_size():
+    check_sizes(stirred(FasterViT(SHALLOW)), SQUARE_FIRST)
+
+
+@pytest.mark.long
+def test_a_network_trains_in_at_most_two_graphs_at_every_size():
+    check_training(FasterViT(SHALLOW), SIZES)
+
+
+@pytest.mark.long
+def test_swin_hat_is_at_most_two_graphs_at_every_size():
+    # Two stages, the first with carriers: others are for a compiler as these are.
+    check_sizes(stirred(SwinHAT(SWIN, out_indices=(0, 1))),
+                ((64, 96), (96, 96), (100, 64), (70, 133)))
+
+
+@pytest.mark.long
+def test_stochastic_depth_is_in_the_graph():
+    model = FasterViT(SHALLOW, drop_path_rate=0.5).train()
+    compiled = torch.compile(model, backend='aot_eager', fullgraph=True)
+    image = torch.randn(2, 3, 64, 96)
+    assert not torch.equal(compiled(image)[3], compiled(image)[3])
+
+
+@pytest.mark.long
+def test_recomputing_and_compiling_go_together():
     """The same gradients, and BatchNorm's statistics move once."""
-    arch = dict(tiny_arch, layer_scale=0.5, propagate_carriers=True)
-    models = [FasterViT(arch, with_cp=with_cp) for with_cp in (False, True)]
+    models = [stirred(FasterViT(SHALLOW, with_cp=with_cp)).train() for with_cp in (False, True)]
     models[1].load_state_dict(models[0].state_dict())
     image = torch.randn(2, 3, 230, 333)
-    networks = [models[0], torch.compile(models[1], backend='aot_eager', fullgraph=True)]
-    for network in networks:
-        sum(m.square().mean() for m in network(image)).backward()
-    scale = max(p.grad.abs().max() for p in models[0].parameters())
-    for plain, recomputed in zip(*(m.parameters() for m in models)):
-        assert (plain.grad - recomputed.grad).abs().max() < 1e-5 * scale
+    expected = gradients(models[0], image)
+    found = gradients(torch.compile(models[1], backend='aot_eager', fullgraph=True), image)
+    found = {name.removeprefix('_orig_mod.'): gradient for name, gradient in found.items()}
+    assert gradient_error(found, expected) < 1e-5
     for plain, recomputed in zip(*(m.buffers() for m in models)):
         torch.testing.assert_close(plain, recomputed)
 
 
-def test_weights_changed_behind_a_graph_are_seen(tiny_arch):
+@pytest.mark.long
+def test_weights_changed_behind_a_graph_are_seen():
     """Position terms of a network that is not deployed are computed in the graph, not frozen."""
-    model = FasterViT(tiny_arch).eval()
+    model = FasterViT(SHALLOW).eval()
     compiled = torch.compile(model, backend='eager', fullgraph=True)
     image = torch.randn(1, 3, 256, 320)
-    with torch.no_grad():
-        before = compiled(image)
-        model.stages[2].blocks[0].carrier_attn.position_bias.mlp.fc2.weight.normal_(0, 2)
-        after = compiled(image)
-        assert_same(after, model(image), 1e-5)
-    assert not torch.equal(before[2], after[2])
-
-
-def test_gradients_go_through_a_graph(tiny_arch):
-    model = FasterViT(tiny_arch)
-    stir(model)
-    image = torch.randn(2, 3, 256, 320)
-
-    def gradients(network):
-        model.zero_grad()
-        torch.manual_seed(0)
-        sum(m.square().mean() for m in network(image)).backward()
-        return [p.grad.clone() for p in model.parameters() if p.grad is not None]
-
-    expected = gradients(model)
-    got = gradients(torch.compile(model, backend='aot_eager', fullgraph=True))
-    assert len(got) == len(expected) > 50
-    scale = max(e.abs().max() for e in expected)
-    assert all((g - e).abs().max() < 1e-4 * scale for g, e in zip(got, expected, strict=True))
-
-
-def test_weights_are_cast_once_when_deployed(tiny_arch):
-    """Under autocast, with Module.compile: a graph that holds no cast of a weight."""
-    graphs = []
-
-    def keep(graph, inputs):
-        graphs.append(graph)
-        return graph.forward
-
-    model = FasterViT(tiny_arch)
-    stir(model)
-    model.eval().switch_to_deploy()
-    image = torch.randn(2, 3, 96, 160)
-    with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
-        expected = model(image)
-        fresh = copy.deepcopy(model)  # copies start with nothing kept
-        fresh.compile(backend=keep, fullgraph=True)
-        assert_same(fresh(image), expected, 1e-2)
-    (graph, ) = graphs
-    weights = [node.meta['example_value'] for node in graph.graph.nodes
-               if node.op == 'placeholder'][1:]
-    # Position terms are computed in float32 (512 hidden units), also without autocast.
-    assert {w.dtype for w in weights if w.ndim > 1 and 512 not in w.shape} == {torch.bfloat16}
+    before = maps(compiled, image)
+    torch.nn.init.normal_(model.stages[2].carrier_position_biases.weight2, std=2)
+    after = maps(compiled, image)
+    assert error(after, maps(model, image)) < 1e-5 and not torch.equal(before[2], after[2])

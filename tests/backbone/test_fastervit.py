@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fastervit_mm import FasterViT, SwinHAT
 from fastervit_mm.backbone import VARIANTS
-from tests.backbone.common import error, gradient_error, gradients, maps, stirred
+from tests.backbone.common import error, gradients, maps, stirred
 from tests.conftest import REPO, TINY
 
 

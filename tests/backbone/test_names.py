@@ -45,7 +45,8 @@ def former(model, carrier_bias=True):
 def test_the_names_are_those_of_version_0_1():
     assert {name for name in former(FasterViT(TINY)) if name.startswith('stages.2.blocks.1.')} == {
         f'stages.2.blocks.1.{name}' for name in (
-            *(f'{before}{layer}.{kind}' for before in ('', 'carrier_') for kind in ('weight', 'bias')
+            *(f'{before}{layer}.{kind}' for before in ('', 'carrier_')
+              for kind in ('weight', 'bias')
               for layer in ('norm1', 'norm2', 'attn.qkv', 'attn.proj', 'mlp.fc1', 'mlp.fc2')),
             *(f'{term}.mlp.{name}' for name in ('fc1.weight', 'fc1.bias', 'fc2.weight')
               for term in ('position', 'attn.position_bias', 'carrier_position',

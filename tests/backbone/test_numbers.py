@@ -6,7 +6,6 @@ in their windows alone. Weights are random, norms and scales stirred: no publish
 within reach.
 """
 import copy
-import os
 from dataclasses import asdict
 
 import numpy as np
@@ -26,7 +25,6 @@ from fastervit_mm.swapping import NORMALISATION
 from tests.conftest import TINY, needs_torch, stir
 
 WIDTHS = ('0', '1', '2', '3', '4', '5', '4-21k-224')
-FULL = bool(os.environ.get('FASTERVIT_MM_FULL_DEMOS'))
 # The largest distance from float32, over the length of that: of a map, and of all gradients.
 BOUNDS = {torch.bfloat16: (0.02, 0.1), torch.float16: (0.003, 0.02)}
 if TORCH < (2, 3):  # whose autocast on a CPU knows bfloat16 alone
@@ -93,9 +91,10 @@ def gradients(model, dtype):
     return found
 
 
-@pytest.mark.parametrize('name', WIDTHS if FULL else ('0', '2'))
+@pytest.mark.parametrize('name', [
+    pytest.param(name, marks=() if name in ('0', '2') else pytest.mark.long) for name in WIDTHS])
 def test_gradients_are_finite_and_near_float32s(name):
-    """In bfloat16, for every width in `make test-demos`. A CPU takes minutes for the widest."""
+    """In bfloat16, for every width in `make test-all`. A CPU takes minutes for the widest."""
     check_gradients(network(name), torch.bfloat16)
 
 
