@@ -109,7 +109,6 @@ class StagedBackbone(BaseModule):
         for module in [m for m in self.modules() if m is not self]:
             if hasattr(module, 'switch_to_deploy'):
                 module.switch_to_deploy()
-        self.stem.deployed = True  # also one that has nothing to fold
         return self.requires_grad_(False)
 
     def init_weights(self) -> None:

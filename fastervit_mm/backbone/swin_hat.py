@@ -39,6 +39,10 @@ class PatchEmbed(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(windows.pad(x.permute(0, 2, 3, 1), 4).permute(0, 3, 1, 2))
 
+    def switch_to_deploy(self) -> None:
+        """Fold nothing; the network counts as deployed."""
+        self.deployed = True
+
 
 class PatchMerging(nn.Module):
     """(B, C, H, W) -> (B, 2C, ceil(H / 2), ceil(W / 2)).
