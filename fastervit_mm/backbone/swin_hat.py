@@ -79,7 +79,7 @@ class SwinBlock(Block):
         self.relative_position_bias_table = nn.Parameter(
             nn.init.trunc_normal_(torch.empty((2 * window_size - 1)**2, num_heads), std=0.02))
 
-    def forward(self, x: Tensor, carriers: Optional[Tensor], bias: Optional[Bias] = None,
+    def forward(self, x: Tensor, carriers: Optional[Tensor] = None, bias: Optional[Bias] = None,
                 carrier_bias: Optional[Tensor] = None) -> Tuple[Tensor, Optional[Tensor]]:
         """Cells and carriers -> the same two.
 

@@ -92,10 +92,10 @@ def resolve_variant(arch: Union[str, Mapping[str, Any]], **overrides) -> Variant
             raise ValueError(f'arch={name!r}: give one of {list(VARIANTS)}, or a dict with the '
                              f'fields {known}')
         settings = {**asdict(VARIANTS[str(name)]), **settings}
-    unknown, missing = set(settings) - set(known), set(known[:3]) - set(settings)
+    unknown, missing = set(settings) - set(known), [n for n in known[:3] if n not in settings]
     if unknown or missing:
         raise ValueError(f'arch={settings}: unknown fields {sorted(unknown)}, missing fields '
-                         f'{sorted(missing)}; the fields are {known}')
+                         f'{missing}; the fields are {known}')
     settings.update({k: v for k, v in overrides.items() if v is not None})
     if isinstance(settings.get('window_size'), int):
         settings['window_size'] = (settings['window_size'],) * 2
