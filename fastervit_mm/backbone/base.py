@@ -1,6 +1,5 @@
 """What FasterViT and SwinHAT share: the contract of a backbone of OpenMMLab."""
-from itertools import islice
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
 from mmengine.logging import MMLogger
@@ -14,7 +13,7 @@ from .names import to_current
 from .stages import check_whole
 from .windows import dense
 
-NUM_STAGES = 4
+STAGES = range(4)
 
 
 class StagedBackbone(BaseModule):
@@ -33,36 +32,37 @@ class StagedBackbone(BaseModule):
     def __init__(self, in_channels: int, out_indices: Union[int, Sequence[int]],
                  frozen_stages: int, norm_eval: bool, init_cfg: Union[dict, Sequence[dict], None]):
         check_whole(in_channels=in_channels)
-        kind = type(self).__name__
         out_indices = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
-        if not out_indices or not set(out_indices) <= set(range(NUM_STAGES)):
-            raise ValueError(f'out_indices={out_indices}: {kind} has stages 0 to {NUM_STAGES - 1}')
-        if list(out_indices) != sorted(set(out_indices)):
-            raise ValueError(f'out_indices={out_indices}: give each stage once, in ascending order')
+        if not out_indices or list(out_indices) != [i for i in STAGES if i in out_indices]:
+            raise ValueError(f'out_indices={out_indices}: {type(self).__name__} has stages 0 to 3; '
+                             'give each stage once, in ascending order')
         self.num_stages = out_indices[-1] + 1  # those after the last output are not built
         if not -1 <= frozen_stages <= self.num_stages:
-            raise ValueError(
-                f'frozen_stages={frozen_stages}: give -1 (nothing), 0 (the stem) or up to '
-                f'{self.num_stages}, the number of stages built for out_indices={out_indices}')
+            raise ValueError(f'frozen_stages={frozen_stages}: give -1 (nothing), 0 (the stem) or '
+                             f'up to {self.num_stages}, the number of stages that are built')
         super().__init__(checked_init_cfg(init_cfg))
         self.in_channels, self.out_indices = in_channels, out_indices
         self.frozen_stages, self.norm_eval = frozen_stages, norm_eval
 
-    def assemble(self, stem: nn.Module, stages: Iterable[nn.Module],
+    def assemble(self, stem: nn.Module, stage: Callable[[int, int, List[float]], nn.Module],
                  downsample: Callable[[int], nn.Module], out_norm: Callable[[int], nn.Module],
-                 dims: Sequence[int]) -> None:
+                 dim: int, depths: Sequence[int], drop_path_rate: float) -> None:
         """Put the parts together.
 
         Args:
             stem: (B, in_channels, H, W) -> a map of stride 4.
-            stages: Of which those up to the last output are made.
+            stage: Makes a stage of a number from 0, a width and rates of stochastic depth.
             downsample: Makes what is between two stages, of the width before it.
             out_norm: Makes the norm of an output of a width.
-            dims: Width of each of the four stages.
+            dim: Width of the first stage; each after it is twice as wide as the one before.
+            depths: Blocks of each of the four stages.
+            drop_path_rate: Stochastic depth of the last block.
         """
+        dims = [dim * 2**i for i in range(self.num_stages)]
         self.stem = stem
-        self.stages = nn.ModuleList(islice(stages, self.num_stages))
-        self.downsamples = nn.ModuleList(downsample(dim) for dim in dims[:self.num_stages - 1])
+        self.stages = nn.ModuleList(map(stage, STAGES, dims, drop_path_rates(
+            drop_path_rate, depths)))
+        self.downsamples = nn.ModuleList(map(downsample, dims[:-1]))
         self.out_channels = tuple(dims[i] for i in self.out_indices)
         self.out_norms = nn.ModuleDict({str(i): out_norm(dims[i]) for i in self.out_indices})
         # Channels last from the stem to the norms: a map's cells are tokens without a copy. With
@@ -87,7 +87,7 @@ class StagedBackbone(BaseModule):
     @property
     def deployed(self) -> bool:
         """Whether :meth:`switch_to_deploy` was called, or that of each part."""
-        return any(getattr(m, 'deployed', False) for m in (self.stem, *self.stages))
+        return self.stem.deployed
 
     def switch_to_deploy(self) -> 'StagedBackbone':
         """Make inference faster, in place. It cannot be undone. Returns self.
@@ -130,11 +130,9 @@ class StagedBackbone(BaseModule):
         return self
 
     def _freeze(self) -> None:
-        frozen = [self.stem] if self.frozen_stages >= 0 else []
-        for stage in range(max(self.frozen_stages, 0)):
-            frozen += [self.stages[stage], *self.downsamples[stage:stage + 1]]
-        for part in frozen:
-            part.eval().requires_grad_(False)
+        if (n := self.frozen_stages) >= 0:
+            for part in (self.stem, *self.stages[:n], *self.downsamples[:n]):
+                part.eval().requires_grad_(False)
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         if self.deployed:
@@ -158,11 +156,9 @@ class StagedBackbone(BaseModule):
 @register_notrace_function  # branches on the size
 def check_image(x: Tensor, channels: int) -> None:
     """Raise a ValueError for images of another shape than (B, channels, >= 32, >= 32)."""
-    if x.ndim != 4 or x.shape[1] != channels:
-        raise ValueError(f'input of shape {tuple(x.shape)}: expected (B, {channels}, H, W)')
-    if x.shape[2] < 32 or x.shape[3] < 32:
-        raise ValueError(f'input of {x.shape[2]} x {x.shape[3]} pixels: the network divides the '
-                         'image by 32, so height and width must be at least 32')
+    if x.ndim != 4 or x.shape[1] != channels or x.shape[2] < 32 or x.shape[3] < 32:
+        raise ValueError(f'input of shape {tuple(x.shape)}: expected (B, {channels}, H, W), H and '
+                         'W at least 32: the network divides the image by 32')
 
 
 def drop_path_rates(last: float, depths: Sequence[int]) -> List[List[float]]:
@@ -187,7 +183,7 @@ def checked_init_cfg(init_cfg: Union[dict, Sequence[dict], None]) -> List[Dict[s
     is found by name, registered by :mod:`fastervit_mm.weights`.
     """
     given = [init_cfg] if isinstance(init_cfg, dict) else list(init_cfg or [])
-    ours = [{**cfg, 'type': 'FasterViTPretrained'} for cfg in given
-            if cfg.get('type') in ('Pretrained', PretrainedInit)]
-    others = [cfg for cfg in given if cfg.get('type') not in ('Pretrained', PretrainedInit)]
-    return [*(others or [dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0)]), *ours]
+    files = [cfg for cfg in given if cfg.get('type') in ('Pretrained', PretrainedInit)]
+    others = [cfg for cfg in given if cfg not in files]
+    return [*(others or [dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0)]),
+            *(dict(cfg, type='FasterViTPretrained') for cfg in files)]

@@ -1,9 +1,12 @@
 """Carrier tokens: where they come from, and which cells are near them."""
+from typing import Tuple
+
 import torch
 from timm.models import register_notrace_function
 from torch import Tensor, nn
 
-from .windows import dense
+from . import windows
+from .positions import Grid, grid
 
 
 class CarrierInitialiser(nn.Module):
@@ -22,14 +25,15 @@ class CarrierInitialiser(nn.Module):
         self.window_size, self.ct_size = window_size, ct_size
         self.conv = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, H, W, C), whole windows -> (B, rows * ct, columns * ct, C)."""
-        x = dense(self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+    def forward(self, x: Tensor) -> Tuple[Tensor, Grid]:
+        """(B, H, W, C), whole windows -> (B, rows, columns, ct * ct, C), and all carriers' grid."""
+        x = windows.dense(self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
         B, H, W, C = x.shape
         down, across = (averages(n, self.window_size, self.ct_size, x) for n in (H, W))
         h, w = down.shape[0], across.shape[0]
         x = torch.bmm(down.expand(B, -1, -1), x.view(B, H, W * C)).view(B * h, W, C)
-        return torch.bmm(across.expand(B * h, -1, -1), x).view(B, h, w, C)
+        x = torch.bmm(across.expand(B * h, -1, -1), x).view(B, h, w, C)
+        return windows.partition(x, self.ct_size), grid(h, w, self.ct_size, x.device)
 
 
 @register_notrace_function  # FX makes no tensors of sizes that it traces
@@ -61,10 +65,8 @@ def nearest(carriers: Tensor, ct_size: int, window_size: int) -> Tensor:
 
     Copies, not an index, whose gradient would be added up by atomics in 16 bits.
     """
-    # Along one side, a cell's nearest carrier is cell * ct_size // window_size.
-    own = [cell * ct_size // window_size for cell in range(window_size)]
     x = carriers.unflatten(-2, (ct_size, ct_size))
     for axis in (-3, -2):
         sides = x.split(1, axis)
-        x = torch.cat([sides[carrier] for carrier in own], axis)
+        x = torch.cat([sides[cell * ct_size // window_size] for cell in range(window_size)], axis)
     return x.flatten(-3, -2)

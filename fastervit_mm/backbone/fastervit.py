@@ -1,15 +1,14 @@
 """FasterViT as a backbone of OpenMMLab (arXiv 2306.06189, ICLR 2024)."""
-from dataclasses import replace
-from typing import Mapping, Optional, Sequence, Union
+from typing import List, Mapping, Optional, Sequence, Union
 
 from mmengine.registry import MODELS
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
-from .base import NUM_STAGES, StagedBackbone, drop_path_rates
+from .base import StagedBackbone
 from .names import is_authors, window_sizes
 from .stages import ConvStage, Downsample, HATStage, Stem, check_whole
-from .variants import VARIANTS, resolve_variant
+from .variants import resolve_variant
 
 OUT_NORMS = {'BN': nn.BatchNorm2d, 'LN': LayerNorm2d, None: nn.Identity}
 
@@ -85,18 +84,18 @@ class FasterViT(StagedBackbone):
         check_whole(pad_conv_stages=pad_conv_stages)
         super().__init__(in_channels, out_indices, frozen_stages, norm_eval, init_cfg)
         self.arch, self.variant, self.other_windows = arch, variant, other_windows
-        dims, rates = [variant.stage_dim(i) for i in range(NUM_STAGES)], drop_path_rates(
-            variant.drop_path_rate, variant.depths)
 
-        def stage(i: int) -> nn.Module:
+        def stage(i: int, dim: int, rates: List[float]) -> nn.Module:
             if i < 2:
-                return ConvStage(dims[i], rates[i], with_cp, pad_conv_stages)
-            return HATStage(dims[i], variant.depths[i], variant.num_heads[i],
-                            variant.window_size[i - 2], variant.ct_size * (i == 2 and
-                                                                           variant.hierarchical),
-                            variant.propagate_carriers, variant.layer_scale, rates[i], with_cp)
-        self.assemble(Stem(in_channels, variant.stem_channels, variant.embed_dim),
-                      map(stage, range(NUM_STAGES)), Downsample, OUT_NORMS[out_norm], dims)
+                return ConvStage(dim, rates, with_cp, pad_conv_stages)
+            ct_size = variant.ct_size if i == 2 and variant.hierarchical else 0
+            return HATStage(dim, len(rates), variant.num_heads[i], variant.window_size[i - 2],
+                            ct_size, variant.propagate_carriers, variant.layer_scale, rates,
+                            with_cp)
+
+        self.assemble(Stem(in_channels, variant.stem_channels, variant.embed_dim), stage,
+                      Downsample, OUT_NORMS[out_norm], variant.embed_dim, variant.depths,
+                      variant.drop_path_rate)
         if variant.hierarchical and self.num_stages > 2:
             nn.init.constant_(self.stages[2].carrier_bias, variant.carrier_bias)
 
@@ -118,13 +117,10 @@ class FasterViT(StagedBackbone):
         built = max(self.num_stages - 2, 0)
         if self.other_windows or trained[:built] == own[:built]:
             return None
-        names = [name for name, v in VARIANTS.items() if v == replace(
-            self.variant, window_size=trained, drop_path_rate=v.drop_path_rate)]
-        fitting = f'arch={names[0]!r}' if names else f'window_size={trained}'
         return (f'trained with windows of {trained[0]} and {trained[1]} cells a side in stages 3 '
                 f'and 4, but arch={self.arch!r} has {own[0]} and {own[1]}, in which its '
-                f'position terms would stand for other places. Set {fitting}, as the file has, or '
-                'other_windows=True to use its weights in other windows on purpose')
+                f'position terms would stand for other places. Set window_size={trained}, as '
+                'the file has, or other_windows=True to use its weights in them on purpose')
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         if is_authors(state_dict, prefix):

@@ -34,7 +34,7 @@ class Grid(NamedTuple):
 
 
 @register_notrace_function  # FX makes no tensors of sizes that it traces
-def grid(h: int, w: int, size: int, device: torch.device) -> Grid:
+def grid(h: int, w: int, size: int, device: Union[torch.device, str]) -> Grid:
     """The tokens of windows of ``size x size`` on a grid of h x w."""
     def pairs(rows: Tensor, columns: Tensor) -> Tensor:
         return torch.stack(torch.meshgrid(rows, columns, indexing='ij'), -1)
@@ -119,7 +119,6 @@ class BandedBias(NamedTuple):
 
 
 Bias = Union[Tensor, BandedBias]
-Terms = Tuple[Sequence[Tensor], Sequence[Bias]]
 
 
 @register_notrace_function  # a branch on the number of tokens
@@ -150,7 +149,7 @@ def biases(tables: Tensor, codes: Tensor, dtype: torch.dtype,
 
 
 def terms(positions: nn.Module, position_biases: nn.Module, tokens: Grid, dtype: torch.dtype,
-          *carriers: Any) -> Terms:
+          *carriers: Any) -> Tuple[Sequence[Tensor], Sequence[Bias]]:
     """The embeddings of tokens and the biases of their attention, for each block.
 
     Args:

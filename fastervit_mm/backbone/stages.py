@@ -1,5 +1,5 @@
 """The parts of the network: stem, downsampling, and the two kinds of stage."""
-from typing import Any, Optional, Sequence, Union
+from typing import Any, Optional, Sequence
 
 import torch
 from timm.layers import DropPath, LayerNorm2d
@@ -9,12 +9,13 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from . import windows
 from .attention import Block
 from .carriers import CarrierInitialiser
-from .positions import Constant, Grid, PositionMLP, RelativePositionBias, grid, terms
+from .positions import Constant, PositionMLP, RelativePositionBias, grid, terms
 from .recomputing import run
 
 
 class _ConvNorms(nn.Module):
     """Two convolutions, each with a BatchNorm after it, which deployment folds into it."""
+    deployed = False
 
     def __init__(self, conv1: nn.Conv2d, conv2: nn.Conv2d, eps: float = 1e-5):
         super().__init__()
@@ -23,11 +24,10 @@ class _ConvNorms(nn.Module):
 
     def switch_to_deploy(self) -> None:
         """Fold the BatchNorms into the convolutions before them."""
-        for n in '12':
-            norm = getattr(self, f'norm{n}')
-            if not isinstance(norm, nn.Identity):
-                setattr(self, f'conv{n}', fuse_conv_bn_eval(getattr(self, f'conv{n}'), norm))
-                setattr(self, f'norm{n}', nn.Identity())
+        if not self.deployed:
+            self.conv1 = fuse_conv_bn_eval(self.conv1, self.norm1)
+            self.conv2 = fuse_conv_bn_eval(self.conv2, self.norm2)
+            self.norm1, self.norm2, self.deployed = nn.Identity(), nn.Identity(), True
 
 
 class Stem(_ConvNorms):
@@ -159,11 +159,10 @@ class HATStage(nn.Module):
             raise ValueError(f'drop_paths={drop_paths}: give depth={depth} rates from 0 up to, not '
                              'including, 1')
         self.window_size, self.ct_size, self.with_cp = window_size, ct_size, with_cp
-        self.deployed = False
         self.blocks = nn.ModuleList(
             Block(dim, num_heads, window_size, ct_size, propagate_carriers and i == depth - 1,
                   layer_scale, rate) for i, rate in enumerate(rates))
-        self.cells = self._cells('cpu')
+        self.cells = grid(window_size, window_size, window_size, 'cpu')
         self.positions = PositionMLP(depth, dim)
         self.position_biases = RelativePositionBias(depth, num_heads)
         self.carrier_bias = None
@@ -181,10 +180,8 @@ class HATStage(nn.Module):
                       self.carrier_bias, self.ct_size**2)
         carriers = whole = None
         if self.ct_size:
-            carriers = self.carrier_init(x)
-            tokens = grid(carriers.shape[1], carriers.shape[2], self.ct_size, x.device)
+            carriers, tokens = self.carrier_init(x)
             whole = terms(self.carrier_positions, self.carrier_position_biases, tokens, x.dtype)
-            carriers = windows.partition(carriers, self.ct_size)
         x = windows.partition(x, self.window_size)
         for i, block in enumerate(self.blocks):
             its = [kind and (kind[0][i], kind[1][i]) for kind in (cells, whole)]
@@ -196,28 +193,24 @@ class HATStage(nn.Module):
         with torch.no_grad():
             self.positions = Constant(self.positions(self.cells.coordinates))
             self.position_biases = Constant(self.position_biases(self.cells.offsets))
-        self.deployed = True
 
     def _apply(self, fn, recurse=True):
         # Made anew, not cast or left empty: neither bfloat16() nor to_empty() changes it. Never on
         # the meta device: load_state_dict(assign=True) may bring parameters that have data.
         super()._apply(fn, recurse)
-        device = next(self.blocks.parameters()).device
-        self.cells = self._cells('cpu' if device.type == 'meta' else device)
+        k, device = self.window_size, next(self.blocks.parameters()).device
+        self.cells = grid(k, k, k, 'cpu' if device.type == 'meta' else device)
         return self
 
-    def _cells(self, device: Union[torch.device, str]) -> Grid:
-        return grid(self.window_size, self.window_size, self.window_size, device)
 
-
-def check_whole(count: int = 1, **arguments: Any) -> None:
-    """Raise a ValueError for an argument that is not so many whole numbers of at least 1."""
+def check_whole(count: int = 1, least: int = 1, **arguments: Any) -> None:
+    """Raise a ValueError for an argument that is not so many whole numbers of at least that."""
     for name, value in arguments.items():
         values = [value] if count == 1 else value
         if not isinstance(values, (list, tuple)) or len(values) != count or not all(
-                isinstance(v, int) and v > 0 for v in values):
-            raise ValueError(f'{name}={value!r}: give {count} whole numbers of at least 1'.replace(
-                ' 1 whole numbers', ' a whole number'))
+                isinstance(v, int) and v >= least for v in values):
+            kind = 'a whole number' if count == 1 else f'{count} whole numbers'
+            raise ValueError(f'{name}={value!r}: give {kind} of at least {least}')
 
 
 def check_attention(dim: int, num_heads: int, window_size: int, ct_size: int) -> None:
@@ -225,8 +218,6 @@ def check_attention(dim: int, num_heads: int, window_size: int, ct_size: int) ->
     check_whole(dim=dim, num_heads=num_heads, window_size=window_size)
     if dim % num_heads:
         raise ValueError(f'num_heads={num_heads} must divide dim={dim}')
-    if ct_size:
-        check_whole(ct_size=ct_size)
+    check_whole(least=0, ct_size=ct_size)
     if ct_size > window_size:
-        raise ValueError(f'ct_size={ct_size}: a window of {window_size} cells a side holds 1 to '
-                         f'{window_size} carrier tokens a side; 0 for none')
+        raise ValueError(f'ct_size={ct_size}: at most window_size={window_size}; 0 for none')

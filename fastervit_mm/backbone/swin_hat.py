@@ -1,4 +1,5 @@
 """SwinHAT: Swin (arXiv 2103.14030) with carrier tokens in place of shifted windows."""
+from functools import partial
 from typing import Any, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
@@ -7,8 +8,8 @@ from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
 from . import windows
-from .attention import Mixer
-from .base import NUM_STAGES, StagedBackbone, drop_path_rates
+from .attention import Block
+from .base import StagedBackbone
 from .carriers import CarrierInitialiser
 from .positions import Bias, RelativePositionBias, biases, grid
 from .recomputing import run
@@ -19,7 +20,6 @@ ARCHS: Mapping[str, Mapping[str, Any]] = {
     'small': dict(embed_dims=96, depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24)),
     'base': dict(embed_dims=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32)),
 }
-_EPS = 1e-5  # of Swin's norms
 
 
 class PatchEmbed(nn.Sequential):
@@ -29,14 +29,19 @@ class PatchEmbed(nn.Sequential):
         in_channels: Channels of the image.
         dim: Channels of the output.
     """
+    deployed = False
 
     def __init__(self, in_channels: int, dim: int):
         super().__init__()
         self.conv = nn.Conv2d(in_channels, dim, 4, stride=4)
-        self.norm = LayerNorm2d(dim, eps=_EPS)
+        self.norm = LayerNorm2d(dim, eps=1e-5)
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(windows.pad(x.permute(0, 2, 3, 1), 4).permute(0, 3, 1, 2))
+
+    def switch_to_deploy(self) -> None:
+        """Fold nothing; the network counts as deployed."""
+        self.deployed = True
 
 
 class PatchMerging(nn.Module):
@@ -50,7 +55,7 @@ class PatchMerging(nn.Module):
 
     def __init__(self, dim: int):
         super().__init__()
-        self.norm = nn.LayerNorm(4 * dim, eps=_EPS)
+        self.norm = nn.LayerNorm(4 * dim)
         self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -58,7 +63,7 @@ class PatchMerging(nn.Module):
         return self.reduction(self.norm(cells.flatten(3))).permute(0, 3, 1, 2)
 
 
-class SwinBlock(Mixer):
+class SwinBlock(Block):
     """Swin's block without shift, whose windows may have carriers, on a map of any size.
 
     Zeros make windows whole before attention; the MLP leaves them out.
@@ -70,12 +75,9 @@ class SwinBlock(Mixer):
     """
 
     def __init__(self, dim: int, num_heads: int, window_size: int, ct_size: int, drop_path: float):
-        super().__init__(dim, num_heads, drop_path=drop_path)
-        self.window_size, self.ct_size = window_size, ct_size
+        super().__init__(dim, num_heads, window_size, ct_size, drop_path=drop_path)
         self.relative_position_bias_table = nn.Parameter(
             nn.init.trunc_normal_(torch.empty((2 * window_size - 1)**2, num_heads), std=0.02))
-        if ct_size:
-            self.carriers = Mixer(dim, num_heads, drop_path=drop_path)
 
     def forward(self, x: Tensor, carriers: Optional[Tensor] = None, bias: Optional[Bias] = None,
                 carrier_bias: Optional[Tensor] = None) -> Tuple[Tensor, Optional[Tensor]]:
@@ -83,7 +85,7 @@ class SwinBlock(Mixer):
 
         Args:
             x: (B, H, W, C).
-            carriers: (B, rows, columns, ct * ct, C). Default None, without.
+            carriers: (B, rows, columns, ct * ct, C); None without. A block without passes them on.
             bias: Of the carriers of the image, (num_heads, N, N).
             carrier_bias: (1, num_heads, 1, 1), of cells towards carriers.
         """
@@ -120,7 +122,6 @@ class SwinStage(nn.Module):
         self.blocks = nn.ModuleList(
             SwinBlock(dim, num_heads, window_size, ct_size * (i % 2), rate)
             for i, rate in enumerate(drop_paths))
-        self.deployed = False
         if self.ct_size:
             self.carrier_init = CarrierInitialiser(dim, window_size, ct_size)
             self.carrier_position_biases = RelativePositionBias(depth, num_heads)
@@ -130,22 +131,14 @@ class SwinStage(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, dim, H, W) -> (B, dim, H, W), channels last in memory."""
         x = windows.dense(x.permute(0, 2, 3, 1))
+        carriers = None
         if self.ct_size:
-            carriers = self.carrier_init(windows.pad(x, self.window_size))
-            tokens = grid(carriers.shape[1], carriers.shape[2], self.ct_size, x.device)
-            carriers = windows.partition(carriers, self.ct_size)
+            carriers, tokens = self.carrier_init(windows.pad(x, self.window_size))
             bias = biases(self.carrier_position_biases(tokens.offsets), tokens.codes, x.dtype)
         for i, block in enumerate(self.blocks):
-            if block.ct_size:
-                x, carriers = run(block, self.with_cp, x, carriers, bias[i // 2],
-                                  self.carrier_bias[i // 2:][:1])
-            else:
-                x, _ = run(block, self.with_cp, x)
+            own = (bias[i // 2], self.carrier_bias[i // 2:][:1]) if block.ct_size else ()
+            x, carriers = run(block, self.with_cp, x, carriers, *own)
         return x.permute(0, 3, 1, 2)
-
-    def switch_to_deploy(self) -> None:
-        """Nothing is folded; the network counts as deployed."""
-        self.deployed = True
 
 
 @MODELS.register_module()
@@ -168,8 +161,8 @@ class SwinHAT(StagedBackbone):
         in_channels: Channels of the image. Default 3.
         window_size: Side of a window, in cells. Default 7.
         ct_size: Carriers along one side of a window, for each of the four stages or one for all;
-            0 for none anywhere, and so no exchange between windows. Default 1: each token more
-            costs what a cell does, and Swin has none.
+            0 for none, and so no exchange between windows. Default 1: each token more costs what a
+            cell does, and Swin has none.
         drop_path_rate: Stochastic depth of the last block, growing linearly from 0. Default 0.2.
         out_indices, frozen_stages, with_cp: As of :class:`~fastervit_mm.FasterViT`.
         convert_weights: Whether ``init_cfg``'s checkpoint may have the names of Microsoft's
@@ -196,15 +189,12 @@ class SwinHAT(StagedBackbone):
                              f'{list(ARCHS["tiny"])}')
         dim, depths, heads = (settings[name] for name in ARCHS['tiny'])
         check_whole(embed_dims=dim)
-        check_whole(NUM_STAGES, depths=depths, num_heads=heads)
-        sizes = [ct_size] * NUM_STAGES if isinstance(ct_size, int) else ct_size
-        if any(sizes):
-            check_whole(NUM_STAGES, ct_size=sizes)
+        check_whole(4, depths=depths, num_heads=heads)
+        sizes = [ct_size] * 4 if isinstance(ct_size, int) else ct_size
+        check_whole(4, least=0, ct_size=sizes)
         super().__init__(in_channels, out_indices, frozen_stages, False, init_cfg)
         self.arch, self.convert_weights = arch, convert_weights
-        dims, rates = [dim * 2**i for i in range(NUM_STAGES)], drop_path_rates(
-            drop_path_rate, depths)
-        self.assemble(PatchEmbed(in_channels, dim), (
-            SwinStage(*settings, window_size, *more, with_cp)
-            for *settings, more in zip(dims, heads, zip(sizes, rates))), PatchMerging,
-            lambda width: LayerNorm2d(width, eps=_EPS), dims)
+        self.assemble(
+            PatchEmbed(in_channels, dim),
+            lambda i, dim, rates: SwinStage(dim, heads[i], window_size, sizes[i], rates, with_cp),
+            PatchMerging, partial(LayerNorm2d, eps=1e-5), dim, depths, drop_path_rate)

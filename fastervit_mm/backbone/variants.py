@@ -92,11 +92,10 @@ def resolve_variant(arch: Union[str, Mapping[str, Any]], **overrides) -> Variant
             raise ValueError(f'arch={name!r}: give one of {list(VARIANTS)}, or a dict with the '
                              f'fields {known}')
         settings = {**asdict(VARIANTS[str(name)]), **settings}
-    unknown = sorted(set(settings) - set(known))
-    missing = [n for n in ('embed_dim', 'stem_channels', 'depths') if n not in settings]
+    unknown, missing = set(settings) - set(known), [n for n in known[:3] if n not in settings]
     if unknown or missing:
-        raise ValueError(f'arch={settings}: unknown fields {unknown}, missing fields {missing}; '
-                         f'the fields are {known}')
+        raise ValueError(f'arch={settings}: unknown fields {sorted(unknown)}, missing fields '
+                         f'{missing}; the fields are {known}')
     settings.update({k: v for k, v in overrides.items() if v is not None})
     if isinstance(settings.get('window_size'), int):
         settings['window_size'] = (settings['window_size'],) * 2

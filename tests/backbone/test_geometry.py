@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastervit_mm import FasterViT, HATStage, SwinHAT
-from fastervit_mm.backbone import stages, windows
+from fastervit_mm.backbone import carriers, windows
 from fastervit_mm.backbone.carriers import averages, nearest
 from fastervit_mm.backbone.positions import grid
 from fastervit_mm.backbone.windows import pad, partition, unpartition
@@ -65,7 +65,7 @@ def transposed_codes(h, w, size, device):
 
 @pytest.mark.parametrize('module, name, fault', [
     (windows, 'partition', swapped_carriers), (windows, 'pad', rows_alone),
-    (stages, 'grid', in_raster_order), (stages, 'grid', transposed_codes)],
+    (carriers, 'grid', in_raster_order), (carriers, 'grid', transposed_codes)],
     ids=lambda value: getattr(value, '__name__', value))
 def test_the_transposed_network_shows_a_planted_fault(monkeypatch, module, name, fault):
     """So that the tests above notice it."""
