@@ -125,7 +125,7 @@ class Block(Mixer):
             whole: Of the carriers of the image: embedding (N, C) and bias.
         """
         x = x + cells[0]
-        if carriers is None:
+        if carriers is None or whole is None:
             return super().forward(x, cells[1]), None
         shape = carriers.shape
         # The sum first: flatten would copy carriers that are a part of the last block's tokens.

@@ -93,7 +93,7 @@ class SwinBlock(Block):
         own, = biases(self.relative_position_bias_table.t()[None], grid(k, k, k, x.device).codes,
                       x.dtype, carrier_bias, count)
         y = windows.partition(windows.pad(self.norm1(x), k), k)
-        if count:
+        if count and carriers is not None:
             carriers = self.carriers(carriers.flatten(1, 3), bias).view(carriers.shape)
             y = torch.cat([self.norm1(carriers), y], 3)
         y = self.attn(y.flatten(0, 2), own).view(y.shape)

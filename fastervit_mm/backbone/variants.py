@@ -1,6 +1,6 @@
 """The published variants (FasterViT, arXiv 2306.06189, tables 1 and S.1), one table."""
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Mapping, Optional, Tuple, Union
+from typing import Any, Dict, Mapping, Optional, Tuple, Union
 
 from .stages import check_whole
 
@@ -52,7 +52,7 @@ class Variant:
         return self.embed_dim * 2**stage
 
 
-_DEEP = dict(num_heads=(4, 8, 16, 32), layer_scale=1e-5, propagate_carriers=True)
+_DEEP: Dict[str, Any] = dict(num_heads=(4, 8, 16, 32), layer_scale=1e-5, propagate_carriers=True)
 _4_21K = Variant(196, 64, (3, 3, 12, 5), num_heads=(4, 8, 16, 32), window_size=(14, 7),
                  hierarchical=False, layer_scale=1e-5, drop_path_rate=0.42)
 
@@ -85,7 +85,7 @@ def resolve_variant(arch: Union[str, Mapping[str, Any]], **overrides) -> Variant
         ValueError: For an unknown name, an unknown or missing field, or a field out of range.
     """
     known = [f.name for f in fields(Variant)]
-    settings = dict(arch) if isinstance(arch, Mapping) else dict(base=arch)
+    settings: Dict[str, Any] = dict(arch) if isinstance(arch, Mapping) else dict(base=arch)
     if 'base' in settings:
         name = settings.pop('base')
         if str(name) not in VARIANTS:
@@ -99,4 +99,5 @@ def resolve_variant(arch: Union[str, Mapping[str, Any]], **overrides) -> Variant
     settings.update({k: v for k, v in overrides.items() if v is not None})
     if isinstance(settings.get('window_size'), int):
         settings['window_size'] = (settings['window_size'],) * 2
-    return Variant(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
+    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+    return Variant(**settings)
