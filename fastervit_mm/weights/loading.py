@@ -226,5 +226,5 @@ def _rest(report: LoadReport, new: List[str], zero: List[str]) -> str:
         [f'{len(new)} of carriers ({carrier_parts(new)})'] if new else []) + (
         [f'{len(others)} others ({some(others)})'] if others else [])
     return (f'; {" and ".join(keep)} keep their initial values' * bool(keep)
-            + f'; {len(zero)} carrier biases absent, set to 0' * bool(zero)
+            + '; carrier biases absent, set to 0' * bool(zero)
             + f'; {len(report.unused)} of the file not needed' * bool(report.unused))
