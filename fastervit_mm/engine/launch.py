@@ -153,8 +153,7 @@ def test(cfg: Config, checkpoint: str, out: Optional[str] = None, show: bool = F
         compiled: Compile backbone and neck (:func:`compile_features`). Default False.
         split: ``'val'`` for the config's ``val_dataloader``, ``val_evaluator`` and ``val_cfg``, or
             another name such as ``'imagenet_a'``. Default ``'test'``.
-        amp: Mixed precision: True, ``'bf16'`` or ``'fp16'``
-            (:func:`~fastervit_mm.engine.precision.choose_for_testing`). Default False, float32.
+        amp: Mixed precision: True, ``'bf16'`` or ``'fp16'``. Default False, float32.
 
     Returns:
         The metrics.
@@ -176,9 +175,9 @@ def test(cfg: Config, checkpoint: str, out: Optional[str] = None, show: bool = F
     _check_split(cfg, split)
     check_config(cfg, training=False, split=split)
     _test_on(cfg, split)
-    segments = cfg.get('default_scope') == 'mmseg'
     if show or show_dir:
         _draw(cfg, show, show_dir, wait_time)
+    segments = cfg.get('default_scope') == 'mmseg'
     if out is not None:
         _check_out(out, segments)
         if segments:
