@@ -120,7 +120,7 @@ class FasterViT(StagedBackbone):
         return (f'trained with windows of {trained[0]} and {trained[1]} cells a side in stages 3 '
                 f'and 4, but arch={self.arch!r} has {own[0]} and {own[1]}, in which its '
                 f'position terms would stand for other places. Set window_size={trained}, as '
-                'the file has, or other_windows=True to use its weights in them on purpose')
+                'the file has, or other_windows=True to use its weights all the same')
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         if is_authors(state_dict, prefix):

@@ -31,8 +31,8 @@ def choose_part(model: nn.Module, part: Optional[str] = None) -> str:
         raise ExportError(f'part={part!r}: give one of {list(PARTS)}')
     if part == 'whole' and not segments:
         raise ExportError(
-            f'part=\'whole\': {type(model).__name__} is not an encoder-decoder of mmseg '
-            'with one decode head. Heads of detectors choose boxes, whose number depends on the image: '
+            f'part=\'whole\': {type(model).__name__} is not an encoder-decoder of mmseg with one '
+            'decode head. Heads of detectors choose boxes, whose number depends on the image: '
             'export the \'features\' and run the heads after them')
     if part == 'features' and getattr(model, 'neck', None) is None:
         raise ExportError(f'part=\'features\': {type(model).__name__} has no neck; give '

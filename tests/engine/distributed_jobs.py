@@ -86,7 +86,8 @@ def gradients() -> None:
         for name, gradient in expected.items():
             torch.testing.assert_close(got[f'module.{name}'], gradient, rtol=1e-4, atol=1e-6,
                                        msg=lambda text: f'{name}: {text}')  # noqa: B023
-        print(f'{type(backbone).__name__}, with_cp={backbone.with_cp}, compiled={compiled}: '
+        with_cp = backbone.stages[0].with_cp
+        print(f'{type(backbone).__name__}, with_cp={with_cp}, compiled={compiled}: '
               f'{len(expected)} gradients are equal, '
               f'{torch._dynamo.utils.counters["stats"]["unique_graphs"]} graphs')
 

@@ -30,6 +30,7 @@ from fastervit_mm.models import load_model
 from tests.conftest import CLASSIFIER, REPO, TINY, load_program, needs_torch, stir
 from tests.export.networks import ARCH, DETECTOR, SEGMENTOR, config, network, options, saved
 from tests.running import run_tool
+from tests.samples import draw_shapes
 
 # One image and two; square and not; multiples of 32 and not; one window, and several.
 SIZES = [(1, 160, 160), (2, 224, 320), (1, 97, 150), (2, 131, 333), (1, 32, 32), (2, 64, 448)]
@@ -39,7 +40,9 @@ writes = needs_torch(2, 8, 'export for all sizes')
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp('export')
+    folder = tmp_path_factory.mktemp('export')
+    draw_shapes(folder / 'shapes', train=4, val=4)
+    return folder
 
 
 @pytest.fixture(scope='module')

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from fastervit_mm import FasterViT
-from fastervit_mm.backbone import positions, windows
+from fastervit_mm.backbone import positions
 from fastervit_mm.backbone.attention import Attention
 from fastervit_mm.backbone.positions import biases, grid
 from fastervit_mm.insight import attention_at, probabilities, stage_grids
@@ -100,7 +100,7 @@ def test_a_point_is_looked_at_from_its_own_cell_and_window(backbone, image, poin
     top, left = window[0] * 7, window[1] * 7
     cells = padded[top:top + 7, left:left + 7]
     cells = cells + stage.positions(stage.cells.coordinates)[0].view(7, 7, -1)
-    carriers = windows.partition(stage.carrier_init(padded[None]), 2)
+    carriers, _ = stage.carrier_init(padded[None])
     tokens = grid(4, 8, 2, torch.device('cpu'))
     carriers = carriers.flatten(1, 3) + stage.carrier_positions(tokens.coordinates)[0]
     whole = biases(stage.carrier_position_biases(tokens.offsets), tokens.codes, torch.float32)[0]
