@@ -65,8 +65,8 @@ bench: env
 docs: env
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
-# One file at a time on each of up to four processors.
-PYTEST := -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations=15
+# One file at a time for each of three workers: on two cores one often waits for what it started.
+PYTEST := -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=15
 
 test: env
 	$(RUN) $(PYTEST) -m "not long" $(TESTS)

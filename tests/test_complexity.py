@@ -239,7 +239,7 @@ def test_the_tool_prints_parts_that_add_up_to_the_total(monkeypatch, tmp_path, c
 
 @pytest.mark.parametrize('arguments, message', [
     (('nowhere.py', ), "config='nowhere.py': no such file"),
-    (('2', '--shape', 20, 64), 'height and width must be at least 32'),
+    (('2', '--shape', 20, 64), 'H and W at least 32'),
     (('2', '--shape', 0, 64), r'shape=\(0, 64\): give height and width'),
     ((DET, '--cfg-options', 'model=None'), 'has no model'),
 ])

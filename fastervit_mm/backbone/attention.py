@@ -69,8 +69,9 @@ class Mixer(nn.Module):
         self.attn = Attention(dim, num_heads)
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, 4 * dim)
-        scale = nn.Identity if layer_scale is None else LayerScale  # the first takes any arguments
-        self.layer_scale1, self.layer_scale2 = scale(dim, layer_scale), scale(dim, layer_scale)
+        self.layer_scale1, self.layer_scale2 = (
+            nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
+            for _ in range(2))
         self.drop_path = DropPath(drop_path)
         self.scales_others = False  # whether layer_scale1 serves more than attention
 

@@ -82,7 +82,7 @@ def test_upload_see_the_prediction_click_see_attention(page, scene, address):
 @pytest.mark.parametrize('name, content, message', [
     ('notes.txt', b'no picture', 'notes.txt is not an image that can be read'),
     ('fake.png', b'no picture either', 'fake.png is not an image that can be read'),
-    ('small.png', None, 'height and width must be at least 32'),
+    ('small.png', None, 'H and W at least 32'),
 ])
 def test_what_is_no_picture_is_said_in_words(name, content, message, page, scene, tmp_path):
     path = tmp_path / name

@@ -70,7 +70,7 @@ def test_propagation_adds_the_last_block_s_carriers_to_the_map():
     (dict(depth=0), 'depth=0: give a whole number'),
     (dict(num_heads=3), 'num_heads=3 must divide dim=16'),
     (dict(window_size=2.5), 'window_size=2.5: give a whole'),
-    (dict(ct_size=8), 'ct_size=8: a window of 7 cells a side holds 1 to 7 .*0 for none'),
+    (dict(ct_size=8), 'ct_size=8: at most window_size=7; 0 for none'),
     (dict(ct_size=-1), 'ct_size=-1: give a whole number'),
     (dict(drop_paths=(0.1,)), r'drop_paths=\(0.1,\): give depth=2 rates'),
     (dict(drop_paths=(0.1, 1)), r'drop_paths=\(0.1, 1\): give depth=2 rates from 0'),
