@@ -59,7 +59,7 @@ FAULTS = [
           'x.view(B, rows, size, columns, size, C).transpose(2, 3)',
           'x.view(B, rows, columns, size, size, C)', _ORACLE),
     Fault('padding is of ones', 'backbone/windows.py', 'F.pad(x, (0, 0, 0, size, 0, size))',
-          'F.pad(x, (0, 0, 0, size, 0, size), value=1.)', _ORACLE),
+          'F.pad(x, (0, 0, 0, size, 0, size), value=1.)', _GEOMETRY),
     Fault('heads that are padded have another scale', 'backbone/attention.py',
           'bias, self.width**-0.5)', 'bias, q.shape[-1]**-0.5)',
           f'{_ORACLE} tests/backbone/test_kernels.py'),
