@@ -79,19 +79,21 @@ class SwinBlock(Block):
         self.relative_position_bias_table = nn.Parameter(
             nn.init.trunc_normal_(torch.empty((2 * window_size - 1)**2, num_heads), std=0.02))
 
-    def forward(self, x: Tensor, carriers: Optional[Tensor] = None, bias: Optional[Bias] = None,
-                carrier_bias: Optional[Tensor] = None) -> Tuple[Tensor, Optional[Tensor]]:
+    def forward(self, x: Tensor, codes: Tensor, carriers: Optional[Tensor] = None,
+                bias: Optional[Bias] = None, carrier_bias: Optional[Tensor] = None
+                ) -> Tuple[Tensor, Optional[Tensor]]:
         """Cells and carriers -> the same two.
 
         Args:
             x: (B, H, W, C).
+            codes: (k * k,), of the cells of a window (:class:`~.positions.Grid`).
             carriers: (B, rows, columns, ct * ct, C); None without. A block without passes them on.
             bias: Of the carriers of the image, (num_heads, N, N).
             carrier_bias: (1, num_heads, 1, 1), of cells towards carriers.
         """
         H, W, k, count = x.shape[1], x.shape[2], self.window_size, self.ct_size**2
-        own, = biases(self.relative_position_bias_table.t()[None], grid(k, k, k, x.device).codes,
-                      x.dtype, carrier_bias, count)
+        own, = biases(self.relative_position_bias_table.t()[None], codes, x.dtype, carrier_bias,
+                      count)
         y = windows.partition(windows.pad(self.norm1(x), k), k)
         if count and carriers is not None:
             carriers = self.carriers(carriers.flatten(1, 3), bias).view(carriers.shape)
@@ -131,13 +133,14 @@ class SwinStage(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, dim, H, W) -> (B, dim, H, W), channels last in memory."""
         x = windows.dense(x.permute(0, 2, 3, 1))
-        carriers = None
+        carriers, k = None, self.window_size
+        codes = grid(k, k, k, x.device).codes
         if self.ct_size:
-            carriers, tokens = self.carrier_init(windows.pad(x, self.window_size))
+            carriers, tokens = self.carrier_init(windows.pad(x, k))
             bias = biases(self.carrier_position_biases(tokens.offsets), tokens.codes, x.dtype)
         for i, block in enumerate(self.blocks):
             own = (bias[i // 2], self.carrier_bias[i // 2:][:1]) if block.ct_size else ()
-            x, carriers = run(block, self.with_cp, x, carriers, *own)
+            x, carriers = run(block, self.with_cp, x, codes, carriers, *own)
         return x.permute(0, 3, 1, 2)
 
 

@@ -9,6 +9,7 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from fastervit_mm import FasterViT, SwinHAT, complexity
+from fastervit_mm.backbone.positions import grid
 from fastervit_mm.export.swaps import prepared
 from fastervit_mm.models import check_complete
 from fastervit_mm.weights import CheckpointError, load_backbone
@@ -16,6 +17,7 @@ from tests.backbone.common import error, gradient_error, gradients, maps, stirre
 from tests.conftest import REPO, stir
 from tests.conftest import TINY as FASTERVIT
 
+CODES = grid(7, 7, 7, torch.device('cpu')).codes
 TINY = dict(embed_dims=16, depths=(2, 2, 2, 2), num_heads=(1, 1, 2, 4))
 SIZES = [(32, 32), (224, 448), (97, 150), (131, 333)]
 
@@ -63,7 +65,7 @@ def test_with_carriers_its_first_blocks_are_mmdet_s(mmdets, tmp_path):
         x = torch.randn(2, 15 * 20, 16 * 2**i)
         with torch.no_grad():
             expected = theirs.blocks[0](x, (15, 20))
-            got, _ = stage.blocks[0](x.view(2, 15, 20, -1))
+            got, _ = stage.blocks[0](x.view(2, 15, 20, -1), CODES)
         assert error([got.view(x.shape)], [expected]) < 1e-5
 
 
@@ -73,7 +75,7 @@ def test_attention_sees_zeros_where_a_map_is_padded():
     block.attn.register_forward_pre_hook(lambda _, given: values.append(given[0]))
     x, carriers = torch.randn(2, 9, 13, 16), torch.randn(2, 2, 2, 4, 16)
     with torch.no_grad():
-        block(x, carriers, torch.zeros(1, 16, 16), torch.zeros(1, 1, 1, 1))
+        block(x, CODES, carriers, torch.zeros(1, 16, 16), torch.zeros(1, 1, 1, 1))
     value, = values
     assert value.shape == (2 * 4, 4 + 49, 16) and value[:, :4].abs().sum(-1).gt(0).all()
     cells = value[:, 4:].view(2, 2, 2, 7, 7, 16).transpose(2, 3).reshape(2, 14, 14, 16)
