@@ -52,7 +52,7 @@ class Counts(NamedTuple):
     Attributes:
         total: Those of convolutions and of every matrix product, attention's included.
         carriers: Of these, the two products of the carriers' attention with each other, which grow
-            with the square of their number; beyond 1024 carriers also, 1 % of these, their biases.
+            with the square of their number.
     """
     total: int
     carriers: int
