@@ -138,8 +138,9 @@ class SwinStage(nn.Module):
         if self.ct_size:
             carriers, tokens = self.carrier_init(windows.pad(x, k))
             bias = biases(self.carrier_position_biases(tokens.offsets), tokens.codes, x.dtype)
+            carrier_bias = self.carrier_bias.clone()  # FLOP counters take no view of a parameter
         for i, block in enumerate(self.blocks):
-            own = (bias[i // 2], self.carrier_bias[i // 2, None]) if block.ct_size else ()
+            own = (bias[i // 2], carrier_bias[i // 2, None]) if block.ct_size else ()
             x, carriers = run(block, self.with_cp, x, codes, carriers, *own)
         return x.permute(0, 3, 1, 2)
 
