@@ -2,6 +2,7 @@
 from typing import Any, Optional, Sequence
 
 import torch
+import torch.nn.functional as F
 from timm.layers import DropPath, LayerNorm2d
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -107,6 +108,7 @@ class ConvStage(nn.Module):
         for block in self.blocks:
             x = run(block, self.with_cp, x)
         if self.pad_to > 1:
+            x = F.pad(x, (0, 1, 0, 1))  # a crop cuts off something at every size
             x = windows.crop(x.permute(0, 2, 3, 1), H, W).permute(0, 3, 1, 2)
         return x
 
