@@ -116,18 +116,6 @@ def is_autocast_enabled(kind: str) -> bool:
     return torch.is_autocast_cpu_enabled() if kind == 'cpu' else torch.is_autocast_enabled()
 
 
-def get_autocast_dtype(kind: str) -> torch.dtype:
-    """``torch.get_autocast_dtype``, which is not in torch before 2.4."""
-    if TORCH >= (2, 4):
-        return torch.get_autocast_dtype(kind)
-    return torch.get_autocast_cpu_dtype() if kind == 'cpu' else torch.get_autocast_gpu_dtype()
-
-
-def start_of_event(event: Any) -> int:
-    """Start of an event of torch's profiler, in ns; in microseconds on torch 2.1."""
-    return event.start_ns() if hasattr(event, 'start_ns') else event.start_us()
-
-
 def has_fused_kernels(kind: type, on_cuda: bool) -> bool:
     """Whether an optimizer of torch takes ``fused=True`` for parameters on CUDA or on a CPU.
 

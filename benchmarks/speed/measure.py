@@ -12,7 +12,6 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
-from fastervit_mm.compat import start_of_event
 from fastervit_mm.complexity import ATTENTION
 
 Step = Callable[[], object]
@@ -202,7 +201,8 @@ def peak_memory(step: Step, device: torch.device) -> int:
 
 def peak_of(record: profile) -> int:
     """Peak bytes of a memory profile on a CPU, beyond those before."""
-    changes = sorted((start_of_event(event), event.nbytes())
+    changes = sorted((event.start_ns() if hasattr(event, 'start_ns') else event.start_us(),  # 2.1
+                      event.nbytes())
                      for event in record.profiler.kineto_results.events()
                      if event.name() == '[memory]')
     level = peak = 0

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from benchmarks.speed.measure import (
-    Graph,
     Laps,
     NotMeasured,
     check_replay,
@@ -65,10 +64,3 @@ def test_a_replay_that_gives_something_else_is_refused(filled):
     outputs = maps()
     with pytest.raises(NotMeasured, match='a replay does not give'):
         check_replay(lambda: filled and outputs[0].fill_(filled), outputs, maps())
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs CUDA')
-def test_a_graph_is_what_the_call_gives():
-    x = torch.ones(8, 8, device='cuda')
-    graph = Graph(lambda: (x @ x,))
-    assert torch.equal(graph()[0], x @ x) and graph.bytes >= 0

@@ -1,8 +1,8 @@
 """Position terms: where tokens are, their values, and biases in bands."""
 import pytest
 import torch
-from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.speed.measure import peak_memory
 from fastervit_mm import FasterViT
 from fastervit_mm.backbone import attention, positions
 from fastervit_mm.backbone.attention import Attention
@@ -13,7 +13,6 @@ from fastervit_mm.backbone.positions import (
     biases,
     grid,
 )
-from fastervit_mm.compat import start_of_event
 from tests.backbone.common import error, gradient_error, gradients, maps, stirred
 from tests.conftest import TINY
 
@@ -129,14 +128,11 @@ def test_bands_never_hold_the_bias_of_all_pairs(monkeypatch):
     layer, x, tables = Attention(16, 4), torch.randn(1, 48 * 40, 16), term(tokens.offsets)
 
     def peak(kind):
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        def step():
             found, = biases(tables, tokens.codes, torch.float)
+            assert isinstance(found, kind)
             layer(x, found)
-        assert isinstance(found, kind)
-        changes = sorted((start_of_event(event), event.nbytes())
-                         for event in record.profiler.kineto_results.events()
-                         if event.name() == '[memory]')
-        return torch.tensor([change for _, change in changes]).cumsum(0).max().item()
+        return peak_memory(step, CPU)
     banded = peak(BandedBias)
     monkeypatch.setattr(positions, '_DENSE_TOKENS', 10**6)
     all_pairs = 4 * 4 * (48 * 40)**2  # heads x bytes x pairs
