@@ -142,5 +142,5 @@ def _next_steps(config: str, checkpoint: str, scope: str) -> List[str]:
         f'  .venv/bin/python tools/train.py {config} --work-dir work_dirs/ln '
         '--cfg-options model.backbone.out_norm=LN   # see why BN is the default',
         f'  tools/dist_train.sh configs/{other} 8   '
-        f'# the real thing: {data}, 8 GPUs (README)',
+        f'# the real thing: {data}, 8 GPUs (docs/train.md)',
     ]
