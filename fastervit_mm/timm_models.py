@@ -59,14 +59,14 @@ class FasterViTClassifier(nn.Module):
                  device: Union[torch.device, str, None] = None,
                  dtype: Optional[torch.dtype] = None):
         if output_stride != 32:
-            raise ValueError(f'output_stride={output_stride}: FasterViT has strides 4 to 32')
+            raise ValueError(f'output_stride={output_stride}: give 32; FasterViT has no dilation')
         super().__init__()
         self.num_classes = num_classes
         self.in_chans = in_chans
         self.backbone = FasterViT(arch, in_chans, out_indices=(3, ), drop_path_rate=drop_path_rate,
                                   window_size=window_size, ct_size=ct_size)
         initialize(self.backbone, self.backbone.init_cfg)  # init_weights() logs every tensor
-        self.num_features = self.head_hidden_size = self.backbone.out_channels[-1]
+        self.num_features = self.backbone.out_channels[-1]
         variant = self.backbone.variant
         self.feature_info = [dict(num_chs=variant.stage_dim(i), reduction=4 * 2**i,
                                   module=f'backbone.stages.{i}') for i in range(4)]
@@ -115,17 +115,27 @@ class FasterViTClassifier(nn.Module):
 
     def prune_intermediate_layers(self, indices: Union[int, List[int]] = 1,
                                   prune_norm: bool = False, prune_head: bool = True) -> List[int]:
-        """Remove what follows the last wanted stage; returns the wanted stages."""
+        """Remove what follows the last wanted stage; returns the wanted stages.
+
+        With fewer stages the head goes too: its width is that of the last stage.
+        """
         wanted, deepest = feature_take_indices(len(self.feature_info), indices)
         backbone = self.backbone
         backbone.stages = backbone.stages[:deepest + 1]
         backbone.downsamples = backbone.downsamples[:deepest]
-        if prune_norm or deepest not in backbone.out_indices:
+        shorter = deepest not in backbone.out_indices
+        if prune_norm or shorter:
             backbone.out_indices = (deepest, )
             backbone.out_norms = nn.ModuleDict({str(deepest): nn.Identity()})
-        if prune_head:
+        if prune_head or shorter:
+            self.num_features = self.head.in_features = self.feature_info[deepest]['num_chs']
             self.reset_classifier(0, '')
         return wanted
+
+    @property
+    def head_hidden_size(self) -> int:
+        """Width of the pooled features."""
+        return self.num_features * self.head.global_pool.feat_mult()
 
     def get_classifier(self) -> nn.Module:
         """The linear layer of the head."""

@@ -142,7 +142,7 @@ def test_the_factorys_device_and_type_are_kept():
 
 
 def test_another_output_stride_is_refused():
-    with pytest.raises(ValueError, match='output_stride=16: FasterViT has strides 4 to 32'):
+    with pytest.raises(ValueError, match='output_stride=16: give 32'):
         tiny(features_only=True, output_stride=16)
 
 
@@ -158,6 +158,19 @@ def test_a_pruned_network_gives_the_same_map_and_uses_all_it_has(stage):
     torch.testing.assert_close(model.forward_features(image), expected)
     model(image).sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize('prune_head', [False, True])
+def test_a_pruned_network_takes_a_new_head_of_its_own_width(prune_head):
+    model = tiny().eval()
+    image = torch.rand(2, 3, 64, 64)
+    model.prune_intermediate_layers([1], prune_head=prune_head)
+    assert model(image).shape == (2, 32, 8, 8)
+    for pool, width in (('avg', 32), ('catavgmax', 64)):
+        model.reset_classifier(7, pool)
+        assert model(image).shape == (2, 7)
+        pooled = model.forward_head(model.forward_features(image), pre_logits=True)
+        assert pooled.shape[1] == model.head_hidden_size == width
 
 
 def test_fx_traces_it_for_other_sizes_and_with_gradients():
