@@ -132,7 +132,7 @@ BASE = f"_base_ = 'fastervit_mm::{DET}'\n"
      "custom_imports: Failed to import no_such_module (No module named 'no_such_module')"),
 ])
 @pytest.mark.parametrize('nested', [False, True])
-def test_a_mistake_in_a_config_is_said_in_a_line_with_its_place(elsewhere, text, line, says,
+def test_a_mistake_in_a_config_is_one_line_with_its_place(elsewhere, text, line, says,
                                                                 nested):
     write(elsewhere, mine=text, outer="_base_ = './mine.py'\n")
     with pytest.raises(ConfigError) as caught:

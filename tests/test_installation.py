@@ -66,12 +66,12 @@ def test_the_backbone_needs_torch_mmengine_and_timm_alone(tmp_path):
     assert python(site, '-c', code) == '4'
 
 
-def test_a_mmcv_of_which_its_folder_is_left(tmp_path):
+def test_an_mmcv_of_which_only_the_folder_is_left(tmp_path):
     found = train(site_packages(tmp_path / 'site', 'mmcv/__init__.py'))
     assert 'site/mmcv: what is left of an mmcv' in found and found.endswith(REINSTALL)
 
 
-def test_compiled_operators_that_do_not_load(tmp_path):
+def test_compiled_operators_that_do_not_load_are_named(tmp_path):
     site = site_packages(tmp_path / 'site', 'mmcv/_ext*')
     (site / f'mmcv/_ext{EXTENSION_SUFFIXES[0]}').write_text('of another torch')
     found = train(site)
@@ -85,7 +85,7 @@ def test_a_torchvision_whose_operators_do_not_load(tmp_path):
     assert 'pip install --upgrade --force-reinstall torch torchvision' in found
 
 
-def test_a_mmcv_that_mmdet_does_not_take(tmp_path):
+def test_an_mmcv_version_that_mmdet_refuses(tmp_path):
     site = site_packages(tmp_path / 'site', 'mmcv/version.py', 'mmcv/__pycache__')
     (site / 'mmcv/version.py').write_text((SITE / 'mmcv/version.py').read_text().replace(
         "= '2.1.0'", "= '2.2.0'"))

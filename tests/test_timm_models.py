@@ -26,7 +26,7 @@ def config_of(name):
     return PREPROCESSING[f'fastervit-{arch.replace("4_21k", "4-21k")}_in1k']
 
 
-def test_all_eleven_are_there_and_have_weights():
+def test_all_eleven_are_registered_with_weights():
     assert set(timm.list_models('fastervit_*')) == set(NAMES)
     assert {name.partition('.')[0] for name in timm.list_pretrained('fastervit_*')} == set(NAMES)
 

@@ -51,7 +51,7 @@ def test_the_saved_checkpoint_scores_as_the_trained_model_did(demo):
         assert last[f'coco/{kind}_mAP'][-1][1] == pytest.approx(metrics[f'coco/{kind}_mAP'])
 
 
-def test_it_leaves_pictures_and_says_where(demo):
+def test_it_leaves_figures_and_names_their_folder(demo):
     folder, output = demo
     for name in ('predictions.png', 'curves.png'):
         picture = matplotlib.image.imread(folder / 'work_dirs/demo' / name)
@@ -68,7 +68,7 @@ def test_the_page_shows_what_it_learned(demo, tmp_path):
         demo[0], tmp_path, 0.75)
 
 
-def test_what_the_pages_say_to_do_then(demo):
+def test_commands_of_the_pages_run_on_its_results(demo):
     """The very lines of README and docs, in a folder that looks like the clone."""
     folder = demo[0]
     for name in ('configs', 'docs', 'tools'):

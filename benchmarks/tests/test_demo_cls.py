@@ -40,7 +40,7 @@ def test_it_learns_for_real(demo):
     assert f"{metrics['accuracy/top1']:.3f}" in (folder / 'table.txt').read_text()
 
 
-def test_it_leaves_pictures_and_says_where(demo):
+def test_it_leaves_figures_and_names_their_folder(demo):
     folder, output = demo
     for name in ('predictions.png', 'curves.png'):
         assert matplotlib.image.imread(folder / 'work_dirs/demo-cls' / name).std() > 0.05

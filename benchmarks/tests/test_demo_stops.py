@@ -22,7 +22,7 @@ test_dataloader = val_dataloader
 """
 
 
-def test_it_is_stopped_and_killed_and_goes_on(tmp_path, session_folder):
+def test_a_stopped_and_killed_demo_continues(tmp_path, session_folder):
     samples.link_shapes(tmp_path, session_folder)
     config = tmp_path / 'small.py'
     config.write_text(CONFIG)

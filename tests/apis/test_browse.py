@@ -181,7 +181,7 @@ def browse_dataset(monkeypatch, *arguments):
     runpy.run_path(str(REPO / 'tools/browse_dataset.py'), run_name='__main__')
 
 
-def test_the_tool_draws_all_where_asked(monkeypatch, tmp_path, tiny_ade20k, capsys):
+def test_the_tool_draws_all_into_the_given_folder(monkeypatch, tmp_path, tiny_ade20k, capsys):
     browse_dataset(
         monkeypatch, REPO / 'configs' / SEG, '--out', tmp_path, '--split', 'val', '--number', 0,
         '--cfg-options', f'val_dataloader.dataset.data_root={tiny_ade20k}',
@@ -196,7 +196,7 @@ def test_the_tool_draws_all_where_asked(monkeypatch, tmp_path, tiny_ade20k, caps
     ((REPO / 'configs' / SEG, '--number', -1), 'number=-1: give at least 1'),
     ((REPO / 'configs' / SEG, '--cfg-options', 'visualizer=None'), 'with a visualizer can be'),
 ])
-def test_what_cannot_be_drawn_is_said_in_a_line(arguments, message, monkeypatch, tmp_path):
+def test_undrawable_data_are_an_error_of_one_line(arguments, message, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match=message) as caught:
         browse_dataset(monkeypatch, *arguments, '--out', 'out')
@@ -204,12 +204,12 @@ def test_what_cannot_be_drawn_is_said_in_a_line(arguments, message, monkeypatch,
     assert not list(tmp_path.glob('out/*'))
 
 
-def test_without_a_place_for_pictures_nothing_is_drawn(monkeypatch, capsys):
+def test_without_an_output_folder_nothing_is_drawn(monkeypatch, capsys):
     with pytest.raises(SystemExit) as caught:
         browse_dataset(monkeypatch, REPO / 'configs' / SEG)
     assert caught.value.code == 2 and 'give --out DIR, --show or both' in capsys.readouterr().err
 
 
-def test_a_split_that_is_not_there_is_named(config):
+def test_a_missing_split_is_named(config):
     with pytest.raises(ValueError, match="split='test': the config has no test_dataloader"):
         browse.browse(Config(dict(default_scope='mmdet')), None, 'test')

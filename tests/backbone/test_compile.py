@@ -135,7 +135,7 @@ def test_recomputing_and_compiling_go_together():
 
 
 @pytest.mark.long
-def test_weights_changed_behind_a_graph_are_seen():
+def test_a_compiled_graph_sees_changed_weights():
     """Position terms of a network that is not deployed are computed in the graph, not frozen."""
     model = FasterViT(SHALLOW).eval()
     compiled = torch.compile(model, backend='eager', fullgraph=True)

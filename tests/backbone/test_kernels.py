@@ -59,7 +59,7 @@ def test_the_count_sees_what_it_should():
 
 
 @pytest.mark.parametrize('mode', ['train', 'eval', 'deployed'])
-def test_no_convolution_turns_a_weight_around(mode):
+def test_no_convolution_converts_the_layout_of_a_weight(mode):
     model = FasterViT(TINY).train(mode == 'train')
     if mode == 'deployed':
         model.switch_to_deploy()

@@ -204,7 +204,7 @@ def test_one_pixel_high_and_without_objects(detector, segmentor, dtype):
     assert result.pred_instances.scores.isfinite().all()
 
 
-def test_mmdet_says_that_no_anchor_is_inside(detector):
+def test_mmdet_reports_that_no_anchor_is_inside(detector):
     """Cascade R-CNN's own `allowed_border=0` on such an image: an error, no NaN."""
     allowed = detector.rpn_head.train_cfg.allowed_border
     detector.rpn_head.train_cfg.allowed_border = 0

@@ -47,7 +47,7 @@ def mmdets():
     return swin
 
 
-def test_without_carriers_it_is_mmdet_s_swin_without_shifts(mmdets, tmp_path):
+def test_without_carriers_it_equals_mmdet_s_swin_without_shifts(mmdets, tmp_path):
     torch.save(mmdets.state_dict(), tmp_path / 'swin.pth')
     model = build(ct_size=0)
     assert load_backbone(model, str(tmp_path / 'swin.pth')).fresh == []
@@ -56,7 +56,7 @@ def test_without_carriers_it_is_mmdet_s_swin_without_shifts(mmdets, tmp_path):
         assert error(maps(model, image), maps(mmdets, image)) < 1e-5
 
 
-def test_with_carriers_its_first_blocks_are_mmdet_s(mmdets, tmp_path):
+def test_with_carriers_its_first_blocks_equal_mmdet_s(mmdets, tmp_path):
     """In every stage."""
     torch.save(mmdets.state_dict(), tmp_path / 'swin.pth')
     model = build()
@@ -84,7 +84,7 @@ def test_attention_sees_zeros_where_a_map_is_padded():
 
 
 @pytest.mark.parametrize('ct_size', [0, 1])
-def test_rows_are_seen_by_other_windows_through_carriers_alone(ct_size):
+def test_other_windows_see_a_row_only_through_carriers(ct_size):
     stage = build(ct_size=ct_size).stages[0]
     x = torch.randn(1, 16, 7, 70)
     changed = x.clone()
@@ -93,7 +93,7 @@ def test_rows_are_seen_by_other_windows_through_carriers_alone(ct_size):
     assert same == (ct_size == 0)
 
 
-def test_microsoft_s_file_fills_what_is_shared(tmp_path, monkeypatch):
+def test_microsoft_s_file_fills_all_shared_tensors(tmp_path, monkeypatch):
     """In its layout (timm's); the classifier's maps come out of the file's own network too."""
     lines = []
     monkeypatch.setattr('fastervit_mm.weights.loading.print_log',

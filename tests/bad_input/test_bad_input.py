@@ -140,7 +140,7 @@ def together(shop, tmp_path_factory):
 
 
 @pytest.mark.parametrize('case', rows(together_with_others))
-def test_one_of_many_images(case: Case, together):
+def test_a_bad_image_among_many(case: Case, together):
     network, name = network_and_input(case)
     folder, lines = together[network]
     drawn = folder / 'out/vis' / f'{os.path.splitext(name)[0]}.jpg'

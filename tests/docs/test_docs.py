@@ -34,7 +34,7 @@ LAUNCHERS = {
 
 
 @pytest.mark.parametrize('fence, call', OURS, ids=[f'{f}-{" ".join(c)[:60]}' for f, c in OURS])
-def test_programs_take_what_the_pages_say(fence, call, monkeypatch, capsys):
+def test_programs_accept_the_arguments_of_the_pages(fence, call, monkeypatch, capsys):
     """Also where a block is marked: program, options and configs exist."""
     assert (REPO / call[0]).is_file()
     for word in call:

@@ -21,7 +21,7 @@ def make(*arguments):
                           capture_output=True, text=True)
 
 
-def test_the_committed_page_is_what_the_metafiles_give(tmp_path):
+def test_the_committed_page_equals_the_generated_one(tmp_path):
     done = make('--out', tmp_path / 'page.md')
     assert done.returncode == 0, done.stderr
     assert (tmp_path / 'page.md').read_text() == (REPO / 'docs/model_zoo.md').read_text(), (

@@ -96,7 +96,7 @@ def scalars(work_dir):
             for line in file.read_text().splitlines()]
 
 
-def test_a_killed_run_goes_on_from_its_last_checkpoint(trained):
+def test_a_killed_run_resumes_from_its_last_checkpoint(trained):
     work_dir, first, second = trained
     assert 'resumed epoch: 0, iter: 12' in second
     # What was lost is done again and nothing else.
@@ -126,7 +126,7 @@ MODES = dict(
 
 
 @pytest.mark.parametrize('mode', MODES)
-def test_maps_and_pictures_are_what_was_evaluated(mode, trained, config, folder, tiny_ade20k):
+def test_saved_label_maps_are_those_evaluated(mode, trained, config, folder, tiny_ade20k):
     flags, options = MODES[mode]
     output = finished(
         'test.py', config, trained[0] / 'iter_24.pth', '--work-dir', folder / mode, '--out',

@@ -113,7 +113,7 @@ def test_flip_tta_reaches_every_joined_dataset(built):
     assert (first[1].scale, second[1].scale) == ((1333, 800), (96, 96))
 
 
-def test_another_split_takes_the_place_of_the_test(built, monkeypatch, tmp_path):
+def test_another_split_replaces_the_test_split(built, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     cfg = mmseg_config()
     cfg.test_dataloader = dict(cfg.test_dataloader, batch_size=7)

@@ -164,7 +164,7 @@ def test_a_resumed_training_has_the_same_teacher(tmp_path, images):
 
 @pytest.mark.parametrize('options, message', [
     ({'custom_hooks': [dict(type='MESAHook', weight=1)]}, 'needs one EMAHook.*the config has 0')])
-def test_without_an_average_it_says_what_is_missing(tmp_path, images, options, message):
+def test_without_ema_the_error_names_the_missing_hook(tmp_path, images, options, message):
     cfg = config(tmp_path, images)
     cfg.merge_from_dict(options)
     with pytest.raises(ConfigError, match=message):

@@ -50,7 +50,7 @@ def test_results_and_gradients_are_torchs(shape, dtype, limit, products):
     assert products == ([shape] if x[..., 0].numel() >= 16 else [])
 
 
-def test_tokens_in_another_order_in_memory(products):
+def test_non_contiguous_tokens(products):
     layer = layer_of(12, 20, bias=False)
     x = torch.randn(12, 3, 7).permute(2, 1, 0)
     assert torch.allclose(layer(x), F.linear(x, layer.weight), atol=1e-5) and len(products) == 1
@@ -76,7 +76,7 @@ def test_a_model_keeps_its_weights_names_and_copies(tiny_arch, products):
     assert products == [] and not any(isinstance(m, OneDnnLinear) for m in fast.modules())
 
 
-def test_runs_of_our_tools_take_necks_and_heads_along(tmp_path):
+def test_our_tools_also_convert_necks_and_heads(tmp_path):
     cfg = config(DETECTOR, tmp_path)
     model = build_runner(cfg).model
     fast = {name.split('.')[0] for name, m in model.named_modules() if isinstance(m, OneDnnLinear)}
@@ -84,7 +84,7 @@ def test_runs_of_our_tools_take_necks_and_heads_along(tmp_path):
     assert not any(type(m) is torch.nn.Linear for m in model.modules())
 
 
-def test_layers_of_other_libraries_are_taken_and_subclasses_left():
+def test_layers_of_other_libraries_are_converted_but_not_subclasses():
     class Own(torch.nn.Linear):
         pass
 

@@ -73,7 +73,7 @@ def test_pixels_equal_timms(path, folder):
         assert ours.dtype == torch.uint8 and torch.equal(ours.flip(0), theirs), name  # BGR
 
 
-def test_what_the_network_gets_equals_timms(folder):
+def test_the_networks_input_equals_timms(folder):
     path, = (p for p in CONFIGS if p.stem == 'fastervit-0_in1k')
     cfg = Config.fromfile(str(path))
     cfg.model.backbone.arch = dict(embed_dim=16, stem_channels=8, depths=(1, 1, 1, 1),

@@ -189,7 +189,7 @@ def tool(*arguments, cwd):
     return run_tool('new_config.py', *arguments, cwd=cwd)
 
 
-def test_from_a_terminal_it_says_what_it_found_and_what_is_wrong(tmp_path):
+def test_the_tool_prints_its_findings_and_problems(tmp_path):
     data = coco(tmp_path / 'data')
     content = json.loads((data / 'train.json').read_text())
     content['annotations'][0]['bbox'] = [600, 0, 500, 40]

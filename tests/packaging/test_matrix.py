@@ -19,7 +19,7 @@ REPORT = """<testsuites><testsuite>
 </testsuite></testsuites>"""
 
 
-def test_the_page_says_what_was_run(matrix):
+def test_the_page_has_the_rows_that_were_run(matrix):
     figures = json.loads(matrix.FIGURES.read_text())
     assert set(figures) <= set(matrix.ROWS)
     page = matrix.PAGE.read_text()
@@ -32,7 +32,7 @@ def test_the_page_says_what_was_run(matrix):
             assert found['versions'][package].split('+')[0].startswith(wanted[package]), package
 
 
-def test_a_row_that_was_not_run_says_so(matrix):
+def test_a_row_that_was_not_run_is_marked(matrix):
     rows = matrix.table({}).splitlines()[2:]
     assert len(rows) == len(matrix.ROWS)
     assert all(row.endswith('| not run | – |') for row in rows)
@@ -41,7 +41,7 @@ def test_a_row_that_was_not_run_says_so(matrix):
 
 @pytest.mark.parametrize('distribution, cell', [
     ('mmcv', '2.1.0 compiled'), ('mmcv-lite', '2.1.0'), ('onedl-mmcv', '2.1.0 (OneDL)')])
-def test_the_table_says_which_mmcv_it_was(matrix, distribution, cell):
+def test_the_table_names_the_mmcv(matrix, distribution, cell):
     assert matrix.shown('mmcv', {distribution: '2.1.0'}) == cell
 
 

@@ -92,7 +92,7 @@ def test_two_processes_test_as_one(killed):
      ['my config.py', '--work-dir', 'work', '--launcher', 'slurm', '--resume']),
     ('slurm_test.sh', ['part', 'job', 'my config.py', 'x.pth', '--tta'],
      ['my config.py', 'x.pth', '--launcher', 'slurm', '--tta'])])
-def test_srun_gets_the_job(script, arguments, expected, tmp_path):
+def test_srun_gets_the_jobs_arguments(script, arguments, expected, tmp_path):
     """Against an srun that prints its arguments: no cluster is here."""
     srun = tmp_path / 'srun'
     srun.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
@@ -106,7 +106,7 @@ def test_srun_gets_the_job(script, arguments, expected, tmp_path):
 
 
 @pytest.mark.parametrize('batch_job', [False, True])
-def test_slurm_goes_on_where_the_time_was_over(batch_job, tmp_path):
+def test_slurm_resumes_after_its_time_limit(batch_job, tmp_path):
     """Against an srun whose first job ends as one on notice does."""
     for name, text in (('srun', 'echo "$@" >> jobs; exit $(($(wc -l < jobs) == 1 ? 75 : 3))'),
                        ('scontrol', 'echo "$@" >> jobs')):
@@ -127,6 +127,6 @@ def test_slurm_goes_on_where_the_time_was_over(batch_job, tmp_path):
 
 @pytest.mark.parametrize('script', ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh',
                                     'slurm_test.sh'])
-def test_without_arguments_they_say_how_they_are_used(script, tmp_path):
+def test_without_arguments_they_print_their_usage(script, tmp_path):
     done = launch(script, cwd=tmp_path)
     assert done.returncode != 0 and 'usage:' in done.stderr

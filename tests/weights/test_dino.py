@@ -235,7 +235,7 @@ def downloaded(tmp_path, monkeypatch):
     return put
 
 
-def test_it_is_read_where_mmengine_and_the_backbone_read_one(file, downloaded):
+def test_mmengine_and_the_backbone_read_the_published_name(file, downloaded):
     downloaded(file)
     expected = convert_dino(read_checkpoint(str(file))['model'], 'x')
     for source in (str(file), NAME):
@@ -324,7 +324,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize('what', BROKEN)
-def test_what_is_not_whole_is_refused(what):
+def test_incomplete_files_are_refused(what):
     change, message = BROKEN[what]
     tensors = small_tensors()
     change(tensors)
@@ -348,7 +348,7 @@ class _Runs:
     ('code', 'refused, and no code in it was run'),
     ('holes', 'tensors missing: 1 '),
     ('nan', 'NaN or infinity in 1 of')])
-def test_nothing_is_run_and_nothing_written(what, message, file, tmp_path):
+def test_bad_files_run_no_code_and_write_nothing(what, message, file, tmp_path):
     """A bad file is one line of the tool."""
     bad, ran = tmp_path / 'bad.pth', tmp_path / 'ran'
     if what == 'cut':

@@ -59,7 +59,7 @@ def test_the_authors_training_checkpoint_loads_through_init_cfg(authors_file, lo
     assert 'module.); carrier biases absent, set to 0\n' in log()
 
 
-def test_one_line_says_what_keeps_its_initial_values(authors_file, log):
+def test_one_line_names_the_tensors_that_keep_their_initial_values(authors_file, log):
     build(init_cfg=dict(type='Pretrained', checkpoint=str(authors_file[0])))
     line, = [line for line in log().splitlines() if 'tensors loaded from' in line]
     assert '315 of 336 tensors' in line
@@ -112,7 +112,7 @@ def test_the_wrong_variant_is_named_and_nothing_is_changed(authors_file):
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
-def test_a_file_with_holes_is_refused_unless_asked_for(tmp_path, log):
+def test_an_incomplete_file_is_refused_unless_asked_for(tmp_path, log):
     source = FasterViT(TINY)
     stir(source)
     tensors = {k: v for k, v in source.state_dict().items() if not k.startswith('stages.3.')}
