@@ -1,4 +1,4 @@
-"""Errors that users can fix are a line; others keep their traceback."""
+"""Errors that users can fix are one line; others keep their traceback."""
 import os
 import runpy
 import subprocess

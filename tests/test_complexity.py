@@ -1,4 +1,4 @@
-"""Counts: published, by hand, and by every way of computing."""
+"""Counts equal published ones, those by hand, and each other in every mode."""
 import json
 import runpy
 import sys
@@ -32,7 +32,7 @@ def test_variants_count_what_was_measured_of_the_authors(arch, side, params, mac
 
 
 def test_a_whole_segmentor_counts_what_was_measured():
-    """The default size is that of papers; the auxiliary head does nothing in inference."""
+    """At the papers' size, the default; the auxiliary head is unused in inference."""
     found = complexity.analyse(str(REPO / 'configs/mmseg/upernet_fvit.py'))
     assert found.shape == (512, 2048)
     macs = group(found)
@@ -193,7 +193,7 @@ model = dict(
 
 
 class Lender(nn.Module):
-    """As DINO: the body uses a layer of the head by itself, and the head as a whole."""
+    """As in DINO: the body uses the head, and also one of its layers directly."""
 
     def __init__(self):
         super().__init__()

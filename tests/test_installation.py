@@ -1,4 +1,4 @@
-"""What an environment lacks, or has half, is said in one line with the command that mends it."""
+"""Missing or broken packages are reported in one line with the command that helps."""
 import subprocess
 import sys
 import sysconfig
@@ -15,7 +15,7 @@ REINSTALL = 'pip install --force-reinstall --no-deps mmcv-lite==2.1.0'
 
 
 def site_packages(target, *absent):
-    """A folder of links to what is installed here, but for some patterns."""
+    """A folder of links to the installed packages, except for some patterns."""
     link(SITE, target, {'*.pth', *absent})
     return target
 
@@ -31,7 +31,7 @@ def link(folder, target, absent):
 
 
 def python(site, *arguments):
-    """Python with those packages alone; the last line that it says."""
+    """Run Python with only those packages; return its last line."""
     done = subprocess.run(
         [sys.executable, '-S', '-W', 'ignore', *arguments], capture_output=True, text=True,
         cwd=REPO, env=dict(PATH='/usr/bin:/bin', PYTHONPATH=f'{site}:{REPO}', HOME=str(site)))
@@ -79,7 +79,7 @@ def test_compiled_operators_that_do_not_load_are_named(tmp_path):
 
 
 def test_a_torchvision_whose_operators_do_not_load(tmp_path):
-    """As one for CUDA beside a CPU build of torch."""
+    """As of a CUDA build beside a CPU build of torch."""
     found = train(site_packages(tmp_path / 'site', 'mmcv/_ext*', 'torchvision/_C*'))
     assert f'torchvision {version("torchvision")} do not load' in found
     assert 'pip install --upgrade --force-reinstall torch torchvision' in found

@@ -1,4 +1,4 @@
-"""One door: a config's model as mmengine's runner builds it, its datasets, its images."""
+"""A config's model as mmengine's runner builds it, its datasets and its images."""
 import copy
 
 import numpy as np

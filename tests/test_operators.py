@@ -18,7 +18,7 @@ from tests.conftest import REPO
 
 @pytest.fixture(autouse=True)
 def ours(monkeypatch):
-    """mmcv's functions call ours, also where a compiled mmcv is installed."""
+    """Make mmcv's functions call ours, even if a compiled mmcv is installed."""
     torch.set_default_dtype(torch.float64)
     for module in pkgutil.iter_modules(mmcv.ops.__path__):
         module = importlib.import_module(f'mmcv.ops.{module.name}')
@@ -46,7 +46,7 @@ def iou(one, other, offset=0):
 
 
 def bilinear(plane, y, x):
-    """Value of an (H, W) map between its pixels; 0 from one pixel beyond it on."""
+    """Value of an (H, W) map between its pixels; 0 from one pixel outside."""
     height, width = plane.shape
     top, left = int(np.floor(float(y))), int(np.floor(float(x)))
     value = 0.
@@ -57,7 +57,7 @@ def bilinear(plane, y, x):
 
 
 def clamped(plane, y, x):
-    """As RoIAlign reads: beyond an edge its value goes on for a pixel, then 0."""
+    """As RoIAlign reads: the edge value up to one pixel outside, then 0."""
     height, width = plane.shape
     if y < -1 or y > height or x < -1 or x > width:
         return plane.sum() * 0
@@ -316,7 +316,7 @@ def test_synchronised_batch_norm_is_batch_norm_in_one_process():
 
 
 def operands_in_bfloat16(tensor):
-    """Rounded, so that 16 bits hold what float32 holds."""
+    """Operands rounded so that 16 bits hold them exactly."""
     return tensor.bfloat16().float()
 
 
@@ -361,7 +361,7 @@ CALLS = ('roi_align', 'roi_pool', 'deform_roi_pool', 'deform_conv', 'modulated_d
 
 
 def output_and_gradient(name, maps, dtype=torch.float32):
-    """Of maps that a convolution before gives, in 16 bits under autocast."""
+    """Of maps from a convolution, in 16 bits under autocast."""
     maps = maps.clone(memory_format=torch.preserve_format).requires_grad_()
     with torch.autocast('cpu', dtype, enabled=dtype != torch.float32):
         output = called(name, F.conv2d(maps, torch.eye(4)[..., None, None]))

@@ -23,7 +23,7 @@ MODULES = program.modules()
 
 
 def by_both(call):
-    """What a call returns with the compiled operators, and with ours."""
+    """Results of a call with the compiled operators and with ours."""
     found = []
     for module in (MODULES['compiled'], MODULES['ours']):
         program.serve(module)

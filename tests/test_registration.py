@@ -1,4 +1,4 @@
-"""Importing the package adds names to other libraries, and changes nothing that they hold."""
+"""Importing the package only adds names to other libraries."""
 import json
 import os
 import subprocess
@@ -114,7 +114,7 @@ print(json.dumps(ends))
 
 
 def run(imports, folder):
-    """The lines that the program prints, with every warning an error where it does not catch it."""
+    """Lines that the program prints, with uncaught warnings as errors."""
     done = subprocess.run(
         [sys.executable, '-W', 'error', '-c', PROGRAM.replace('IMPORT', imports)], cwd=folder,
         text=True, capture_output=True, env={**os.environ, 'PYTHONPATH': str(REPO)})

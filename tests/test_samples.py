@@ -1,4 +1,4 @@
-"""Stand-ins have the layout of the real samples, and are taken only where those are not."""
+"""Stand-ins have the layout of the real samples, and are used only without them."""
 import json
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise

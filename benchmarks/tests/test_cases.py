@@ -1,4 +1,4 @@
-"""A mode that did not happen is refused."""
+"""Cases whose mode did not take effect are refused."""
 from functools import partial
 
 import pytest
@@ -16,7 +16,7 @@ CPU = torch.device('cpu')
 
 
 class Maps(nn.Module):
-    """A convolution, and where asked for a linear layer."""
+    """A convolution and, on request, a linear layer."""
 
     def __init__(self, linear=False):
         super().__init__()
@@ -33,7 +33,7 @@ class Uncompilable(Maps):
 
 @pytest.fixture
 def case(monkeypatch):
-    """Builds a case of a network; compiled graphs are taken as they are, without Inductor."""
+    """Build a case of a network; compiled graphs run as traced, without Inductor."""
     monkeypatch.setattr(torch._dynamo, 'lookup_backend', lambda name: lambda graph, inputs: graph)
     torch._dynamo.reset()
 
@@ -87,7 +87,7 @@ def test_a_graph_for_any_size_is_refused(case, monkeypatch):
 
 
 def test_each_size_gets_its_own_graph(case):
-    """Even in one process; torch.compile by itself makes the second graph dynamic."""
+    """Even in one process, where torch.compile's default makes the second graph dynamic."""
     def graphs(compiler, compiled):
         torch._dynamo.reset()
         for size in (16, 20, 24):

@@ -1,4 +1,4 @@
-"""`make demo`: from nothing to a detector that works, on held-out pictures."""
+"""`make demo`: trains a detector from scratch that works on held-out images."""
 import json
 import re
 import shutil
@@ -43,7 +43,7 @@ def test_it_says_early_how_long_training_takes(demo):
 
 
 def test_the_saved_checkpoint_scores_as_the_trained_model_did(demo):
-    """Nothing is lost on the way through the file: tools/test.py repeats the last validation."""
+    """tools/test.py gives the metrics of the last validation."""
     folder = demo[0] / 'work_dirs/demo'
     last = read_run(next(folder.glob('*/vis_data')).parent)
     metrics = json.loads((folder / 'demo.json').read_text())['metrics']
@@ -69,7 +69,7 @@ def test_the_page_shows_what_it_learned(demo, tmp_path):
 
 
 def test_commands_of_the_pages_run_on_its_results(demo):
-    """The very lines of README and docs, in a folder that looks like the clone."""
+    """Commands copied from README and docs, in a folder like the clone."""
     folder = demo[0]
     for name in ('configs', 'docs', 'tools'):
         (folder / name).symlink_to(REPO / name)

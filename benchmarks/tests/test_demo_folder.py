@@ -1,4 +1,4 @@
-"""What becomes of an earlier demo."""
+"""What happens to an earlier demo's folder."""
 import io
 import json
 
@@ -14,7 +14,7 @@ def folder(tmp_path):
 
 
 def begin(folder, settings='these'):
-    """Whether it goes on, and what is said."""
+    """Whether the demo continues, and its output."""
     console = Console(file=io.StringIO(), width=20)
     goes_on = demo_folder.begin(folder, settings, console)
     return goes_on, console.file.getvalue()
@@ -63,7 +63,7 @@ def test_a_finished_demo_is_kept_until_the_next_is_finished(folder):
 
 
 def test_a_kill_in_between_changes_nothing(folder):
-    """Behind the renaming, behind each file that is removed, and before the mark is written."""
+    """After the renaming, after each removal, and before the mark is written."""
     before = folder.parent / 'demo.previous'
     fill(folder)
     demo_folder.finish(folder, dict(metrics={}))

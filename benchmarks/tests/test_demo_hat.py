@@ -1,4 +1,4 @@
-"""`make demo-hat`: two networks trained alike, and the figure of how far each of them sees."""
+"""`make demo-hat`: two networks trained alike, and a figure of how far each sees."""
 import json
 import re
 
@@ -31,7 +31,7 @@ def test_only_carriers_see_the_distant_mark(demo):
 
 
 def test_figures_match_the_label_maps(demo):
-    """Counted anew, and in the table that is printed."""
+    """Recounted, and as in the printed table."""
     folder, output = demo
     metrics = json.loads((folder / 'work_dirs/demo-hat/demo.json').read_text())['metrics']
     for name, config in zip(NAMES, CONFIGS.values()):

@@ -1,4 +1,4 @@
-"""The steps for a GPU, rehearsed on a CPU at small sizes: what they leave, and what they skip."""
+"""The GPU steps rehearsed on a CPU at small sizes: their reports, and what they skip."""
 import json
 import os
 import subprocess
@@ -13,7 +13,7 @@ RUN = REPO / 'benchmarks/gpu/run.sh'
 
 
 def left_in(folder):
-    """What a step leaves: its JSON and its table."""
+    """JSON and table that a step wrote."""
     (path,) = folder.glob('*.json')
     return json.loads(path.read_text()), path.with_suffix('.txt').read_text()
 

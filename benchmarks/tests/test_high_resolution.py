@@ -1,4 +1,4 @@
-"""The comparison at high resolution counts what is computed, and says what was not run."""
+"""The high-resolution comparison counts real operations and marks what was not run."""
 import json
 from functools import partial
 
@@ -19,7 +19,7 @@ CPU = torch.device('cpu')
 
 @pytest.fixture
 def two_threads(request):
-    """PyTorch calls oneDNN for no 1 x 1 convolution of a single thread."""
+    """With a single thread PyTorch does not use oneDNN for 1 x 1 convolutions."""
     request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
     torch.set_num_threads(2)
 
@@ -106,7 +106,7 @@ def test_bad_arguments_are_named(arguments, message, tmp_path):
 
 
 def test_saved_counts_are_those_of_the_current_networks():
-    """The counts are of this version's networks, not only of the day they were measured."""
+    """A changed network needs new figures."""
     kept = json.loads(KEPT.read_text())
     assert len(tables(kept)) > 10
     assert list(kept['counts']['fastervit-0']['960']) == list(count('fastervit-0', (960, 960)))

@@ -1,4 +1,4 @@
-"""The long-range task: the mark tells the class, and nothing else in the image does."""
+"""The long-range task: only the mark in the image tells the class."""
 
 import json
 from pathlib import Path
@@ -142,7 +142,7 @@ def test_mmseg_reads_it(root):
 
 
 def test_accuracy_by_distance_counts_discs(tmp_path):
-    """By most of the pixels of each, whatever is said elsewhere."""
+    """By the majority of each disc's pixels; pixels elsewhere do not count."""
     metric = DistanceAccuracy(output_dir=str(tmp_path))
     metric.dataset_meta = dict(classes=CLASSES)
     discs = [(20, 20, 20.), (40, 20, 35.9), (60, 20, 16.), (80, 20, 116.)]

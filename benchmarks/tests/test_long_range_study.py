@@ -1,4 +1,4 @@
-"""The comparison on the long-range task: it goes on where it was stopped, and shows what it has."""
+"""The long-range study: it resumes, and shows partial results."""
 import json
 import re
 from functools import partial
@@ -30,7 +30,7 @@ KEPT = [REPO / f'benchmarks/long-range{of}.json' for of in ('', '-256')]
 
 @pytest.fixture(scope='module')
 def short(tmp_path_factory):
-    """What trains for a moment, on as many images as are used then."""
+    """Settings of a very short training on few images."""
     root = tmp_path_factory.mktemp('data') / 'long_range'
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study, 'make_long_range', partial(make_long_range, train=8, val=4))

@@ -1,4 +1,4 @@
-"""The shapes dataset: the same bytes every time, and annotations that are true."""
+"""The shapes dataset: the same bytes every time, and correct annotations."""
 import hashlib
 import json
 from pathlib import Path
@@ -141,7 +141,7 @@ def test_a_stopped_generation_leaves_nothing_that_looks_complete(root, tmp_path,
 
 
 def dataset_of(config, root, **settings):
-    """The dataset of validation that a config names, of other files."""
+    """The validation dataset of a config, with other files."""
     cfg = get_config(config)
     init_default_scope(cfg.default_scope)
     return DATASETS.build(dict(cfg.val_dataloader.dataset, data_root=str(root), **settings))

@@ -1,4 +1,4 @@
-"""The benchmark measures what it says; no test here guards a time."""
+"""The benchmark measures what it claims; no test asserts a time."""
 import json
 import os
 import sys
@@ -92,7 +92,7 @@ def test_pictures(report):
         assert path.name in output
 
 
-def test_multiply_adds_of_fastervit_2_are_the_published_ones():
+def test_multiply_adds_of_fastervit_2():
     """8.97 G for FasterViT-2 at 224 with the classifier, whose share is 0.8 M."""
     model = PEERS['fastervit-2'].build((224, 224)).eval()
     image = torch.randn(1, 3, 224, 224)
@@ -104,7 +104,7 @@ def test_multiply_adds_of_fastervit_2_are_the_published_ones():
 
 
 def test_the_authors_backbone_gives_the_same_maps(authors):
-    """What is measured as theirs is theirs: at a square size it equals ours on the same weights."""
+    """At a square size the network measured as theirs equals ours on the same weights."""
     from fastervit_mm import FasterViT
     from fastervit_mm.weights import translate
     theirs = AuthorsMaps('0', (224, 224)).eval()
@@ -172,7 +172,7 @@ def test_bad_arguments_are_named(arguments, message):
 
 
 class Watched(Worker):
-    """Notes each process, and what draws while it measures."""
+    """Records each process, and what draws while it measures."""
     pids: list = []
     drawing: list = []
 
@@ -224,7 +224,7 @@ def test_swin_computes_the_same_fused():
             assert ((a - b).abs().max() / b.abs().max()).item() < 1e-4
 
 
-def test_networks_of_equal_accuracy_are_equal():
+def test_peers_are_equally_accurate_but_for_two():
     pairs = {(ours, peer): abs(PEERS[ours].top1 - PEERS[peer].top1)
              for ours, *peers in SETS['equal-accuracy'] for peer in peers}
     far = {pair for pair, difference in pairs.items() if round(difference, 6) > EQUAL}

@@ -1,4 +1,4 @@
-"""What is drawn is what the pipeline feeds the network, with its ground truth in place."""
+"""Pictures show the network's inputs, with ground truth in the right place."""
 import runpy
 import sys
 
@@ -18,7 +18,7 @@ FLIP = dict(type='RandomFlip', prob=1.)
 
 @pytest.fixture
 def config(tiny_coco, tiny_ade20k):
-    """A config of COCO or ADE20K on samples, with or without a pipeline of one's own."""
+    """A config of COCO or ADE20K on samples; optionally with another pipeline."""
     def load(name, steps=None):
         cfg = launch.load_config(str(REPO / 'configs' / name))
         root = tiny_coco if name == DET else tiny_ade20k
@@ -35,7 +35,7 @@ def config(tiny_coco, tiny_ade20k):
 
 
 def fed(item):
-    """What the network is fed, (H, W, 3) RGB."""
+    """The network's input, (H, W, 3) RGB."""
     return item['inputs'].permute(1, 2, 0).numpy()[..., ::-1]
 
 
@@ -51,7 +51,7 @@ def drawn(cfg, index, rescale=False):
 
 
 def check_drawn(changed, instances):
-    """What changed is in the boxes, and the masks are covered."""
+    """Check that only the boxes changed, and that masks are covered."""
     near = np.zeros(changed.shape, bool)
     for left, top, right, bottom in instances.bboxes.tensor.numpy().astype(int):
         # A name begins in its box's corner, and may be wider than the box.
@@ -94,7 +94,7 @@ def test_label_maps_lie_where_the_image_went(config):
 
 @pytest.mark.parametrize('index', [0, 2])
 def test_ground_truth_follows_a_test_pipeline_that_loads_it_late(index, config):
-    """It is the original image's; the picture is not."""
+    """Ground truth has the original image's size, the input another."""
     cfg = config(DET)
     assert [browse.annotated_late(cfg, f'{split}_dataloader')
             for split in ('train', 'val')] == [False, True]

@@ -81,7 +81,7 @@ def test_detections_are_det_inferencers_as_coco_results(detect, detector, photos
 
 
 def test_det_inferencer_takes_the_coco_config_as_it_is(photos, tmp_path):
-    """FasterViT-2, as large as it is, with no data set near; weights are random."""
+    """FasterViT-2 at full size, without a dataset; weights are random."""
     from mmdet.apis import DetInferencer
     inferencer = DetInferencer(str(config_path('mmdet/cascade_fvit')), device='cpu',
                                show_progress=False)
@@ -132,7 +132,7 @@ def test_ids_without_annotations(detector, photos, tmp_path):
 
 @pytest.mark.parametrize('task, images', [('detector', 'photos'), ('segmentor', 'scenes')])
 def test_joined_datasets_change_nothing(task, images, request):
-    """The first one says how images are prepared, and what is called what."""
+    """Preprocessing and class names are the first dataset's."""
     config, checkpoint = request.getfixturevalue(task)
     image = request.getfixturevalue(images)[0]
     cfg = Config.fromfile(config)

@@ -132,7 +132,7 @@ def test_timm_s_fx_extractor_gives_the_same_maps_at_two_sizes(tiny_arch, arch):
 
 @pytest.mark.parametrize('deployed', [False, True])
 def test_the_meta_device_runs(tiny_arch, deployed):
-    """As tools that count or plan use it; autocast knows no such device."""
+    """As counting tools use it; autocast does not know this device."""
     with torch.device('meta'):
         model = FasterViT(tiny_arch)
         if deployed:

@@ -27,14 +27,14 @@ def build(**settings):
 
 
 def timms(**settings):
-    """A network by the names of Microsoft's repository, which timm has too."""
+    """A timm Swin: it has the names of Microsoft's repository."""
     import timm
     return timm.create_model('swin_tiny_patch4_window7_224', num_classes=5, **settings)
 
 
 @pytest.fixture(scope='module')
 def mmdets():
-    """mmdet's Swin with no window shifted."""
+    """mmdet's Swin without shifts."""
     torch.manual_seed(0)
     swin = SwinTransformer(embed_dims=16, depths=TINY['depths'], num_heads=TINY['num_heads'],
                            drop_path_rate=0.)
@@ -70,7 +70,7 @@ def test_with_carriers_its_first_blocks_equal_mmdet_s(mmdets, tmp_path):
 
 
 def test_attention_sees_zeros_where_a_map_is_padded():
-    """And nothing else of a block sees padding; carriers are no zeros."""
+    """Nothing else in a block sees padding, and carriers are not zeros."""
     block, values = build(ct_size=2).stages[0].blocks[1], []
     block.attn.register_forward_pre_hook(lambda _, given: values.append(given[0]))
     x, carriers = torch.randn(2, 9, 13, 16), torch.randn(2, 2, 2, 4, 16)
@@ -94,7 +94,7 @@ def test_other_windows_see_a_row_only_through_carriers(ct_size):
 
 
 def test_microsoft_s_file_fills_all_shared_tensors(tmp_path, monkeypatch):
-    """In its layout (timm's); the classifier's maps come out of the file's own network too."""
+    """In Microsoft's layout, as timm's; maps equal those of timm's own network."""
     lines = []
     monkeypatch.setattr('fastervit_mm.weights.loading.print_log',
                         lambda line, **kwargs: lines.append(line))
@@ -169,7 +169,7 @@ def test_any_size_gives_ceil_strided_maps_prepared_for_export_too(ct_size):
 
 
 def test_every_parameter_is_trained_recomputed_or_not():
-    """So DDP stops for no parameter that is unused."""
+    """So DDP finds no unused parameter."""
     model = build(frozen_stages=1).train()
     image = torch.randn(2, 3, 97, 150)
     plain = gradients(model, image)

@@ -1,4 +1,4 @@
-"""switch_to_deploy(): the same numbers from folded weights, and no misuse in silence."""
+"""switch_to_deploy(): the same outputs from folded weights; misuse is an error."""
 import copy
 import pickle
 
@@ -125,7 +125,7 @@ def test_a_cast_network_has_the_geometry_of_a_fresh_one(tiny):
 
 
 def test_deployed_in_16_bits_it_is_as_near_float32_as_before(tiny):
-    """Windows' constants are of float32 coordinates, and cast once."""
+    """Constants of windows come from float32 coordinates and are cast once."""
     expected = maps(tiny, IMAGE)
     distances = [error([m.float() for m in maps(network.bfloat16(), IMAGE.bfloat16())], expected)
                  for network in (copy.deepcopy(tiny), copy.deepcopy(tiny).switch_to_deploy())]

@@ -1,4 +1,4 @@
-"""What we write we can read, and what others wrote too."""
+"""Checkpoints that this package writes, and others', can be read."""
 import argparse
 import collections
 import datetime
@@ -114,7 +114,7 @@ def test_a_trained_checkpoint_is_plain_values_whatever_its_metainfo(run):
 
 
 def test_a_run_with_one_cycle_resumes_bit_for_bit(run, tmp_path):
-    """Also from a checkpoint of mmengine's own, which has the function of its curve."""
+    """Also from mmengine's own checkpoint, which contains the scheduler's function."""
     content = read_checkpoint(str(run / 'iter_3.pth'))
     assert not any(map(callable, content['param_schedulers'][0].values()))
     older = dict(content, param_schedulers=[dict(
@@ -177,7 +177,7 @@ def test_older_checkpoints_are_read_as_plain_values(tmp_path, attributes, zipped
 
 
 class Own(torch.Tensor):
-    """A tensor of a class that no reader knows."""
+    """A tensor subclass that no reader knows."""
 
 
 @HOOKS.register_module()
@@ -187,7 +187,7 @@ class OwnTensors(Hook):
 
 
 def test_unreadable_values_are_not_saved(tmp_path):
-    """It is known at the first checkpoint, and nothing half-good is left."""
+    """The first checkpoint already fails, and no partial file is left."""
     with pytest.raises(CheckpointError, match='iter_3.pth was not saved.*Own'):
         trained(tmp_path, custom_hooks=[dict(type='OwnTensors')])
     assert not [*tmp_path.glob('*.pth*')]
@@ -231,7 +231,7 @@ class Declared:
 @pytest.mark.parametrize('forced', ['TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD',
                                     'TORCH_FORCE_WEIGHTS_ONLY_LOAD'])
 def test_the_tools_stay_strict_whatever_others_allow(tmp_path, run, monkeypatch,
-                                                                forced):
+                                                     forced):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(forced, '1')
     torch.save(dict(state_dict=nn.Linear(1, 1).state_dict(), extra=Attack()), 'evil.pth')

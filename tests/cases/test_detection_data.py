@@ -228,7 +228,7 @@ def test_other_forms_are_named(name, content, form, tmp_path):
 # --- which class is which ------------------------------------------------------------------------
 
 def left_and_right(root, orders):
-    """Red boxes to the left of blue ones, numbered in each folder in its own order."""
+    """Red boxes to the left of blue ones; each folder has its own numbering."""
     for number, (folder, names) in enumerate(orders.items()):
         for i in range(2):
             boxes = [(names.index('red'), 10, 10, 20, 20), (names.index('blue'), 50, 30, 20, 20)]

@@ -1,4 +1,4 @@
-"""Detection data as other people lay them out: which class is which, what belongs to what."""
+"""Other people's layouts of detection data: order of classes, pairs of files."""
 import json
 import shutil
 from pathlib import Path

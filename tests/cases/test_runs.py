@@ -1,4 +1,4 @@
-"""What mmengine's own Runner trains or tests, ours does; what it would train wrongly is said."""
+"""Our runner does all that mmengine's does, and reports what that would train wrongly."""
 import json
 import random
 from itertools import islice
@@ -27,12 +27,12 @@ from tests.conftest import TINY
 
 
 def noisy(info):
-    """What a pipeline gives: the sample's place, and random numbers as augmentation draws them."""
+    """A pipeline's result: the sample's index, and random numbers like augmentation's."""
     return info['sample_idx'], info.get('key_frame_id'), random.random(), np.random.rand()
 
 
 class Pictures(BaseDataset):
-    """Eleven pictures, upright and lying, of two classes."""
+    """Eleven images of two classes, portrait and landscape."""
     METAINFO = dict(classes=('red', 'blue'))
 
     def load_data_list(self):
@@ -105,7 +105,7 @@ def build(request, videos, monkeypatch):
 
 
 def taken(iterator, number):
-    """Batches, while something else draws random numbers too."""
+    """Batches drawn while other code uses random numbers too."""
     found = []
     for _ in range(number):
         random.random(), np.random.rand(), torch.rand(1)
@@ -115,7 +115,7 @@ def taken(iterator, number):
 
 @pytest.mark.parametrize('build', SAMPLERS, indirect=True)
 def test_every_sampler_trains_and_resumes(build):
-    """By iterations, over several epochs where the sampler has some; and in mmengine's order."""
+    """By iterations, over several epochs if the sampler has epochs, in mmengine's order."""
     whole = taken(_InfiniteDataloaderIterator(reproducible(build(), seed=5)), 14)
     for skip in (2, 9):
         resumed = _Forward(reproducible(build(), seed=5), skip)
@@ -143,7 +143,7 @@ def test_every_sampler_resumes_within_an_epoch(build):
 
 
 def test_no_sample_is_drawn_before_the_first_batch():
-    """Else a loop that resumes would begin behind what the loop that was built had taken."""
+    """Otherwise a resumed loop would start after the samples that the first loop drew."""
     loader = reproducible(Runner.build_dataloader(dict(
         dataset=PICTURES, sampler=dict(type='InfiniteSampler'), batch_size=3, num_workers=2,
         collate_fn=list), seed=5), seed=5)
@@ -173,7 +173,7 @@ BACKWARDS = NAMES[::-1]
 
 
 def data(folder, train=NAMES, val=NAMES):
-    """Annotation files whose ids stay with the names; only the order of their lists differs."""
+    """Annotation files that differ only in the order of their categories."""
     for split, names in (('train', train), ('val', val)):
         making.coco(folder / f'{split}.json', {'0.jpg': making.some_boxes(0, 3)}, names,
                     ids=[NAMES.index(name) + 1 if name in NAMES else 9 for name in names])
@@ -197,7 +197,7 @@ def wrong(cfg, *loaders, training=True):
 
 
 def orders_in(problem, *orders):
-    """Whether a line holds orders of names, written one after the other."""
+    """Whether a line contains these lists of names."""
     return all(', '.join(map(repr, order)) in problem for order in orders)
 
 
@@ -519,7 +519,7 @@ default_scope = None
 
 @pytest.fixture(scope='module')
 def pure_python(tmp_path_factory):
-    """A config of classes instead of names: a binary segmentor, with two metrics."""
+    """A pure-Python config of a binary segmentor, with two metrics."""
     folder = tmp_path_factory.mktemp('pure_python')
     for name in ('a', 'b'):
         making.picture(folder / f'data/images/{name}.png', [(0, 10, 10, 30, 30)], size=(64, 64))

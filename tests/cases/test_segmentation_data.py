@@ -1,4 +1,4 @@
-"""Folders of images and label maps as others have them: what belongs together, and what is read."""
+"""Other people's folders of images and label maps: pairs, and labels read."""
 from functools import lru_cache
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def quickly():
 
 
 def pair(image: Path, label_map: Path, number: int, labels=(0, 1), **saving) -> None:
-    """An image of one grey, and a map of which so many pixels have the second label."""
+    """A uniform image, and a label map with a number of pixels of the second label."""
     for path in (image, label_map):
         path.parent.mkdir(parents=True, exist_ok=True)
     Image.new('RGB', (SIDE, SIDE), (5 * number,) * 3).save(image)
@@ -44,7 +44,7 @@ def pair(image: Path, label_map: Path, number: int, labels=(0, 1), **saving) -> 
 
 
 def made(root: Path, tmp_path: Path, **settings):
-    """The report, the config, and the numbers of image and map of each sample that mmseg reads."""
+    """Report, config, and the numbers of image and label map in each sample of mmseg's."""
     report = new_config('seg', root, tmp_path / 'mine.py', console=Console(quiet=True), **settings)
     cfg = Config.fromfile(str(tmp_path / 'mine.py'))
     init_default_scope('mmseg')
@@ -95,7 +95,7 @@ def test_each_image_is_trained_with_its_map(layout, tmp_path):
 
 
 def write(root: Path, *names: str, split: str = 'train', count: int = 3, **kwargs) -> Path:
-    """Images, and for each the maps that are named, with {i} for its number."""
+    """Write images and their label maps, by names in which {i} is the number."""
     for i in range(1, count + 1):
         for name in names[1:]:
             pair(root / names[0].format(split=split, i=i), root / name.format(split=split, i=i), i,
@@ -104,7 +104,7 @@ def write(root: Path, *names: str, split: str = 'train', count: int = 3, **kwarg
 
 
 def chosen(root: Path, **settings):
-    """Names of the maps of each split, from the root on."""
+    """Label maps of each split, relative to the root."""
     data = find_label_maps(root, **settings)
     return {split: [label_map.relative_to(root).as_posix() for _, label_map in found.pairs]
             for split, found in data.splits.items()}
@@ -174,7 +174,7 @@ def test_two_images_or_label_maps_of_one_name_need_an_option(tmp_path):
 
 
 def test_two_folders_whose_images_have_the_same_names_never_mix(tmp_path):
-    """A map of a sequence whose image is missing is not that of another sequence's."""
+    """A label map whose image is missing is not paired with another sequence's image."""
     write(tmp_path, 'images/a/{i}.png', 'masks/a/{i}.png')
     write(tmp_path, 'images/b/{i}.png', 'masks/b/{i}.png')
     (tmp_path / 'images/b/2.png').unlink()
@@ -367,7 +367,7 @@ def test_labels_of_all_splits_are_classes(tmp_path):
 
 
 def test_a_label_in_one_of_many_maps_is_known(tmp_path):
-    """It is in one that no sample of a few hundred would show."""
+    """The label is in a single map, which a sample of a few hundred would miss."""
     rare = np.zeros((8, 8), np.uint8)
     rare[0, 0] = 3
     labelled(tmp_path, dict(train=[rare if i == 1 else rare // 4 for i in range(402)]),
@@ -468,8 +468,8 @@ def test_images_of_unknown_split_beside_training_images_need_an_option(tmp_path)
     assert taken['val'] == [f'masks/extra/{i}.png' for i in (1, 2, 3)]
 
 
-def test_a_label_map_too_large_for_pillow_is_refused(tmp_path):
-    """14000 x 14000, as aerial pictures: mmseg's reader of label maps refuses it."""
+def test_a_label_map_too_large_for_pillow_is_read(tmp_path):
+    """14000 x 14000, as of aerial images, which mmseg's own reader refuses."""
     side, path = 14000, tmp_path / '0.png'
     image = Image.new('1', (side, side))
     image.putpixel((5, 5), 1)

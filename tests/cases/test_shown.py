@@ -1,4 +1,4 @@
-"""What is drawn and written of predictions: every image, by its path, with the right names."""
+"""Drawn and saved predictions: every image, by its path, with the right names."""
 import json
 import pickle
 from pathlib import Path
@@ -332,7 +332,7 @@ def test_a_panoptic_network_predicts(tmp_path):
 
 
 def test_a_detectors_predictions_name_their_files(tmp_path):
-    """A test run of images of equal names: their pictures, and the pickle's paths."""
+    """A test run on images of equal names: pictures, and paths in the pickle."""
     boxes = {f'{s}/0.jpg': making.some_boxes(n) for n, s in enumerate('ab')}
     for name, found in boxes.items():
         making.picture(tmp_path / name, found)

@@ -1,4 +1,4 @@
-"""Boxes in a folder of somebody's own data, in the three forms that people have."""
+"""Boxes in a folder of a user's data, in three formats."""
 import json
 
 import numpy as np
@@ -142,7 +142,7 @@ def test_without_a_validation_split_a_fifth_becomes_one(tmp_path):
 
 
 def test_of_several_files_the_instances_are_used(tmp_path):
-    """As in COCO's own folder."""
+    """As in COCO's own annotations folder."""
     write_coco(tmp_path)
     (tmp_path / 'annotations/captions_train.json').write_text(json.dumps(dict(
         coco('abc'), annotations=[dict(id=1, image_id='a', caption='a cat')])))

@@ -1,4 +1,4 @@
-"""tools/prepare_data.py check: what is wrong with one's own annotations and label maps."""
+"""tools/prepare_data.py check: problems of a user's annotations and label maps."""
 import copy
 import json
 import runpy
@@ -59,7 +59,7 @@ POLYGON = [10, 10, 30, 10, 30, 20]
 
 @pytest.fixture
 def mine(tmp_path):
-    """Three images in subfolders, two categories, four boxes with masks of every sort."""
+    """Three images in subfolders, two categories, four boxes with masks in every format."""
     class Mine:
         ann_file, images = tmp_path / 'annotations/train.json', tmp_path / 'train'
         content = dict(
@@ -409,7 +409,7 @@ def test_label_maps_are_printed(maps, said):
 
 @pytest.fixture
 def tool(monkeypatch, capsys):
-    """Runs the tool; its exit status and what it said."""
+    """Exit status and output of the tool."""
     def run(*arguments):
         monkeypatch.setattr(sys, 'argv', ['prepare_data.py', *map(str, arguments)])
         with pytest.raises(SystemExit) as stopped:

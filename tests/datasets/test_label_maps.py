@@ -1,4 +1,4 @@
-"""Label maps in a folder of somebody's own data."""
+"""Label maps in a folder of a user's data."""
 import numpy as np
 import pytest
 from PIL import Image

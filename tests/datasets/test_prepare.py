@@ -1,4 +1,4 @@
-"""tools/prepare_data.py: what is missing, how to get it, and what is wrong with what is there."""
+"""tools/prepare_data.py: missing data and their downloads, and problems of existing data."""
 import json
 import shutil
 import zipfile
@@ -17,7 +17,7 @@ from tests.running import run_tool
 
 @pytest.fixture
 def said():
-    """A console whose text can be read, on one line each."""
+    """A console that records its output, a line each."""
     console = Console(record=True, width=300, quiet=False, force_terminal=False)
     console.said = lambda: console.export_text(clear=False)
     return console

@@ -74,7 +74,7 @@ def quartered(node):
 
 @pytest.fixture(scope='module')
 def trained(config, folder):
-    """A run that was killed behind its first checkpoint, and resumed to its end."""
+    """A run that was killed after its first checkpoint and resumed to its end."""
     work_dir = folder / 'run'
     log = folder / 'run.log'
     run = Started(log, 'train.py', config, '--work-dir', work_dir, *QUICK, cwd=folder)
@@ -159,7 +159,7 @@ def test_saved_label_maps_are_those_evaluated(mode, trained, config, folder, tin
 
 @pytest.fixture(scope='module')
 def small(config, folder):
-    """Three stages, a block in each: what a compiler takes, it takes for every block."""
+    """Three stages, one block each: all blocks compile alike."""
     path = folder / 'small.py'
     path.write_text(f"_base_ = '{config}'\n" + """model = dict(
     backbone=dict(out_indices=(0, 1, 2), arch=dict(depths=(1, 1, 1, 1))),
@@ -178,7 +178,7 @@ def small(config, folder):
 @pytest.mark.long
 @needs_compiler
 def test_deployed_and_compiled_it_predicts_the_same(small, folder):
-    """Two images of different sizes, so that a compiled graph meets one it was not made for."""
+    """Two images of different sizes, the second new to the compiled graph."""
     maps = []
     for name, given in (('plain', []), ('compiled', ['--deploy', '--compile'])):
         out = folder / name
@@ -203,7 +203,7 @@ CONVOLUTIONS = {
 @pytest.mark.parametrize('backend, part', [
     ('eager', CONVOLUTIONS), pytest.param('aot_eager', {}, marks=pytest.mark.long)])
 def test_compiled_training_is_the_same_training(backend, part, small, folder, monkeypatch):
-    """Its forward pass is traced; with ``aot_eager`` its gradients too. No code is generated."""
+    """The forward pass is traced, with ``aot_eager`` the backward pass too; no code is made."""
     from fastervit_mm.engine import launch
     monkeypatch.setattr(torch.nn.Module, 'compile', functools.partialmethod(
         torch.nn.Module.compile, backend=backend))

@@ -62,7 +62,7 @@ def test_another_split_is_checked_in_its_place(coco):
     assert 'val_dataloader.dataset.ann_file' in found
 
 
-def test_a_missing_data_folder_names_the_tool_that_makes_it(tmp_path, monkeypatch):
+def test_a_missing_data_folder_names_the_tool_that_helps(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = problems(launch.load_config(str(COCO_CONFIG)))
     assert "train_dataloader.dataset.data_root='data/coco/': no such folder" in found[0]

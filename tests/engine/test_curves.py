@@ -61,7 +61,7 @@ def test_the_final_figure_shows_the_whole_training(resumed, monkeypatch, tmp_pat
 
 
 def test_metrics_of_an_epoch_stand_at_their_iteration(by_epoch):
-    """Also where the last loss was logged an iteration before, and after a resumption."""
+    """Also if the last loss was logged an iteration earlier, and after a resumption."""
     found = curves.read_run(by_epoch.work_dir)
     assert [i for i, _ in found['loss']] == [3, 7, 11]
     assert [i for i, _ in found['coco/bbox_mAP']] == [4, 8, 12]
@@ -110,7 +110,7 @@ def plot_logs(monkeypatch, *arguments):
 
 
 def test_the_tool_draws_runs_and_prints_their_last_values(resumed, by_epoch, monkeypatch, tmp_path,
-                                                       capsys):
+                                                          capsys):
     drawn = []
     save = Figure.savefig
     monkeypatch.setattr(Figure, 'savefig', lambda figure, *args, **kwargs: (

@@ -1,4 +1,4 @@
-"""A run says early how long it will take."""
+"""A run logs early how long it will take."""
 import re
 import time
 from pathlib import Path
@@ -18,7 +18,7 @@ LEFT = re.compile(LINE.pattern.replace('on this machine', 'left'))
 
 
 class Slow(BaseModel):
-    """Its first two iterations take much longer than the others, or those that are given."""
+    """The first two iterations, or the given ones, take much longer than the others."""
 
     def __init__(self, slow=(1, 2)):
         super().__init__()
@@ -32,7 +32,7 @@ class Slow(BaseModel):
 
 
 class Stop(Hook):
-    """Ends a run after so many iterations, of however many it was to have."""
+    """Ends a run after some iterations, however many were planned."""
 
     def __init__(self, after):
         self.after = after
@@ -80,7 +80,7 @@ def test_a_run_that_ends_before_has_no_estimate(tmp_path):
 
 
 def test_it_is_corrected_for_slower_iterations_but_not_for_one(tmp_path):
-    """Given for what is left. The one is like that after a validation."""
+    """For the remaining time. A single slow one is like that after a validation."""
     (found, before), = said(tmp_path, max_iters=2400, stop=14, slow=(5, *range(11, 15)), line=LEFT)
     assert before == ['14']  # iterations 11 to 14 counted, and not 5, nor 7 to 10 again
     assert float(found[2]) >= 0.5 and found[3] == str(2400 - 14)

@@ -155,7 +155,7 @@ def test_a_checkpoint_of_another_model_is_refused():
 
 
 def test_a_checkpoint_of_a_deeper_network_is_refused():
-    """Of FasterViT-6, which is 5 with more blocks, all of 5 would be filled."""
+    """FasterViT-6 is FasterViT-5 with more blocks, so its file would fill all of 5."""
     shallow, deep = (torch.nn.ModuleDict(dict(backbone=FasterViT(dict(
         TINY, depths=(1, 1, blocks, 1))))) for blocks in (1, 2))
     hook = CompleteCheckpointHook()

@@ -127,7 +127,7 @@ def test_messages_that_need_no_action_are_only_in_the_log_file(name, request):
 
 
 def test_warnings_that_matter_stay_on_the_console(by_epoch):
-    """Batches of 2 at a learning rate for 5; nothing else of that rank."""
+    """The unscaled learning rate (batches of 2 instead of 5), and no other warning."""
     for console in (by_epoch.first, by_epoch.second):
         warned = [line for line in console.splitlines() if 'WARNING' in line or 'Warning' in line]
         assert len(warned) == 1 and 'the learning rate 0.0015 was chosen for 5' in warned[0]
@@ -163,7 +163,7 @@ def test_initialisation_of_tensors_is_only_in_the_log_file(name, request):
 
 
 def test_memory_is_the_peak_of_the_process():
-    """In a process of its own: this one may get freed memory again."""
+    """In a separate process, because this one may reuse freed memory."""
     subprocess.run([sys.executable, '-W', 'ignore', '-c', """
 import numpy as np
 from fastervit_mm.engine.logs import peak_resident_memory

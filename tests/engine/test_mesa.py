@@ -1,5 +1,4 @@
-"""MESA: the loss of its formula, from the epoch on that the recipe says, and without a gradient
-through the teacher."""
+"""MESA: the formula's loss, from the recipe's epoch on, without a gradient through the teacher."""
 import copy
 import re
 from pathlib import Path
@@ -79,7 +78,7 @@ def config(folder, images, **options):
 
 
 class Witness(Hook):
-    """Computes anew, on copies, what each iteration's MESA should be."""
+    """Recomputes the expected MESA loss of each iteration on copies."""
     priority = 'VERY_LOW'
 
     def __init__(self):

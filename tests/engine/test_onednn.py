@@ -18,7 +18,7 @@ SHAPES = [(5, 12), (2, 7, 12), (2, 3, 7, 12), (1, 12), (40, 12), (2, 3, 17, 12)]
 
 @pytest.fixture
 def products(monkeypatch):
-    """Shapes of what went through oneDNN."""
+    """Shapes of the products that oneDNN computed."""
     shapes, original = [], onednn._by_convolution
     monkeypatch.setattr(onednn, '_by_convolution',
                         lambda x, *rest: shapes.append(tuple(x.shape)) or original(x, *rest))
@@ -111,7 +111,7 @@ def test_types_that_do_not_match_are_refused_as_torch_refuses_them():
 @needs_torch(2, 7, 'before, compiled layers are as they are')
 @pytest.mark.parametrize('shape', SHAPES, ids=str)
 def test_the_operator_for_compilers(shape):
-    """Its fake twin gives the same shape, strides and type; it neither aliases nor changes."""
+    """Its fake implementation gives the same shape, strides and type; no aliasing or mutation."""
     arguments = (torch.randn(*shape), torch.randn(20, 12), torch.randn(20))
     torch.library.opcheck(torch.ops.fastervit_mm.linear.default, arguments)
     assert torch.allclose(torch.ops.fastervit_mm.linear(*arguments), F.linear(*arguments),

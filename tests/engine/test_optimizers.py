@@ -142,7 +142,7 @@ def test_devices_of_parameters():
 @fused_on_cpu
 @pytest.mark.parametrize('clip', [None, dict(max_norm=0.1)])
 def test_fused_goes_with_a_loss_scale(monkeypatch, clip):
-    """mmengine's wrapper with a scaler, on a CPU: a step is as without, one with inf is none."""
+    """mmengine's wrapper with a loss scale, on a CPU: the same step, and none with inf."""
     monkeypatch.setattr('mmengine.optim.optimizer.amp_optimizer_wrapper.is_cuda_available',
                         lambda: True)
     monkeypatch.setattr('torch.cuda.amp.GradScaler._lazy_init_scale_growth_tracker',

@@ -68,7 +68,7 @@ def test_without_a_gpu_mixed_precision_is_removed_completely():
 @pytest.mark.parametrize('capability, hip, expected', [
     ((7, 5), None, False), ((8, 0), None, True), ((9, 0), None, True), ((0, 0), '6.2', True)])
 def test_which_gpus_have_bfloat16(monkeypatch, capability, hip, expected):
-    """Asked of the device's capability: of torch it is asked otherwise in each version."""
+    """By the device's capability, because torch's own query differs between versions."""
     monkeypatch.setattr(precision, 'is_cuda_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda: capability)
     monkeypatch.setattr(torch.version, 'hip', hip)

@@ -1,4 +1,4 @@
-"""Stopped runs go on as if they had not been stopped."""
+"""Stopped runs resume as if they had never been stopped."""
 import copy
 import os
 import pickle
@@ -38,7 +38,7 @@ def start(config, work_dir, log):
 
 @pytest.mark.long
 def test_a_run_killed_anywhere_ends_like_an_undisturbed_one(campaign, tmp_path, session_folder):
-    """`make soak`, shorter: real kills in a step, in a validation and while a file is written."""
+    """A shorter `make soak`: kills in a step, in a validation and while a file is written."""
     facts = campaign.soak(tmp_path, kills=3, epochs=4, images=8, longest=1.5, notices=1,
                           begin=start)
     log = (tmp_path / 'killed.log').read_text()[-3000:]
@@ -76,7 +76,7 @@ def test_a_run_stopped_and_then_killed_ends_like_an_undisturbed_one(
     undisturbed = start(config, plain, tmp_path / 'plain.log')
 
     def stop(number, place):
-        """The status of a run that gets a signal at an iteration, and what it said."""
+        """Exit status and output of a run that gets a signal at an iteration."""
         log = tmp_path / f'{number}.log'
         run = start(config, stopped, log)
         while f'Iter(train) [{place}/12]' not in log.read_text() and run.poll() is None:
@@ -167,7 +167,7 @@ def test_an_interrupted_validation_is_rerun(tmp_path):
 
 
 class Seeing(Pressed):
-    """Keeps what it is trained on."""
+    """Records the samples it is trained on."""
 
     def __init__(self):
         super().__init__(0)
@@ -207,7 +207,7 @@ class Noise(list):
 @pytest.mark.parametrize('sampler', [
     dict(type='DefaultSampler', shuffle=True), dict(type='InfiniteSampler', shuffle=True)])
 def test_random_numbers_depend_only_on_seed_process_epoch_and_index(sampler):
-    """Not on workers, on what else draws random numbers, or on where a loader begins."""
+    """Not on workers, other users of random numbers, or the loader's start."""
     def loader(workers):
         return reproducible(Runner.build_dataloader(dict(
             dataset=Noise(range(11)), sampler=dict(sampler), batch_size=3, num_workers=workers,
@@ -260,7 +260,7 @@ exit $status
 
 @pytest.mark.long
 def test_a_full_disk_loses_nothing(by_epoch, run, tmp_path):
-    """Of a checkpoint that no longer fits, resumed behind one that an earlier crash cut short."""
+    """A checkpoint does not fit; resumed despite a truncated one of an earlier crash."""
     (run / 'last_checkpoint').write_text(str(run / 'epoch_3.pth'))
     cut(run / 'epoch_3.pth', 0.5)
     before = {path.name: path.read_bytes() for path in run.glob('*.pth')}
@@ -345,7 +345,7 @@ def test_checkpoints_with_nan_are_skipped_on_request(run):
 
 
 def test_resuming_without_a_checkpoint_starts_at_the_beginning(by_epoch, tmp_path):
-    """With the weights that the config begins with, which mmengine would leave out."""
+    """With the config's initial weights, which mmengine would skip."""
     config = by_epoch.work_dir.parents[1] / 'tiny_detector.py'
     begin = by_epoch.work_dir / 'epoch_2.pth'
     done = run_tool('train.py', config, '--work-dir', tmp_path / 'new', '--resume',

@@ -1,4 +1,4 @@
-"""A run on a CPU takes fewer threads where other programs use the processors."""
+"""A run on a CPU uses fewer threads if other programs keep the cores busy."""
 import pytest
 import torch
 from mmengine.hooks import Hook
@@ -50,7 +50,7 @@ def test_a_program_that_started_earlier():
 
 
 def test_varying_image_sizes_do_not_change_the_number():
-    """Up to twice the time a step, at random and for long; a step now and then ten times."""
+    """Steps of up to twice the time, at random and for long; some of ten times."""
     sizes = 1 + torch.rand(2000)
     sizes[1000:] = 1 + torch.arange(1000) // 100 % 2
     sizes[::97] = 10
@@ -66,7 +66,7 @@ def test_of_many_cores_the_free_ones_are_used():
 
 
 class Look(Hook):
-    """Keeps the number of threads of each step."""
+    """Records the number of threads of each step."""
 
     def __init__(self):
         self.used = []

@@ -62,7 +62,7 @@ def segmentor(cfg):
 
 @pytest.fixture(scope='module')
 def tool(folder, cfg, segmentor):
-    """What the tool says of a whole segmentor: export, check, int8, metrics."""
+    """Output of the tool for a whole segmentor: export, check, int8, metrics."""
     checkpoint = saved(segmentor, folder / 'seg.pth')
     pictures = folder / 'calibration'
     pictures.mkdir()
@@ -163,7 +163,7 @@ def test_shapes_depend_only_on_the_size(onnx_file):
 
 
 def test_a_shape_that_depends_on_pixels_is_found(tmp_path):
-    """Reshape and Range by what the picture's values are, behind a cast; and by its size."""
+    """Reshape and Range by pixel values, after a cast, and by the size."""
     path = str(tmp_path / 'planted.onnx')
     x = helper.make_tensor_value_info('x', TensorProto.FLOAT, ['n'])
     y, z = (helper.make_tensor_value_info(name, kind, None)
@@ -182,7 +182,7 @@ def test_a_shape_that_depends_on_pixels_is_found(tmp_path):
 
 
 class _AddsMeanPlace(nn.Module):
-    """Where pixels are positive: as many places as the picture says."""
+    """Positions of positive pixels, whose number depends on the image."""
 
     def forward(self, x):
         return x + (x > 0).nonzero().float().mean()

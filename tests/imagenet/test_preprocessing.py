@@ -23,7 +23,7 @@ PUBLISHED = {**{f'fastervit-{n}_in1k': (224, 1.0, 'center') for n in range(1, 7)
 
 
 def picture(size, mode='RGB', seed=0):
-    """Noise on a slope: every step of a resize shows in it."""
+    """Noise on a gradient, sensitive to every step of a resize."""
     width, height = size
     noise = np.random.default_rng(seed).integers(0, 80, (height, width, 3))
     slope = np.linspace(0, 175, width)[None, :, None] * [1, .5, .2] + np.zeros((height, 1, 1))

@@ -67,7 +67,7 @@ def folders(root, names, labels):
 
 
 def test_imagenet_a_is_scored_among_its_classes(data, published):
-    """Each image's class is the best of the 20 that are there, if not of the 1000."""
+    """Each image's class is the best of the 20 present, if not of all 1000."""
     root, scores = data
     names = timm.data.ImageNetInfo().label_names()
     present = list(range(5, 1000, 50))

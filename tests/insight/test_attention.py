@@ -1,4 +1,4 @@
-"""Attention computed beside the backbone is the backbone's own, at the place that was asked for."""
+"""Recomputed attention equals the backbone's own, at the chosen place."""
 import pytest
 import torch
 import torch.nn.functional as F
@@ -86,7 +86,7 @@ def test_chosen_queries_give_the_rows_of_all(size, monkeypatch):
     ((409, 149), (9, 25), (1, 3)),
 ])
 def test_a_point_maps_to_its_own_cell_and_window(backbone, image, point, cell, window):
-    """Against cells cut out of the stage's own map in two dimensions, with no window order."""
+    """Compared with cells cut from the stage's map in two dimensions, without window order."""
     handed = []
     stage = backbone.stages[2]
     hook = stage.register_forward_pre_hook(lambda m, args: handed.append(args[0]))

@@ -1,4 +1,4 @@
-"""Receptive fields: without carriers they end with windows and convolutions, with them nowhere."""
+"""Receptive fields: bounded by windows and convolutions without carriers, unbounded with them."""
 import pytest
 import torch
 
@@ -66,7 +66,7 @@ def test_cutting_carriers_equals_the_network_without_them(image):
 
 
 def test_the_field_is_the_norm_of_the_jacobian(image):
-    """Random signs stand for all channels: on average they give what all of them would."""
+    """Random signs stand for all channels: their average gives the same result."""
     small = image[..., :64, :64]
     model = network()
     found = effective_receptive_field(model, [small], 3, (1, 2), draws=400)
@@ -93,7 +93,7 @@ def test_fields_are_averaged_over_images(image):
     (dict(draws=0), 'draws=0'),
     (dict(images=[]), 'give one or more'),
 ])
-def test_networks_and_places_without_a_field_are_refused(given, message, image):
+def test_bad_arguments_are_named(given, message, image):
     with pytest.raises(ValueError, match=message):
         effective_receptive_field(**{**dict(
             backbone=network(), images=[image], stage=3, cell=(0, 0), draws=1), **given})

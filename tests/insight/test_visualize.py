@@ -150,7 +150,7 @@ def test_a_swin_hat_is_drawn_from_stage_1_on(scene, tmp_path):
 
 
 def test_uniform_attention_is_labelled_and_shows_the_image(scene, tmp_path, monkeypatch):
-    """As a network without training may have it: here queries and position terms are zero."""
+    """As in an untrained network: here queries and position terms are zero."""
     drawn = []
     save = Figure.savefig
     monkeypatch.setattr(Figure, 'savefig', lambda figure, *args, **kwargs: (

@@ -1,4 +1,4 @@
-"""tools/new_config.py: what it chooses from the data, and that the config says so."""
+"""tools/new_config.py: its choices from the data, with their reasons in the config."""
 import json
 
 import numpy as np
@@ -17,7 +17,7 @@ from tests.running import run_tool
 
 def coco(root, size=(640, 480), side=40, count=3, splits=('train', 'val', 'test'), masks=False,
          images=4, name='cell'):
-    """Squares of one size; every image has as many."""
+    """Squares of one size, equally many in each image."""
     for split in splits:
         (root / split).mkdir(parents=True)
         content = dict(images=[], annotations=[],

@@ -1,4 +1,4 @@
-"""The table of versions: what it says comes from runs, and a row that was not run says so."""
+"""The table of versions: outcomes come from runs, and other rows are marked."""
 import json
 
 import pytest
@@ -56,7 +56,7 @@ def test_failures_errors_and_skips_are_counted_and_fail_the_run(matrix):
 
 
 def test_a_row_is_made_with_its_python_and_versions(matrix, tmp_path, monkeypatch):
-    """make_env.py gets them; what it says is the outcome where it fails."""
+    """make_env.py gets both; if it fails, its message is the outcome."""
     monkeypatch.setattr(matrix, 'find_python', lambda version: str(tmp_path / 'python'))
     (tmp_path / 'python').write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n'
                                      'echo "make_env: no compiler" >&2\nexit 1\n')
@@ -76,7 +76,7 @@ def test_a_row_is_made_with_its_python_and_versions(matrix, tmp_path, monkeypatc
 
 
 def test_a_python_that_does_not_run_is_passed_over(matrix, tmp_path, monkeypatch):
-    """As pyenv's of a version that is installed and not chosen, which comes first on the PATH."""
+    """As pyenv's shim for a version that is installed but not selected, first on the PATH."""
     for name, body in (('first/python3.10', 'exit 127'),
                        ('home/.pyenv/versions/3.10.1/bin/python3.10', 'exit 0')):
         path = tmp_path / name

@@ -1,4 +1,4 @@
-"""What is built from this tree installs and works elsewhere, with its configs and tools."""
+"""Wheel and sdist of this tree install and work elsewhere, with configs and tools."""
 import json
 import os
 import re

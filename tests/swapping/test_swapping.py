@@ -86,7 +86,7 @@ CASES = [
 
 @pytest.fixture(autouse=True)
 def _in_training():
-    """What a runner says to heads that ask, and no line for each parameter initialised."""
+    """Runner state that some heads query; initialisation is not logged."""
     hub, logger = MessageHub.get_current_instance(), MMLogger.get_current_instance()
     level = logger.level
     logger.setLevel('WARNING')
@@ -106,7 +106,7 @@ def written(config, tmp_path, arch=TINY):
 
 
 def sample(scope, size, masked):
-    """A sample with a large and a small object, or two classes and pixels without one."""
+    """A sample with a large and a small object, or with two classes and void pixels."""
     height, width = size
     meta = dict(img_id=0, img_path='', img_shape=size, ori_shape=size, pad_shape=size,
                 batch_input_shape=size, scale_factor=(1., 1.), flip=False, border=[0, height, 0,

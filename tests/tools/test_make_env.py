@@ -1,4 +1,4 @@
-"""The environment's maker: what it checks, and what it says when something is missing.
+"""tools/make_env.py: its checks, and its messages about missing parts.
 
 That it makes a working environment is seen by every run of this suite: `make test` uses it.
 """
@@ -69,7 +69,7 @@ def test_mmcv_is_built_by_the_standard_that_torch_needs(make_env, monkeypatch, t
 
 
 def test_torch_comes_with_the_torchvision_of_its_index(make_env, tmp_path, capsys):
-    """Where PyTorch's index is out of reach, the registry's pair, and no CPU build without one."""
+    """PyPI's pair if PyTorch's index is out of reach, and no CPU build without the other."""
     make_env.choose(make_env.parse_args(['--folder', str(tmp_path)]))
     (tmp_path / 'bin').mkdir()
     (tmp_path / 'lib/python3/site-packages').mkdir(parents=True)
@@ -93,7 +93,7 @@ def test_errors_of_pip_are_shown(make_env, tmp_path):
 
 
 def test_a_folder_that_cannot_be_made_is_named(make_env, tmp_path):
-    """Without advice to install python3-venv. As root may write everywhere, in a file."""
+    """Without advice to install python3-venv. Inside a file, because root may write anywhere."""
     (tmp_path / 'file').write_text('')
     make_env.choose(make_env.parse_args(['--folder', str(tmp_path / 'file/env')]))
     with pytest.raises(make_env.Missing, match='Errno .*file/env') as error:
@@ -103,7 +103,7 @@ def test_a_folder_that_cannot_be_made_is_named(make_env, tmp_path):
 
 @pytest.fixture
 def nothing_but(make_env, monkeypatch, tmp_path):
-    """No browser within reach; programs of one's own in a folder, which is given."""
+    """Hide all browsers; return a folder for programs on the PATH."""
     folder = tmp_path / 'bin'
     folder.mkdir()
     monkeypatch.setenv('PATH', str(folder))

@@ -1,4 +1,4 @@
-"""Published files load whole, as they are, and safely; anything else is an error that helps."""
+"""Published files load completely, unchanged and safely; others are a helpful error."""
 import argparse
 from collections import OrderedDict
 
@@ -150,7 +150,7 @@ def test_a_foreign_file_is_refused(tmp_path):
 
 
 class _Reach:
-    """Asks the reader for an attribute, as mmengine's histories do, but of something else."""
+    """Requests an attribute, as mmengine's histories do, but of another object."""
 
     def __reduce__(self):
         return getattr, (HistoryBuffer, '__init__')
@@ -188,7 +188,7 @@ def test_published_names():
 
 
 def test_a_published_name_is_read_from_the_download_folder(authors_file, tmp_path, monkeypatch):
-    """What was downloaded before, or by hand, is used: no network is needed."""
+    """An earlier or manual download is used, without the network."""
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
     folder = tmp_path / 'hub' / 'checkpoints'
     folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The reader of torch's files makes values, on every torch, and runs nothing."""
+"""The checkpoint reader makes plain values, on every torch, and runs no code."""
 import argparse
 import io
 import pickle
@@ -50,7 +50,7 @@ def test_the_usual_contents_of_checkpoints_are_read(tmp_path, zipped):
 
 
 def test_a_history_that_is_read_first_knows_its_statistics(monkeypatch):
-    """As when a run is resumed: nothing has made another in this process."""
+    """As in a resumed run: the first history of this process."""
     file = io.BytesIO()
     pickle.dump(HistoryBuffer([1.0, 2.0], [1, 1]), file, protocol=2)
     file.seek(0)
@@ -59,7 +59,7 @@ def test_a_history_that_is_read_first_knows_its_statistics(monkeypatch):
 
 
 class Call:
-    """Is pickled as a call."""
+    """An object that is pickled as a call."""
 
     def __init__(self, *call):
         self.call = call

@@ -1,4 +1,4 @@
-"""The authors' 4-21k files have the same names and shapes: the windows they are for are told."""
+"""The authors' 4-21k files, which differ only in windows, are told apart."""
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -125,7 +125,7 @@ def test_whole_models_of_the_runner_refuse_it(small_file):
 
 
 def test_files_without_the_authors_caches_load_with_any_windows(tmp_path):
-    """Ours tell no windows: they may be trained at one size and tuned at another."""
+    """Our files do not record windows: they may be fine-tuned at another size."""
     path = str(tmp_path / 'ours.pth')
     torch.save(FasterViT(SMALL, window_size=(24, 12)).state_dict(), path)
     assert load_backbone(FasterViT(SMALL), path).fresh == []
@@ -140,7 +140,7 @@ def test_a_table_of_an_odd_shape_is_ignored(small_file):
 
 
 def test_the_four_variants_differ_in_windows_alone():
-    """Another field in which they differ would let a file be named wrongly."""
+    """If they differed in another field, a file could be named wrongly."""
     one = VARIANTS['4-21k-224']
     assert {name: replace(one, window_size=windows) for name, windows in FILES.items()} == {
         name: VARIANTS[name] for name in FILES}
