@@ -1,4 +1,4 @@
-"""timm's registry has the published networks, with each file's own preprocessing."""
+"""The published networks in timm's registry, with each file's preprocessing."""
 import subprocess
 import sys
 
@@ -26,7 +26,7 @@ def config_of(name):
     return PREPROCESSING[f'fastervit-{arch.replace("4_21k", "4-21k")}_in1k']
 
 
-def test_all_eleven_are_there_and_have_weights():
+def test_all_eleven_are_registered_with_weights():
     assert set(timm.list_models('fastervit_*')) == set(NAMES)
     assert {name.partition('.')[0] for name in timm.list_pretrained('fastervit_*')} == set(NAMES)
 
@@ -122,7 +122,7 @@ def test_timms_training_options_work():
 @pytest.mark.parametrize('first, second', [('fastervit', 'fastervit_mm'),
                                            ('fastervit_mm', 'fastervit')])
 def test_the_authors_package_keeps_its_names(first, second):
-    """In either order, and with no warning of timm's that a name is replaced."""
+    """In either order, without timm's warning about replaced names."""
     code = (f'import warnings\nimport fastervit_mm.compat\nimport {first}, {second}\nimport timm\n'
             'print(timm.model_entrypoint("faster_vit_0_224").__module__)\n'
             'print(timm.model_entrypoint("fastervit_0").__module__)')

@@ -16,11 +16,11 @@ No checkpoint is published with this package. Networks start from the authors' I
 which are **not for commercial use** ([licence](faq.md#licence)),
 [SwinHAT](hierarchical_attention.md#swin-hat) from Swin's. The paper is
 [FasterViT](https://arxiv.org/abs/2306.06189), quoted second hand; im/s is its throughput on one
-A100, and what was timed is not stated.
+A100, of what is not stated.
 """
 REST = """\
-The other {} configs in `configs/` have no figures: further variants and windows, FSDP, SwinHAT,
-small networks for your own data, and the recipes that train classifiers.
+The other {} configs in `configs/` have no figures: other variants and windows, FSDP, SwinHAT, small
+networks for your own data, and recipes for classifiers.
 """
 SPEED = 'Paper Throughput (im/s, one A100)'
 # How a Results Source begins, what it has to say, and the sentence above the figures.

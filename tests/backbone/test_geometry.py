@@ -1,4 +1,4 @@
-"""Any shape of image: what no wrong layout of windows and carriers passes."""
+"""Images of any shape: tests that every wrong layout of windows and carriers fails."""
 import pytest
 import torch
 from hypothesis import given, settings
@@ -53,7 +53,7 @@ def rows_alone(x, size):
 
 
 def in_raster_order(h, w, size, device):
-    """Coordinates that are other carriers': these are in window order."""
+    """Coordinates in raster order, so wrong ones: carriers are in window order."""
     right = grid(h, w, size, device)
     return right._replace(coordinates=grid(h, w, 1, device).coordinates)
 
@@ -68,7 +68,7 @@ def transposed_codes(h, w, size, device):
     (carriers, 'grid', in_raster_order), (carriers, 'grid', transposed_codes)],
     ids=lambda value: getattr(value, '__name__', value))
 def test_the_transposed_network_shows_a_planted_fault(monkeypatch, module, name, fault):
-    """So that the tests above notice it."""
+    """The tests above would notice it."""
     settings = dict(pad_conv_stages=7) if fault is rows_alone else {}
     arch = dict(TINY, window_size=(1, 1), ct_size=1) if settings else ARCHS['propagating']
     model = stirred(FasterViT(arch, out_norm=None, **settings))

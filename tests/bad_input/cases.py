@@ -1,4 +1,4 @@
-"""Bad input, and what becomes of it; each row is a test.
+"""Bad input and its result; each row is a test.
 
 A row is typed in a folder that has ``detector.py`` and ``segmentor.py``, two small configs, their
 checkpoints, ``data/`` with four training images, ``photo.jpg`` and what the row itself makes.
@@ -23,13 +23,13 @@ class Case(NamedTuple):
     """A row.
 
     Attributes:
-        given: What is bad, in words.
+        given: What is bad.
         command: A program of ``tools/`` and its arguments, or Python in parentheses.
         sees: The line that the user sees; ``…`` stands for any text. Of an image that is
             predicted, the overlay's width and height.
         status: Exit status; of Python, the exception's name.
         make: Makes the file that is bad.
-        begins: Whether training begins before it is noticed.
+        begins: Whether training begins before the error.
     """
     given: str
     command: str
