@@ -484,7 +484,7 @@ CHECKPOINTS = [
          'could not be downloaded (<urlopen error …>). Download it elsewhere and put it at …'),
     Case('to continue from, without the state of training',
          'train.py detector.py --resume detector.pth',
-         "train: checkpoint='detector.pth': holds no state of training to continue from (no "
+         "train: checkpoint='detector.pth': has no training state to resume (no "
          'meta, no message_hub). To start from its weights, leave --resume out: --cfg-options '
          'load_from=detector.pth'),
     Case('missing, to continue from',
