@@ -41,7 +41,7 @@ class MergedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             by default. ``layer_decay_rate`` (mmpretrain's name): a layer's learning rate over that
             of the next. Layers are the stem, each block of the four stages (a downsampling belongs
             to the block before it), and everything else (output norms, neck, heads), which has the
-            full rate. ``backbone_lr_mult``: for all of FasterViT; as one of ``custom_keys`` it would
+            full rate. ``backbone_lr_mult``: for all of FasterViT; in ``custom_keys`` it would
             override other settings of the same parameters.
 
     Raises:

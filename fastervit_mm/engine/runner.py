@@ -58,7 +58,7 @@ class QuietRunner(DistributedRunner):
         try:
             return Runner.build_dataloader(dataloader, *args, **kwargs)
         except ValueError as error:
-            if 'need at least one array' not in str(error):  # numpy's error in mmengine's BaseDataset
+            if 'need at least one array' not in str(error):  # numpy's, in BaseDataset
                 raise
             data = ', '.join(f'data_root={one.get("data_root")!r}, ann_file={one.get("ann_file")!r}'
                              for _, one in dataset_configs(dict(loader=dataloader), 'loader'))

@@ -61,7 +61,7 @@ def wrong_settings(cfg: Config, loaders: List[str], training: bool) -> Iterator[
         kind = settings.get('type')
         try:
             known = kind is None or class_of(settings, cfg, registry) is not None
-        except Exception:  # noqa: BLE001  a scope that is not installed; building says so
+        except Exception:  # noqa: BLE001  scope not installed: building reports it
             continue
         if not known:
             near = _near(str(kind), registry)
