@@ -96,7 +96,7 @@ def _widen_ssd(model: Dict, neck: Dict, why: Dict[str, str]) -> None:
     for part in (neck, model['bbox_head']):
         key = 'out_channels' if part is neck else 'in_channels'
         part[key] = type(part[key])([*new, *part[key][len(new):]])
-    why['bbox_head.in_channels'] = 'the neck hands the backbone\'s maps on'
+    why['bbox_head.in_channels'] = 'the neck passes on the backbone\'s maps'
 
 
 def _compare(place: str, kind: str, expected: Sequence[Map], given: Sequence[Map]) -> None:
