@@ -24,7 +24,7 @@ _LIBRARIES = ('mmdet', 'mmseg', 'mmpretrain')
 
 
 class ConfigError(ValueError):
-    """Config that cannot be read or run; the message names the remedy."""
+    """Unusable config; the message names the remedy."""
 
 
 def typed(program: str) -> str:
@@ -107,7 +107,7 @@ def get_config(name: Union[str, os.PathLike]) -> Config:
 
 
 def find_config(config: Union[str, os.PathLike]) -> str:
-    """Path of a config, from its file or its name in a package.
+    """Path of a config, given as file or by name.
 
     Args:
         config: A path, a name as in :func:`get_config`, or a name in another installed package such
@@ -176,18 +176,18 @@ def read_config(config: Union[str, os.PathLike]) -> Config:
 
 
 def _library(kind: Union[str, type, None]) -> str:
-    """Library of a model's class, for configs without a default scope."""
+    """Library of a model's class, if there is no default scope."""
     names = [base.__module__ for base in kind.__mro__] if isinstance(kind, type) else [str(kind)]
     found = (name.partition('.')[0] for name in names)
     return next((name for name in found if name in _LIBRARIES), 'mmengine')
 
 
 class _AbsentBase(FileNotFoundError):
-    """Missing ``_base_``; the message names it, its config and the remedy."""
+    """Missing ``_base_``; the message names base, config and remedy."""
 
 
 def _place(error: Exception, path: str) -> str:
-    """Config or base that raised an error, and the line if known."""
+    """Config or base that raised an error, and its line."""
     place = path
     for frame, line in traceback.walk_tb(error.__traceback__):
         if '__name__' not in frame.f_globals:  # mmengine runs a config's code outside of modules

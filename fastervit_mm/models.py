@@ -41,7 +41,7 @@ def build_model(cfg: Config) -> nn.Module:
 
 
 def load_model(cfg: Config, checkpoint: str, device: str = 'cpu') -> nn.Module:
-    """Build a config's model in evaluation mode, with a checkpoint's weights.
+    """Build a config's trained model, in evaluation mode.
 
     Args:
         cfg: A config; it is not changed.
@@ -67,7 +67,7 @@ def load_model(cfg: Config, checkpoint: str, device: str = 'cpu') -> nn.Module:
 
 
 def learned_meta(content: Mapping[str, Any]) -> dict:
-    """Training data's metainfo in a checkpoint, such as classes and palette.
+    """Metainfo of training data in a checkpoint, such as classes.
 
     Before mmengine, the libraries called them ``CLASSES`` and ``PALETTE``.
 

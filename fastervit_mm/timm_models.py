@@ -75,7 +75,7 @@ class FasterViTClassifier(nn.Module):
         self.to(device=device, dtype=dtype)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """(B, in_chans, H, W) -> last map after its norm, (B, 8C, H / 32, W / 32)."""
+        """(B, in_chans, H, W) -> normed last map, (B, 8C, H / 32, W / 32)."""
         return self.backbone(x)[-1]
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
@@ -90,7 +90,7 @@ class FasterViTClassifier(nn.Module):
                               norm: bool = False, stop_early: bool = False,
                               output_fmt: str = 'NCHW', intermediates_only: bool = False
                               ) -> Union[List[Tensor], Tuple[Tensor, List[Tensor]]]:
-        """Maps of the stages, each before its downsampling, as timm defines.
+        """Maps of the stages, each before its downsampling, as in timm.
 
         Args:
             x: (B, in_chans, H, W).
@@ -115,7 +115,7 @@ class FasterViTClassifier(nn.Module):
 
     def prune_intermediate_layers(self, indices: Union[int, List[int]] = 1,
                                   prune_norm: bool = False, prune_head: bool = True) -> List[int]:
-        """Remove all after the last wanted stage; return the wanted ones."""
+        """Remove everything after the last wanted stage; return wanted stages."""
         wanted, deepest = feature_take_indices(len(self.feature_info), indices)
         backbone = self.backbone
         backbone.stages = backbone.stages[:deepest + 1]
@@ -159,7 +159,7 @@ class FasterViTClassifier(nn.Module):
                 if 'position' in name or 'carrier_bias' in name}
 
     def load_pretrained(self, checkpoint: str) -> None:
-        """Load a file completely, or change nothing and raise an error.
+        """Load a file completely, or raise an error.
 
         timm's ``pretrained=True``. As in timm, the linear layer is left out if its number of
         classes differs, and the first convolution is adapted to ``in_chans``.

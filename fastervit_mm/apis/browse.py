@@ -84,7 +84,7 @@ def browse(cfg: Config, out_dir: Union[str, Path, None], split: str = 'train',
 
 
 def _pixels(inputs: Tensor, deep: bool) -> np.ndarray:
-    """Packed image as (H, W, C), in 8 bits unless deep."""
+    """Pixels of a packed image, (H, W, C); 8 bits unless deep."""
     pixels = inputs.permute(1, 2, 0).numpy()
     return pixels if deep else pixels.clip(0, 255).astype(np.uint8)
 

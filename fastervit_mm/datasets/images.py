@@ -127,7 +127,7 @@ def as_picture(pixels: np.ndarray) -> Tuple[np.ndarray, str]:
 
 @contextmanager
 def opened(path: Union[str, Path]) -> Iterator[Image.Image]:
-    """Open an image with OpenCV's limit of pixels, not Pillow's lower one."""
+    """Open an image with OpenCV's limit of pixels, above Pillow's."""
     with _PILLOW:
         guard, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:

@@ -160,7 +160,7 @@ def _words(ends: Ends) -> Tuple[str, ...]:
 
 
 def _of_several(image: Path, maps: Dict[Path, Ends], notes: List[str]) -> Path:
-    """Choose one of several maps: a standard's, or the only lossless one."""
+    """Choose one map: a standard's, or the only lossless one."""
     top = os.path.commonpath([path.parent for path in maps])
     names = ', '.join(str(path.relative_to(top)) for path in sorted(maps))
     for why, meant in (

@@ -42,7 +42,7 @@ class LabelMap(NamedTuple):
 
 
 def read_label_map(path: Path) -> LabelMap:
-    """Read a label map fully, with labels of any bit depth."""
+    """Decode a label map fully, with labels of any size."""
     try:
         with opened(path) as image:
             image.load()
@@ -92,7 +92,7 @@ def colours_of(pixels: Mapping[int, int]) -> str:
 
 
 def _labels(image: Image.Image) -> np.ndarray:
-    """(H, W) labels, or colours if there are three or more channels."""
+    """(H, W) labels, or colours if there are several channels."""
     labels = np.asarray(image)
     if labels.dtype.kind == 'f':
         if not np.array_equal(labels, np.round(labels)):

@@ -55,7 +55,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def files_of(folder: Union[str, Path]) -> List[Path]:
-    """Files of a sharded checkpoint by process; of other paths none.
+    """Files of a sharded checkpoint by process; else none.
     """
     return sorted(Path(folder).glob('rank*.pth'), key=lambda path: int(path.stem[4:]))
 

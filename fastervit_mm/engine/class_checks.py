@@ -128,7 +128,7 @@ def _misnamed(place: str, names: Sequence[str], order: Sequence[str], file: str,
 
 
 def _other_orders(found: Sequence[Classes], apart: bool) -> Iterator[str]:
-    """Find datasets whose labels differ from the config's or first dataset's.
+    """Find datasets labelled unlike the config or first dataset.
 
     Args:
         found: The datasets.

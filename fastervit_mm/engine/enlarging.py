@@ -36,7 +36,7 @@ def readable(visualizer: dict, **settings: Any) -> dict:
 
 
 def enlargement(shape: Tuple[int, ...]) -> int:
-    """Factor, 1 to 3, that enlarges an image's longer side to 480 pixels."""
+    """Factor, 1 to 3, to enlarge an image to ``_ENOUGH``."""
     return min(max(-(-_ENOUGH // max(shape[:2])), 1), _MOST)
 
 
@@ -107,7 +107,7 @@ class Enlarging:
                    font_sizes: Optional[Union[float, List[float]]] = None, *args,
                    horizontal_alignments: str = 'left', bboxes: Optional[List[dict]] = None,
                    **kwargs) -> 'Enlarging':
-        """Draw texts as mmengine does, but readable and inside the image."""
+        """Draw texts like mmengine, but readable and inside the image."""
         from matplotlib.font_manager import FontProperties
         from matplotlib.textpath import text_to_path
         texts = [drawn_text(text) for text in ([texts] if isinstance(texts, str) else texts)]

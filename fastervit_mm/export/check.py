@@ -144,7 +144,7 @@ def print_checks(checks: Sequence[Check], title: str, console: Optional[Console]
 
 
 def evaluate(cfg: Config, checkpoint: str, files: Mapping[str, str]) -> Dict[str, Dict[str, float]]:
-    """Metrics on test data, by PyTorch and by each exported file.
+    """Metrics on test data, by PyTorch and by exported files.
 
     Runner, pre- and post-processing and metrics are OpenMMLab's own. A file replaces the part of
     the network that it holds.

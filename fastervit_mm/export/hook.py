@@ -9,7 +9,7 @@ from .running import ExportedFile
 
 @HOOKS.register_module()
 class ExportedHook(Hook):
-    """Test with an exported file in place of the part it holds.
+    """Test with an exported file in place of its part.
 
     Pre-processing, the heads that are not in the file, post-processing and the metrics stay
     OpenMMLab's own.

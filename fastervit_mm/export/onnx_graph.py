@@ -39,7 +39,7 @@ def forbidden_ops(path: str) -> List[str]:
 
 
 def data_dependent_shapes(path: str) -> List[str]:
-    """Nodes of an ONNX file whose shape depends on pixel values.
+    """ONNX nodes whose output shape depends on pixel values.
 
     Returns:
         Each as ``'Kind (name)'``, in the graph's order.

@@ -12,7 +12,7 @@ class ExportError(RuntimeError):
 
 
 def choose_part(model: nn.Module, part: Optional[str] = None) -> str:
-    """Choose the part to export: the one asked for, else the largest.
+    """Choose the part to export: the requested or the largest.
 
     Args:
         model: A segmentor, detector, classifier, or a backbone alone.

@@ -1,4 +1,4 @@
-"""Attention of a place: in its window, and everywhere through carriers.
+"""Attention of a place: in its window, and through carriers.
 
 The backbone's attention is fused and stores no probabilities. Here they are computed separately,
 from the inputs of its attention layers.
@@ -61,7 +61,7 @@ class StageGrid(NamedTuple):
         return cell[0] // self.window_size, cell[1] // self.window_size
 
     def cells_of(self, window: Grid) -> Tuple[slice, slice]:
-        """Rows and columns of a window's cells, also beyond the map."""
+        """Rows and columns of a window's cells, padding included."""
         return tuple(slice(n * self.window_size, (n + 1) * self.window_size) for n in window)
 
     def carriers_of(self, window: Grid) -> Tuple[slice, slice]:
@@ -196,7 +196,7 @@ def stage_grids(backbone: StagedBackbone, size: Sequence[int]) -> List[StageGrid
 
 @torch.no_grad()
 def attention_at(backbone: StagedBackbone, inputs: Tensor, point: Point) -> List[StageAttention]:
-    """Attention at a point, in each block of the transformer stages.
+    """Attention at a point, in all blocks of transformer stages.
 
     Args:
         backbone: A FasterViT in evaluation mode.

@@ -44,7 +44,7 @@ def one(values: Tensor, head: Optional[int]) -> Tensor:
 
 
 def values_of(kind: str, block: BlockAttention, head: Optional[int]) -> Optional[Tensor]:
-    """Values of a panel; None for carriers of a block without any.
+    """Values of a panel; None if it needs absent carriers.
 
     Args:
         kind: ``'cell'``, ``'window'``, ``'across'`` or ``'through'``.

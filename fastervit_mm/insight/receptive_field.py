@@ -55,7 +55,7 @@ def carriers_cut(backbone: StagedBackbone) -> Iterator[StagedBackbone]:
 
 def effective_receptive_field(backbone: StagedBackbone, images: Sequence[Tensor], stage: int,
                               cell: Grid, draws: int = 8, carriers: bool = True) -> Tensor:
-    """Influence of each input pixel on a cell of a map.
+    """Influence of each input pixel on one map cell.
 
     The gradient of the cell with respect to each image, as in Luo et al. 2016. They put a gradient
     of 1 on every channel; here each draw puts a random sign on every channel, so that channels do

@@ -97,7 +97,7 @@ def _check_forms(reads: Mapping[str, ReadSplit], void: int) -> None:
 
 def _by_colour(reads: Mapping[str, ReadSplit], root: Path, classes: List[str],
                known: Mapping[str, int]) -> Labels:
-    """Labels for colours, in the order of the file that names them."""
+    """Labels for colours, in the order of the naming file."""
     path = next(path for read in reads.values()
                 for (_, path), found in zip(read.split.pairs, read.maps) if found.coloured)
     for read in reads.values():

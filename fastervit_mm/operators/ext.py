@@ -160,7 +160,7 @@ def deform_conv_forward(input: Tensor, weight: Tensor, offset: Tensor, output: T
 def deform_conv_backward_input(input: Tensor, offset: Tensor, grad_output: Tensor,
                                grad_input: Tensor, grad_offset: Tensor, weight: Tensor,
                                columns: Tensor, **settings: int) -> None:
-    """Gradients of maps and offsets; the weight's is stored in ``columns``."""
+    """Gradients of maps and offsets; ``columns`` stores the weight's."""
     found = _deform_gradients(_unmodulated(input, weight, offset), grad_output, False, settings)
     grad_input.copy_(found[0])
     grad_offset.copy_(found[2])
@@ -346,7 +346,7 @@ def _unmodulated(input: Tensor, weight: Tensor, offset: Tensor) -> Tuple[Tensor,
 
 def _deform_settings(group: int, deformable_group: int, im2col_step: int = 0, **sides: int
                      ) -> Tuple[int, ...]:
-    """Settings in torchvision's order; mmcv has two ways to name them."""
+    """Settings in torchvision's order, from either of mmcv's namings."""
     names = ('dH', 'dW', 'padH', 'padW', 'dilationH', 'dilationW') if 'dH' in sides else (
         'stride_h', 'stride_w', 'pad_h', 'pad_w', 'dilation_h', 'dilation_w')
     return (*(sides[name] for name in names), group, deformable_group)

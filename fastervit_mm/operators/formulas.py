@@ -26,7 +26,7 @@ def focal_loss(logits: Tensor, target: Tensor, weight: Tensor, gamma: float, alp
 
 def carafe(features: Tensor, masks: Tensor, kernel_size: int, group_size: int,
            scale_factor: int) -> Tensor:
-    """CARAFE: upsample (N, C, H, W) by a kernel for each output place."""
+    """CARAFE: upsample (N, C, H, W) by a kernel for each place."""
     n, channels, height, width = features.shape
     windows = F.unfold(features, kernel_size, padding=kernel_size // 2)
     windows = F.interpolate(windows.unflatten(2, (height, width)), scale_factor=scale_factor)

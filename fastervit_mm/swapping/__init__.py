@@ -258,7 +258,7 @@ def _sentences(changes: Dict[str, Tuple], place: str, kind: str, arch: Union[str
 
 
 def _pairs(name: str, before: Any, after: Any, reason: str, why: Dict[str, str]) -> List[str]:
-    """Sentences for a changed setting, one for each item of a list."""
+    """Sentences for a changed setting, one for each list item."""
     if isinstance(before, (list, tuple)) and isinstance(after, (list, tuple)) and any(
             isinstance(item, dict) for item in before) and len(before) == len(after):
         return [sentence for i, (b, a) in enumerate(zip(before, after))

@@ -172,7 +172,7 @@ def _names(tensors: Mapping[str, Tensor]) -> Dict[str, str]:
 
 
 def _count(pattern: str, names: Iterable[str]) -> int:
-    """Count numbers in names; a gap later shows as a missing name."""
+    """Count numbers in names; a gap becomes a missing name."""
     return len({found[1] for found in map(re.compile(pattern).match, names) if found})
 
 

@@ -27,7 +27,7 @@ def unwrapped(tensors: Mapping[str, Tensor]) -> Dict[str, Tensor]:
 
 
 def is_averaged(name: str) -> bool:
-    """Whether an entry or prefix such as ``model_ema`` holds averaged weights."""
+    """Whether a name such as ``model_ema`` means averaged weights."""
     return 'ema' in re.split('[._]', name.lower())
 
 
@@ -114,7 +114,7 @@ def translate(state_dict: Mapping[str, Tensor],
 
 def whole_place(tensors: Mapping[str, Tensor], own: Iterable[str] = (),
                 checkpoint: str = '') -> str:
-    """Prefix of a whole model's, or the authors', names in a file.
+    """Prefix of a whole model's names in a file.
 
     Args:
         tensors: By the file's names.

@@ -208,7 +208,7 @@ def _must_be_filled(key: str) -> bool:
 
 
 def _belongs_to_built_part(key: str, own: Mapping[str, Tensor]) -> bool:
-    """Whether a tensor that the backbone lacks belongs to a built stage.
+    """Whether an unknown tensor belongs to a stage that was built.
 
     Stages after the last output are not built, and stages that are not outputs have no output
     norm, so their tensors are unused. Unknown tensors of a built stage mean another network.
@@ -219,7 +219,7 @@ def _belongs_to_built_part(key: str, own: Mapping[str, Tensor]) -> bool:
 
 
 def _rest(report: LoadReport, new: List[str], zero: List[str]) -> str:
-    """Tensors of backbone and file that were not loaded, for the log."""
+    """Describe what was not loaded, for the log."""
     norms = [k for k in report.fresh if k.startswith(_OUT_NORMS)]
     others = [k for k in report.fresh if k not in norms and k not in new]
     keep = ([f'{len(norms)} of output norms'] if norms else []) + (

@@ -152,7 +152,7 @@ def tensors_of(content: Any, checkpoint: str, entry: Optional[str] = None) -> Di
 
 
 def entry_and_prefix(content: Any, prefix: Optional[str]) -> Tuple[Optional[str], Optional[str]]:
-    """Split a prefix into an entry of the file, if any, and the rest.
+    """Split a prefix into a file's entry and the rest.
 
     Args:
         content: Content of the file.
@@ -220,7 +220,7 @@ def _read_safetensors(path: str, checkpoint: str, map_location: Any, mapped: boo
 
 
 def _copied(tensors: Mapping[str, Tensor], map_location: Any) -> Dict[str, Tensor]:
-    """Copy tensors to a device, or the CPU if ``map_location`` names none."""
+    """Copy tensors to a device, by default the CPU."""
     device = map_location if isinstance(map_location, (str, torch.device)) else 'cpu'
     return {name: tensor.to(device, copy=True) for name, tensor in tensors.items()}
 

@@ -70,7 +70,7 @@ _FUNCTIONS = [(HistoryBuffer, ('min', 'max', 'mean', 'current')),
 
 
 def _attribute(owner: object, name: str) -> object:
-    """Stand-in for ``getattr`` in a file: gives a few uncalled functions.
+    """Stand-in for ``getattr`` in a file; gives a few functions.
 
     A HistoryBuffer is pickled with its methods, and mmengine's OneCycleLR with the function of its
     curve, each as a call of ``getattr``. ``getattr`` itself could reach anything.

@@ -24,7 +24,7 @@ _DROPPED = re.compile(r'(.*\.(relative_position_index|attn_mask)|norm\..*|head\.
 
 
 def is_carrier_part(name: str) -> bool:
-    """Whether a SwinHAT's tensor belongs to carriers, which a Swin lacks."""
+    """Whether a SwinHAT's tensor belongs to its carriers."""
     return '.carrier' in name
 
 
@@ -76,7 +76,9 @@ def convert_microsoft(tensors: Mapping[str, Tensor], checkpoint: str) -> Dict[st
 
 
 def rename_swin(tensors: Mapping[str, Tensor], checkpoint: str) -> Dict[str, Tensor]:
-    """Rename tensors of mmdet's Swin to a SwinHAT's; a SwinHAT's own stay.
+    """Rename tensors of mmdet's Swin to a SwinHAT's.
+
+    A SwinHAT's own stay unchanged.
 
     Args:
         tensors: Of the backbone alone.

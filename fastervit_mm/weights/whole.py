@@ -45,7 +45,7 @@ def rename_published(content: Mapping[str, Any], model: nn.Module, checkpoint: s
 
 
 def check_complete(model: nn.Module, content: Mapping[str, Any], checkpoint: str) -> None:
-    """Raise an error if a checkpoint does not fill a model.
+    """Raise an error unless a checkpoint fills a model.
 
     mmengine loads with ``strict=False``: with a checkpoint of another variant it only warns, and
     goes on with a network that is half random.

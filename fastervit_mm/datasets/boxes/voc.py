@@ -81,7 +81,7 @@ def _objects(path: Path, root: ElementTree.Element, folder: Path) -> List[Box]:
 
 
 def _box(found: ElementTree.Element, path: Path) -> Tuple[float, float, float, float]:
-    """(x, y, width, height) from VOC's inclusive pixels, counted from 1."""
+    """Box in pixels, from VOC's inclusive ones, counted from 1."""
     box = found.find('bndbox')
     try:
         left, top, right, bottom = (
@@ -97,7 +97,7 @@ def _box(found: ElementTree.Element, path: Path) -> Tuple[float, float, float, f
 
 def _other_size(name: Path, root: ElementTree.Element, image: Path, size: Tuple[int, int]
                 ) -> List[Problem]:
-    """Problem if a file states another size than its image's; 0 is unknown."""
+    """Problem if a file states a wrong image size; 0 is unknown."""
     try:
         said = tuple(int(float(root.findtext(f'size/{side}', '0'))) for side in ('width', 'height'))
     except ValueError:

@@ -97,7 +97,7 @@ def find_yolo(folder: Path, images: Sequence[Path], ann_files: Sequence[Path], r
 
 
 def _labels(folder: Path, images: Sequence[Path]) -> Dict[Path, Path]:
-    """Label files by image, by Ultralytics' rule or else by paths."""
+    """Label files by image, by Ultralytics' rule or paths."""
     # File systems store accents composed or decomposed.
     files = {normalize('NFC', str(path)): path for path in files_in(folder, ['.txt'])
              if path.stem not in _NO_LABELS}
@@ -307,7 +307,7 @@ def _has_visibilities(line: Line) -> bool:
 
 
 def _surrounds_points(line: Line) -> bool:
-    """Whether the first four numbers are a box around the other points."""
+    """Whether four numbers are a box around the other points."""
     x, y, width, height, *points = line[2]
     if len(points) % 2 or len(points) == 4:  # four points are corners of a rotated box
         return False
