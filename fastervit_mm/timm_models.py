@@ -90,7 +90,7 @@ class FasterViTClassifier(nn.Module):
                               norm: bool = False, stop_early: bool = False,
                               output_fmt: str = 'NCHW', intermediates_only: bool = False
                               ) -> Union[List[Tensor], Tuple[Tensor, List[Tensor]]]:
-        """Maps of the stages, each before its downsampling, as in timm.
+        """Stages' maps, each before its downsampling, as in timm.
 
         Args:
             x: (B, in_chans, H, W).
@@ -171,7 +171,8 @@ class FasterViTClassifier(nn.Module):
         Raises:
             FileNotFoundError: For a path without a file.
             CheckpointError: For a file that cannot be read safely, is of another variant, was
-                trained with other windows, or has values that are not finite.
+                trained with other windows, or has values that are not finite. The model is then
+                unchanged.
         """
         found = tensors_of(read_checkpoint(checkpoint, mapped=True), checkpoint)
         check_windows(self.backbone, found, checkpoint)

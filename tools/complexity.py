@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Count parameters, multiply-adds and activations of a network, part by part."""
+"""Count parameters, multiply-adds and activations of a network's parts."""
 import argparse
 import sys
 import warnings

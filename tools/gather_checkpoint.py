@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Make one file of a sharded checkpoint, for tools/test.py and others."""
+"""Make one file of a sharded checkpoint, for other tools."""
 import argparse
 import sys
 from pathlib import Path

@@ -65,7 +65,7 @@ lr = 1e-3
 max_iters = 200
 optim_wrapper = dict(
     type='OptimWrapper',
-    constructor='MergedOptimWrapperConstructor',  # parameters of equal settings in one group
+    constructor='MergedOptimWrapperConstructor',  # merges groups of equal settings
     optimizer=dict(type='AdamW', lr=lr, weight_decay=0.05, fused=True),
     paramwise_cfg={{_base_.fastervit_paramwise_cfg}},
     clip_grad=dict(max_norm=5.))

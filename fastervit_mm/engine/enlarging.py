@@ -36,7 +36,7 @@ def readable(visualizer: dict, **settings: Any) -> dict:
 
 
 def enlargement(shape: Tuple[int, ...]) -> int:
-    """Factor, 1 to 3, to enlarge an image to ``_ENOUGH``."""
+    """Factor from 1 to 3, which brings the longer side near 480 pixels."""
     return min(max(-(-_ENOUGH // max(shape[:2])), 1), _MOST)
 
 

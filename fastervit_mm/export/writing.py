@@ -22,7 +22,7 @@ _EXTERNAL = 1_900_000_000  # bytes of weights; an ONNX file cannot exceed 2 GiB
 
 def export(model: nn.Module, path: str, part: Optional[str] = None, labels: bool = False,
            deploy: bool = True, opset: int = OPSET) -> Dict[str, str]:
-    """Write a network or a part of it to a file.
+    """Write a network, or part of it, to a file.
 
     The file takes any number of float32 images (B, channels, H, W), H and W at least 32, already
     normalised; mean and standard deviation are in its metadata.

@@ -186,7 +186,7 @@ def test_the_tool_draws_all_where_asked(monkeypatch, tmp_path, tiny_ade20k, caps
         monkeypatch, REPO / 'configs' / SEG, '--out', tmp_path, '--split', 'val', '--number', 0,
         '--cfg-options', f'val_dataloader.dataset.data_root={tiny_ade20k}',
         'val_dataloader.dataset.indices=2')
-    assert f'2 pictures in {tmp_path}; {tmp_path}/contact_sheet.png' in capsys.readouterr().out
+    assert f'2 figures in {tmp_path}; {tmp_path}/contact_sheet.png' in capsys.readouterr().out
     assert len(list(tmp_path.iterdir())) == 3
 
 
