@@ -176,7 +176,7 @@ def read_config(config: Union[str, os.PathLike]) -> Config:
 
 
 def _library(kind: Union[str, type, None]) -> str:
-    """Library of a model's class, if there is no default scope."""
+    """Library of a model's class, in place of a default scope."""
     names = [base.__module__ for base in kind.__mro__] if isinstance(kind, type) else [str(kind)]
     found = (name.partition('.')[0] for name in names)
     return next((name for name in found if name in _LIBRARIES), 'mmengine')
@@ -254,7 +254,7 @@ def _own_base(base: str) -> str:
 
 
 def _advice(base: str) -> str:
-    """Hint at the config of this package that was probably meant."""
+    """Hint at a similar config of this package."""
     if '::' in base:
         return ''
     name = '/'.join(PurePath(base).parts[-2:])

@@ -1,4 +1,4 @@
-"""A mode that did not happen is refused."""
+"""Modes that do not take effect are refused."""
 from functools import partial
 
 import pytest
@@ -33,7 +33,7 @@ class Uncompilable(Maps):
 
 @pytest.fixture
 def case(monkeypatch):
-    """Builds a case of a network; compiled graphs are taken as they are, without Inductor."""
+    """Build a case of a network; graphs run without Inductor."""
     monkeypatch.setattr(torch._dynamo, 'lookup_backend', lambda name: lambda graph, inputs: graph)
     torch._dynamo.reset()
 
@@ -87,7 +87,7 @@ def test_a_graph_for_any_size_is_refused(case, monkeypatch):
 
 
 def test_later_sizes_are_compiled_for_themselves(case):
-    """Even in one process; torch.compile by itself makes the second graph dynamic."""
+    """torch.compile by itself would make the second graph dynamic."""
     def graphs(compiler, compiled):
         torch._dynamo.reset()
         for size in (16, 20, 24):

@@ -1,4 +1,4 @@
-"""What becomes of an earlier demo."""
+"""Treatment of an earlier demo."""
 import io
 import json
 
@@ -63,7 +63,7 @@ def test_a_finished_one_is_kept_until_its_successor_is(folder):
 
 
 def test_a_kill_in_between_changes_nothing(folder):
-    """Behind the renaming, behind each file that is removed, and before the mark is written."""
+    """After renaming, after each removal, before the mark is written."""
     before = folder.parent / 'demo.previous'
     fill(folder)
     demo_folder.finish(folder, dict(metrics={}))

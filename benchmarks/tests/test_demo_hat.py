@@ -1,4 +1,4 @@
-"""`make demo-hat`: two networks trained alike, and the figure of how far each of them sees."""
+"""`make demo-hat`: two networks, and how far each sees."""
 import json
 import re
 

@@ -1,4 +1,4 @@
-"""`make demo-seg`: from nothing to a segmentor that works, on held-out pictures."""
+"""`make demo-seg`: a segmentor that works on held-out images."""
 import json
 
 import matplotlib.image

@@ -1,4 +1,4 @@
-"""The steps for a GPU, rehearsed on a CPU at small sizes: what they leave, and what they skip."""
+"""GPU steps, rehearsed on a CPU at small sizes."""
 import json
 import os
 import subprocess
@@ -13,7 +13,7 @@ RUN = REPO / 'benchmarks/gpu/run.sh'
 
 
 def left_in(folder):
-    """What a step leaves: its JSON and its table."""
+    """A step's JSON and table."""
     (path,) = folder.glob('*.json')
     return json.loads(path.read_text()), path.with_suffix('.txt').read_text()
 

@@ -1,4 +1,4 @@
-"""The comparison at high resolution counts what is computed, and says what was not run."""
+"""Comparison at high resolution: counts, resuming, omissions."""
 import json
 from functools import partial
 
@@ -19,21 +19,21 @@ CPU = torch.device('cpu')
 
 @pytest.fixture
 def two_threads(request):
-    """PyTorch calls oneDNN for no 1 x 1 convolution of a single thread."""
+    """PyTorch calls oneDNN here only for several threads."""
     request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
     torch.set_num_threads(2)
 
 
 @pytest.mark.parametrize('name', ['fastervit-0', 'swin-hat-t', 'swin-t', 'hiera-t', 'vit-s'])
 def test_what_is_counted_is_what_a_real_step_computes(name):
-    """Fused attention too, which PyTorch's counter leaves out on a CPU."""
+    """Fused attention too, which PyTorch's counter omits on CPUs."""
     network, image = PEERS[name].build((256, 256)).eval(), torch.rand(1, 3, 256, 256)
     with torch.no_grad():
         assert count(name, (256, 256)).total == multiply_adds(lambda: network(image))
 
 
 def test_a_plain_transformer_has_its_attention_counted():
-    """256 tokens and a class token, 384 wide, in 12 blocks: linear layers, then attention."""
+    """257 tokens of width 384 in 12 blocks: layers, then attention."""
     n, dim = 256 + 1, 384
     assert count('vit-s', (256, 256)).total == (
         256 * 3 * 16**2 * dim + 12 * (12 * n * dim**2 + 2 * n**2 * dim))
@@ -106,7 +106,7 @@ def test_bad_arguments_are_named(arguments, message, tmp_path):
 
 
 def test_the_kept_figures_are_of_these_networks():
-    """The counts are of this version's networks, not only of the day they were measured."""
+    """The kept counts equal those of today's networks."""
     kept = json.loads(KEPT.read_text())
     assert len(tables(kept)) > 10
     assert list(kept['counts']['fastervit-0']['960']) == list(count('fastervit-0', (960, 960)))

@@ -1,4 +1,4 @@
-"""The long-range task: the mark tells the class, and nothing else in the image does."""
+"""Long-range task: only the mark determines the class."""
 
 import json
 from pathlib import Path
@@ -83,7 +83,7 @@ def test_another_colour_changes_the_mark_alone(monkeypatch):
 
 
 def test_nothing_but_the_mark_tells_the_class(scenes):
-    """Colours around the discs, places and distances differ no more than chance allows."""
+    """Surrounding colours, places and distances differ only by chance."""
     found = {label: [] for label in range(len(CLASSES))}
     for scene in scenes:
         discs = (label_map(scene) != 255).astype(np.uint8)
@@ -142,7 +142,7 @@ def test_mmseg_reads_it(root):
 
 
 def test_accuracy_by_distance_counts_discs(tmp_path):
-    """By most of the pixels of each, whatever is said elsewhere."""
+    """By most of each disc's pixels, whatever is predicted elsewhere."""
     metric = DistanceAccuracy(output_dir=str(tmp_path))
     metric.dataset_meta = dict(classes=CLASSES)
     discs = [(20, 20, 20.), (40, 20, 35.9), (60, 20, 16.), (80, 20, 116.)]

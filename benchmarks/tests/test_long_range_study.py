@@ -1,4 +1,4 @@
-"""The comparison on the long-range task: it goes on where it was stopped, and shows what it has."""
+"""Comparison on the long-range task: resuming, tables, networks."""
 import json
 import re
 from functools import partial
@@ -30,7 +30,7 @@ KEPT = [REPO / f'benchmarks/long-range{of}.json' for of in ('', '-256')]
 
 @pytest.fixture(scope='module')
 def short(tmp_path_factory):
-    """What trains for a moment, on as many images as are used then."""
+    """Task with a short training on few images."""
     root = tmp_path_factory.mktemp('data') / 'long_range'
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study, 'make_long_range', partial(make_long_range, train=8, val=4))
@@ -129,7 +129,7 @@ def test_figures_of_earlier_versions_are_read(path, tmp_path):
 
 
 def test_the_long_range_networks_differ_in_carriers_alone():
-    """And without them a cell of stage 3 sees nothing beyond its window and its convolutions."""
+    """Without them a cell sees its window and nearby cells."""
     carriers, windows = (Config.fromfile(str(p)) for p in DEMO)
     windows.model.backbone.arch.pop('hierarchical')
     assert windows.model == carriers.model and windows.optim_wrapper == carriers.optim_wrapper

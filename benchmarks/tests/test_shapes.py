@@ -1,4 +1,4 @@
-"""The shapes dataset: the same bytes every time, and annotations that are true."""
+"""Shapes dataset: identical bytes, correct annotations."""
 import hashlib
 import json
 from pathlib import Path
@@ -56,7 +56,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
 
 
 def test_annotations_are_the_masks(root):
-    """Polygons and run lengths, decoded by pycocotools, against what was drawn."""
+    """Compare decoded polygons and run lengths with the drawn masks."""
     coco = COCO(str(root / 'annotations' / 'instances_train.json'))
     crowds = 0
     for image_id in coco.getImgIds():
@@ -80,7 +80,7 @@ def test_annotations_are_the_masks(root):
 
 
 def test_what_the_data_promise(root):
-    """Small objects, overlaps, every class; and no two instances share a pixel."""
+    """Small objects, overlaps, every class; instances share no pixel."""
     areas, labels, touching = [], [], 0
     for seed in range(60):
         scene = draw_scene(seed)
@@ -99,7 +99,7 @@ def test_what_the_data_promise(root):
 
 
 def test_colour_does_not_tell_the_class():
-    """The mean colours of the classes differ no more than chance allows."""
+    """The classes' mean colours differ only by chance."""
     colours = {label: [] for label in range(len(CLASSES))}
     for seed in range(150):
         scene = draw_scene(seed)
@@ -141,7 +141,7 @@ def test_a_stopped_generation_leaves_nothing_that_looks_complete(root, tmp_path,
 
 
 def dataset_of(config, root, **settings):
-    """The dataset of validation that a config names, of other files."""
+    """A config's validation dataset, with other files."""
     cfg = get_config(config)
     init_default_scope(cfg.default_scope)
     return DATASETS.build(dict(cfg.val_dataloader.dataset, data_root=str(root), **settings))
@@ -174,7 +174,7 @@ def test_mmpretrain_reads_a_crop_of_every_shape(root):
 
 
 def test_label_maps_are_the_masks(root):
-    """The second annotation form, against the scene and against the first form."""
+    """Compare label maps with the scene and the COCO annotations."""
     coco = COCO(str(root / 'annotations' / 'instances_train.json'))
     for image_id in coco.getImgIds():
         labels = cv2.imread(str(root / f'labels/train/{image_id:06d}.png'), cv2.IMREAD_UNCHANGED)

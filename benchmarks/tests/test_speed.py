@@ -1,4 +1,4 @@
-"""The benchmark measures what it says; no test here guards a time."""
+"""The benchmark's cases and tables; times are not tested."""
 import json
 import os
 import sys
@@ -93,7 +93,7 @@ def test_pictures(report):
 
 
 def test_multiply_adds_are_those_of_the_design_page():
-    """8.97 G for FasterViT-2 at 224 with the classifier, whose share is 0.8 M."""
+    """FasterViT-2 at 224: 8.97 G, of which the classifier 0.8 M."""
     model = PEERS['fastervit-2'].build((224, 224)).eval()
     image = torch.randn(1, 3, 224, 224)
 
@@ -104,7 +104,7 @@ def test_multiply_adds_are_those_of_the_design_page():
 
 
 def test_the_authors_backbone_gives_the_same_maps(authors):
-    """What is measured as theirs is theirs: at a square size it equals ours on the same weights."""
+    """At a square size, equal weights give equal maps."""
     from fastervit_mm import FasterViT
     from fastervit_mm.weights import translate
     theirs = AuthorsMaps('0', (224, 224)).eval()

@@ -222,7 +222,7 @@ def _find_alone(found: MapSplit, links: Sequence[Link]) -> None:
 
 
 def _name_splits(data: MapData, folder: Path) -> None:
-    """Divide images without a split by lists, or train on all."""
+    """Divide images without a split by lists, else train on all."""
     splits = data.splits
     if None in splits and 'train' in splits:
         image, label_map = splits['train'].pairs[0]

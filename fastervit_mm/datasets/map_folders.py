@@ -173,7 +173,7 @@ def _different(one: Sequence[str], other: Sequence[str]) -> Tuple[Sequence[str],
 
 def _are_maps(images: Path, maps: Path, ends: Ends, names: Tuple[str, str], certain: bool,
               root: Path) -> bool:
-    """Whether the second of two kinds of files are the maps.
+    """Whether the second kind of files is the maps.
 
     Words in folders or endings are certain. If they do not decide, maps are the files with less
     than half as many different values.

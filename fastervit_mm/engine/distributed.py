@@ -96,7 +96,7 @@ def first_neck(cfg: Config) -> Tuple[str, Optional[dict]]:
 
 
 def _read_maps(cfg: Config, count: int) -> Set[int]:
-    """Indices of maps that neck or heads read; none if unknown."""
+    """Indices of maps that neck or heads read, if known."""
     _, neck = first_neck(cfg)
     if neck:
         last = neck.get('end_level', -1)

@@ -36,7 +36,10 @@ def readable(visualizer: dict, **settings: Any) -> dict:
 
 
 def enlargement(shape: Tuple[int, ...]) -> int:
-    """Factor from 1 to 3, which brings the longer side near 480 pixels."""
+    """Factor from 1 to 3 by which an image is enlarged.
+
+    It brings the longer side to 480 pixels or more, if 3 suffices.
+    """
     return min(max(-(-_ENOUGH // max(shape[:2])), 1), _MOST)
 
 

@@ -192,7 +192,7 @@ def _picture(pixels: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
 
 
 def _geometry(steps: List[dict]) -> List[dict]:
-    """Steps for an image of coordinates, which must not be normalised."""
+    """Steps for an image of coordinates, without normalisation."""
     steps = [step for step in steps if not type_name(step).endswith('Normalize')]
     for step in steps:
         if step.get('backend') == 'pillow':

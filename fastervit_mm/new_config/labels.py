@@ -181,7 +181,7 @@ def _by_number(pixels: Mapping[int, int], root: Path, names: Sequence[str], void
 
 
 def _by_label(names: Sequence[str], labels: List[int], first: int) -> Tuple[Dict[int, str], bool]:
-    """Names by label, and whether they name sparse labels in order."""
+    """Names by label, and whether they follow sparse labels' order."""
     if isinstance(names, dict):
         return names, False
     if len(names) == len(labels) < labels[-1] + 1 - first:
@@ -220,6 +220,6 @@ def _parse(rows: List[str]) -> Tuple[Sequence[str], Dict[str, int]]:
 
 
 def _fits(pattern: re.Pattern, rows: List[str]) -> List[re.Match]:
-    """Matches of all rows except a heading; empty if one fails."""
+    """Matches of all rows, except a heading; else empty."""
     fits = [pattern.fullmatch(row) for row in rows]
     return next((those for those in (fits, fits[1:]) if all(those)), [])

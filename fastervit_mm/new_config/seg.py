@@ -99,7 +99,7 @@ def seg_config(data: MapData, reads: Mapping[str, ReadSplit], labels: Labels, ro
 
 def _arrange(data: MapData, reads: Mapping[str, ReadSplit], labels: Labels, root: Path,
              beside: Path, said: List[str], run: Run) -> _Files:
-    """Choose folders for mmseg; copy label maps that it cannot read."""
+    """Choose folders for mmseg; copy unreadable label maps."""
     suffixes = [ends.pop() if len(ends) == 1 else '' for ends in map(set, zip(*(
         ends for found in data.splits.values() for ends in found.ends)))]
     places = {split: _places(found.pairs, suffixes) for split, found in data.splits.items()}
@@ -159,7 +159,7 @@ def _choose(read: ReadSplit, labels: Labels, limit: int, batch: int, iterations:
 
 
 def _class_weights(shares: np.ndarray) -> Optional[List[float]]:
-    """Larger weights for rare classes; None if no class is rare."""
+    """Larger weights for rare classes, if there are any."""
     present = shares > 0
     if shares.max() < 10 * shares[present].min():
         return None

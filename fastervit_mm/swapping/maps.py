@@ -93,7 +93,7 @@ def choose_stages(maps: Sequence[Map]) -> Tuple[int, ...]:
 
 
 def _run(what: str, settings: Any, inputs: Callable) -> Tuple[List[Map], List[Tensor]]:
-    """Build and run a part, on the meta device if possible."""
+    """Build and run a part, preferably on the meta device."""
     kinds = ', '.join(type_name(s) for s in (settings if isinstance(settings, list)
                                              else [settings]))
     reason = ''

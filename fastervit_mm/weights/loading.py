@@ -208,7 +208,7 @@ def _must_be_filled(key: str) -> bool:
 
 
 def _belongs_to_built_part(key: str, own: Mapping[str, Tensor]) -> bool:
-    """Whether an unknown tensor belongs to a stage that was built.
+    """Whether an unknown tensor belongs to a built stage.
 
     Stages after the last output are not built, and stages that are not outputs have no output
     norm, so their tensors are unused. Unknown tensors of a built stage mean another network.

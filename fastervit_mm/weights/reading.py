@@ -282,7 +282,7 @@ def strict_loaders() -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """Cause in torch's message, without its advice to run the code."""
+    """Cause in torch's message, without advice to run the code."""
     text = str(error).rpartition('WeightsUnpickler error: ')[2].rpartition('] . ')[2]
     lines = [line.strip() for line in text.split('\n')]
     return next((line.partition('. ')[0].rstrip('.') for line in lines if line

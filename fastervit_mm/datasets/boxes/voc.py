@@ -97,7 +97,7 @@ def _box(found: ElementTree.Element, path: Path) -> Tuple[float, float, float, f
 
 def _other_size(name: Path, root: ElementTree.Element, image: Path, size: Tuple[int, int]
                 ) -> List[Problem]:
-    """Problem if a file states a wrong image size; 0 is unknown."""
+    """Problem if a file states a wrong image size, except 0."""
     try:
         said = tuple(int(float(root.findtext(f'size/{side}', '0'))) for side in ('width', 'height'))
     except ValueError:

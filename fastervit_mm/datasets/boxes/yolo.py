@@ -240,7 +240,7 @@ def _splits(images: Sequence[Path], folder: Path, settings: _Settings, notes: Li
 
 def _images_of(entry: str, split: str, images: Sequence[Path], folder: Path, settings: _Settings
                ) -> Set[Optional[Path]]:
-    """Images that an entry names; None stands for an absent one."""
+    """Images that an entry names, None for an absent one."""
     beside = settings.path.parent
     parts = parts_of(entry)
     for first in range(max(len(parts), 1)):
