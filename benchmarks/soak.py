@@ -73,7 +73,7 @@ def start(config: Path, work_dir: Path, log: Path) -> subprocess.Popen:
 
 def wait_for(place: str, process: subprocess.Popen, log: Path, since: int, work_dir: Path,
              rng: random.Random, longest: float) -> bool:
-    """Wait for a place in a run and a random time.
+    """Wait for a place in a run, then randomly long.
 
     Returns False if the run ended earlier.
     """

@@ -28,7 +28,7 @@ class NotMeasured(Exception):
 
 
 class Laps:
-    """Timer of a call in laps, by CUDA events or clock.
+    """Timer of a call, lap by lap.
 
     ``torch.utils.benchmark`` measures one call after the other, and begins each measurement with
     two calls that do not count. Here several calls take turns, so that noise affects all alike, and

@@ -36,7 +36,7 @@ def readable(visualizer: dict, **settings: Any) -> dict:
 
 
 def enlargement(shape: Tuple[int, ...]) -> int:
-    """Factor from 1 to 3 by which an image is enlarged.
+    """Factor from 1 to 3 for enlarging an image.
 
     It brings the longer side to 480 pixels or more, if 3 suffices.
     """

@@ -194,7 +194,7 @@ def test_the_tool_draws_all_where_asked(monkeypatch, tmp_path, tiny_ade20k, caps
     (('nowhere.py', ), "config='nowhere.py': no such file"),
     ((REPO / 'configs' / DET, ), 'train_dataloader.dataset.data_root'),  # the data are not there
     ((REPO / 'configs' / SEG, '--number', -1), 'number=-1: give at least 1'),
-    ((REPO / 'configs' / SEG, '--cfg-options', 'visualizer=None'), 'with a visualizer can be'),
+    ((REPO / 'configs' / SEG, '--cfg-options', 'visualizer=None'), 'with a visualizer'),
 ])
 def test_what_cannot_be_drawn_is_said_in_a_line(arguments, message, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
