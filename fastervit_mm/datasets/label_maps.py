@@ -130,13 +130,13 @@ def _paired(links: Sequence[Link]) -> MapSplit:
     votes: Counter = Counter()
     for link in links:
         for ends, names in link.names.items():
-            votes[_words(ends)] += len(names)
+            votes[_without_extensions(ends)] += len(names)
     usual = {words for words, count in votes.items() if 2 * count > max(votes.values())}
     maps_of: Dict[Path, Dict[Path, Ends]] = defaultdict(dict)
     for link in links:
         # If two endings give the same pair, the shorter counts.
         for ends, names in sorted(link.names.items(), key=lambda item: len(''.join(item[0]))):
-            if _words(ends) in usual:
+            if _without_extensions(ends) in usual:
                 for image, label_map in names:
                     maps_of[link.images / image].setdefault(link.maps / label_map, ends)
     found, images_of = MapSplit(), {}
@@ -154,7 +154,7 @@ def _paired(links: Sequence[Link]) -> MapSplit:
     return found
 
 
-def _words(ends: Ends) -> Tuple[str, ...]:
+def _without_extensions(ends: Ends) -> Tuple[str, ...]:
     """Endings without extension, as .jpg and .JPG are one kind."""
     return tuple(end.rpartition('.')[0] for end in ends)
 
@@ -211,7 +211,7 @@ def _find_alone(found: MapSplit, links: Sequence[Link]) -> None:
             for name in names:
                 # In a folder of both, a_mask.png is a map although a.png is an image.
                 kinds = [(name.endswith(ends[j]), len(words[j]), -j)
-                         for ends in found.ends for words in [_words(ends)]
+                         for ends in found.ends for words in [_without_extensions(ends)]
                          for j in ((0, 1) if same else (i,)) if Path(name).stem.endswith(words[j])]
                 # Further maps of a paired image are not alone.
                 others = i == 1 and any(stems[stem] > same for stem, _ in cuts(name))

@@ -118,13 +118,13 @@ def check_readable(written: Path, path: Path) -> None:
                               f'{reason}') from error
 
 
-def why_not_whole(path: Path) -> Optional[str]:
+def damage_of(path: Path) -> Optional[str]:
     """Find damage in a checkpoint; None if it is whole.
 
     Every record is read and compared with its checksum. Nothing in the file is run.
     """
     if files := files_of(path):
-        return next(filter(None, map(why_not_whole, files)), None)
+        return next(filter(None, map(damage_of, files)), None)
     try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
@@ -153,7 +153,7 @@ def newest_checkpoint(work_dir: str, finite: bool = False) -> Optional[Path]:
     """
     seen = {}
     for path in _candidates(Path(work_dir)):
-        reason = why_not_whole(path) or (
+        reason = damage_of(path) or (
             'has weights that are not finite' if finite and not _is_finite(path) else None)
         if reason is None:
             for other, why in seen.items():
@@ -189,7 +189,7 @@ def _is_finite(path: Path) -> bool:
     return True
 
 
-class _LaterRemoving:
+class _DeferredRemoval:
     """Backend with deferred deletion."""
 
     def __init__(self, backend: LocalBackend):
@@ -235,7 +235,7 @@ class WholeCheckpointHook(CheckpointHook):
         if not isinstance(backend, LocalBackend):  # not a local disk, or already deferred
             yield
             return
-        self.file_backend = later = _LaterRemoving(backend)
+        self.file_backend = later = _DeferredRemoval(backend)
         try:
             yield
         finally:

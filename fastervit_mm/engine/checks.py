@@ -12,7 +12,7 @@ from ..config_files import ConfigError, typed
 from ..datasets.class_order import numbered_by_file
 from ..models import annotation_file, class_of, dataset_configs, type_name
 from ..weights import CheckpointError, read_checkpoint, resolve, tensors_of
-from .class_checks import heads, learned_otherwise, wrong_classes
+from .class_checks import heads, reordered_checkpoint, wrong_classes
 from .distributed import first_neck, without_gradient
 from .metric_checks import holds, missing_file, occurrences, read_json, wrong_metrics
 from .settings import check_parts, wrong_settings
@@ -56,16 +56,16 @@ def check_config(cfg: Config, training: bool, split: str = 'test') -> List[str]:
               for loader in loaders),
             ('model', _wrong_widths(cfg, training)),
             ('checkpoint', _unusable_checkpoints(cfg, training, loaders[0]))):
-        problems += _tried(what, check)
+        problems += _guarded(what, check)
     if problems:
         name = f'{cfg.filename}: ' if cfg.filename else ''
         listed = (f' {problems[0]}' if len(problems) == 1 else '\n' + '\n'.join(
             f'  {i}. {problem}' for i, problem in enumerate(problems, 1)))
         raise ConfigError(f'{name}this config cannot run as it is:{listed}')
-    return list(_tried('auto_scale_lr', _unscaled_lr(cfg))) if training else []
+    return list(_guarded('auto_scale_lr', _unscaled_lr(cfg))) if training else []
 
 
-def _tried(what: str, check: Iterator[str]) -> Iterator[str]:
+def _guarded(what: str, check: Iterator[str]) -> Iterator[str]:
     """Report a crashing check as a finding."""
     try:
         yield from check
@@ -224,7 +224,7 @@ def _unusable_checkpoints(cfg: Config, training: bool, loader: str) -> Iterator[
                     f'(no {", no ".join(absent)}). To start from its weights, leave --resume out: '
                     f'--cfg-options load_from={checkpoint}')
             if name == 'load_from' and (cfg.get('resume') or not training):
-                yield from learned_otherwise(cfg, loader, content)
+                yield from reordered_checkpoint(cfg, loader, content)
         except FileNotFoundError as error:
             reason = str(error).removeprefix(f'checkpoint={checkpoint!r}: ')
             yield (f'{name}={checkpoint!r}: {reason}. Give a file, a URL or a published name such '

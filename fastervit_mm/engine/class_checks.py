@@ -58,7 +58,7 @@ def wrong_classes(cfg: Config, loaders: Sequence[str], training: bool) -> Iterat
         yield from _other_folders(cfg, loaders, {one.place: one.names for one in found})
 
 
-def learned_otherwise(cfg: Config, loader: str, content: Mapping) -> Iterator[str]:
+def reordered_checkpoint(cfg: Config, loader: str, content: Mapping) -> Iterator[str]:
     """Find a checkpoint with the data's classes in another order.
 
     Args:

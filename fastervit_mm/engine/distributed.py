@@ -29,7 +29,7 @@ class DistributedRunner(Runner):
         if not self._on_cpus():
             super().setup_env(env_cfg)
             return
-        with _no_gpu_to_choose():
+        with _launching_without_gpu():
             super().setup_env(dict(env_cfg, dist_cfg=dict(env_cfg.get('dist_cfg') or {},
                                                           backend='gloo')))
 
@@ -112,7 +112,7 @@ def _read_maps(cfg: Config, count: int) -> Set[int]:
 
 
 @contextmanager
-def _no_gpu_to_choose() -> Iterator[None]:
+def _launching_without_gpu() -> Iterator[None]:
     """Let mmengine's launchers, which choose GPUs, run without any."""
     choose = torch.cuda.set_device
     torch.cuda.set_device = lambda device: None

@@ -18,7 +18,7 @@ _NO_SETTINGS = ('params', 'param_names', 'lr_mult', 'decay_mult')
 # Optimizers with a fused kernel for CUDA; Adagrad has one only for CPUs.
 _FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
 # States that have their parameter's shape.
-_OF_A_PARAMETERS_SHAPE = ('exp_avg', 'exp_avg_sq', 'max_exp_avg_sq', 'momentum_buffer')
+_PARAMETER_SHAPED = ('exp_avg', 'exp_avg_sq', 'max_exp_avg_sq', 'momentum_buffer')
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -194,7 +194,7 @@ def _fit(names: Sequence[str], optimizer: torch.optim.Optimizer, state: dict) ->
     for old, group in zip(saved, groups):
         for index, parameter, name in zip(old['params'], group['params'],
                                           group.get('param_names', names)):
-            for kind in _OF_A_PARAMETERS_SHAPE:
+            for kind in _PARAMETER_SHAPED:
                 was = state['state'].get(index, {}).get(kind)
                 if was is not None and was.shape != parameter.shape:
                     raise _cannot_resume(f'{kind} of {name} is {tuple(was.shape)} in the '

@@ -132,8 +132,8 @@ def _same_order(data: BoxData, names: List[str], said: List[str]) -> None:
         ] + [c for name, c in categories.items() if name not in names]
         found.ann_file = None
         said.append(f'{found.source} has the classes in the order {few(own)}, and the config '
-                    f'{few(names)}, by which mmdet numbers them: a copy in it is beside the '
-                    'config')
+                    f'{few(names)}, by which mmdet numbers them: a copy in this order is beside '
+                    'the config')
 
 
 def _choose(data: BoxData, root: Path, classes: List[str], masks: bool, recipe: _Recipe

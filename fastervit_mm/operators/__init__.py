@@ -61,7 +61,7 @@ def broken_mmcv(error: Optional[BaseException]) -> Optional[str]:
                 f'({error}). {_remedy()}')
     mmcv = sys.modules.get('mmcv')
     if isinstance(error, (ImportError, AttributeError)) and mmcv and mmcv.__file__ is None:
-        return (f'{list(mmcv.__path__)[0]}: the rest of an mmcv, without its __init__.py. '
+        return (f'{list(mmcv.__path__)[0]}: an incomplete mmcv, without its __init__.py. '
                 f'{_remedy()}')
     return None
 

@@ -256,9 +256,9 @@ def _fold_positions(backbone: Dict[str, Tensor], tensors: Mapping[str, Tensor],
         if min(as_classifier, as_detector) > 0.05:
             raise CheckpointError(
                 f'checkpoint={checkpoint!r}: {place} fits neither of the authors\' formulas for '
-                f'positions: errors, relative to its largest value, are {as_detector:.2f} by their '
-                f'detectors\', {as_classifier:.2f} by their classifiers\'. Take the file as the '
-                'official code wrote it')
+                f'positions: its relative error is {as_detector:.2f} by that of their detectors, '
+                f'{as_classifier:.2f} by that of their classifiers. Take the file as the official '
+                'code wrote it')
         if as_detector < as_classifier:
             dtype = backbone[key].dtype
             backbone[key], backbone[f'{root}0.bias'] = (t.to(dtype) for t in folded)

@@ -153,7 +153,7 @@ def check_split(read: ReadSplit, num_classes: Optional[int] = None, void: int = 
     for (image, path), image_read, found in zip(split.pairs, read.images, read.maps):
         name = short_name(path, 3)
         problems += _damages(short_name(image, 2), image_read, name, found)
-        problems += _oddities(name, found, copied, palette)
+        problems += _misread_forms(name, found, copied, palette)
         if found.coloured and numbers is None:
             continue
         labels = renumbered(found.pixels, numbers)
@@ -173,7 +173,7 @@ def check_split(read: ReadSplit, num_classes: Optional[int] = None, void: int = 
             f'{count} of {ends[0]} and {ends[1]}' for ends, count in split.ends.most_common())
             + '; mmseg reads one. tools/new_config.py seg takes all'))
     if whole:
-        problems += _traps(pixels, read.name, meaning)
+        problems += _joint_problems(pixels, read.name, meaning)
     total = sum(pixels.values())
     return CheckedLabelMaps(
         problems, len(split.pairs) + len(split.no_map), len(split.pairs) + len(split.no_image),
@@ -200,7 +200,7 @@ def _damages(image_name: str, image: ReadImage, name: str, found: LabelMap) -> I
                f'{name}: {found.size}, the image {image.size}')
 
 
-def _oddities(name: str, found: LabelMap, copied: bool, palette: Palette) -> Iterator[Problem]:
+def _misread_forms(name: str, found: LabelMap, copied: bool, palette: Palette) -> Iterator[Problem]:
     """Find forms that mmseg misreads; ``palette`` has other maps' colours."""
     if found.format == 'JPEG':
         yield ('label map saved as JPEG', f'{name}: compression changes labels; save it as PNG '
@@ -229,7 +229,7 @@ def recoloured(name: str, own: Mapping[int, Tuple[int, ...]], palette: Palette
             break
 
 
-def _traps(pixels: Mapping[int, int], folder: str, meaning: _Meaning) -> Iterator[Problem]:
+def _joint_problems(pixels: Mapping[int, int], folder: str, meaning: _Meaning) -> Iterator[Problem]:
     """Find problems that show only in all label maps together."""
     if not pixels:
         return
