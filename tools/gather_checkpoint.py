@@ -17,7 +17,7 @@ def parse_args():
     parser.add_argument('out', help='the file')
     parser.add_argument('--all', action='store_true',
                         help='optimizer and schedules too, for --resume with another number of '
-                        'processes (default: the weights alone)')
+                        'processes (default: only the weights)')
     return parser.parse_args()
 
 

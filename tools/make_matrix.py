@@ -64,7 +64,7 @@ def parse_args(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--rows', nargs='*', choices=ROWS, default=list(ROWS), metavar='ROW',
                         help=f'those to run: {", ".join(ROWS)} (default: all; none after --rows '
-                        'writes the table alone)')
+                        'only writes the table)')
     parser.add_argument('--folder', type=Path, default=ROOT / 'work_dirs/matrix',
                         help='where the environments are (default: work_dirs/matrix)')
     parser.add_argument('--as-it-is', action='store_true',

@@ -38,7 +38,7 @@ def parse_args():
     own.add_argument('--images', nargs='+', metavar='DIR', required=True,
                      help='the folder of images of each; subfolders are read too')
     own.add_argument('--num-classes', type=int, metavar='N',
-                     help='label maps: number of classes (default: whatever occurs is in range)')
+                     help='label maps: number of classes (default: every label is in range)')
     own.add_argument('--void', type=int, default=255, metavar='LABEL',
                      help='label maps: label that is ignored in training (default: 255)')
     own.add_argument('--reduce-zero-label', action='store_true',

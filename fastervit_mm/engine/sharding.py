@@ -165,7 +165,7 @@ def gather_checkpoint(folder: str, out: str, everything: bool = False) -> None:
     Args:
         folder: Checkpoint of :class:`ShardedRunner`.
         out: The file; a safetensors file if its name ends in ``.safetensors``.
-        everything: Also keep optimizer and schedules, to resume from. Default the weights alone.
+        everything: Also keep optimizer and schedules, to resume from. Default only the weights.
 
     Raises:
         CheckpointError: For a folder that lacks some of these files.
@@ -173,7 +173,7 @@ def gather_checkpoint(folder: str, out: str, everything: bool = False) -> None:
     """
     safe = out.endswith(SAFETENSORS)
     if safe and everything:
-        raise ValueError(f'out={out!r}: a safetensors file holds weights alone; for optimizer and '
+        raise ValueError(f'out={out!r}: a safetensors file holds only weights; for optimizer and '
                          'schedules too, give a name that ends in .pth')
     files = files_of(folder)
     if [path.name for path in files] != [f'rank{i}.pth' for i in range(len(files))] or not files:

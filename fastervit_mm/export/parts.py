@@ -15,7 +15,7 @@ def choose_part(model: nn.Module, part: Optional[str] = None) -> str:
     """Choose the part to export: the requested or the largest.
 
     Args:
-        model: A segmentor, detector, classifier, or a backbone alone.
+        model: A segmentor, detector, classifier, or a bare backbone.
         part: ``'backbone'``, ``'features'`` (up to the neck) or ``'whole'`` (a segmentor's logits
             or labels). Default ``'whole'`` for mmseg's encoder-decoders, ``'features'`` for
             networks with a neck, ``'backbone'`` for others.
@@ -49,7 +49,7 @@ class Exportable(nn.Module):
     """Part of a network: normalised (B, C, H, W) -> tuple of tensors.
 
     Args:
-        model: A segmentor, detector, classifier, or a backbone alone.
+        model: A segmentor, detector, classifier, or a bare backbone.
         part: From :func:`choose_part`.
         labels: Return labels (B, H, W) instead of logits (B, classes, H, W). Default False.
 

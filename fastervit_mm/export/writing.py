@@ -28,7 +28,7 @@ def export(model: nn.Module, path: str, part: Optional[str] = None, labels: bool
     normalised; mean and standard deviation are in its metadata.
 
     Args:
-        model: A segmentor, detector, classifier, or a backbone alone, in evaluation mode. It is
+        model: A segmentor, detector, classifier, or a bare backbone, in evaluation mode. It is
             not changed.
         path: ``.onnx``, or ``.pt2`` for ``torch.export``.
         part: As in :func:`choose_part`.

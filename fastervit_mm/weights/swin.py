@@ -81,7 +81,7 @@ def rename_swin(tensors: Mapping[str, Tensor], checkpoint: str) -> Dict[str, Ten
     A SwinHAT's own stay unchanged.
 
     Args:
-        tensors: Of the backbone alone.
+        tensors: Of the bare backbone.
         checkpoint: The file's name, for messages.
 
     Raises:
