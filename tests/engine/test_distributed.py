@@ -205,7 +205,7 @@ def test_a_checkpoint_is_gathered_into_a_safetensors_file(folder, sharded):
     assert sharded[0]['weights'] and all(
         torch.equal(weights[name], tensor) for name, tensor in sharded[0]['weights'].items())
     done = run_tool('gather_checkpoint.py', checkpoint, 'all.safetensors', '--all', cwd=folder)
-    assert done.returncode == 1 and 'holds weights alone' in done.stderr
+    assert done.returncode == 1 and 'holds only weights' in done.stderr
     assert not (folder / 'all.safetensors').exists()
 
 
