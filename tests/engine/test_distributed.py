@@ -269,7 +269,7 @@ model = dict(pretrained=None, backbone=dict(_delete_=True, type='FasterViT', arc
 @pytest.mark.parametrize('text, stages, remedy', [
     (RETINANET, '0', 'model.backbone.out_indices=(1, 2, 3), model.neck.in_channels=[32, 64, 128], '
      'model.neck.start_level=0'),
-    (FCN, '0, 1', 'model.backbone.out_indices=(2, 3), and each head')])
+    (FCN, '0, 1', 'model.backbone.out_indices=(2, 3), and renumber each head')])
 def test_maps_that_nothing_reads_are_found_before_training(text, stages, remedy, tmp_path):
     (tmp_path / 'config.py').write_text(text)
     cfg = Config.fromfile(str(tmp_path / 'config.py'))
