@@ -571,7 +571,7 @@ def test_a_config_of_classes_trains_resumes_and_is_tested(pure_python, tmp_path)
 def test_a_dataset_of_no_image_is_said_in_a_line(pure_python, tmp_path):
     cfg = launch.load_config(str(pure_python), work_dir=str(tmp_path / 'work'))
     cfg.train_dataloader.dataset.img_suffix = '.jpg'
-    with pytest.raises(ConfigError, match='data_root=.* no image'):
+    with pytest.raises(ConfigError, match='data_root=.* no usable image'):
         launch.train(cfg)
 
 
