@@ -1,12 +1,11 @@
 #!/usr/bin/env python
-"""Plant faults, one at a time, and see whether `make test` finds each.
+"""Plant faults, and check that `make test` finds each.
 
     python benchmarks/planted_faults.py --out benchmarks/planted_faults.json
 
-Each fault is a change of one place in a copy of the working tree, with the tests that are expected
-to fail then, as `make test` runs them. It is found if a test fails with it that passes without:
-those tests are run once more at the end. Half a minute each. The exit status is 1 unless all are
-found.
+Each fault changes one place in a copy of the working tree, and names tests of `make test` that are
+expected to fail. It is found if a test fails with it and passes without it: those tests are run
+once more at the end. Half a minute each. The exit status is 1 unless all are found.
 """
 import argparse
 import json
@@ -28,13 +27,13 @@ PACKAGE = 'fastervit_mm'
 
 
 class Fault(NamedTuple):
-    """A change of one place.
+    """Change of one place.
 
     Attributes:
-        about: What becomes wrong.
-        file: From the root of the repository, or from the package.
-        old: Text of the file.
-        new: What takes its first place.
+        about: Description of the fault.
+        file: Path from the root of the repository, or from the package.
+        old: Text in the file.
+        new: Replacement of its first occurrence.
         tests: Files, or tests in them, separated by spaces.
     """
     about: str
@@ -247,7 +246,7 @@ FAULTS = [
 
 
 def copied(folder: Path) -> Path:
-    """A copy of the working tree, as git would commit it."""
+    """Copy of the working tree, as git would commit it."""
     names = subprocess.run(['git', 'ls-files', '-co', '--exclude-standard', '-z'], cwd=REPO,
                            capture_output=True, text=True, check=True).stdout.split('\0')
     for name in filter(None, names):
@@ -258,9 +257,9 @@ def copied(folder: Path) -> Path:
 
 
 def run(tests: List[str], folder: Path, *options: str) -> Tuple[int, List[str], str]:
-    """Exit status of pytest, functions that failed, and the end of what it said.
+    """Run pytest; return status, failed functions and last output.
 
-    In a fork of this process, which spares each the seconds of importing PyTorch.
+    In a fork of this process, which saves the seconds of importing PyTorch.
     """
     with tempfile.TemporaryFile('w+') as said:
         process = os.fork()
@@ -279,7 +278,7 @@ def run(tests: List[str], folder: Path, *options: str) -> Tuple[int, List[str], 
 
 
 def try_one(fault: Fault, folder: Path) -> dict:
-    """Plant a fault in a copy, run its tests and take it out again."""
+    """Plant a fault in a copy, run its tests, restore."""
     path = folder / fault.file
     path = path if path.is_file() else folder / PACKAGE / fault.file
     text = path.read_text() if path.is_file() else ''
@@ -302,7 +301,7 @@ def try_one(fault: Fault, folder: Path) -> dict:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--only', default='', help='faults whose file or description has this')
+    parser.add_argument('--only', default='', help='text in the file or description of faults')
     parser.add_argument('--out', type=Path, help='JSON file for the results')
     args = parser.parse_args()
     samples = REPO.parent / 'shared/data'

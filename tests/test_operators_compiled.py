@@ -146,5 +146,5 @@ else:
     def test_the_benchmark_names_what_it_lacks(tmp_path):
         done = run_tool('benchmarks.mmcv_operators', cwd=tmp_path)
         assert done.returncode == 1 and done.stderr.endswith(
-            'mmcv: has no compiled operators here, so there is nothing to compare with. Build '
-            'them: tools/make_env.py --compiled\n')
+            'mmcv: has no compiled operators to compare with. Build them: '
+            'tools/make_env.py --compiled\n')

@@ -1,4 +1,4 @@
-"""The program that counts which configs reach which of mmcv's operators."""
+"""Count of configs that reach mmcv's operators."""
 from pathlib import Path
 
 import mmdet

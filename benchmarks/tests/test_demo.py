@@ -63,7 +63,7 @@ def test_it_leaves_figures_and_names_their_folder(demo):
 
 
 def test_the_page_shows_what_it_learned(demo, tmp_path):
-    """tools/demo_app.py in a browser: upload, wait, see the right names, boxes and attention."""
+    """tools/demo_app.py in a browser: names, boxes and attention are right."""
     browsing.check_that_the_page_shows_what_the_detector_learned(
         demo[0], tmp_path, 0.75)
 

@@ -1,6 +1,6 @@
 """`make demo-cls`: trains a classifier from scratch, whose checkpoint then starts a segmentor.
 
-The configuration for photographs is trained for a few steps, on files laid out as Imagenette's.
+The config for photographs is trained for a few steps, on files in Imagenette's layout.
 """
 import json
 import re

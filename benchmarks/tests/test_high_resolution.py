@@ -33,7 +33,7 @@ def test_counts_equal_those_of_a_real_step(name):
 
 
 def test_a_plain_transformer_has_its_attention_counted():
-    """256 tokens and a class token, 384 wide, in 12 blocks: linear layers, then attention."""
+    """Of 257 tokens, 384 wide: linear layers, then attention."""
     n, dim = 256 + 1, 384
     assert count('vit-s', (256, 256)).total == (
         256 * 3 * 16**2 * dim + 12 * (12 * n * dim**2 + 2 * n**2 * dim))

@@ -83,7 +83,7 @@ def test_another_colour_changes_the_mark_alone(monkeypatch):
 
 
 def test_nothing_but_the_mark_tells_the_class(scenes):
-    """Colours around the discs, places and distances differ no more than chance allows."""
+    """Surrounding colours, places and distances differ only by chance."""
     found = {label: [] for label in range(len(CLASSES))}
     for scene in scenes:
         discs = (label_map(scene) != 255).astype(np.uint8)

@@ -129,7 +129,7 @@ def test_figures_of_earlier_versions_are_read(path, tmp_path):
 
 
 def test_the_long_range_networks_differ_in_carriers_alone():
-    """And without them a cell of stage 3 sees nothing beyond its window and its convolutions."""
+    """Without them a cell sees its window and nearby cells."""
     carriers, windows = (Config.fromfile(str(p)) for p in DEMO)
     windows.model.backbone.arch.pop('hierarchical')
     assert windows.model == carriers.model and windows.optim_wrapper == carriers.optim_wrapper

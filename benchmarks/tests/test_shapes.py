@@ -56,7 +56,7 @@ def test_a_folder_with_other_contents_is_left_alone(tmp_path):
 
 
 def test_annotations_are_the_masks(root):
-    """Polygons and run lengths, decoded by pycocotools, against what was drawn."""
+    """Compare decoded polygons and run lengths with the drawn masks."""
     coco = COCO(str(root / 'annotations' / 'instances_train.json'))
     crowds = 0
     for image_id in coco.getImgIds():
@@ -99,7 +99,7 @@ def test_the_data_have_the_promised_properties(root):
 
 
 def test_colour_does_not_tell_the_class():
-    """The mean colours of the classes differ no more than chance allows."""
+    """The classes' mean colours differ only by chance."""
     colours = {label: [] for label in range(len(CLASSES))}
     for seed in range(150):
         scene = draw_scene(seed)
@@ -174,7 +174,7 @@ def test_mmpretrain_reads_a_crop_of_every_shape(root):
 
 
 def test_label_maps_are_the_masks(root):
-    """The second annotation form, against the scene and against the first form."""
+    """Compare label maps with the scene and the COCO annotations."""
     coco = COCO(str(root / 'annotations' / 'instances_train.json'))
     for image_id in coco.getImgIds():
         labels = cv2.imread(str(root / f'labels/train/{image_id:06d}.png'), cv2.IMREAD_UNCHANGED)

@@ -9,13 +9,13 @@ from .running import ExportedFile
 
 @HOOKS.register_module()
 class ExportedHook(Hook):
-    """In a test, replace a part of the network by the exported file that holds it.
+    """Test with an exported file in place of its part.
 
     Pre-processing, the heads that are not in the file, post-processing and the metrics stay
     OpenMMLab's own.
 
     Args:
-        path: The ``.onnx`` or ``.pt2`` file, exported with logits and not with labels.
+        path: The ``.onnx`` or ``.pt2`` file, with logits, not labels.
 
     Raises:
         ExportError: For a file that cannot be read.

@@ -1,4 +1,4 @@
-"""The part of a network that is exported, as a module of its own."""
+"""Exportable part of a network, as its own module."""
 from typing import List, Optional, Tuple
 
 import torch.nn.functional as F
@@ -8,14 +8,14 @@ PARTS = ('backbone', 'features', 'whole')
 
 
 class ExportError(RuntimeError):
-    """A network that cannot be exported as asked, and why."""
+    """Export that is not possible; the message says why."""
 
 
 def choose_part(model: nn.Module, part: Optional[str] = None) -> str:
-    """Which part of a network is exported: the one asked for, or the largest that can be.
+    """Choose the part to export: the requested or the largest.
 
     Args:
-        model: A segmentor, detector, classifier, or a backbone alone.
+        model: A segmentor, detector, classifier, or a bare backbone.
         part: ``'backbone'``, ``'features'`` (up to the neck) or ``'whole'`` (a segmentor's logits
             or labels). Default ``'whole'`` for mmseg's encoder-decoders, ``'features'`` for
             networks with a neck, ``'backbone'`` for others.
@@ -46,10 +46,10 @@ def _segments(model: nn.Module) -> bool:
 
 
 class Exportable(nn.Module):
-    """The part of a network that is exported: (B, C, H, W), normalised -> a tuple of tensors.
+    """Part of a network: normalised (B, C, H, W) -> tuple of tensors.
 
     Args:
-        model: A segmentor, detector, classifier, or a backbone alone.
+        model: A segmentor, detector, classifier, or a bare backbone.
         part: From :func:`choose_part`.
         labels: Return labels (B, H, W) instead of logits (B, classes, H, W). Default False.
 
@@ -59,7 +59,7 @@ class Exportable(nn.Module):
             :meth:`name_outputs`.
 
     Raises:
-        ExportError: For labels of a network that gives none.
+        ExportError: For ``labels`` of a network that gives none.
     """
 
     def __init__(self, model: nn.Module, part: str, labels: bool = False):
@@ -74,7 +74,7 @@ class Exportable(nn.Module):
         self.names: List[str] = []
 
     def forward(self, images: Tensor) -> Tuple[Tensor, ...]:
-        """(B, C, H, W) -> maps, or one tensor of logits or labels at the images' size."""
+        """(B, C, H, W) -> maps, or full-size logits or labels."""
         maps = self.backbone(images)
         if self.neck is not None:
             maps = self.neck(maps)
@@ -95,10 +95,10 @@ class Exportable(nn.Module):
 
 
 def labels_of(logits: Tensor, head: nn.Module) -> Tensor:
-    """Labels of a segmentor's logits, (B, classes, H, W) -> (B, H, W), as mmseg takes them.
+    """mmseg's labels for logits: (B, classes, H, W) -> (B, H, W).
 
     Args:
-        logits: One channel for a head that tells two classes apart by a threshold.
+        logits: With one channel for a head that separates two classes by a threshold.
         head: The segmentor's ``decode_head``.
     """
     if head.out_channels == 1:

@@ -186,7 +186,7 @@ def test_the_tool_draws_all_into_the_given_folder(monkeypatch, tmp_path, tiny_ad
         monkeypatch, REPO / 'configs' / SEG, '--out', tmp_path, '--split', 'val', '--number', 0,
         '--cfg-options', f'val_dataloader.dataset.data_root={tiny_ade20k}',
         'val_dataloader.dataset.indices=2')
-    assert f'2 pictures in {tmp_path}; {tmp_path}/contact_sheet.png' in capsys.readouterr().out
+    assert f'2 figures in {tmp_path}; {tmp_path}/contact_sheet.png' in capsys.readouterr().out
     assert len(list(tmp_path.iterdir())) == 3
 
 
@@ -194,7 +194,7 @@ def test_the_tool_draws_all_into_the_given_folder(monkeypatch, tmp_path, tiny_ad
     (('nowhere.py', ), "config='nowhere.py': no such file"),
     ((REPO / 'configs' / DET, ), 'train_dataloader.dataset.data_root'),  # the data are not there
     ((REPO / 'configs' / SEG, '--number', -1), 'number=-1: give at least 1'),
-    ((REPO / 'configs' / SEG, '--cfg-options', 'visualizer=None'), 'with a visualizer can be'),
+    ((REPO / 'configs' / SEG, '--cfg-options', 'visualizer=None'), 'with a visualizer'),
 ])
 def test_undrawable_data_are_an_error_of_one_line(arguments, message, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)

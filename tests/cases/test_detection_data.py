@@ -257,7 +257,7 @@ def test_lists_of_classes_that_differ_are_both_named(tmp_path):
     text(tmp_path / 'notes.json', json.dumps(dict(categories=categories)))
     assert of_sides(tmp_path) == dict(red={True}, blue={False})
     text(tmp_path / 'classes.txt', 'blue\nred\n')
-    with pytest.raises(DataError, match='classes.txt says blue, red.*notes.json says red, blue'):
+    with pytest.raises(DataError, match='classes.txt has blue, red.*notes.json has red, blue'):
         find_boxes(tmp_path)
 
 

@@ -17,7 +17,7 @@ from fastervit_mm.config_files import ConfigError, read_config
 from fastervit_mm.datasets.class_order import label_order, numbered_by_file
 from fastervit_mm.engine import launch
 from fastervit_mm.engine.checks import _wrong_data
-from fastervit_mm.engine.class_checks import learned_otherwise, wrong_classes
+from fastervit_mm.engine.class_checks import reordered_checkpoint, wrong_classes
 from fastervit_mm.engine.metric_checks import wrong_metrics
 from fastervit_mm.engine.resuming import Draw, _Forward, reproducible
 from fastervit_mm.engine.settings import wrong_settings
@@ -269,13 +269,13 @@ def test_a_checkpoint_of_the_same_classes_in_another_order(tmp_path):
 
     def found(classes):
         content = dict(meta=dict(dataset_meta=dict(classes=classes)))
-        return list(learned_otherwise(cfg, 'val_dataloader', content))
+        return list(reordered_checkpoint(cfg, 'val_dataloader', content))
     assert found(NAMES) == found(list(NAMES)) == found(('cat', 'dog')) == found(None) == []
     problem, = found(BACKWARDS)
     assert orders_in(problem, NAMES, BACKWARDS)
     for older in (dict(meta=dict(CLASSES=BACKWARDS)),
                   dict(meta=dict(dataset_meta=dict(classes=np.array(BACKWARDS))))):
-        assert len(list(learned_otherwise(cfg, 'val_dataloader', older))) == 1
+        assert len(list(reordered_checkpoint(cfg, 'val_dataloader', older))) == 1
 
 
 @pytest.mark.parametrize('kind, order', [
@@ -571,7 +571,7 @@ def test_a_config_of_classes_trains_resumes_and_is_tested(pure_python, tmp_path)
 def test_a_dataset_without_images_is_an_error_of_one_line(pure_python, tmp_path):
     cfg = launch.load_config(str(pure_python), work_dir=str(tmp_path / 'work'))
     cfg.train_dataloader.dataset.img_suffix = '.jpg'
-    with pytest.raises(ConfigError, match='data_root=.* no image'):
+    with pytest.raises(ConfigError, match='data_root=.* no usable image'):
         launch.train(cfg)
 
 

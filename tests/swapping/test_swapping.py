@@ -264,7 +264,7 @@ def test_large_variants_train_in_bfloat16(tmp_path):
     ('mmdet::nothing/here.py', 'no such config of an installed package'),
     ('nowhere.py', 'no such file'),
     ('mmdet::cornernet/cornernet_hourglass104_10xb5-crop511-210e-mstest_coco.py',
-     'HourglassNet is a design of its own'),
+     'HourglassNet is not a network of stages'),
     ('mmdet::rtmdet/rtmdet_x_p6_4xb8-300e_coco.py',
      'map 0 is 320 wide and of stride 4, not 320 and 8'),
     ('mmseg::vit/vit_deit-s16_upernet_8xb2-80k_ade20k-512x512.py', '4 maps all have stride 16'),
