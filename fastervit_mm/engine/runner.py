@@ -50,8 +50,10 @@ class QuietRunner(DistributedRunner):
         return logger
 
     def build_visualizer(self, visualizer: Union[Visualizer, dict, None] = None) -> Visualizer:
-        return super().build_visualizer(
-            readable(visualizer) if isinstance(visualizer, dict) else visualizer)
+        if isinstance(visualizer, dict):
+            # mmengine keeps one of each name, which writes to the folder of its first run.
+            visualizer = dict(readable(visualizer), name=self.experiment_name)
+        return super().build_visualizer(visualizer)
 
     @staticmethod
     def build_dataloader(dataloader: Union[DataLoader, dict], *args, **kwargs) -> DataLoader:

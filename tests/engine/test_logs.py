@@ -9,9 +9,11 @@ import pytest
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
 
 from fastervit_mm.engine.console import quiet, quiet_children, quiet_libraries
 from fastervit_mm.engine.curves import read_run
+from fastervit_mm.engine.runner import QuietRunner
 from tests.conftest import REPO
 
 
@@ -55,6 +57,17 @@ def test_without_tensorboard_a_run_continues_with_one_notice(resumed):
     first, second = sorted(resumed.work_dir.glob('*/vis_data'))
     assert list(first.glob('events.*')) and not list(second.glob('events.*'))
     assert [iteration for iteration, _ in read_run(second.parent)['loss']] == [6, 8, 10, 12]
+
+
+def test_a_second_run_in_a_process_writes_to_its_own_folder(tmp_path):
+    """Also with a name for the visualizer, as the bases of mmdet and mmseg have it."""
+    for name in ('first', 'second'):
+        runner = QuietRunner(
+            nn.Identity(), str(tmp_path / name), experiment_name=name, default_scope='mmseg',
+            visualizer=dict(type='SegLocalVisualizer', name='visualizer',
+                            vis_backends=[dict(type='LocalVisBackend')]))
+        runner.visualizer.add_scalar('mIoU', 1)
+        assert len(list((tmp_path / name).glob('*/vis_data/scalars.json'))) == 1
 
 
 def test_tensorboard_has_metrics_at_their_iteration(by_epoch):
