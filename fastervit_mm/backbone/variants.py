@@ -87,10 +87,10 @@ def resolve_variant(arch: Union[str, Mapping[str, Any]], **overrides) -> Variant
     known = [f.name for f in fields(Variant)]
     settings: Dict[str, Any] = dict(arch) if isinstance(arch, Mapping) else dict(base=arch)
     if 'base' in settings:
-        name = str(settings.pop('base'))
-        require(name in VARIANTS, f'arch={name!r}: give one of {list(VARIANTS)}, or a dict with '
-                f'the fields {known}')
-        settings = {**asdict(VARIANTS[name]), **settings}
+        name = settings.pop('base')
+        require(str(name) in VARIANTS, f'arch={name!r}: give one of {list(VARIANTS)}, or a dict '
+                f'with the fields {known}')
+        settings = {**asdict(VARIANTS[str(name)]), **settings}
     unknown, missing = set(settings) - set(known), [n for n in known[:3] if n not in settings]
     require(not unknown and not missing,
             f'arch={settings}: unknown fields {sorted(unknown)}, missing fields {missing}; the '
