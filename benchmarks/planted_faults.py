@@ -89,7 +89,7 @@ FAULTS = [
     Fault('the bias towards carriers is ignored', 'backbone/positions.py',
           'carrier_bias.expand(', '0 * carrier_bias.expand(', 'tests/backbone/'
           'test_carrier_bias.py'),
-    Fault('statistics move twice where a block is recomputed', 'backbone/recomputing.py',
+    Fault('statistics move twice where a block is recomputed', 'compat.py',
           'm.momentum, m.num_batches_tracked = 0.0, ', 'm.num_batches_tracked = ', _TRAINING),
     Fault('frozen parts train', 'backbone/base.py', 'part.eval().requires_grad_(False)',
           'part.eval()', _BACKBONE),

@@ -9,17 +9,19 @@ import inspect
 import pickle
 import warnings
 from collections import OrderedDict
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Callable, ContextManager, Dict
+from typing import Any, Callable, ContextManager, Dict, Iterator, List
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.logging import HistoryBuffer
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
 
 try:
     from torch.utils.flop_counter import flop_registry  # noqa: F401
@@ -181,6 +183,39 @@ def scaled_dot_product_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor,
         return attend()
     finally:
         torch.backends.cuda.enable_cudnn_sdp(enabled)
+
+
+def checkpointed(block: nn.Module, with_cp: bool, *args: Any) -> Any:
+    """A block's output, its activations recomputed in the backward pass if ``with_cp``.
+
+    torch's checkpoint would move BatchNorm's running statistics in its second pass too, so twice a
+    step, and a network would be another with ``with_cp`` than without. Can go when it does not.
+    """
+    if not (with_cp and torch.is_grad_enabled()):
+        return block(*args)
+    norms = [m for m in block.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    if not is_compiling():
+        return checkpoint(block, *args, use_reentrant=False,
+                          context_fn=lambda: (nullcontext(), _statistics_kept(norms)))
+    # A compiled graph holds its own second pass, which computes activations alone; that of torch
+    # 2.6 updates statistics too, that of 2.13 does not, and between them was not tried. The length:
+    # the compiler of torch 2.6 does not know whether a list is true.
+    if TORCH < (2, 13) and len(norms) > 0:
+        return block(*args)
+    return checkpoint(block, *args, use_reentrant=False)
+
+
+@contextmanager
+def _statistics_kept(norms: List[_BatchNorm]) -> Iterator[None]:
+    saved = [(m.momentum, m.num_batches_tracked) for m in norms]
+    for m in norms:
+        # With momentum 0 an update is the identity; the counter is a copy.
+        m.momentum, m.num_batches_tracked = 0.0, m.num_batches_tracked.clone()
+    try:
+        yield
+    finally:
+        for m, (momentum, count) in zip(norms, saved):
+            m.momentum, m.num_batches_tracked = momentum, count
 
 
 # torch 2.1 and 2.2 have it under another name.

@@ -16,11 +16,17 @@ from timm.models import (
     generate_default_cfgs,
     is_model,
     register_model,
+    register_notrace_function,
+    register_notrace_module,
 )
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from .backbone import FasterViT
+from .backbone.attention import attend
+from .backbone.base import check_image
+from .backbone.carriers import places
+from .backbone.positions import PositionMLP, biases, grid
 from .weights import PUBLISHED, read_checkpoint, tensors_of, translate_whole
 from .weights.loading import check_windows
 from .weights.whole import check_complete
@@ -28,6 +34,11 @@ from .weights.whole import check_complete
 __all__: List[str] = []  # timm adds its entry points
 
 _FIRST_CONV = 'backbone.stem.conv1'
+
+# What FX cannot trace: branches on sizes, loops over them, tensors made of them, a context.
+for _function in (attend, biases, check_image, grid, places):
+    register_notrace_function(_function)
+register_notrace_module(PositionMLP)
 
 
 class FasterViTClassifier(nn.Module):

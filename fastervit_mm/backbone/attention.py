@@ -4,7 +4,6 @@ from typing import Optional, Tuple
 import torch
 import torch.nn.functional as F
 from timm.layers import DropPath, LayerScale, Mlp
-from timm.models import register_notrace_function
 from torch import Tensor, nn
 
 from ..compat import scaled_dot_product_attention
@@ -42,7 +41,6 @@ class Attention(nn.Module):
         return self.proj(x.transpose(1, 2)[..., :self.width].reshape(B, N, C))
 
 
-@register_notrace_function  # a loop over bands
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Bias, scale: float) -> Tensor:
     """(B, heads, N, width) thrice, (heads, N, N) -> (B, heads, N, width)."""
     if not isinstance(bias, BandedBias):

@@ -4,7 +4,6 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 import torch
 from mmengine.logging import MMLogger
 from mmengine.model import BaseModule, PretrainedInit
-from timm.models import register_notrace_function
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -156,7 +155,6 @@ class StagedBackbone(BaseModule):
         return None
 
 
-@register_notrace_function  # branches on the size
 def check_image(x: Tensor, channels: int) -> None:
     """Raise a ValueError for images of another shape than (B, channels, >= 32, >= 32)."""
     if x.ndim != 4 or x.shape[1] != channels or x.shape[2] < 32 or x.shape[3] < 32:

@@ -3,7 +3,6 @@ from typing import Tuple
 
 import torch
 import torch.nn.functional as F
-from timm.models import register_notrace_function
 from torch import Tensor, nn
 
 from . import windows
@@ -30,15 +29,14 @@ class CarrierInitialiser(nn.Module):
 
     def forward(self, x: Tensor) -> Tuple[Tensor, Grid]:
         """(B, H, W, C), whole windows -> (B, rows, columns, ct * ct, C), and all carriers' grid."""
-        carriers = [x.shape[axis] // self.window_size * self.ct_size for axis in (1, 2)]
+        h, w = (x.shape[axis] // self.window_size * self.ct_size for axis in (1, 2))
         x = F.avg_pool2d(self.conv(x.permute(0, 3, 1, 2)), self.region, stride=1)
         x = x.permute(0, 2, 3, 1)
-        for axis, count in enumerate(carriers, 1):
-            x = x.index_select(axis, places(x.shape[axis], count, x.device))
-        return windows.partition(x, self.ct_size), grid(*carriers, self.ct_size, x.device)
+        x = x.index_select(1, places(x.shape[1], h, x.device))
+        x = x.index_select(2, places(x.shape[2], w, x.device))
+        return windows.partition(x, self.ct_size), grid(h, w, self.ct_size, x.device)
 
 
-@register_notrace_function  # FX makes no tensors of sizes that it traces
 def places(regions: int, carriers: int, device: torch.device) -> Tensor:
     """Where the carriers' regions begin on an axis: ``round(j * last / (carriers - 1))``.
 

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple, Optional, Sequence, Tuple, Union
 
 import torch
 import torch.nn.functional as F
-from timm.models import register_notrace_function, register_notrace_module
 from torch import Tensor, nn
 
 from ..compat import is_compiling, without_autocast
@@ -33,7 +32,6 @@ class Grid(NamedTuple):
     codes: Tensor
 
 
-@register_notrace_function  # FX makes no tensors of sizes that it traces
 def grid(h: int, w: int, size: int, device: Union[torch.device, str]) -> Grid:
     """The tokens of windows of ``size x size`` on a grid of h x w."""
     def pairs(rows: Tensor, columns: Tensor) -> Tensor:
@@ -49,7 +47,6 @@ def grid(h: int, w: int, size: int, device: Union[torch.device, str]) -> Grid:
                 partition(codes, size).flatten())
 
 
-@register_notrace_module  # for autocast's context
 class PositionMLP(nn.Module):
     """An MLP over pairs of coordinates for each block of a stage (paper section 3.3).
 
@@ -122,7 +119,6 @@ class BandedBias(NamedTuple):
 Bias = Union[Tensor, BandedBias]
 
 
-@register_notrace_function  # a branch on the number of tokens
 def biases(tables: Tensor, codes: Tensor, dtype: torch.dtype,
            carrier_bias: Optional[Tensor] = None, carriers: int = 0) -> Sequence[Bias]:
     """The bias of every pair of tokens, for each block.

@@ -7,11 +7,11 @@ from timm.layers import DropPath, LayerNorm2d
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from ..compat import checkpointed
 from . import windows
 from .attention import Block
 from .carriers import CarrierInitialiser
 from .positions import Constant, PositionMLP, RelativePositionBias, grid, terms
-from .recomputing import run
 
 
 class _ConvNorms(nn.Module):
@@ -106,7 +106,7 @@ class ConvStage(nn.Module):
         if self.pad_to > 1:
             x = windows.pad(x.permute(0, 2, 3, 1), self.pad_to).permute(0, 3, 1, 2)
         for block in self.blocks:
-            x = run(block, self.with_cp, x)
+            x = checkpointed(block, self.with_cp, x)
         if self.pad_to > 1:
             x = F.pad(x, (0, 1, 0, 1))  # a crop cuts off something at every size
             x = windows.crop(x.permute(0, 2, 3, 1), H, W).permute(0, 3, 1, 2)
@@ -186,7 +186,7 @@ class HATStage(nn.Module):
         x = windows.partition(x, self.window_size)
         for i, block in enumerate(self.blocks):
             its = [kind and (kind[0][i], kind[1][i]) for kind in (cells, whole)]
-            x, carriers = run(block, self.with_cp, x, carriers, *its)
+            x, carriers = checkpointed(block, self.with_cp, x, carriers, *its)
         return windows.unpartition(x, self.window_size, H, W).permute(0, 3, 1, 2)
 
     def switch_to_deploy(self) -> None:

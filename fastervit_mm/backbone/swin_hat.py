@@ -7,12 +7,12 @@ from mmengine.registry import MODELS
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
+from ..compat import checkpointed
 from . import windows
 from .attention import Block
 from .base import StagedBackbone
 from .carriers import CarrierInitialiser
 from .positions import Bias, RelativePositionBias, biases, grid
-from .recomputing import run
 from .stages import check_attention, check_whole, require
 
 ARCHS: Mapping[str, Mapping[str, Any]] = {
@@ -141,7 +141,7 @@ class SwinStage(nn.Module):
             carrier_bias = self.carrier_bias.clone()  # FLOP counters take no view of a parameter
         for i, block in enumerate(self.blocks):
             own = (bias[i // 2], carrier_bias[i // 2, None]) if block.ct_size else ()
-            x, carriers = run(block, self.with_cp, x, codes, carriers, *own)
+            x, carriers = checkpointed(block, self.with_cp, x, codes, carriers, *own)
         return x.permute(0, 3, 1, 2)
 
 

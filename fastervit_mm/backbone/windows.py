@@ -19,9 +19,8 @@ def pad(x: Tensor, size: int) -> Tensor:
 
 def crop(x: Tensor, height: int, width: int) -> Tensor:
     """(B, H, W, C), larger -> (B, height, width, C), contiguous."""
-    B, C = x.shape[0], x.shape[3]
     # The view states sizes that a graph would otherwise carry as minima of symbols.
-    return dense(x[:, :height, :width]).view(B, height, width, C)
+    return dense(x[:, :height, :width]).view(x.shape[0], height, width, x.shape[3])
 
 
 def partition(x: Tensor, size: int) -> Tensor:
