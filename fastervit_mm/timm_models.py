@@ -126,7 +126,7 @@ class FasterViTClassifier(nn.Module):
 
     def prune_intermediate_layers(self, indices: Union[int, List[int]] = 1,
                                   prune_norm: bool = False, prune_head: bool = True) -> List[int]:
-        """Remove what follows the last wanted stage; return the wanted stages.
+        """Remove what follows the last wanted stage; return wanted stages.
 
         With fewer stages the head goes too: its width is that of the last stage.
         """

@@ -74,7 +74,7 @@ class Mixer(nn.Module):
         self.scales_others = False  # whether layer_scale1 serves more than attention
 
     def forward(self, x: Tensor, bias: Bias) -> Tensor:
-        """(B, ..., N, C) -> the same; each leading index attends within its own N tokens."""
+        """(B, ..., N, C) -> the same; attention within the N tokens."""
         y = self.attn(self.norm1(x).flatten(0, -3), bias).view(x.shape)
         return self.add_mlp(x + self.drop_path(self.layer_scale1(y)))
 
@@ -94,7 +94,9 @@ class Mixer(nn.Module):
 
 
 class Block(Mixer):
-    """Block of a stage: carriers attend over the whole image, then windows with their carriers.
+    """Block of a stage, with or without carriers.
+
+    Carriers attend over the whole image, then each window together with its carriers.
 
     Args:
         dim, num_heads, layer_scale, drop_path: As of :class:`Mixer`.

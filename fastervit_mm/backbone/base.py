@@ -1,4 +1,4 @@
-"""What FasterViT and SwinHAT share: the contract of a backbone of OpenMMLab."""
+"""Base of FasterViT and SwinHAT: the contract of OpenMMLab's backbones."""
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
@@ -16,9 +16,9 @@ STAGES = range(4)
 
 
 class StagedBackbone(BaseModule):
-    """A stem, up to four stages with a downsampling between two, and a norm on each output.
+    """A stem, up to four stages, and a norm on each output.
 
-    Subclasses call :meth:`assemble`.
+    Between two stages is a downsampling. Subclasses call :meth:`assemble`.
 
     Args:
         in_channels, out_indices, frozen_stages, norm_eval, init_cfg: As of
@@ -92,7 +92,7 @@ class StagedBackbone(BaseModule):
         return self.stem.deployed
 
     def switch_to_deploy(self) -> 'StagedBackbone':
-        """Make inference faster, in place. It cannot be undone. Returns self.
+        """Make inference faster, in place, for good; return self.
 
         BatchNorms and layer scales are folded into the weights before them, and the position terms
         of windows become constants. Outputs change by at most 1e-4, relative. Load the weights
@@ -114,12 +114,12 @@ class StagedBackbone(BaseModule):
         return self.requires_grad_(False)
 
     def init_weights(self) -> None:
-        """Initialise as mmengine does; a training's log also says what serves mmcv's operators."""
+        """Initialise as mmengine does, and log which operators serve mmcv."""
         say_which_serve(MMLogger.get_current_instance())
         super().init_weights()
 
     def train(self, mode: bool = True) -> 'StagedBackbone':
-        """As ``nn.Module.train``, with frozen parts and, where asked for, norms in evaluation."""
+        """``nn.Module.train`` that keeps frozen parts and ``norm_eval`` norms in evaluation."""
         if mode and self.deployed:
             raise RuntimeError('switch_to_deploy() has folded this backbone\'s BatchNorms: it '
                                'cannot be trained. Build another and load the checkpoint')
@@ -144,7 +144,7 @@ class StagedBackbone(BaseModule):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def wrong_windows(self, tensors: Mapping[str, Tensor]) -> Optional[str]:
-        """Why tensors that were trained with other windows are not for this network.
+        """Say why a file's windows do not fit, if they do not.
 
         Args:
             tensors: A state dict.

@@ -1,4 +1,4 @@
-"""Carrier tokens: where they come from, and which cells are near them."""
+"""Carrier tokens: their origin, and the cells near them."""
 from typing import Tuple
 
 import torch
@@ -38,9 +38,9 @@ class CarrierInitialiser(nn.Module):
 
 
 def places(regions: int, carriers: int, device: torch.device) -> Tensor:
-    """Where the carriers' regions begin on an axis: ``round(j * last / (carriers - 1))``.
+    """First cell of each carrier's region on an axis.
 
-    So a carrier stays at its own window however long the axis is. A pooling of fixed stride, as in
+    For carrier ``j``, ``round(j * last / (carriers - 1))``: so a carrier stays at its own window however long the axis is. A pooling of fixed stride, as in
     the authors' any-resolution code, drifts away from the windows.
 
     Args:

@@ -1,4 +1,4 @@
-"""The names of tensors: the authors', this backbone's former ones, and its present ones."""
+"""Names of tensors: the authors', former and present ones."""
 import re
 from typing import Dict, Mapping
 
@@ -51,7 +51,7 @@ def is_authors(tensors: Mapping[str, Tensor], prefix: str = '') -> bool:
 
 
 def window_sizes(tensors: Mapping[str, Tensor]) -> Dict[int, int]:
-    """The side of the windows of stages 3 and 4, in cells, that tensors were trained with.
+    """Window sides, in cells, that stages 3 and 4 were trained with.
 
     Args:
         tensors: A state dict, whatever is before its names.
@@ -64,9 +64,9 @@ def window_sizes(tensors: Mapping[str, Tensor]) -> Dict[int, int]:
 
 
 def to_current(tensors: Dict[str, Tensor], prefix: str = '') -> None:
-    """Give tensors this backbone's names, in place; drop the classifier and what is cached.
+    """Give tensors this backbone's names, in place.
 
-    Position terms of a stage's blocks become one tensor. Carrier biases, which the authors and
+    The classifier and cached values are dropped. Position terms of a stage's blocks become one tensor. Carrier biases, which the authors and
     early files of this backbone have not, are 0.
 
     Args:

@@ -1,4 +1,4 @@
-"""Position terms: small MLPs over coordinates, those of all blocks of a stage at once.
+"""Position terms: small MLPs, for all blocks of a stage at once.
 
 They follow the real grid, one axis at a time, so a grid of any shape works and a square one gives
 the authors' values. An axis of one cell has the single coordinate 0.
@@ -17,7 +17,9 @@ _DENSE_TOKENS = 1024  # with more, the bias of all pairs would be the largest te
 
 
 class Grid(NamedTuple):
-    """Tokens of a grid of h x w, window after window, each in raster order.
+    """Tokens of an h x w grid, window by window.
+
+    Windows, and cells within one, are in raster order.
 
     Attributes:
         coordinates: (h * w, 2), -1 to 1 about the middle: index ``i`` of ``n`` becomes
@@ -33,7 +35,7 @@ class Grid(NamedTuple):
 
 
 def grid(h: int, w: int, size: int, device: Union[torch.device, str]) -> Grid:
-    """The tokens of windows of ``size x size`` on a grid of h x w."""
+    """Tokens of an h x w grid in windows of ``size x size``."""
     def pairs(rows: Tensor, columns: Tensor) -> Tensor:
         return torch.stack(torch.meshgrid(rows, columns, indexing='ij'), -1)
 
@@ -48,7 +50,7 @@ def grid(h: int, w: int, size: int, device: Union[torch.device, str]) -> Grid:
 
 
 class PositionMLP(nn.Module):
-    """An MLP over pairs of coordinates for each block of a stage (paper section 3.3).
+    """An MLP over coordinates for each block (paper section 3.3).
 
     Args:
         depth: Number of blocks.
@@ -65,7 +67,10 @@ class PositionMLP(nn.Module):
             nn.init.trunc_normal_(weight, std=0.02)
 
     def forward(self, pairs: Tensor) -> Tensor:
-        """(N, 2) -> (depth, N, width), at least in float32: 16 bits would merge neighbours."""
+        """(N, 2) -> (depth, N, width), in float32 at least.
+
+        16 bits would merge neighbours.
+        """
         dtype = torch.promote_types(self.weight1.dtype, torch.float32)
         weight1, bias1, weight2 = (p.to(dtype) for p in self.parameters())
         with without_autocast(pairs.device):
@@ -75,7 +80,7 @@ class PositionMLP(nn.Module):
 
 
 class RelativePositionBias(PositionMLP):
-    """Bias of attention logits by offset, ``16 sigmoid(MLP)`` (Swin V2, eq. 3): 8 untrained."""
+    """Bias of logits by offset, ``16 sigmoid(MLP)`` (Swin V2, eq. 3)."""
 
     def forward(self, pairs: Tensor) -> Tensor:
         """(M, 2) -> tables (depth, num_heads, M)."""
@@ -83,7 +88,7 @@ class RelativePositionBias(PositionMLP):
 
 
 class Constant(nn.Module):
-    """What takes the place of an MLP in a deployed network: its output.
+    """Output of an MLP, in its place in a deployed network.
 
     Args:
         value: The output, in no checkpoint.
@@ -98,7 +103,9 @@ class Constant(nn.Module):
 
 
 class BandedBias(NamedTuple):
-    """The bias of many tokens, looked up for some queries at a time: memory is linear in tokens.
+    """Bias looked up for some queries at a time.
+
+    Memory is linear in the number of tokens.
 
     Attributes:
         table: (..., M), of every offset.
@@ -147,7 +154,7 @@ def biases(tables: Tensor, codes: Tensor, dtype: torch.dtype,
 
 def terms(positions: nn.Module, position_biases: nn.Module, tokens: Grid, dtype: torch.dtype,
           *carriers: Any) -> Tuple[Sequence[Tensor], Sequence[Bias]]:
-    """The embeddings of tokens and the biases of their attention, for each block.
+    """Embeddings and attention biases of tokens, for each block.
 
     Args:
         positions, position_biases: The two MLPs.

@@ -1,4 +1,4 @@
-"""The parts of the network: stem, downsampling, and the two kinds of stage."""
+"""Parts of the network: stem, downsampling, two kinds of stage."""
 from typing import Any, Optional, Sequence
 
 import torch
@@ -15,7 +15,7 @@ from .positions import Constant, PositionMLP, RelativePositionBias, grid, terms
 
 
 class _ConvNorms(nn.Module):
-    """Two convolutions, each with a BatchNorm after it, which deployment folds into it."""
+    """Two convolutions with BatchNorms, which deployment folds into them."""
     deployed = False
 
     def __init__(self, conv1: nn.Conv2d, conv2: nn.Conv2d, eps: float = 1e-5):
@@ -114,9 +114,9 @@ class ConvStage(nn.Module):
 
 
 class HATStage(nn.Module):
-    """Blocks of hierarchical attention (HAT, paper section 3.3) on a map of any size.
+    """Blocks of hierarchical attention (HAT, paper section 3.3).
 
-    Pads to whole windows, partitions, runs the blocks, unpartitions and crops. It is what stages 3
+    Takes a map of any size: pads to whole windows, partitions, runs the blocks, unpartitions and crops. It is what stages 3
     and 4 of :class:`~fastervit_mm.FasterViT` are, and what a stage of another network can be
     (``docs/hierarchical_attention.md``). Layers are initialised as PyTorch does it, position terms
     from a truncated normal of std 0.02.
@@ -190,7 +190,7 @@ class HATStage(nn.Module):
         return windows.unpartition(x, self.window_size, H, W).permute(0, 3, 1, 2)
 
     def switch_to_deploy(self) -> None:
-        """Make the windows' position terms constants: they do not depend on the image."""
+        """Make position terms of windows constants: no image changes them."""
         with torch.no_grad():
             self.positions = Constant(self.positions(self.cells.coordinates))
             self.position_biases = Constant(self.position_biases(self.cells.offsets))
@@ -211,7 +211,7 @@ def require(condition: bool, message: str) -> None:
 
 
 def check_whole(count: int = 1, least: int = 1, **arguments: Any) -> None:
-    """Raise a ValueError for an argument that is not so many whole numbers of at least that."""
+    """Require arguments to be ``count`` whole numbers of at least ``least``."""
     kind = 'a whole number' if count == 1 else f'{count} whole numbers'
     for name, value in arguments.items():
         values = [value] if count == 1 else value
@@ -221,7 +221,7 @@ def check_whole(count: int = 1, least: int = 1, **arguments: Any) -> None:
 
 
 def check_attention(dim: int, num_heads: int, window_size: int, ct_size: int) -> None:
-    """Raise a ValueError for heads that do not divide a width, or carriers beyond the cells."""
+    """Require heads that divide the width, and no more carriers than cells."""
     check_whole(dim=dim, num_heads=num_heads, window_size=window_size)
     require(dim % num_heads == 0, f'num_heads={num_heads} must divide dim={dim}')
     check_whole(least=0, ct_size=ct_size)

@@ -1,4 +1,4 @@
-"""SwinHAT: Swin (arXiv 2103.14030) with carrier tokens in place of shifted windows."""
+"""SwinHAT: Swin (arXiv 2103.14030) with carriers instead of shifts."""
 from functools import partial
 from typing import Any, Mapping, Optional, Sequence, Tuple, Union
 
@@ -64,9 +64,9 @@ class PatchMerging(nn.Module):
 
 
 class SwinBlock(Block):
-    """Swin's block without shift, whose windows may have carriers, on a map of any size.
+    """Swin's block without shift, perhaps with carriers.
 
-    Zeros make windows whole before attention; the MLP leaves them out.
+    On a map of any size, zeros make windows whole before attention; the MLP leaves them out.
 
     Args:
         dim, num_heads, drop_path: As of :class:`~fastervit_mm.backbone.attention.Mixer`.
@@ -107,7 +107,9 @@ class SwinBlock(Block):
 
 
 class SwinStage(nn.Module):
-    """Swin's blocks, every second one with carriers, whose bias follows from their grid.
+    """Swin's blocks, every second one with carriers.
+
+    Carriers' biases are computed from their grid.
 
     Args:
         dim, num_heads, window_size, ct_size: As of :class:`SwinBlock`.
@@ -147,7 +149,7 @@ class SwinStage(nn.Module):
 
 @MODELS.register_module()
 class SwinHAT(StagedBackbone):
-    """Swin whose second block of each pair has carrier tokens where Swin shifts its windows.
+    """Swin with carrier tokens where Swin shifts its windows.
 
     Swin's first block of a pair attends within windows; so does the first one here, with the same
     weights. Its second block attends within shifted windows, under a mask. Here the windows stay

@@ -73,12 +73,12 @@ VARIANTS: Mapping[str, Variant] = {
 
 
 def resolve_variant(arch: Union[str, Mapping[str, Any]], **overrides) -> Variant:
-    """The variant that ``arch`` names or spells out, with the overrides that are not None.
+    """Variant that ``arch`` names or spells out.
 
     Args:
         arch: A key of :data:`VARIANTS`, or a dict of :class:`Variant`'s fields; with such a key as
             ``base`` in it, of those that differ from that variant.
-        **overrides: Fields that replace the variant's own. ``window_size`` may be one int for
+        **overrides: Fields that replace the variant's own, unless None. ``window_size`` may be one int for
             both stages.
 
     Raises:

@@ -1,11 +1,13 @@
-"""Windows of a feature map, channels last: pad and crop, partition and unpartition."""
+"""Windows of channels-last maps: pad, crop, partition, unpartition."""
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
 def pad(x: Tensor, size: int) -> Tensor:
-    """(B, H, W, C) -> (B, H', W', C): zeros at the bottom and right, up to whole windows.
+    """(B, H, W, C) -> (B, H', W', C), whole windows.
+
+    Zeros are added at the bottom and right.
 
     Args:
         x: The map.
@@ -41,5 +43,5 @@ def unpartition(x: Tensor, size: int, height: int, width: int) -> Tensor:
 
 
 def dense(x: Tensor) -> Tensor:
-    """A contiguous copy, also where ``contiguous()`` would ask whether one is needed."""
+    """Contiguous copy, without the branch that ``contiguous()`` has."""
     return x.clone(memory_format=torch.contiguous_format)
