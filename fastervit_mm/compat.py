@@ -186,7 +186,7 @@ def scaled_dot_product_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor,
 
 
 def checkpointed(block: nn.Module, with_cp: bool, *args: Any) -> Any:
-    """Run a block; recompute activations in the backward pass if ``with_cp``.
+    """Run a block, recomputing its activations later if ``with_cp``.
 
     torch's checkpoint would move BatchNorm's running statistics in its second pass too, so twice a
     step, and a network would be another with ``with_cp`` than without. Can go when it does not.

@@ -134,7 +134,7 @@ def images(source: Source) -> Iterator[Tuple[Optional[int], Image]]:
 
 def _files(given: str, left_out: Sequence[Path]
            ) -> Tuple[List[str], Optional[str], Optional[str]]:
-    """Paths of an input, their folder, or why there are none."""
+    """Paths of an input and their folder, or an error."""
     if os.path.isdir(given):
         found, root = [str(path) for path in files_in(Path(given), IMAGES + VIDEOS)], given
         problem = 'a folder without images or videos'

@@ -16,7 +16,7 @@ STAGES = range(4)
 
 
 class StagedBackbone(BaseModule):
-    """A stem, up to four stages, and a norm on each output.
+    """Stem, up to four stages, and norms on outputs.
 
     Between two stages is a downsampling. Subclasses call :meth:`assemble`.
 
@@ -144,7 +144,7 @@ class StagedBackbone(BaseModule):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def wrong_windows(self, tensors: Mapping[str, Tensor]) -> Optional[str]:
-        """Say why a file's windows do not fit, if they do not.
+        """Reason why a file's windows do not fit, if any.
 
         Args:
             tensors: A state dict.

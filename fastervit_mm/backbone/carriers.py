@@ -40,8 +40,9 @@ class CarrierInitialiser(nn.Module):
 def places(regions: int, carriers: int, device: torch.device) -> Tensor:
     """First cell of each carrier's region on an axis.
 
-    For carrier ``j``, ``round(j * last / (carriers - 1))``: so a carrier stays at its own window however long the axis is. A pooling of fixed stride, as in
-    the authors' any-resolution code, drifts away from the windows.
+    For carrier ``j``, ``round(j * last / (carriers - 1))``, halves up: a carrier stays at its own
+    window however long the axis is. A pooling of fixed stride, as in the authors' any-resolution
+    code, drifts away from the windows.
 
     Args:
         regions: Number of places where a region can begin, 0 to ``last``.
@@ -49,7 +50,7 @@ def places(regions: int, carriers: int, device: torch.device) -> Tensor:
         device: Of the result.
     """
     begin = torch.arange(carriers, device=device) * (regions - 1) / max(carriers - 1, 1)
-    # Halves up: a thousandth outweighs rounding. Inductor cannot divide integers of traced sizes.
+    # A thousandth outweighs rounding (up to some 450 carriers on an axis). Inductor cannot divide integers of traced sizes.
     return (begin + 0.501).long()
 
 

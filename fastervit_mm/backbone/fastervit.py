@@ -99,7 +99,7 @@ class FasterViT(StagedBackbone):
             nn.init.constant_(self.stages[2].carrier_bias, variant.carrier_bias)
 
     def wrong_windows(self, tensors: Mapping[str, Tensor]) -> Optional[str]:
-        """Say why a file's windows do not fit, if they do not.
+        """Reason why a file's windows do not fit, if any.
 
         Position terms are computed from the place in a window, so they mean other places in other
         windows, while names and shapes are the same, as of the four 4-21k files.

@@ -51,13 +51,13 @@ def is_authors(tensors: Mapping[str, Tensor], prefix: str = '') -> bool:
 
 
 def window_sizes(tensors: Mapping[str, Tensor]) -> Dict[int, int]:
-    """Window sides, in cells, that stages 3 and 4 were trained with.
+    """Window sides, in cells, that tensors were trained with.
 
     Args:
         tensors: A state dict, whatever is before its names.
 
     Returns:
-        By the stage, counted from 0. Only the authors' files tell; of others, nothing.
+        By stage, 2 and 3, counted from 0. Only the authors' files tell; of others, nothing.
     """
     return {int(name[1]): (tensor.shape[1] + 1) // 2 for key, tensor in tensors.items()
             if (name := _OFFSETS.search(key)) and tensor.ndim == 4}
@@ -66,8 +66,8 @@ def window_sizes(tensors: Mapping[str, Tensor]) -> Dict[int, int]:
 def to_current(tensors: Dict[str, Tensor], prefix: str = '') -> None:
     """Give tensors this backbone's names, in place.
 
-    The classifier and cached values are dropped. Position terms of a stage's blocks become one tensor. Carrier biases, which the authors and
-    early files of this backbone have not, are 0.
+    The classifier and cached values are dropped. Position terms of a stage's blocks become one
+    tensor. Carrier biases, which the authors' and early files of this backbone lack, are 0.
 
     Args:
         tensors: A state dict. What is not below the prefix stays as it is.

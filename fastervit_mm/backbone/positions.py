@@ -1,4 +1,4 @@
-"""Position terms: small MLPs, for all blocks of a stage at once.
+"""Position terms: small MLPs for all blocks of a stage.
 
 They follow the real grid, one axis at a time, so a grid of any shape works and a square one gives
 the authors' values. An axis of one cell has the single coordinate 0.
@@ -35,7 +35,7 @@ class Grid(NamedTuple):
 
 
 def grid(h: int, w: int, size: int, device: Union[torch.device, str]) -> Grid:
-    """Tokens of an h x w grid in windows of ``size x size``."""
+    """Tokens of an h x w grid, by windows of ``size``."""
     def pairs(rows: Tensor, columns: Tensor) -> Tensor:
         return torch.stack(torch.meshgrid(rows, columns, indexing='ij'), -1)
 
@@ -80,7 +80,10 @@ class PositionMLP(nn.Module):
 
 
 class RelativePositionBias(PositionMLP):
-    """Bias of logits by offset, ``16 sigmoid(MLP)`` (Swin V2, eq. 3)."""
+    """Bias of logits by offset, ``16 sigmoid(MLP)`` (Swin V2, eq. 3).
+
+    At first it is about 8.
+    """
 
     def forward(self, pairs: Tensor) -> Tensor:
         """(M, 2) -> tables (depth, num_heads, M)."""
@@ -88,7 +91,7 @@ class RelativePositionBias(PositionMLP):
 
 
 class Constant(nn.Module):
-    """Output of an MLP, in its place in a deployed network.
+    """Output of an MLP, in place of it when deployed.
 
     Args:
         value: The output, in no checkpoint.

@@ -116,10 +116,10 @@ class ConvStage(nn.Module):
 class HATStage(nn.Module):
     """Blocks of hierarchical attention (HAT, paper section 3.3).
 
-    Takes a map of any size: pads to whole windows, partitions, runs the blocks, unpartitions and crops. It is what stages 3
-    and 4 of :class:`~fastervit_mm.FasterViT` are, and what a stage of another network can be
-    (``docs/hierarchical_attention.md``). Layers are initialised as PyTorch does it, position terms
-    from a truncated normal of std 0.02.
+    A map of any size is padded to whole windows, partitioned, and cropped after the blocks. Stages
+    3 and 4 of :class:`~fastervit_mm.FasterViT` are of this kind, and a stage of another network can
+    be (``docs/hierarchical_attention.md``). Layers are initialised as PyTorch does it, position
+    terms from a truncated normal of std 0.02.
 
     Args:
         dim: Channels.
@@ -211,7 +211,7 @@ def require(condition: bool, message: str) -> None:
 
 
 def check_whole(count: int = 1, least: int = 1, **arguments: Any) -> None:
-    """Require arguments to be ``count`` whole numbers of at least ``least``."""
+    """Require ``count`` whole numbers of at least ``least``."""
     kind = 'a whole number' if count == 1 else f'{count} whole numbers'
     for name, value in arguments.items():
         values = [value] if count == 1 else value
@@ -221,7 +221,7 @@ def check_whole(count: int = 1, least: int = 1, **arguments: Any) -> None:
 
 
 def check_attention(dim: int, num_heads: int, window_size: int, ct_size: int) -> None:
-    """Require heads that divide the width, and no more carriers than cells."""
+    """Require heads to divide the width, and carriers to fit."""
     check_whole(dim=dim, num_heads=num_heads, window_size=window_size)
     require(dim % num_heads == 0, f'num_heads={num_heads} must divide dim={dim}')
     check_whole(least=0, ct_size=ct_size)

@@ -78,8 +78,8 @@ def resolve_variant(arch: Union[str, Mapping[str, Any]], **overrides) -> Variant
     Args:
         arch: A key of :data:`VARIANTS`, or a dict of :class:`Variant`'s fields; with such a key as
             ``base`` in it, of those that differ from that variant.
-        **overrides: Fields that replace the variant's own, unless None. ``window_size`` may be one int for
-            both stages.
+        **overrides: Fields that replace the variant's own, unless None. ``window_size`` may be one
+            int for both stages.
 
     Raises:
         ValueError: For an unknown name, an unknown or missing field, or a field out of range.
