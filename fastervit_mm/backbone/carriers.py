@@ -50,7 +50,8 @@ def places(regions: int, carriers: int, device: torch.device) -> Tensor:
         device: Of the result.
     """
     begin = torch.arange(carriers, device=device) * (regions - 1) / max(carriers - 1, 1)
-    # A thousandth outweighs rounding (up to some 450 carriers on an axis). Inductor cannot divide integers of traced sizes.
+    # A thousandth outweighs rounding, up to some 450 carriers on an axis. Inductor cannot divide
+    # integers of traced sizes.
     return (begin + 0.501).long()
 
 

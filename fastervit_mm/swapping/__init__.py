@@ -82,7 +82,8 @@ def swap_backbone(config: Union[str, os.PathLike], arch: Union[str, dict] = '2',
                   if 'type' in (_at(old, place).get('backbone') or {})), None)
     if place is None:
         raise ConfigError(f'{cfg.filename}: has no model.backbone to replace')
-    kind, why = type_name(_at(old, place)['backbone']), {}
+    kind = type_name(_at(old, place)['backbone'])
+    why: Dict[str, str] = {}
     stages = _swap_model(cfg, new, place, variant, arch, why)
     names = _parameters(cfg, new['model'])
     prefix = f'{place}.backbone.'.removeprefix('model.')
@@ -262,9 +263,9 @@ def _pairs(name: str, before: Any, after: Any, reason: str, why: Dict[str, str])
     if isinstance(before, (list, tuple)) and isinstance(after, (list, tuple)) and any(
             isinstance(item, dict) for item in before) and len(before) == len(after):
         return [sentence for i, (b, a) in enumerate(zip(before, after))
-                for inner, pair in _changes(b, a, (), f'{name}.{i}').items()
-                for sentence in _pairs(inner, *pair, f' ({why[inner]})' if inner in why else reason,
-                                       why)]
+                for inner, (old, new) in _changes(b, a, (), f'{name}.{i}').items()
+                for sentence in _pairs(inner, old, new,
+                                       f' ({why[inner]})' if inner in why else reason, why)]
     if before is _GONE:
         return [f'{name}: {after!r}{reason}']
     shown = type_name(before) if isinstance(before, dict) and 'type' in before else repr(before)
