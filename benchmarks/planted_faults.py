@@ -73,7 +73,7 @@ FAULTS = [
     Fault('the MLP sees its input without a norm', 'backbone/attention.py',
           'self.mlp(self.norm2(x))', 'self.mlp(x)', _ORACLE),
     Fault('regions of carriers are rounded down', 'backbone/carriers.py',
-          'begin + 0.501', 'begin', _GEOMETRY),
+          ' + 0.501)', ')', _GEOMETRY),
     Fault('a cell\'s nearest carrier is its neighbour\'s', 'backbone/carriers.py',
           'sides[cell * ct_size // window_size]',
           'sides[(cell + 1) * ct_size // (window_size + 1)]',

@@ -29,11 +29,11 @@ class Settings(DictAction):
 
 @contextlib.contextmanager
 def errors_in_one_line(tool: str, go_on: str = '') -> Iterator[None]:
-    """Report errors that users can fix in one line.
+    """End a program with one line for fixable errors.
 
-    They are this package's own exceptions, system errors such as a missing file, images that mmcv
-    cannot read, ValueErrors, and errors from building a part of a config; the line names file and
-    line of those raised elsewhere. In a running training or test, and under ``python -X dev``,
+    Those are this package's own exceptions, system errors such as a missing file, images that mmcv
+    cannot read, ValueErrors, and errors from building a part of a config; for those raised in other
+    code the line names file and line. In a running training or test, and under ``python -X dev``,
     errors keep their traceback. Ctrl-C ends the program with a line too, and status 130.
 
     Args:

@@ -1,4 +1,4 @@
-"""Work-arounds for other libraries' versions.
+"""Work-arounds for other libraries, or versions of them.
 
 Each states its reason and when it can go. This module only defines them:
 :func:`fastervit_mm.registration.register` and the tools apply them.

@@ -8,7 +8,10 @@ from .operators import LastFinder
 
 
 def register() -> None:
-    """Add this package's names to Python, torch, mmengine and timm."""
+    """Add this package's names to Python, torch, mmengine and timm.
+
+    Called once, on import.
+    """
     # Python: `mmcv._ext` where no compiled one is found, and advice on missing libraries. First,
     # for all that imports mmcv.
     sys.meta_path.append(LastFinder())

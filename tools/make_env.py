@@ -157,8 +157,8 @@ def make_venv():
 def install_torch():
     torch, vision = pinned('torch'), pinned('torchvision')
     say(f'Installing torch {torch} and torchvision {vision}.')
-    # PyTorch's CPU builds save gigabytes of CUDA libraries, which the registry's bring. Both come
-    # from one source: torchvision's operators do not load with another build of torch.
+    # PyTorch's CPU builds are gigabytes smaller than the registry's, which bring CUDA. torch and
+    # torchvision come from one source: one's operators do not load beside another build of torch.
     if has_gpu() or not pip(
             'install', f'torch=={torch}+cpu', f'torchvision=={vision}+cpu', '--retries', '1',
             '--extra-index-url', CPU_INDEX, must=False):

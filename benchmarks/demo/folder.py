@@ -1,4 +1,4 @@
-"""A demo's folder: resuming a stopped demo, replacing a finished."""
+"""A demo's folder: resuming a stopped demo, replacing a finished one."""
 import json
 from pathlib import Path
 from typing import Dict

@@ -51,8 +51,8 @@ class Counts(NamedTuple):
 
     Attributes:
         total: Of convolutions and all matrix products, attention's included.
-        carriers: Part of the two products of attention among carriers, which grow with the square
-            of their number.
+        carriers: Of these, the two products of attention among carriers, which grow with the
+            square of their number.
     """
     total: int
     carriers: int

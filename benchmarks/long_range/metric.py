@@ -20,7 +20,7 @@ class DistanceAccuracy(IoUMetric):
 
     ``accuracy`` counts all discs; ``accuracy/16-36`` those from 16 to 36 pixels from the mark, and
     so on; ranges are :func:`~.task.edges` of the images' size. Places of the discs are read from
-    the folder that :func:`~.task.make_long_range` wrote; images must have their size there.
+    the folder that :func:`~.task.make_long_range` wrote; images must not have been resized.
 
     Args:
         **kwargs: Arguments of mmseg's ``IoUMetric`` that concern the writing of label maps.

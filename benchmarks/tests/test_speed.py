@@ -92,7 +92,7 @@ def test_pictures(report):
         assert path.name in output
 
 
-def test_multiply_adds_of_fastervit_2():
+def test_multiply_adds_of_fastervit_2_are_8_97_g():
     """8.97 G for FasterViT-2 at 224 with the classifier, whose share is 0.8 M."""
     model = PEERS['fastervit-2'].build((224, 224)).eval()
     image = torch.randn(1, 3, 224, 224)

@@ -60,10 +60,11 @@ class StagedBackbone(BaseModule):
         require(isinstance(drop_path_rate, (int, float)) and 0 <= drop_path_rate < 1,
                 f'drop_path_rate={drop_path_rate!r}: give a rate from 0 up to, not including, 1')
         # Over all four stages: one that is not built does not change the others' rates.
-        rates = torch.linspace(0, drop_path_rate, sum(depths), device='cpu').split(list(depths))
+        rates = torch.linspace(0, drop_path_rate, sum(depths), dtype=torch.double, device='cpu')
+        by_stage = (part.tolist() for part in rates.split(list(depths)))
         dims = [dim * 2**i for i in range(self.num_stages)]
         self.stem = stem
-        self.stages = nn.ModuleList(map(stage, STAGES, dims, (r.tolist() for r in rates)))
+        self.stages = nn.ModuleList(map(stage, STAGES, dims, by_stage))
         self.downsamples = nn.ModuleList(map(downsample, dims[:-1]))
         self.out_channels = tuple(dims[i] for i in self.out_indices)
         self.out_norms = nn.ModuleDict({str(i): out_norm(dims[i]) for i in self.out_indices})

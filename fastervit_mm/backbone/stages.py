@@ -108,7 +108,8 @@ class ConvStage(nn.Module):
         for block in self.blocks:
             x = checkpointed(block, self.with_cp, x)
         if self.pad_to > 1:
-            x = F.pad(x, (0, 1, 0, 1))  # a crop cuts off something at every size
+            # Longer by one, then cut: whether a slice is its whole tensor would be a branch.
+            x = F.pad(x, (0, 1, 0, 1))
             x = windows.crop(x.permute(0, 2, 3, 1), H, W).permute(0, 3, 1, 2)
         return x
 

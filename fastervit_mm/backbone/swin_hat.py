@@ -140,7 +140,7 @@ class SwinStage(nn.Module):
         if self.ct_size:
             carriers, tokens = self.carrier_init(windows.pad(x, k))
             bias = biases(self.carrier_position_biases(tokens.offsets), tokens.codes, x.dtype)
-            carrier_bias = self.carrier_bias.clone()  # FLOP counters take no view of a parameter
+            carrier_bias = self.carrier_bias.clone()  # FLOP counters fail on a view of a parameter
         for i, block in enumerate(self.blocks):
             own = (bias[i // 2], carrier_bias[i // 2, None]) if block.ct_size else ()
             x, carriers = checkpointed(block, self.with_cp, x, codes, carriers, *own)

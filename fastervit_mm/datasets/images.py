@@ -98,8 +98,8 @@ def as_picture(pixels: np.ndarray) -> Tuple[np.ndarray, str]:
     """Convert an image of any channels and depth for viewing.
 
     Grey becomes three equal channels; of two channels the first is shown, of more than three the
-    first three. Values beyond 8 bits are scaled from their range to 0 to 255; floats within 0 to
-    255 stay.
+    first three. Values beyond 8 bits are scaled so that the least becomes 0 and the greatest
+    255; floats within 0 to 255 stay.
 
     Args:
         pixels: (H, W) or (H, W, C).

@@ -54,7 +54,7 @@ def find_label_maps(folder: Path, label_maps: Sequence[Path] = (), images: Seque
     Args:
         folder: Images and label maps, in any arrangement.
         label_maps: Folders of label maps: one with all splits, or one for each split in the order
-            train, val, test. By default they are searched.
+            train, val, test. By default they are found.
         images: Image folder of each; within them, a map and its image have the same path.
         img_suffix, map_suffix: Endings of names of images and label maps. Default any.
 

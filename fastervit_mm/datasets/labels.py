@@ -92,7 +92,7 @@ def colours_of(pixels: Mapping[int, int]) -> str:
 
 
 def _labels(image: Image.Image) -> np.ndarray:
-    """(H, W) labels, or colours if there are several channels."""
+    """(H, W) labels, or colours from three channels or more."""
     labels = np.asarray(image)
     if labels.dtype.kind == 'f':
         if not np.array_equal(labels, np.round(labels)):

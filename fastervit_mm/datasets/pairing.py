@@ -109,7 +109,7 @@ def locate(names: Sequence[str], images: Iterable[Path], ann_file: Path, split: 
             raise DataError(f'{ann_file}: {name!r} may be {_both(best, root)}. Leave one of them '
                             'out of --data')
         found += [(name, _common(own, ends[image]), image) for image in best] or [(name, 0, None)]
-    # A missing image must not be replaced by one of another split or folder,
+    # A missing image must not be replaced by one of another split or folder.
     longest = max((length for _, length, _ in found), default=0)
     some = any(image and splits[image.parent] == split for *_, image in found)
     kept = []

@@ -55,8 +55,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def files_of(folder: Union[str, Path]) -> List[Path]:
-    """Files of a sharded checkpoint by process; else none.
-    """
+    """Files of a sharded checkpoint, in order of processes, if any."""
     return sorted(Path(folder).glob('rank*.pth'), key=lambda path: int(path.stem[4:]))
 
 

@@ -245,13 +245,13 @@ def _other_folders(cfg: Config, loaders: Sequence[str], names: Mapping[str, Sequ
         if not first:
             first, begin = folders, place
         if folders != first[:len(folders)]:
-            yield (f'{place}: its class folders, which number the labels in alphabetical order, '
+            yield (f'{place}: its class folders, in whose alphabetical order labels are numbered, '
                    f'differ from those of {begin}: '
                    f'{_orders("here", folders, "there", first)}. Make a folder for each class in '
                    'both, empty if it has no images')
         elif len(names[place]) != len(folders) or _reordered(names[place], folders):
-            yield (f'{place}.metainfo.classes: {_few(names[place], _MOST)}, but {len(folders)} '
-                   'folders number the labels in alphabetical order: '
+            yield (f'{place}.metainfo.classes: {_few(names[place], _MOST)}, but labels '
+                   f'follow the alphabetical order of {len(folders)} folders: '
                    f'{_few(folders, _MOST)}. Name a class for each folder, in that order')
 
 

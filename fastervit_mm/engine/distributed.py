@@ -90,7 +90,7 @@ def without_gradient(cfg: Config, backbone: FasterViT) -> Iterator[str]:
 
 
 def first_neck(cfg: Config) -> Tuple[str, Optional[dict]]:
-    """Dotted name and settings of a config's first neck."""
+    """Dotted name and settings of the first neck, or None."""
     neck = cfg.model.get('neck')
     return ('model.neck.0', neck[0]) if isinstance(neck, list) else ('model.neck', neck)
 

@@ -38,13 +38,13 @@ def readable(visualizer: dict, **settings: Any) -> dict:
 def enlargement(shape: Tuple[int, ...]) -> int:
     """Factor from 1 to 3 for enlarging an image.
 
-    It brings the longer side to 480 pixels or more, if 3 suffices.
+    It brings the longer side of a ``shape`` of (H, W, ...) to 480 pixels or more, if 3 suffices.
     """
     return min(max(-(-_ENOUGH // max(shape[:2])), 1), _MOST)
 
 
 def label_height(shape: Tuple[int, ...]) -> float:
-    """Smallest height of a label's font on an image.
+    """Smallest height of a label's font on an image, in pixels.
 
     Large photos are shown scaled down, so labels grow with them.
     """

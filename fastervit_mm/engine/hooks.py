@@ -168,8 +168,8 @@ class PublishedFiguresHook(Hook):
     """Log a test's metrics beside the authors' figures.
 
     Args:
-        figures: Published values by metric, in the metric's unit, for each split (``'test'``, or
-            another that ``tools/test.py --split`` names).
+        figures: For each split (``'test'``, or another that ``tools/test.py --split`` names) the
+            published values by metric, in the metric's unit.
     """
     priority = 'VERY_LOW'  # after LoggerHook, which writes the metrics
 

@@ -280,7 +280,7 @@ def _augment(cfg: Config, segments: bool) -> None:
 
 
 def _flipped(pipeline: List[Dict]) -> List[Dict]:
-    """Add each image's flipped copy to a test pipeline."""
+    """Add each image's flipped copy to a detector's test pipeline."""
     *steps, packing = deepcopy(pipeline)
     # The merge needs these to undo each flip.
     packing['meta_keys'] = (*packing.get('meta_keys', (

@@ -39,7 +39,7 @@ class MESAHook(Hook):
 
     The teacher is the averaged network of the run's ``EMAHook``, in evaluation mode. It gets the
     student's batch, augmented and mixed. Checkpoints hold nothing extra: a resumed run reads the
-    averaged network from ``EMAHook``'s.
+    averaged network that ``EMAHook`` saved.
 
     Args:
         weight: Factor of the loss, above 0.

@@ -145,7 +145,7 @@ def holds(file: str, pattern: bytes) -> bool:
 
 
 def occurrences(file: str, pattern: bytes, most: Optional[int] = None) -> int:
-    """Count matches in a file, up to ``most``."""
+    """Count matches of a regular expression, up to ``most``."""
     if not os.path.getsize(file):
         return 0
     with open(file, 'rb') as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as text:

@@ -51,7 +51,8 @@ class QuietRunner(DistributedRunner):
 
     def build_visualizer(self, visualizer: Union[Visualizer, dict, None] = None) -> Visualizer:
         if isinstance(visualizer, dict):
-            # mmengine keeps one of each name, which writes to the folder of its first run.
+            # mmengine keeps one visualizer of each name, with the folder of its first run: so the
+            # config's name is not used.
             visualizer = dict(readable(visualizer), name=self.experiment_name)
         return super().build_visualizer(visualizer)
 

@@ -14,7 +14,7 @@ from .parts import Exportable
 class AxisPooling(nn.Module):
     """``nn.AdaptiveAvgPool2d`` as two matrix products.
 
-    So that a graph is for any image size.
+    A graph with it takes images of any size.
 
     Args:
         size: Height and width of the output, in cells; one number for both.

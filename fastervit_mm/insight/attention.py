@@ -40,8 +40,8 @@ class StageGrid(NamedTuple):
     def cell_of(self, point: Point) -> Grid:
         """Row and column of the cell that covers a point.
 
-        Cell i covers pixels ``stride * i`` to ``stride * (i + 1) - 1``, the convention by which
-        heads upsample maps and place anchors.
+        Cell i covers pixels from ``stride * i`` up to, not including, ``stride * (i + 1)``, the
+        convention by which heads upsample maps and place anchors.
 
         Args:
             point: x and y, in pixels of the network's input.

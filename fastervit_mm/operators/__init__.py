@@ -48,7 +48,8 @@ def _check_torchvision() -> None:
     except ModuleNotFoundError:
         found = 'torchvision is missing beside'
     raise ModuleNotFoundError(
-        f'{found} torch {version("torch")}, and without a compiled mmcv they are needed. Do: '
+        f'{found} torch {version("torch")}, and without a compiled mmcv torchvision\'s '
+        'operators are needed. Do: '
         'pip install --upgrade --force-reinstall torch torchvision, both from the same index',
         name=_NAME)
 

@@ -99,7 +99,7 @@ def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Ten
                       argmax_x: Tensor, aligned_height: int, aligned_width: int,
                       spatial_scale: float, sampling_ratio: int, pool_mode: int, aligned: bool
                       ) -> None:
-    """RoIAlign (arXiv 1703.06870), average only: (N, C, H, W), (K, 5)."""
+    """Average RoIAlign (arXiv 1703.06870): (N, C, H, W) maps, (K, 5) boxes."""
     _check_average(pool_mode)
     maps = widen(input)
     # As many samples as pixels: -1 in torchvision, 0 in mmcv.

@@ -59,8 +59,8 @@ def swap_backbone(config: Union[str, os.PathLike], arch: Union[str, dict] = '2',
             (:func:`fastervit_mm.get_config`).
         arch: A published variant, which starts from its ImageNet weights, or a dict as for
             :class:`fastervit_mm.FasterViT`, from scratch. Default ``'2'``.
-        out: Where the text will be saved; nothing is written. If ``config`` is a path, it is
-            inherited relative to it.
+        out: Where the text will be saved; nothing is written. A ``config`` that
+            is a path is named relative to it.
 
     Raises:
         FileNotFoundError: For a config that does not exist.

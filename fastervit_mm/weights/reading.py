@@ -154,6 +154,8 @@ def tensors_of(content: Any, checkpoint: str, entry: Optional[str] = None) -> Di
 def entry_and_prefix(content: Any, prefix: Optional[str]) -> Tuple[Optional[str], Optional[str]]:
     """Split a prefix into a file's entry and the rest.
 
+    Either is None if absent.
+
     Args:
         content: Content of the file.
         prefix: Prefix of the wanted names; it may begin with the name of an entry.
@@ -168,7 +170,9 @@ def entry_and_prefix(content: Any, prefix: Optional[str]) -> Tuple[Optional[str]
 
 def where_from(content: Any, tensors: Mapping[str, Tensor], entry: Optional[str],
                prefix: str) -> str:
-    """Describe which of several choices was taken, in brackets.
+    """Describe what was taken of a file, in brackets.
+
+    Empty if there was no choice.
 
     Args:
         content: Content of the file.
@@ -220,7 +224,10 @@ def _read_safetensors(path: str, checkpoint: str, map_location: Any, mapped: boo
 
 
 def _copied(tensors: Mapping[str, Tensor], map_location: Any) -> Dict[str, Tensor]:
-    """Copy tensors to a device, by default the CPU."""
+    """Copy tensors to a device.
+
+    To the CPU for a ``map_location`` that is a function or a dict.
+    """
     device = map_location if isinstance(map_location, (str, torch.device)) else 'cpu'
     return {name: tensor.to(device, copy=True) for name, tensor in tensors.items()}
 

@@ -161,7 +161,7 @@ def test_known_datasets_need_no_option(image, meant, others, tmp_path):
                                 for split in ('train', 'val')}
 
 
-def test_two_images_or_label_maps_of_one_name_need_an_option(tmp_path):
+def test_two_images_for_one_label_map_need_an_option(tmp_path):
     write(tmp_path / 'a', 'images/{i}.jpg', 'masks/{i}.png')
     write(tmp_path / 'a', 'images/{i}.png', 'masks/{i}.png', count=1)
     with pytest.raises(DataError, match='1.jpg and .*1.png.*-suffix .jpg or --img-suffix .png$'):

@@ -359,7 +359,7 @@ def test_every_kind_of_fault_in_a_label_map(maps):
     ((0, 1, 11), dict(num_classes=2, void=11), None, ''),
     ((0,), {}, 'fewer than two labels', 'only 0'),
 ])
-def test_traps_that_only_all_label_maps_show(labels, settings, kind, said, maps):
+def test_problems_that_show_only_in_all_label_maps_are_found(labels, settings, kind, said, maps):
     maps.all(stripes(*labels))
     problems = maps.problems(**settings)
     assert {kind for kind, _ in problems} == ({kind} if kind else set())

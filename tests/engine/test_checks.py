@@ -55,7 +55,7 @@ def test_missing_generated_shapes_are_reported(path, tmp_path, monkeypatch):
     assert 'prepare_data' not in found[0]  # they are not COCO
 
 
-def test_another_split_is_checked_in_its_place(coco):
+def test_the_split_to_be_tested_is_checked(coco):
     coco.val_dataloader.dataset.ann_file = 'annotations/absent.json'
     check_config(coco, training=False)
     found, = problems(Config(coco.to_dict()), training=False, split='val')

@@ -137,7 +137,8 @@ def test_the_tool_draws_runs_and_prints_their_last_values(resumed, by_epoch, mon
     (('RUN', '--keys', 'top5'), "keys='top5': not in any run. Give some of .*mIoU"),
     (('RUN', 'RUN'), 'give each once'),
 ])
-def test_undrawable_runs_are_one_line(arguments, message, resumed, monkeypatch, tmp_path):
+def test_undrawable_runs_are_an_error_of_one_line(arguments, message, resumed, monkeypatch,
+                                                  tmp_path):
     names = dict(RUN=resumed.work_dir, EMPTY=tmp_path)
     with pytest.raises(SystemExit, match=message) as caught:
         plot_logs(monkeypatch, *(names.get(a, a) for a in arguments), '--out', tmp_path / 'a.png')

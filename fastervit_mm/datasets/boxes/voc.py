@@ -81,7 +81,10 @@ def _objects(path: Path, root: ElementTree.Element, folder: Path) -> List[Box]:
 
 
 def _box(found: ElementTree.Element, path: Path) -> Tuple[float, float, float, float]:
-    """Box in pixels, from VOC's inclusive ones, counted from 1."""
+    """(left, top, width, height) in pixels.
+
+    VOC counts pixels from 1 and includes the last.
+    """
     box = found.find('bndbox')
     try:
         left, top, right, bottom = (
