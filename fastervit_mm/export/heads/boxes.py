@@ -1,0 +1,163 @@
+"""Boxes in graphs whose shapes never depend on an image: decoding, choosing, suppression.
+
+What is left out keeps its place with a score of 0 or less, so every tensor has a constant number
+of rows. Shapes: B images, N boxes, C classes.
+"""
+from typing import Callable, Dict, Mapping, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..parts import ExportError
+
+NMS = 'fastervit_mm::suppress'
+OUTPUTS = ('boxes', 'scores', 'labels', 'count')
+
+
+def _suppress(boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshold: float,
+              limit: int) -> Tensor:
+    """Set the scores of boxes that non-maximum suppression removes to 0.
+
+    Each class of each image is suppressed on its own, as
+    :func:`torchvision.ops.nms` does; a file has ONNX's NonMaxSuppression.
+
+    Args:
+        boxes: (B, N, 4) as x1, y1, x2, y2.
+        scores: (B, C, N).
+        iou_threshold: Boxes that overlap a better one by more are removed.
+        score_threshold: Boxes that score no more are removed.
+        limit: Largest number of boxes kept for a class of an image.
+
+    Returns:
+        (B, C, N).
+    """
+    from torchvision.ops import nms
+    kept = torch.zeros_like(scores)
+    for i, classes in enumerate(scores):
+        for c, values in enumerate(classes):
+            over = (values > score_threshold).nonzero()[:, 0]
+            best = over[nms(boxes[i, over], values[over], iou_threshold)[:limit]]
+            kept[i, c, best] = values[best]
+    return kept
+
+
+if hasattr(torch.library, 'custom_op'):  # torch 2.4; export itself needs 2.8
+    suppress = torch.library.custom_op(NMS, _suppress, mutates_args=())
+    suppress.register_fake(lambda boxes, scores, *settings: torch.empty_like(scores))
+
+
+def translations() -> Dict[Callable, Callable]:
+    """ONNX's form of :func:`suppress`, for ``torch.onnx.export``'s ``custom_translation_table``."""
+    from onnxscript import opset18 as op
+
+    def suppress_onnx(boxes, scores, iou_threshold: float, score_threshold: float, limit: int):
+        chosen = op.NonMaxSuppression(
+            boxes, scores, op.Constant(value_ints=[limit]),
+            op.Constant(value_floats=[iou_threshold]), op.Constant(value_floats=[score_threshold]))
+        zeros = op.ConstantOfShape(op.Shape(scores))
+        return op.ScatterND(zeros, chosen, op.GatherND(scores, chosen))
+
+    return {torch.ops.fastervit_mm.suppress.default: suppress_onnx}
+
+
+def iou_threshold(nms: Mapping) -> float:
+    """The IoU threshold in an ``nms`` of mmdet's test settings.
+
+    Raises:
+        ExportError: For another kind of suppression than the plain one of each class.
+    """
+    settings = dict(nms)
+    threshold = settings.pop('iou_threshold', None)
+    if threshold is None or settings.pop('type', 'nms') != 'nms' or any(
+            value for key, value in settings.items() if key != 'split_thr'):
+        raise ExportError(f"nms={dict(nms)}: only dict(type='nms', iou_threshold=...) can be "
+                          "exported; change test_cfg, or export the 'features'")
+    return float(threshold)
+
+
+def suppress_labelled(boxes: Tensor, scores: Tensor, labels: Tensor, classes: int,
+                      iou_threshold: float, limit: int) -> Tensor:
+    """Suppress boxes that have one label each.
+
+    Args:
+        boxes: (B, N, 4).
+        scores: (B, N), 0 or less for boxes that are absent.
+        labels: (B, N), int64.
+        classes: Number of classes.
+        iou_threshold: As in :func:`suppress`.
+        limit: As in :func:`suppress`.
+
+    Returns:
+        Scores (B, N), 0 for boxes removed.
+    """
+    own = labels[:, None] == torch.arange(classes, device=labels.device)[:, None]  # (B, C, N)
+    scores = torch.where(own, scores[:, None], torch.zeros_like(scores[:, None]))
+    return suppress(boxes, scores, iou_threshold, 0., limit).amax(1)
+
+
+def take(values: Tensor, index: Tensor) -> Tensor:
+    """Rows of each image: (B, N, ...), (B, K) -> (B, K, ...)."""
+    rows = index.view(*index.shape, *[1] * (values.ndim - 2))
+    return values.gather(1, rows.expand(-1, -1, *values.shape[2:]))
+
+
+def top(scores: Tensor, number: int) -> Tuple[Tensor, Tensor]:
+    """Highest scores and their rows, also of fewer boxes than asked for.
+
+    Args:
+        scores: (B, N).
+        number: K, a constant.
+
+    Returns:
+        Scores (B, K), falling; rows (B, K), for :func:`take`. Beyond N boxes scores are -1, and
+        rows the last.
+    """
+    best, index = F.pad(scores, (0, number), value=-1.).topk(number, dim=1)
+    return best, index.clamp(max=scores.shape[1] - 1)
+
+
+def decode(coder: nn.Module, priors: Tensor, deltas: Tensor, size: Tuple[int, int]) -> Tensor:
+    """Boxes by a coder of mmdet, clipped to the image.
+
+    Args:
+        coder: The head's ``bbox_coder``.
+        priors: (..., 4) anchors or boxes, or (..., 2) points.
+        deltas: (..., 4), of as many rows.
+        size: Height and width of the image without padding.
+
+    Returns:
+        (..., 4) as x1, y1, x2, y2.
+    """
+    # Clipped here: the coder's own clipping would be bound to the size of the example.
+    boxes = coder.decode(priors.reshape(-1, priors.shape[-1]), deltas.reshape(-1, 4))
+    boxes = boxes.view(deltas.shape)
+    return clip(boxes, size) if coder.clip_border else boxes
+
+
+def clip(boxes: Tensor, size: Tuple[int, int]) -> Tensor:
+    """Boxes (..., 4) cut at the edges of an image of (height, width)."""
+    height, width = size
+    limit = torch.stack([boxes.new_ones(()) * n for n in (width, height, width, height)])
+    return torch.minimum(boxes.clamp(min=0), limit)
+
+
+def detections(boxes: Tensor, scores: Tensor, labels: Tensor, number: int
+               ) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The best boxes of each image, as a file gives them: :data:`OUTPUTS`.
+
+    Args:
+        boxes: (B, N, 4).
+        scores: (B, N), 0 or less for boxes that are absent.
+        labels: (B, N), int64.
+        number: M, the most boxes of an image.
+
+    Returns:
+        Boxes (B, M, 4) and scores (B, M), falling, in float32; labels (B, M); the number of
+        detections (B, ), int64. Rows beyond it are zeros.
+    """
+    scores, index = top(scores.float(), number)
+    there = scores > 0
+    boxes = take(boxes.float(), index) * there[..., None]
+    labels = take(labels, index) * there
+    return boxes, scores.clamp(min=0), labels, there.sum(1)
