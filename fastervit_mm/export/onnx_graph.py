@@ -33,9 +33,15 @@ def operators(path: str) -> List[str]:
     return sorted(kinds)
 
 
-def forbidden_ops(path: str) -> List[str]:
-    """The operators of an ONNX file that :data:`FORBIDDEN_OPS` names."""
-    return sorted(FORBIDDEN_OPS.intersection(operators(path)))
+def forbidden_ops(path: str, detects: bool = False) -> List[str]:
+    """The operators of an ONNX file that :data:`FORBIDDEN_OPS` names.
+
+    Args:
+        path: The file.
+        detects: Whether it holds a whole detector, which may suppress boxes. Default False.
+    """
+    return sorted(FORBIDDEN_OPS.intersection(operators(path))
+                  - {'NonMaxSuppression' if detects else ''})
 
 
 def data_dependent_shapes(path: str) -> List[str]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..datasets.images import IMAGES
 from ..pipelines import model_input
-from .parts import ExportError
+from .errors import ExportError
 from .writing import INPUT
 
 # Not entropy: onnxruntime's counts into fewer bins than it quantizes to, and changes no range.

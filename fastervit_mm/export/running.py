@@ -6,7 +6,7 @@ from typing import Dict, List, Tuple
 import torch
 from torch import Tensor
 
-from .parts import ExportError
+from .errors import ExportError
 from .writing import INPUT
 
 

@@ -16,7 +16,7 @@ from importlib import import_module
 
 from torch import nn
 
-from ..parts import ExportError
+from ..errors import ExportError
 
 # mmdet's heads by name, since a class that inherits may compute something else.
 _DETECTORS = {

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..parts import ExportError
+from ..errors import ExportError
 
 NMS = 'fastervit_mm::suppress'
 OUTPUTS = ('boxes', 'scores', 'labels', 'count')
@@ -74,6 +74,19 @@ def iou_threshold(nms: Mapping) -> float:
         raise ExportError(f"nms={dict(nms)}: only dict(type='nms', iou_threshold=...) can be "
                           "exported; change test_cfg, or export the 'features'")
     return float(threshold)
+
+
+def positive(settings: Mapping, name: str) -> int:
+    """A number of boxes in test settings of mmdet, which a graph needs as a constant.
+
+    Raises:
+        ExportError: For settings without it, or with -1, which stands for all boxes.
+    """
+    number = int(settings.get(name, -1))
+    if number < 1:
+        raise ExportError(f'test_cfg: {name}={number}: a file gives a constant number of boxes; set '
+                          f'a positive {name}')
+    return number
 
 
 def suppress_labelled(boxes: Tensor, scores: Tensor, labels: Tensor, classes: int,

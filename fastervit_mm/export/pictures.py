@@ -1,0 +1,75 @@
+"""Normalising and padding of images inside a file, as the model's preprocessing does it."""
+from dataclasses import dataclass, field
+from typing import List
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..backbone.windows import dense
+
+INPUTS = ('uint8', 'float32', 'normalized')
+SMALLEST = 32  # pixels of a side; a stage of stride 32 has one cell then
+
+
+@dataclass
+class Preprocessing:
+    """What a ``data_preprocessor`` of mmdet, mmseg or mmpretrain does to an image.
+
+    Attributes:
+        mean: Of each channel, in the network's order; empty where nothing is subtracted.
+        std: As ``mean``.
+        rgb: Whether the network takes RGB, not BGR.
+        divisor: Height and width are padded to multiples of it, below and on the right.
+        value: The normalised value of padding.
+    """
+    mean: List[float] = field(default_factory=list)
+    std: List[float] = field(default_factory=list)
+    rgb: bool = True
+    divisor: int = 1
+    value: float = 0.
+
+
+def preprocessing(model: nn.Module) -> Preprocessing:
+    """What a model's preprocessing does to a test image; nothing for a backbone alone."""
+    given = getattr(model, 'data_preprocessor', None)
+    # The names in mmdet, mmseg and mmpretrain.
+    rgb = any(getattr(given, name, given is None)
+              for name in ('_channel_conversion', 'channel_conversion', 'to_rgb'))
+    mean, std = (getattr(given, name, None) for name in ('mean', 'std'))
+    return Preprocessing(
+        [] if mean is None else mean.flatten().tolist(),
+        [] if std is None else std.flatten().tolist(), rgb,
+        (getattr(given, 'test_cfg', None) or {}).get('size_divisor')
+        or getattr(given, 'pad_size_divisor', 1),
+        getattr(given, 'pad_value', getattr(given, 'pad_val', 0.)))
+
+
+class Pictures(nn.Module):
+    """Images as they are read -> normalised and padded: (B, C, H, W), RGB, 0 to 255.
+
+    Args:
+        settings: The model's preprocessing.
+    """
+
+    def __init__(self, settings: Preprocessing):
+        super().__init__()
+        self.rgb, self.divisor, self.value = settings.rgb, settings.divisor, settings.value
+        self.register_buffer('mean', torch.tensor(settings.mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer('std', torch.tensor(settings.std).view(-1, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, H, W), uint8 or float32 -> (B, C, at least H, at least W), float32."""
+        if not self.rgb and images.shape[1] == 3:
+            images = images[:, [2, 1, 0]]
+        x = images.float()
+        if len(self.mean):
+            x = (x - self.mean) / self.std
+        divisor = self.divisor
+        if divisor == 1:
+            return x
+        B, C, H, W = x.shape
+        # Longer by a constant, then cut, as windows are: no branch on a size.
+        x = F.pad(x, (0, divisor, 0, divisor), value=self.value)
+        height, width = ((n + divisor - 1) // divisor * divisor for n in (H, W))
+        return dense(x[:, :, :height, :width]).view(B, C, height, width)
