@@ -39,6 +39,18 @@ def choose_part(model: nn.Module, part: Optional[str] = None) -> str:
     return part
 
 
+def choose_input(part: str, input: Optional[str] = None) -> str:
+    """What images a file of a part takes, as in :class:`Exportable`.
+
+    Raises:
+        ExportError: For an input that the part does not take.
+    """
+    taken = INPUTS if part == 'whole' else ('normalized', )
+    if input is not None and input not in taken:
+        raise ExportError(f'input={input!r}: a file of part={part!r} takes one of {list(taken)}')
+    return input or taken[0]
+
+
 def input_channels(model: nn.Module) -> int:
     """Channels of a model's images, by its first convolution."""
     return next(m.in_channels for m in getattr(model, 'backbone', model).modules()
@@ -73,10 +85,7 @@ class Exportable(nn.Module):
         if labels and part != 'whole':
             raise ExportError(f'labels=True: only a whole segmentor gives labels, and '
                               f'part={part!r}; give part=\'whole\' or leave labels out')
-        self.input = input or ('uint8' if part == 'whole' else 'normalized')
-        if self.input not in (INPUTS if part == 'whole' else ('normalized', )):
-            raise ExportError(f'input={input!r}: give one of {list(INPUTS)}; part={part!r} takes '
-                              + ('these' if part == 'whole' else '\'normalized\' alone'))
+        self.input = choose_input(part, input)
         self.pictures = None if self.input == 'normalized' else Pictures(preprocessing(model))
         self.backbone = getattr(model, 'backbone', model)
         self.neck = None if part == 'backbone' else getattr(model, 'neck', None)

@@ -3,7 +3,7 @@
 What is left out keeps its place with a score of 0 or less, so every tensor has a constant number
 of rows. Shapes: B images, N boxes, C classes.
 """
-from typing import Callable, Dict, Mapping, Tuple
+from typing import Any, Callable, Dict, Mapping, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +33,7 @@ def _suppress(boxes: Tensor, scores: Tensor, iou_threshold: float, score_thresho
         (B, C, N).
     """
     from torchvision.ops import nms
-    kept = torch.zeros_like(scores)
+    kept = scores.new_zeros(scores.shape)  # contiguous, whatever the strides of scores
     for i, classes in enumerate(scores):
         for c, values in enumerate(classes):
             over = (values > score_threshold).nonzero()[:, 0]
@@ -44,7 +44,7 @@ def _suppress(boxes: Tensor, scores: Tensor, iou_threshold: float, score_thresho
 
 if hasattr(torch.library, 'custom_op'):  # torch 2.4; export itself needs 2.8
     suppress = torch.library.custom_op(NMS, _suppress, mutates_args=())
-    suppress.register_fake(lambda boxes, scores, *settings: torch.empty_like(scores))
+    suppress.register_fake(lambda boxes, scores, *settings: scores.new_empty(scores.shape))
 
 
 def translations() -> Dict[Callable, Callable]:
@@ -128,6 +128,24 @@ def top(scores: Tensor, number: int) -> Tuple[Tensor, Tensor]:
     """
     best, index = F.pad(scores, (0, number), value=-1.).topk(number, dim=1)
     return best, index.clamp(max=scores.shape[1] - 1)
+
+
+def priors(generator: Any, level: int, features: Tensor) -> Tensor:
+    """Anchors or points of a level, in the order of its cells, and those of a row more.
+
+    The row is there for a graph that does not ask whether a map has one cell. Rows of :func:`top`
+    of the map's scores never lie in it.
+
+    Args:
+        generator: mmdet's ``prior_generator``.
+        level: Index of the level.
+        features: The level's map, (B, D, h, w).
+
+    Returns:
+        ((h + 1) w A, 4) or ((h + 1) w, 2).
+    """
+    height, width = features.shape[2:]
+    return generator.single_level_grid_priors((height + 1, width), level, device=features.device)
 
 
 def decode(coder: nn.Module, priors: Tensor, deltas: Tensor, size: Tuple[int, int]) -> Tensor:

@@ -66,8 +66,8 @@ class TwoStage(nn.Module):
         before, after = self.rpn_limits
         boxes, scores = [], []
         for level, (logits, deltas) in enumerate(zip(*self.rpn(maps))):
-            B, _, h, w = logits.shape
-            anchors = self.rpn.prior_generator.single_level_grid_priors((h, w), level, device=logits.device)
+            B = logits.shape[0]
+            anchors = ops.priors(self.rpn.prior_generator, level, logits)
             logits = logits.permute(0, 2, 3, 1).reshape(B, -1)
             deltas = deltas.permute(0, 2, 3, 1).reshape(B, -1, 4)
             best, index = ops.top(logits.sigmoid(), before)
