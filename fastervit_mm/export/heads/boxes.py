@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...backbone.windows import dense
 from ..errors import ExportError
 
 NMS = 'fastervit_mm::suppress'
@@ -128,6 +129,11 @@ def top(scores: Tensor, number: int) -> Tuple[Tensor, Tensor]:
     """
     best, index = F.pad(scores, (0, number), value=-1.).topk(number, dim=1)
     return best, index.clamp(max=scores.shape[1] - 1)
+
+
+def rows(features: Tensor, width: int) -> Tensor:
+    """A head's map as a row for each prior: (B, A width, h, w) -> (B, h w A, width)."""
+    return dense(features.permute(0, 2, 3, 1)).view(features.shape[0], -1, width)
 
 
 def priors(generator: Any, level: int, features: Tensor) -> Tensor:

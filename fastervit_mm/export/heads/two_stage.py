@@ -66,12 +66,10 @@ class TwoStage(nn.Module):
         before, after = self.rpn_limits
         boxes, scores = [], []
         for level, (logits, deltas) in enumerate(zip(*self.rpn(maps))):
-            B = logits.shape[0]
             anchors = ops.priors(self.rpn.prior_generator, level, logits)
-            logits = logits.permute(0, 2, 3, 1).reshape(B, -1)
-            deltas = deltas.permute(0, 2, 3, 1).reshape(B, -1, 4)
-            best, index = ops.top(logits.sigmoid(), before)
-            found = ops.decode(self.rpn.bbox_coder, anchors[index], ops.take(deltas, index), size)
+            best, index = ops.top(ops.rows(logits, 1)[..., 0].sigmoid(), before)
+            deltas = ops.take(ops.rows(deltas, 4), index)
+            found = ops.decode(self.rpn.bbox_coder, anchors[index], deltas, size)
             sides = found[..., 2:] - found[..., :2]
             boxes.append(found)
             scores.append(best * (sides > self.rpn_cfg.get('min_bbox_size', -1)).all(-1))
@@ -79,7 +77,7 @@ class TwoStage(nn.Module):
         scores = ops.suppress(torch.stack(boxes, 1).flatten(0, 1),
                               torch.stack(scores, 1).flatten(0, 1)[:, None],
                               self.rpn_iou, 0., after)
-        scores, index = ops.top(scores.view(B, -1), after)
+        scores, index = ops.top(scores.view(maps[0].shape[0], -1), after)
         return ops.take(torch.cat(boxes, 1), index), scores > 0
 
     def refine(self, maps: Tuple[Tensor, ...], boxes: Tensor, size: Tuple[int, int]
