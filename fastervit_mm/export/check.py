@@ -70,9 +70,10 @@ def check(model: nn.Module, file: Union[str, ExportedFile],
     if not isinstance(file, ExportedFile):
         file = ExportedFile(file)
     noise = torch.Generator().manual_seed(0)
-    detects = file.facts.get('task') == 'detection'
-    return [found for size in sizes
-            for found in (_detections if detects else _outputs)(model, file, size, tolerance, noise)]
+    compare = _detections if file.facts.get('task') == 'detection' else _outputs
+    smallest = int(file.facts['smallest'])
+    sizes = [(number, *(max(side, smallest) for side in sides)) for number, *sides in sizes]
+    return [found for size in sizes for found in compare(model, file, size, tolerance, noise)]
 
 
 def _outputs(model: nn.Module, file: ExportedFile, size: Tuple[int, int, int],

@@ -85,8 +85,8 @@ def positive(settings: Mapping, name: str) -> int:
     """
     number = int(settings.get(name, -1))
     if number < 1:
-        raise ExportError(f'test_cfg: {name}={number}: a file gives a constant number of boxes; set '
-                          f'a positive {name}')
+        raise ExportError(f'test_cfg: {name}={number}: a file gives a constant number of boxes; '
+                          f'set a positive {name}')
     return number
 
 
