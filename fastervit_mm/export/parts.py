@@ -1,4 +1,4 @@
-"""The part of a network that is exported, as a module of its own."""
+"""Exportable part of a network, as its own module."""
 from typing import List, Optional, Tuple
 
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ PARTS = ('backbone', 'features', 'whole')
 
 
 def choose_part(model: nn.Module, part: Optional[str] = None) -> str:
-    """Which part of a network is exported: the one asked for, or the largest that can be.
+    """Choose the part to export: the requested or the largest.
 
     Args:
         model: A segmentor, detector, classifier, or a backbone alone.
@@ -61,7 +61,7 @@ class Exportable(nn.Module):
     """The part of a network that is exported: images (B, C, H, W) -> a tuple of tensors.
 
     Args:
-        model: A segmentor, detector, classifier, or a backbone alone.
+        model: A segmentor, detector, classifier, or a bare backbone.
         part: From :func:`choose_part`.
         labels: For a segmentor, labels (B, H, W) instead of logits (B, classes, H, W). Default
             False.

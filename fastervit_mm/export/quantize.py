@@ -13,7 +13,7 @@ from .errors import ExportError
 from .predicting import raw
 from .writing import INPUT
 
-# Not entropy: onnxruntime's counts into fewer bins than it quantizes to, and changes no range.
+# Without entropy: onnxruntime's has fewer bins than levels, and leaves every range unchanged.
 METHODS = ('minmax', 'percentile')
 
 
@@ -58,12 +58,12 @@ def _images(cfg: Config, model: nn.Module, paths: List[Path], input: str) -> Ite
 
 
 def quantize(path: str, out: str, images: Iterable[Tensor], method: str = 'minmax') -> None:
-    """Write an int8 copy of an exported ONNX file, as quantize-dequantize pairs (QDQ).
+    """Write an int8 copy of an ONNX file.
 
-    Convolutions and linear layers are quantized, with symmetric ranges and weights per output
-    channel, as TensorRT needs them. The products inside attention, norms, softmax and the layers
-    that compute positions from sizes stay in float: they are little of the work and would cause
-    most of the loss in accuracy.
+    It has quantize-dequantize pairs (QDQ). Convolutions and linear layers are quantized, with
+    symmetric ranges and weights per output channel, as TensorRT needs. The products inside
+    attention, norms, softmax and the layers that compute positions from sizes stay in float: they
+    are a small part of the work and would cause most of the loss in accuracy.
 
     Args:
         path: Path of the float file.
@@ -84,7 +84,7 @@ def quantize(path: str, out: str, images: Iterable[Tensor], method: str = 'minma
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Reader(quantization.CalibrationDataReader):
-        """Images one by one; the quantizer may ask for them more than once."""
+        """Images one by one, as often as the quantizer asks."""
 
         def __init__(self, given: List[Tensor]):
             self.given = given
@@ -102,7 +102,7 @@ def quantize(path: str, out: str, images: Iterable[Tensor], method: str = 'minma
         raise ExportError('images=[]: calibration needs at least one image')
     with tempfile.TemporaryDirectory() as folder:
         folded = os.path.join(folder, 'folded.onnx')
-        # Folds constants, so that each linear layer has its weight at hand.
+        # Folds constants, so that each linear layer's weight is a constant.
         quant_pre_process(str(path), folded, skip_symbolic_shape=True, skip_onnx_shape=True)
         chosen = layers(onnx.load(folded))
         quantization.quantize_static(
@@ -121,7 +121,7 @@ def quantize(path: str, out: str, images: Iterable[Tensor], method: str = 'minma
 
 
 def layers(model) -> List[str]:
-    """Names of the convolutions and linear layers that an image passes through.
+    """Names of the convolutions and linear layers that see pixels.
 
     Args:
         model: An ``onnx.ModelProto``.
