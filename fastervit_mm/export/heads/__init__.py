@@ -22,6 +22,16 @@ from ..errors import ExportError
 _DETECTORS = {
     'StandardRoIHead': 'two_stage.TwoStage',
     'CascadeRoIHead': 'two_stage.TwoStage',
+    'RetinaHead': 'one_stage.OneStage',
+    'RetinaSepBNHead': 'one_stage.OneStage',
+    'ATSSHead': 'one_stage.OneStage',
+    'GFLHead': 'one_stage.OneStage',
+    'FCOSHead': 'one_stage.OneStage',
+    'RTMDetHead': 'one_stage.OneStage',
+    'RTMDetSepBNHead': 'one_stage.OneStage',
+    'DINOHead': 'detr.Detr',
+    'OfficialDINOHead': 'detr.Detr',
+    'DeformableDETRHead': 'detr.Detr',
 }
 
 
