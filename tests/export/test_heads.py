@@ -4,13 +4,11 @@ Each is mmdet's own config, made small, with a ResNet.
 """
 import re
 
-import numpy as np
 import pytest
 import torch
 from mmdet.structures import DetDataSample
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.hub import get_config
-from mmengine.utils import get_installed_path
 
 from fastervit_mm.models import build_model
 from tests.conftest import stir

@@ -112,8 +112,8 @@ class IntegerSizes(MultiScaleDeformableAttention):
                                    for level, (h, w) in zip(offsets.unbind(3), spatial_shapes)], 3)
         else:
             offsets = offsets / self.num_points * points[..., 2:] * 0.5
-        found = multi_scale_deformable_attn_pytorch(value, spatial_shapes, points[..., :2] + offsets,
-                                                    weights)
+        places = points[..., :2] + offsets
+        found = multi_scale_deformable_attn_pytorch(value, spatial_shapes, places, weights)
         return self.output_proj(found) + identity
 
 
