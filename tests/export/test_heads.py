@@ -28,9 +28,10 @@ ONE_STAGE = {
     'FCOS': ('fcos/fcos_r50-caffe_fpn_gn-head_1x_coco', FPN),
     'FCOS of relative distances': (
         'fcos/fcos_r50-caffe_fpn_gn-head-center-normbbox-centeronreg-giou_1x_coco', FPN),
-    'RTMDet': ('rtmdet/rtmdet_tiny_8xb32-300e_coco', {
+    'RTMDet': ('rtmdet/rtmdet_l_8xb32-300e_coco', {
         **HEAD, **LIMITS, 'backbone': RESNET, 'neck.in_channels': [16, 32, 64],
-        'neck.out_channels': 32, 'data_preprocessor.pad_size_divisor': 32}),
+        'neck.out_channels': 32, 'neck.num_csp_blocks': 1,
+        'data_preprocessor.pad_size_divisor': 32}),
 }
 
 TRANSFORMER = {
