@@ -10,9 +10,11 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.hub import get_config
 
+from fastervit_mm import export
+from fastervit_mm.export.parts import choose_part
 from fastervit_mm.models import build_model
 from tests.conftest import stir
-from tests.export.test_whole import Eager, exact
+from tests.export.test_whole import SIZES, Eager, exact, writes
 
 RESNET = dict(_delete_=True, type='ResNet', depth=18, base_channels=8, out_indices=(1, 2, 3))
 BACKBONE = {'backbone.depth': 18, 'backbone.base_channels': 8, 'backbone.init_cfg': None}
@@ -79,20 +81,62 @@ def small(name, options):
 
 @pytest.mark.parametrize('kind', ONE_STAGE)
 def test_a_one_stage_detector_gives_mmdets_detections(kind):
+    """More candidates than are kept; the last level has fewer than nms_pre."""
     model = small(*ONE_STAGE[kind])
-    print(exact(model, Eager(model)))
+    assert min(exact(model, Eager(model))) > 0
+
+
+@pytest.mark.parametrize('kind', ['RetinaNet', 'GFL', 'FCOS'])
+def test_no_detection_is_a_count_of_zero(kind):
+    model = small(*ONE_STAGE[kind])
+    model.test_cfg.score_thr = model.bbox_head.test_cfg.score_thr = 1.
+    file = Eager(model)
+    assert exact(model, file) == [0] * len(SIZES)
+    assert not any(output.any() for output in file(torch.zeros(2, 3, 50, 70, dtype=torch.uint8)))
 
 
 @pytest.mark.parametrize('kind', DETR)
-def test_a_detr_gives_mmdets_detections(kind):
+def test_a_detr_gives_mmdets_queries_and_detections(kind):
     model = small(*DETR[kind])
     file = Eager(model)
-    assert all(exact(model, file))
+    assert min(exact(model, file)) > 0
     images = torch.randn(2, 3, 100, 140)
     with torch.no_grad():
-        states = model.forward_transformer(model.extract_feat(images), samples(images))
-        expected = model.bbox_head(**states)
-        found = file._module.heads.queries(model.extract_feat(images))
-    for one, other in zip(found, expected):
-        order, same = (x[-1] if x.ndim == 4 else x for x in (one, other))
-        assert (order - same).abs().max() < 1e-4
+        maps = model.extract_feat(images)
+        expected = model.bbox_head(**model.forward_transformer(maps, samples(images)))
+        found = file._module.heads.queries(maps)
+    for got, layers in zip(found, expected):
+        assert (got - layers[-1]).abs().max() < 1e-4
+
+
+@writes
+@pytest.mark.parametrize('kind', [
+    'DINO', *(pytest.param(kind, marks=pytest.mark.long) for kind in
+              ('RetinaNet', 'GFL', 'FCOS', 'RTMDet', 'Deformable DETR'))])
+def test_a_file_gives_mmdets_detections_at_every_size_and_batch(kind, tmp_path):
+    model = small(*{**ONE_STAGE, **DETR}[kind])
+    path = str(tmp_path / 'detector.onnx')
+    export.export(model, path)
+    assert min(exact(model, export.ExportedFile(path))) > 0
+
+
+@pytest.mark.parametrize('kind, change, says', [
+    ('RetinaNet', {'test_cfg.nms.type': 'soft_nms'}, 'soft_nms'),
+    ('RetinaNet', {'bbox_head.loss_cls.use_sigmoid': False}, 'RetinaHead with scores'),
+    ('RTMDet', {'test_cfg.nms_pre': -1}, 'nms_pre=-1'),
+    ('DINO', {'data_preprocessor.pad_size_divisor': 32}, 'DINO with padded images')])
+def test_settings_that_are_not_served_are_named_in_a_line(kind, change, says):
+    name, options = ONE_STAGE.get(kind) or DETR[kind]
+    model = small(name, {**options, **change})
+    with pytest.raises(export.ExportError) as error:
+        choose_part(model, 'whole')
+    assert re.search(says, str(error.value)) and '\n' not in str(error.value)
+
+
+def test_a_two_stage_detr_says_the_smallest_image_with_enough_cells():
+    name, options = DETR['DINO']
+    model = small(name, {**options, 'num_queries': 100})
+    smallest = Eager(model)._module.smallest
+    cells = [sum(x.shape[2:].numel() for x in model.extract_feat(torch.zeros(1, 3, side, side)))
+             for side in (smallest - 8, smallest)]
+    assert cells[0] < 100 <= cells[1]

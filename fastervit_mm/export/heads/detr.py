@@ -137,7 +137,7 @@ class SpeltOutAttention(nn.MultiheadAttention):
     def forward(self, query: Tensor, key: Tensor, value: Tensor, **masks) -> Tuple[Tensor, None]:
         """(Q, B, D) each -> (Q, B, D), without masks."""
         Q, B, D = query.shape
-        projected = [F.linear(*given) for given in zip(
+        projected = [F.linear(dense(x), *layer) for x, *layer in zip(
             (query, key, value), self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3))]
         q, k, v = (dense(x.view(Q, B, self.num_heads, -1).permute(1, 2, 0, 3)) for x in projected)
         logits = (q * self.head_dim**-0.5) @ dense(k.transpose(-2, -1))
