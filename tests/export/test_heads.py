@@ -122,7 +122,8 @@ def test_a_file_gives_mmdets_detections_at_every_size_and_batch(kind, tmp_path):
 
 @pytest.mark.parametrize('kind, change, says', [
     ('RetinaNet', {'test_cfg.nms.type': 'soft_nms'}, 'soft_nms'),
-    ('RetinaNet', {'bbox_head.loss_cls.use_sigmoid': False}, 'RetinaHead with scores'),
+    ('RetinaNet', {'bbox_head.loss_cls': dict(
+        _delete_=True, type='CrossEntropyLoss', use_sigmoid=False)}, 'RetinaHead with scores'),
     ('RTMDet', {'test_cfg.nms_pre': -1}, 'nms_pre=-1'),
     ('DINO', {'data_preprocessor.pad_size_divisor': 32}, 'DINO with padded images')])
 def test_settings_that_are_not_served_are_named_in_a_line(kind, change, says):
