@@ -1,6 +1,6 @@
-# Two commands:  make demo  and  make test.  Each makes its environment (.venv) where needed.
+# Two commands:  make demo  and  make test.  Each makes its environment (.venv) if needed.
 
-# The first Python from 3.10 to 3.13 that runs; name another with  make demo PYTHON=...
+# The first working Python from 3.10 to 3.13; name another with  make demo PYTHON=...
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.10 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo $$p && break; done)
@@ -10,7 +10,7 @@ CONFIG := configs/mmdet/cascade_fvit_shapes.py
 SEG_DEMO := work_dirs/demo-seg
 SEG_CONFIG := configs/mmseg/upernet_fvit_shapes.py
 CLS_DEMO := work_dirs/demo-cls
-# Photographs where there are some (docs/imagenet.md), else generated shapes.
+# Photographs if data/imagenette has them (docs/imagenet.md), else generated shapes.
 CLS_CONFIG := configs/mmpretrain/fastervit_$(if $(wildcard data/imagenette/train),imagenette,shapes).py
 
 .PHONY: help env shapes demo demo-seg demo-cls demo-hat bench docs test test-all scan soak fuzz matrix lint audit clean distclean
@@ -20,19 +20,19 @@ help:
 	@echo '            5 to 11 minutes of training on two cores'
 	@echo 'make demo-seg   the same with a small UperNet, for semantic segmentation'
 	@echo 'make demo-cls   a small classifier: of photographs in data/imagenette, else of shapes'
-	@echo 'make demo-hat   what carriers are for: two networks, with and without, on the long-range task'
-	@echo 'make bench  speed beside other backbones, in two minutes'
+	@echo 'make demo-hat   the use of carriers: networks with and without them, on the long-range task'
+	@echo 'make bench  compare speed with other backbones, in two minutes'
 	@echo 'make docs   the documentation as a site, in work_dirs/site'
 	@echo 'make test   the test suite, 12 minutes on two cores'
-	@echo 'make test-all   long tests, the demos and the laboratory too: before a release'
-	@echo 'make scan   the checks against all configs that mmdet, mmseg and mmpretrain install; 10 minutes'
-	@echo 'make soak   kill a training 20 times, resume it, compare the end; about 10 minutes'
-	@echo 'make fuzz   damaged checkpoints, annotations and configs, 10 minutes each; MINUTES=1 for less'
-	@echo 'make matrix environments of other versions of torch and mmcv, and their tests; an hour or two'
+	@echo 'make test-all   the same with long tests, demos and laboratory; before a release'
+	@echo 'make scan   run the checks on all configs of mmdet, mmseg and mmpretrain; 10 minutes'
+	@echo 'make soak   kill a training 20 times, resume it, compare the results; about 10 minutes'
+	@echo 'make fuzz   damage checkpoints, annotations and configs, 10 minutes each; MINUTES=1 for less'
+	@echo 'make matrix test with other versions of torch and mmcv; an hour or two'
 	@echo 'make lint   ruff and mypy'
-	@echo 'make audit  licences and known vulnerabilities of what .venv holds; asks pypi.org'
-	@echo 'make env    the environment alone, .venv; 2 to 5 minutes the first time'
-	@echo 'make clean  what runs left behind (keeps .venv); make distclean takes .venv too'
+	@echo 'make audit  list licences and known vulnerabilities of packages in .venv; asks pypi.org'
+	@echo 'make env    make only the environment, .venv; 2 to 5 minutes the first time'
+	@echo 'make clean  remove results of runs (keeps .venv); make distclean removes .venv too'
 
 env:
 	@test -n "$(PYTHON)" || { echo 'No Python from 3.10 to 3.13 was found. Install one (Debian,' \
@@ -40,7 +40,7 @@ env:
 	'make demo PYTHON=/path/to/python3.11' >&2; exit 1; }
 	@$(PYTHON) tools/make_env.py
 
-# What the demos train on.
+# Generated data of the demos.
 shapes: env
 	@$(RUN) -m benchmarks.shapes
 
@@ -56,7 +56,7 @@ demo-cls: $(if $(findstring shapes,$(CLS_CONFIG)),shapes,env)
 demo-hat: env
 	@$(RUN) -m benchmarks.long_range.demo --work-dir work_dirs/demo-hat
 
-# Figures of longer ones: docs/performance.md.
+# Longer measurements: docs/performance.md.
 bench: env
 	@$(RUN) -m benchmarks.speed --models authors-2:eager fastervit-2:onednn \
 	fastervit-2:onednn+deployed swin-t:onednn convnext-t:onednn+channels_last --sizes 400x640 \
@@ -65,24 +65,24 @@ bench: env
 docs: env
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
-# One file at a time for each of three workers: on two cores one often waits for what it started.
+# Three workers, a file at a time each: on two cores one often waits for a process it started.
 PYTEST := -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=15
 
 test: env
 	$(RUN) $(PYTEST) -m "not long" $(TESTS)
 
-# Before a release: the long tests, and the laboratory with its demos, too.
+# Before a release: also the long tests, the laboratory and its demos.
 test-all: env
 	$(RUN) $(PYTEST) tests benchmarks/tests
 
 scan: env
 	$(RUN) -m pytest -n auto --maxprocesses 4 tests/configs/test_installed.py
 
-# Each kill at random: in a step, in a validation, while a checkpoint is written.
+# Kills come at random: in a step, in a validation, while a checkpoint is written.
 soak: env
 	$(RUN) -m benchmarks.soak --kills 20 --epochs 16 --out work_dirs/soak.json
 
-# What it tried: docs/distributed.md#fuzzing.
+# Results: docs/distributed.md#fuzzing.
 MINUTES := 10
 fuzz: env
 	$(RUN) -m tests.fuzz.campaign --minutes $(MINUTES)

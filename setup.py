@@ -13,9 +13,9 @@ PACKAGE = 'fastervit_mm'
 # What mim and mmengine look for in an installed package's folder .mim.
 MIM = ('configs', 'tools', 'model-index.yml')
 
-# Without an extra nothing of OpenMMLab is touched. mmcv and mmcv-lite own the same folder, and pip
-# would unpack the one over the other: an mmcv that is there, compiled, stays. (Only where pip
-# installs, not in a wheel that is built for others. pip hides what is installed, not its folder.)
+# Without an extra, OpenMMLab's packages are left alone. mmcv and mmcv-lite own the same folder, and
+# pip would unpack one over the other: a compiled mmcv that is installed stays. (Only where pip
+# installs, not in a wheel built for others. pip hides installed packages, but not their folders.)
 COMPILED = 'PIP_BUILD_TRACKER' in os.environ and any(
     Path(sysconfig.get_path('platlib')).glob('mmcv-[0-9]*.dist-info'))
 EXTRAS = {
@@ -35,7 +35,7 @@ EXTRAS['test'] = ['pytest', 'pytest-xdist', 'hypothesis', 'fastervit==1.0.0', 'b
 
 
 class BuildWithMim(build_py):
-    """The packages, and configs, tools and model index in ``fastervit_mm/.mim``.
+    """Build packages, and configs, tools and index in ``fastervit_mm/.mim``.
 
     A build copies them beside the built packages and nothing into the sources. An editable install,
     whose packages are the sources, gets links there.
@@ -45,7 +45,7 @@ class BuildWithMim(build_py):
         super().run()
         editable = getattr(self, 'editable_mode', False)
         folder = (ROOT if editable else Path(self.build_lib)) / PACKAGE / '.mim'
-        if folder.is_dir():  # of an earlier build, maybe with files that are gone
+        if folder.is_dir():  # an earlier build's; it may have files since removed
             shutil.rmtree(folder)
         folder.mkdir(parents=True)
         for name in MIM:
@@ -54,17 +54,17 @@ class BuildWithMim(build_py):
                 try:
                     target.symlink_to(os.path.relpath(source, folder))
                     continue
-                except OSError:  # Windows, without the right to make links
+                except OSError:  # Windows, without permission for links
                     pass
             if source.is_dir():
-                # make_env.py, make_model_zoo.py and the like make files of a clone.
+                # make_env.py, make_model_zoo.py and the like work only in a clone.
                 shutil.copytree(source, target, ignore=shutil.ignore_patterns(
                     '__pycache__', '*.py[cod]', 'make_*.py'))
             else:
                 shutil.copy2(source, target)
 
     def get_outputs(self, *args, **kwargs):
-        """With what :meth:`run` adds, for whoever lists or removes what was installed."""
+        """Installed files, those of :meth:`run` included."""
         folder = Path(self.build_lib) / PACKAGE / '.mim'
         return [*super().get_outputs(*args, **kwargs),
                 *(str(path) for path in sorted(folder.rglob('*')) if path.is_file())]

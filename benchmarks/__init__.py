@@ -1,4 +1,4 @@
-"""The laboratory: demos, studies and measurements, not in the wheel.
+"""Laboratory: demos, studies and measurements, not in the wheel.
 
 Programs run from the clone's root, as ``python -m benchmarks.speed``.
 """

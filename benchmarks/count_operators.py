@@ -1,10 +1,9 @@
 """Count the configs that reach each of mmcv's compiled operators.
 
-Nothing is run: from the classes that a config names, the source of what they can call is followed.
-A method counts where a class that can be instantiated has it and something reached calls its name;
-what stands under ``if flag:`` counts unless the config, or the flag's default, turns it off.
-Operators that only a CUDA tensor reaches count too. What the program cannot see: an argument that
-turns a flag on by position.
+Nothing is run: calls are followed through the source, from the classes that a config names. A
+method counts if a class that can be instantiated has it and reached code calls its name; code under
+``if flag:`` counts unless the config, or the flag's default, turns it off. Operators that only CUDA
+tensors reach count too. Flags that are set by positional arguments are missed.
 """
 import argparse
 import ast
@@ -33,7 +32,7 @@ ENTRIES = frozenset(('train', 'val', 'test', 'forward', 'backward', '__init__', 
 
 @lru_cache(None)
 def uses(function):
-    """What a function's source has: (kind, value, flags that it depends on)."""
+    """References in a function's source: (kind, value, conditional flags)."""
     found, local = [], set(function.__code__.co_varnames)
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
@@ -41,7 +40,7 @@ def uses(function):
         return found
 
     def resolved(node):
-        """What a name, or an attribute of a module, stands for."""
+        """Object of a name or a module's attribute."""
         if isinstance(node, ast.Name) and node.id not in local:
             return function.__globals__.get(node.id)
         if isinstance(node, ast.Attribute):
@@ -82,7 +81,7 @@ def uses(function):
             owner = resolved(node.value)
             found.append(('operator' if owner is EXT else 'name', node.attr, flags))
             if getattr(owner, 'apply', None) and node.attr != 'apply':
-                return  # a function of a Function, which itself is not called
+                return  # a method of an autograd Function, which itself is not called
         if isinstance(node, (ast.Name, ast.Attribute)):
             found.append(('object', resolved(node), flags))
         for name, value in ast.iter_fields(node):
@@ -96,13 +95,13 @@ def uses(function):
 
 @lru_cache(None)
 def above(function):
-    """The classes after which ``super()`` looks, None for that of the function."""
+    """Classes in calls of ``super``; None for the function's own."""
     return [value for kind, value, _ in uses(function) if kind == 'super']
 
 
 @lru_cache(None)
 def methods(cls):
-    """Functions of a class by name, each with its owner, nearest first."""
+    """Methods of a class by name, with owners, nearest first."""
     found = defaultdict(list)
     for base in inspect.getmro(cls):
         if base.__module__.startswith('mm'):
@@ -116,7 +115,7 @@ def methods(cls):
 
 @lru_cache(None)
 def default(function, flag):
-    """Default of a flag: a global's, or a class's of the module."""
+    """Default of a flag: a global's or a constructor's."""
     if flag in function.__globals__:
         return bool(function.__globals__[flag])
     bases = {base for cls in function.__globals__.values() if inspect.isclass(cls)
@@ -130,7 +129,7 @@ def default(function, flag):
 
 @lru_cache(None)
 def named(name, scope):
-    """Classes and operators of a name, in all registries."""
+    """Classes and operators with a name, in all registries."""
     found = []
     for registry in vars(import_module(f'{scope}.registry')).values():
         if isinstance(registry, Registry):
@@ -147,13 +146,13 @@ def reached(scope, types, keys, truthy):
     operators, classes, functions, names, waiting = set(), set(), set(), set(ENTRIES), [Runner]
 
     def on(function, flag):
-        if flag[0] == '=':  # a default counts where the config has no such key
+        if flag[0] == '=':  # a default counts if the config lacks the key
             return flag[1:] not in keys
         return flag in truthy if flag in keys else default(function, flag)
 
     def add(value):
         for item in named(value, scope) if isinstance(value, str) else [value]:
-            item = getattr(item, '__self__', item)  # a Function's apply
+            item = getattr(item, '__self__', item)  # the Function of an apply
             if str(getattr(item, '__module__', '')).startswith('mm'):
                 waiting.append(item)
 
@@ -219,7 +218,7 @@ def count(library):
             try:
                 total.update(operators_of(library, path))
                 number += 1
-            except OSError as error:  # its base does not exist
+            except OSError as error:  # a missing base
                 print(error, file=sys.stderr)
     return number, total
 

@@ -1,4 +1,4 @@
-"""Generated datasets, complete or absent."""
+"""Generated datasets, written atomically."""
 import json
 import shutil
 from pathlib import Path
@@ -11,13 +11,13 @@ STAMP = 'made_by.json'
 
 
 def generate(root: Union[str, Path], recipe: Dict, write: Callable[[Path], None]) -> Path:
-    """Write a dataset to a folder, unless it is there and complete.
+    """Write a dataset to a folder, unless it is complete.
 
     Args:
         root: The folder, such as ``data/shapes``.
-        recipe: All that the files depend on, as JSON has it; ``kind`` is the dataset's name, and
-            ``version`` is raised with every change of what is drawn. Files of another recipe of
-            this kind are replaced.
+        recipe: Everything that the files depend on, as JSON values; ``kind`` is the dataset's name,
+            and ``version`` grows with every change of the drawings. Files of another recipe of this
+            kind are replaced.
         write: Called with the folder to fill.
 
     Returns:
@@ -49,7 +49,7 @@ def generate(root: Union[str, Path], recipe: Dict, write: Callable[[Path], None]
 
 
 def write_image(path: Path, pixels: np.ndarray) -> None:
-    """Write an image, BGR or gray, and the folder it goes to."""
+    """Write a BGR or gray image, creating its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(path), pixels):
         raise OSError(f'could not write {path}')

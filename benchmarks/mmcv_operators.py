@@ -1,8 +1,8 @@
-"""Time the compiled mmcv's operators and this package's.
+"""Compare times of the compiled mmcv's operators and this package's.
 
-Needs a compiled mmcv and a torchvision whose operators load: ``tools/make_env.py --compiled``. On
-a CPU mmcv computes deformable attention by a formula in PyTorch with either, so that DINO calls no
-operator of the two: its ratios are the noise.
+Needs a compiled mmcv and a torchvision whose operators load: ``tools/make_env.py --compiled``. On a
+CPU mmcv always computes deformable attention by a formula in PyTorch, so that DINO calls neither's
+operators: its ratios show the noise.
 """
 import argparse
 import importlib
@@ -35,7 +35,7 @@ def modules():
 
 
 def serve(module):
-    """Let all of mmcv's functions call a module's operators."""
+    """Let mmcv's functions call a module's operators."""
     import mmcv.ops
     for found in pkgutil.iter_modules(mmcv.ops.__path__):
         user = importlib.import_module(f'mmcv.ops.{found.name}')
@@ -44,14 +44,17 @@ def serve(module):
 
 
 def boxes(number, smallest, largest, height, width):
-    """(number, 4) random boxes with sides between two bounds, in an image."""
+    """Random boxes, (number, 4), within an image."""
     sides = smallest + (largest - smallest) * torch.rand(number, 2)
     corners = torch.rand(number, 2) * (torch.tensor([width, height]) - sides)
     return torch.cat([corners, corners + sides], 1)
 
 
 def roi_align(backward):
-    """512 boxes of the sizes that an FPN takes from its level of stride 4, of 800 x 1216 pixels."""
+    """RoIAlign of 512 boxes on an FPN's first level.
+
+    Its stride is 4; the image has 800 x 1216 pixels.
+    """
     from mmcv.ops import roi_align
     maps = torch.randn(1, 256, 200, 304, requires_grad=backward)
     rois = torch.cat([torch.zeros(512, 1), boxes(512, 8, 112, 800, 1216)], 1)
@@ -64,7 +67,7 @@ def roi_align(backward):
 
 
 def nms():
-    """4000 boxes, as an RPN suppresses them."""
+    """NMS of 4000 boxes, as in an RPN."""
     from mmcv.ops import nms
     corners, scores = boxes(4000, 16, 256, 800, 1216), torch.rand(4000)
     return lambda: nms(corners, scores, 0.7)
@@ -89,7 +92,7 @@ def detector(config, batch, size):
 
 
 def steps():
-    """What is timed, by name."""
+    """Calls to time, by name."""
     torch.manual_seed(0)
     found = {'RoIAlign, forward': roi_align(backward=False),
              'RoIAlign, forward and backward': roi_align(backward=True), 'nms of 4000': nms()}
@@ -109,8 +112,8 @@ def main():
     warnings.simplefilter('ignore')
     MMLogger.get_instance('operators', log_level='ERROR')  # a line for each weight
     if 'compiled' not in modules():
-        sys.exit('mmcv: has no compiled operators here, so there is nothing to compare with. Build '
-                 'them: tools/make_env.py --compiled')
+        sys.exit('mmcv: has no compiled operators to compare with. Build them: '
+                 'tools/make_env.py --compiled')
     table, rows = Table(title='Milliseconds, medians of laps in turns'), []
     for column in ('', 'threads', *modules(), 'ratio'):
         table.add_column(column, justify='right' if column else 'left')

@@ -1,6 +1,6 @@
-"""Time detectors with products through oneDNN and without.
+"""Time detectors with products through oneDNN and through MKL.
 
-Each step is measured with them and without, in turns on one model (use_onednn, undo_onednn).
+Both are measured in turns on one model (use_onednn, undo_onednn).
 """
 import argparse
 import warnings

@@ -1,8 +1,8 @@
 """Count operators and compiled kernels of backbones.
 
-About as many kernels on a GPU, where small batches are bound by their number. Two images of
-224 x 224. oneDNN is off, which would hide a convolution's bias. In training a CPU has no fused
-kernel for attention with a trained bias: several operators stand for one.
+A GPU launches about as many kernels, and their number limits small batches. Two images of 224 x
+224. oneDNN is off, since it would hide a convolution's bias. In training a CPU has no fused kernel
+for attention with a trained bias, so several operators count for one.
 """
 import argparse
 import warnings
@@ -22,7 +22,7 @@ from fastervit_mm import FasterViT
 SIZE = (224, 224)
 MODELS = ['fastervit-0', 'fastervit-1', 'fastervit-2', 'authors-2', 'swin-t', 'swin-hat-t',
           'convnext-t']
-# They allocate, rename or ask, and run no kernel.
+# These allocate, rename or query, and run no kernel.
 _FREE = {'aten::empty', 'aten::empty_like', 'aten::empty_strided', 'aten::new_empty',
          'aten::detach', 'aten::alias', 'aten::_unsafe_view', 'aten::_reshape_alias',
          'aten::promote_types', 'aten::_local_scalar_dense'}
@@ -32,7 +32,7 @@ def operators(call: Callable[[], object]) -> Counter:
     """Count the non-view operators of a call.
 
     Args:
-        call: Runs once. Backward passes inside count too. Not compiled: a graph is one call.
+        call: Runs once; backward passes inside count too. Not compiled, since a graph is one call.
 
     Returns:
         Numbers by name, such as ``{'aten::addmm': 84}``; ``.total()`` is their sum.
@@ -55,13 +55,13 @@ class _Count(TorchDispatchMode):
 
 
 def build(name):
-    """Network by name; ours with output norms, as detectors have it."""
+    """Network by name; ours with output norms, as in detectors."""
     family, arch = name.split('-', 1)
     return FasterViT(arch) if family == 'fastervit' else PEERS[name].build(SIZE)
 
 
 def counted(name):
-    """Operators in each mode of one network."""
+    """Operators of one network in each mode."""
     network = build(name)
     image = torch.rand(2, 3, *SIZE)
     outs = []
@@ -116,7 +116,7 @@ def main():
     parser.add_argument('--models', nargs='+', default=MODELS, choices=list(PEERS),
                         metavar='NAME', help=f'default {" ".join(MODELS)}')
     parser.add_argument('--compiled', action='store_true',
-                        help='kernels that Inductor generates too, minutes each')
+                        help='also count kernels that Inductor generates, minutes each')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/bench/operators.json'))
     args = parser.parse_args()
     warnings.simplefilter('ignore')

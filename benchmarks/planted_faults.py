@@ -1,12 +1,11 @@
 #!/usr/bin/env python
-"""Plant faults, one at a time, and see whether `make test` finds each.
+"""Plant faults, and check that `make test` finds each.
 
     python benchmarks/planted_faults.py --out benchmarks/planted_faults.json
 
-Each fault is a change of one place in a copy of the working tree, with the tests that are expected
-to fail then, as `make test` runs them. It is found if a test fails with it that passes without:
-those tests are run once more at the end. Half a minute each. The exit status is 1 unless all are
-found.
+Each fault changes one place in a copy of the working tree, and names tests of `make test` that are
+expected to fail. It is found if a test fails with it and passes without it: those tests are run
+once more at the end. Half a minute each. The exit status is 1 unless all are found.
 """
 import argparse
 import json
@@ -28,13 +27,13 @@ PACKAGE = 'fastervit_mm'
 
 
 class Fault(NamedTuple):
-    """A change of one place.
+    """Change of one place.
 
     Attributes:
-        about: What becomes wrong.
-        file: From the root of the repository, or from the package.
-        old: Text of the file.
-        new: What takes its first place.
+        about: Description of the fault.
+        file: Path from the root of the repository, or from the package.
+        old: Text in the file.
+        new: Replacement of its first occurrence.
         tests: Files, or tests in them, separated by spaces.
     """
     about: str
@@ -74,8 +73,7 @@ FAULTS = [
     Fault('the MLP sees its input without a norm', 'backbone/attention.py',
           'self.mlp(self.norm2(x))', 'self.mlp(x)', _ORACLE),
     Fault('regions of carriers are rounded down', 'backbone/carriers.py',
-          '(ahead < last) & (ahead >= (1 - 2 * kernel) * last)',
-          '(ahead < 1) & (ahead >= 1 - 2 * kernel * last)', _GEOMETRY),
+          '(2 * (regions - 1)) + gaps', '(2 * (regions - 1))', _GEOMETRY),
     Fault('a cell\'s nearest carrier is its neighbour\'s', 'backbone/carriers.py',
           'sides[cell * ct_size // window_size]',
           'sides[(cell + 1) * ct_size // (window_size + 1)]',
@@ -83,7 +81,7 @@ FAULTS = [
     Fault('coordinates lie between cells', 'backbone/positions.py', 'step[n - 1 - n // 2:][:n] / ',
           '(step[n - 1 - n // 2:][:n] + 0.5) / ', _ORACLE),
     Fault('offsets along both axes have the scale of one', 'backbone/positions.py',
-          '8 * step / max(n - 1, 1)', '8 * step / max(h - 1, 1)',
+          'step / max(n - 1, 1)', 'step / max(h - 1, 1)',
           f'{_POSITIONS} {_GEOMETRY}'),
     Fault('position terms round to 16 bits', 'backbone/positions.py',
           'torch.promote_types(self.weight1.dtype, torch.float32)', 'self.weight1.dtype',
@@ -97,8 +95,9 @@ FAULTS = [
           'part.eval()', _BACKBONE),
     Fault('maps stay channels last', 'backbone/base.py', 'dense(self.out_norms[str(i)](x))',
           'self.out_norms[str(i)](x)', _BACKBONE),
-    Fault('stochastic depth does not grow', 'backbone/base.py', 'last * n / max(', 'last * 1 / max('
-          , _TRAINING),
+    Fault('stochastic depth does not grow', 'backbone/base.py',
+          'torch.linspace(0, drop_path_rate, ',
+          'torch.linspace(drop_path_rate, drop_path_rate, ', _TRAINING),
     Fault('blocks of a former file are stacked in the order of their names', 'backbone/names.py',
           '[int(block[0])] = tensor', '[block[0]] = tensor',
           f'tests/backbone/test_names.py {_ORACLE}'),
@@ -107,19 +106,19 @@ FAULTS = [
     # Resuming, checkpoints and stops.
     Fault('random numbers of the network do not depend on the iteration', 'engine/resuming.py',
           '_seed((_MODEL, self.runner.seed, get_rank(), self._iter), torch.manual_seed)', 'pass',
-          f'{_RESUMING}::test_told_to_stop_and_then_killed_it_ends_as_if_it_had_not_been'),
+          f'{_RESUMING}::test_a_run_stopped_and_then_killed_ends_like_an_undisturbed_one'),
     Fault('augmentation after a resume is that of the first batches', 'engine/resuming.py',
           'enumerate(drawn, begin)', 'enumerate(drawn)', f'{_RESUMING}::'
-          'test_what_is_drawn_depends_on_seed_process_epoch_and_place_alone'),
+          'test_random_numbers_depend_only_on_seed_process_epoch_and_index'),
     Fault('a resumed epoch has the order of the first epoch', 'engine/resuming.py',
           'draws.leave_out(self.done, self._epoch)', 'draws.leave_out(self.done, 0)',
-          f'{_RESUMING}::test_an_epoch_goes_on_from_its_middle_in_its_own_order'),
+          f'{_RESUMING}::test_an_epoch_resumes_from_its_middle_in_its_own_order'),
     Fault('training over iterations resumes with the first batches', 'engine/resuming.py',
           'leave_out(self.skipped)', 'leave_out(0)',
-          f'{_RESUMING}::test_the_first_batches_are_left_out_one_by_one_or_at_once'),
+          f'{_RESUMING}::test_batches_are_skipped_one_by_one_or_at_once'),
     Fault('a missed validation is not made up for', 'engine/resuming.py',
           'now % loop.val_interval == 0 or now == end', 'False',
-          f'{_RESUMING}::test_a_validation_that_a_stop_cut_short_is_made_up_for'),
+          f'{_RESUMING}::test_an_interrupted_validation_is_rerun'),
     Fault('a file is written in place', 'engine/checkpoints.py',
           'part = path.with_name(path.name + PART)', 'part = path',
           f'{_RESUMING}::test_a_write_that_fails_leaves_the_file_as_it_was'),
@@ -128,10 +127,10 @@ FAULTS = [
           f'{_RESUMING}::test_the_newest_whole_checkpoint_is_found'),
     Fault('a run that stops on notice says that it has ended', 'engine/notices.py',
           'raise SystemExit(REQUEUE)', 'raise SystemExit(0)',
-          f'{_RESUMING}::test_told_to_stop_and_then_killed_it_ends_as_if_it_had_not_been'),
+          f'{_RESUMING}::test_a_run_stopped_and_then_killed_ends_like_an_undisturbed_one'),
     Fault('a loss of NaN does not stop a run', 'engine/notices.py',
           'torch.as_tensor(loss).isfinite().all()', 'True',
-          f'{_RESUMING}::test_a_loss_that_is_no_number_stops_the_run'),
+          f'{_RESUMING}::test_a_non_finite_loss_stops_the_run'),
     # Loading.
     Fault('tensors without a place are accepted', 'weights/loading.py',
           'if (unfilled or surplus) and not', 'if unfilled and not',
@@ -170,15 +169,15 @@ FAULTS = [
           'test_state_that_does_not_fit_is_an_error_of_one_line'),
     Fault('the best metric so far is the worst', 'engine/hooks.py',
           'place, best = max(curve', 'place, best = min(curve', 'tests/engine/test_logs.py::'
-          'test_the_console_says_the_metric_that_matters_and_the_best_so_far'),
+          'test_the_console_shows_the_main_metric_and_the_best_so_far'),
     Fault('MESA leaves the teacher\'s temperature out', 'engine/mesa.py',
-          'teacher.detach().float() / temperature', 'teacher.detach().float()',
+          'teacher.detach().float() / _TEMPERATURE', 'teacher.detach().float()',
           'tests/engine/test_mesa.py'),
     Fault('FasterViT-5 trains in float16', 'engine/precision.py', "'5', '6')", "'6')",
           'tests/engine/test_precision.py'),
     # Checks before a run.
     Fault('widths unlike the neck\'s are not found', 'engine/checks.py', 'if has != right:',
-          'if False:', f'{_CHECKS}::test_widths_unlike_the_necks'),
+          'if False:', f'{_CHECKS}::test_widths_that_the_neck_does_not_expect'),
     Fault('a missing path of the data is not found', 'engine/checks.py',
           'if not os.path.exists(path):', 'if False:',
           f'{_CHECKS}::test_a_missing_part_of_the_data_is_named'),
@@ -192,7 +191,7 @@ FAULTS = [
           'if count > 1]', 'if count > 2]', f'{_RUNS}::test_two_categories_of_one_name'),
     Fault('an evaluator\'s file of other images is not found', 'engine/metric_checks.py',
           'if here.get(number) != there.get(number):', 'if False:',
-          f'{_RUNS}::test_the_evaluators_file_has_the_datasets_images'),
+          f'{_RUNS}::test_the_evaluators_file_must_have_the_datasets_images'),
     # Data.
     Fault('YOLO\'s boxes begin in their centre', 'datasets/boxes/yolo.py', '(x - w / 2, y - h / 2',
           '(x, y', _BOXES),
@@ -214,10 +213,10 @@ FAULTS = [
           'test_only_the_two_hundred_classes_of_a_set_are_ranked'),
     Fault('label maps are written from 0 where the data count from 1', 'engine/hooks.py',
           "int(bool(sample.get('reduce_zero_label')))", '0',
-          'tests/apis/test_inferencer.py::test_label_maps_are_mmsegs_and_those_of_test'),
+          'tests/apis/test_inferencer.py::test_label_maps_equal_mmsegs_and_those_of_tools_test'),
     Fault('a swapped neck reads maps of other strides', 'swapping/maps.py',
           "math.log2(_STRIDES[stage] / stride))", "math.log2(_STRIDES[stage] / stride / 2))",
-          'tests/swapping/test_swapping.py::test_settings_follow'),
+          'tests/swapping/test_swapping.py::test_dependent_settings_are_changed'),
     # Operators, export, configs and import.
     Fault('Gaussian Soft-NMS lowers scores too little', 'operators/ext.py', '-iou**2 / sigma',
           '-iou**3 / sigma', _OPERATORS),
@@ -247,7 +246,7 @@ FAULTS = [
 
 
 def copied(folder: Path) -> Path:
-    """A copy of the working tree, as git would commit it."""
+    """Copy of the working tree, as git would commit it."""
     names = subprocess.run(['git', 'ls-files', '-co', '--exclude-standard', '-z'], cwd=REPO,
                            capture_output=True, text=True, check=True).stdout.split('\0')
     for name in filter(None, names):
@@ -258,9 +257,9 @@ def copied(folder: Path) -> Path:
 
 
 def run(tests: List[str], folder: Path, *options: str) -> Tuple[int, List[str], str]:
-    """Exit status of pytest, functions that failed, and the end of what it said.
+    """Run pytest; return status, failed functions and last output.
 
-    In a fork of this process, which spares each the seconds of importing PyTorch.
+    In a fork of this process, which saves the seconds of importing PyTorch.
     """
     with tempfile.TemporaryFile('w+') as said:
         process = os.fork()
@@ -279,7 +278,7 @@ def run(tests: List[str], folder: Path, *options: str) -> Tuple[int, List[str], 
 
 
 def try_one(fault: Fault, folder: Path) -> dict:
-    """Plant a fault in a copy, run its tests and take it out again."""
+    """Plant a fault in a copy, run its tests, restore."""
     path = folder / fault.file
     path = path if path.is_file() else folder / PACKAGE / fault.file
     text = path.read_text() if path.is_file() else ''
@@ -302,7 +301,7 @@ def try_one(fault: Fault, folder: Path) -> dict:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--only', default='', help='faults whose file or description has this')
+    parser.add_argument('--only', default='', help='text in the file or description of faults')
     parser.add_argument('--out', type=Path, help='JSON file for the results')
     args = parser.parse_args()
     samples = REPO.parent / 'shared/data'

@@ -1,4 +1,4 @@
-"""Reports of figures: where they come from, and their files."""
+"""Reports of figures: origin and files."""
 import json
 import os
 import platform

@@ -1,11 +1,11 @@
-"""Kill and resume a training; compare its end with an undisturbed run's.
+"""Kill and resume a training; compare with an undisturbed run.
 
     python -m benchmarks.soak --kills 20 --out benchmarks/soak.json
 
-A small detector on generated shapes, with EMA, schedules, one kept checkpoint and a best one. Each
-kill is a SIGKILL: in a training step, in a validation, or while a checkpoint is written; between
-them a scheduler's notice comes, which has to end in status 75 with nothing lost. Every start has
---resume. Weights, EMA, optimizer and metrics have to be equal bit for bit in the end.
+A small detector on generated shapes, with EMA, schedules, and the last and best checkpoint. Each
+kill is a SIGKILL: in a training step, in a validation, or while a checkpoint is written. Between
+them come a scheduler's notices, each of which has to end in status 75 with nothing lost. Every
+start has --resume. In the end weights, EMA, optimizer and metrics have to be equal bit for bit.
 """
 import argparse
 import json
@@ -50,20 +50,20 @@ randomness = dict(seed=0, deterministic=True)
 """
 PLACES = ('step', 'validation', 'saving')
 NOTICES = (signal.SIGTERM, signal.SIGUSR1)
-# What the log says before each.
+# Line in the log before each place.
 _SIGNS = dict(step='Checkpoints will be saved', validation='Saving checkpoint',
               notice='Epoch(train)')
 
 
 class Kill(NamedTuple):
-    """A kill: its place, the iteration reached and that resumed from."""
+    """Kill: its place, iteration reached, and iteration resumed from."""
     place: str
     reached: int
     resumed: Optional[int]
 
 
 def start(config: Path, work_dir: Path, log: Path) -> subprocess.Popen:
-    """tools/train.py with --resume, as a process group of its own."""
+    """Start tools/train.py with --resume in its own process group."""
     with log.open('a') as file:
         return subprocess.Popen(
             [sys.executable, '-W', 'ignore', str(REPO / 'tools/train.py'), str(config),
@@ -73,20 +73,20 @@ def start(config: Path, work_dir: Path, log: Path) -> subprocess.Popen:
 
 def wait_for(place: str, process: subprocess.Popen, log: Path, since: int, work_dir: Path,
              rng: random.Random, longest: float) -> bool:
-    """Wait for a place in a run, then a random time.
+    """Wait for a place in a run, then randomly long.
 
-    Returns False if the run ended before.
+    Returns False if the run ended earlier.
     """
     def ended() -> bool:
         return process.poll() is not None
     def parts() -> Set[Tuple[Path, int]]:
         found = set()
         for path in work_dir.glob('*.pth.part'):
-            with suppress(FileNotFoundError):  # it has its name now
+            with suppress(FileNotFoundError):  # it has been renamed
                 found.add((path, path.stat().st_mtime_ns))
         return found
     if place == 'saving':
-        left = parts()  # by a kill before
+        left = parts()  # by an earlier kill
         while not ended():
             if parts() - left:
                 return True
@@ -121,7 +121,7 @@ def metrics(work_dir: Path) -> Dict[str, List]:
 
 
 def differences(one: Path, two: Path) -> List[str]:
-    """What differs between two finished runs: names of tensors and of curves."""
+    """Names of tensors and curves that differ between two runs."""
     a, b = state(one), state(two)
     found = [name for name in sorted(a.keys() | b.keys())
              if name not in a or name not in b or not torch.equal(a[name], b[name])]
@@ -136,17 +136,17 @@ def soak(folder: Path, kills: int, epochs: int, images: int, workers: int = 0, s
 
     Args:
         folder: Empty; the runs and their logs go there.
-        kills: How many.
+        kills: Number of kills.
         epochs, images: Length of the training; two images a step.
         workers: Processes that load data. Default 0.
-        seed: Of the places and times of the kills.
-        longest: Seconds into a place at which a kill comes at most. Default 6.
-        notices: How many notices, each after an equal share of the kills. Default 2.
+        seed: Seed of the places and times of the kills.
+        longest: Most seconds between reaching a place and a kill. Default 6.
+        notices: Number of notices, each after an equal share of the kills. Default 2.
         begin: Starts the run, like :func:`start`.
-        say: Told of each kill.
+        say: Called with a line for each kill.
 
     Returns:
-        The figures; ``different`` is what differs in the end.
+        The figures; ``different`` lists differences at the end.
     """
     rng = random.Random(seed)
     make_shapes(folder / 'data/shapes', train=images, val=8)
@@ -194,7 +194,7 @@ def soak(folder: Path, kills: int, epochs: int, images: int, workers: int = 0, s
 
 
 def _begun(said: str) -> Optional[int]:
-    """Iteration at which a run began; None if it was killed before."""
+    """Iteration at which a run began; None if killed earlier."""
     resumed = [int(line.rsplit('iter: ', 1)[1]) for line in said.splitlines()
                if 'resumed epoch:' in line]
     return resumed[-1] if resumed else 0 if 'starts at the beginning' in said else None
@@ -217,9 +217,9 @@ def main():
     parser.add_argument('--kills', type=int, default=20, help='(default: 20)')
     parser.add_argument('--epochs', type=int, default=12, help='(default: 12)')
     parser.add_argument('--images', type=int, default=24, help='(default: 24)')
-    parser.add_argument('--workers', type=int, default=0, help='that load data (default: 0)')
+    parser.add_argument('--workers', type=int, default=0, help='data loaders (default: 0)')
     parser.add_argument('--seed', type=int, default=0, help='of the kills (default: 0)')
-    parser.add_argument('--out', type=Path, help='write the figures there, as JSON')
+    parser.add_argument('--out', type=Path, help='JSON file for the figures')
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         facts = soak(Path(folder), args.kills, args.epochs, args.images, args.workers, args.seed)

@@ -29,12 +29,12 @@ class Settings(DictAction):
 
 @contextlib.contextmanager
 def errors_in_one_line(tool: str, go_on: str = '') -> Iterator[None]:
-    """End a program with a line on errors that users can fix.
+    """Report errors that users can fix in one line.
 
-    These are this package's own exceptions, errors of the system such as a missing file, images
-    that mmcv cannot read, ValueErrors, and errors from building a part of a config; from other code
-    with its file and line. In a running training or test, and under ``python -X dev``, errors keep
-    their traceback. Ctrl-C ends the program with a line too, and status 130.
+    They are this package's own exceptions, system errors such as a missing file, images that mmcv
+    cannot read, ValueErrors, and errors from building a part of a config; the line names file and
+    line of those raised elsewhere. In a running training or test, and under ``python -X dev``,
+    errors keep their traceback. Ctrl-C ends the program with a line too, and status 130.
 
     Args:
         tool: The program's name.
@@ -63,11 +63,11 @@ def _message(error: Exception) -> Optional[str]:
     if remedy := broken_mmcv(error):
         return remedy
     unreadable = re.search('failed to load image: (.+)', str(error))
-    if isinstance(error, AssertionError) and unreadable:  # mmcv's, and none but a file's fault
+    if isinstance(error, AssertionError) and unreadable:  # mmcv's; the file is at fault
         return (f'{unreadable[1]}: not an image that OpenCV can read. '
                 f'"{typed("prepare_data.py")} check" finds every such file')
     if _package(type(error).__module__) == __package__ or isinstance(error, OSError):
-        # That of a data loader's process comes with the traceback in it.
+        # A message from a data loader's process contains the traceback.
         return str(error).strip().rpartition('\n')[2] if 'DataLoader worker' in str(error) else (
             str(error))
     frames = list(traceback.walk_tb(error.__traceback__))

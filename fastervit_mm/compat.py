@@ -1,6 +1,7 @@
-"""Work-arounds for versions of other libraries: each with its reason, and when it can go.
+"""Work-arounds for other libraries' versions.
 
-Definitions alone: :func:`fastervit_mm.registration.register` and the tools apply them.
+Each states its reason and when it can go. This module only defines them:
+:func:`fastervit_mm.registration.register` and the tools apply them.
 """
 import argparse
 import importlib.util
@@ -57,10 +58,10 @@ def declare_torchvision_ops() -> None:
 
 
 def checkpoint_types() -> Dict[str, Any]:
-    """Harmless types and functions of real checkpoints, by their names in files.
+    """Harmless types and functions in checkpoints, by their names there.
 
     mmengine's own hold HistoryBuffers of numpy arrays, the authors' an ``argparse.Namespace``.
-    Making one of them runs no code of a file.
+    Constructing them runs no code from a file.
     """
     try:
         from numpy._core import multiarray
@@ -80,7 +81,7 @@ def checkpoint_types() -> Dict[str, Any]:
 
 
 def allow_checkpoint_types() -> None:
-    """Let ``torch.load(weights_only=True)`` read :func:`checkpoint_types` beside what it reads.
+    """Let ``torch.load(weights_only=True)`` also read :func:`checkpoint_types`.
 
     From 2.6 on torch reads weights only by default, and mmengine 0.10.7 then cannot read its own
     checkpoints, so mmdet's and mmseg's own tools cannot resume (open-mmlab/mmengine#1655). Can go
@@ -95,10 +96,10 @@ _GETATTR = 'builtins.getattr'
 
 
 def _statistic_of_history(owner: object, name: str) -> object:
-    """HistoryBuffer's statistics, as a file asks for them; for all else, what the program allows.
+    """``getattr`` for files, limited to HistoryBuffer's statistics.
 
     A HistoryBuffer is pickled with its methods, each as a call of ``getattr``, which could reach
-    anything.
+    anything. Other attributes are left to what the program itself has declared safe.
     """
     if owner is HistoryBuffer and name in ('min', 'max', 'mean', 'current'):
         return getattr(owner, name)
@@ -110,14 +111,14 @@ def _statistic_of_history(owner: object, name: str) -> object:
 
 
 def is_autocast_enabled(kind: str) -> bool:
-    """``torch.is_autocast_enabled`` of a device type, which takes none before torch 2.4."""
+    """``torch.is_autocast_enabled(device_type)``, also before torch 2.4."""
     if TORCH >= (2, 4):
         return torch.is_autocast_enabled(kind)
     return torch.is_autocast_cpu_enabled() if kind == 'cpu' else torch.is_autocast_enabled()
 
 
 def has_fused_kernels(kind: type, on_cuda: bool) -> bool:
-    """Whether an optimizer of torch takes ``fused=True`` for parameters on CUDA or on a CPU.
+    """Whether a torch optimizer takes ``fused=True`` on the device.
 
     SGD has it from torch 2.3 on; CPUs have it from 2.4 on.
     """
@@ -137,8 +138,8 @@ def find_forks_by_module() -> None:
     """Let configs inherit ``mmseg::...`` from OneDL's forks.
 
     mmengine, and OneDL's 0.10.12 too, asks for the distribution mmsegmentation, which OneDL calls
-    onedl-mmsegmentation. By the module's name it is found. Only packages that mmengine takes for
-    missing change. Can go when OneDL's mmengine knows OneDL's names.
+    onedl-mmsegmentation. Looked up by module, it is found. Nothing changes for packages that
+    mmengine finds. Can go when OneDL's mmengine knows OneDL's names.
     """
     for module, distribution in list(MODULE2PACKAGE.items()):
         try:
@@ -149,13 +150,15 @@ def find_forks_by_module() -> None:
 
 
 def without_autocast(device: torch.device) -> ContextManager:
-    """Products in the type of their inputs. The meta device knows no autocast."""
+    """Context without autocast; the meta device has none."""
     return nullcontext() if device.type == 'meta' else torch.autocast(device.type, enabled=False)
 
 
 def scaled_dot_product_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor,
                                  scale: float) -> Tensor:
-    """PyTorch's attention, on CUDA by its memory-efficient kernel or plain products.
+    """PyTorch's attention, on CUDA without the cuDNN kernel.
+
+    The memory-efficient kernel or plain products compute it there.
 
     No flash kernel takes a bias. Left to itself, PyTorch takes cuDNN first on Hopper from 2.11 on,
     which makes a plan for each new shape (0.4 s has been reported, FunASR#3704), is slower for
@@ -165,13 +168,13 @@ def scaled_dot_product_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor,
     def attend() -> Tensor:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
 
-    if q.device.type != 'cuda' or TORCH < (2, 5):  # before, there is no kernel of cuDNN
+    if q.device.type != 'cuda' or TORCH < (2, 5):  # older versions have no cuDNN kernel
         return attend()
     if is_compiling():
         from torch.nn.attention import SDPBackend, sdpa_kernel
         with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
             return attend()
-    # The same for cuDNN's flag alone, in half a microsecond instead of 15.
+    # As sdpa_kernel, but cuDNN's flag alone: half a microsecond instead of 15.
     enabled = torch.backends.cuda.cudnn_sdp_enabled()
     torch.backends.cuda.enable_cudnn_sdp(False)
     try:
@@ -180,7 +183,7 @@ def scaled_dot_product_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor,
         torch.backends.cuda.enable_cudnn_sdp(enabled)
 
 
-# Not in torch 2.1 and 2.2, where dynamo knows another.
+# torch 2.1 and 2.2 have it under another name.
 is_compiling: Callable[[], bool] = (
     torch.compiler.is_compiling if hasattr(torch.compiler, 'is_compiling')
     else torch._utils.is_compiling)

@@ -41,8 +41,8 @@ class Part:
 
     Attributes:
         name: Such as ``'backbone/stage 3'`` or ``'roi_head/bbox_head 1'``.
-        parameters: Elements of weights and biases. What two parts share counts in the first.
-        multiply_adds: Those of convolutions and matrix products, attention's included.
+        parameters: Elements of weights and biases. A shared weight counts in the first part.
+        multiply_adds: Of convolutions and matrix products, attention's included.
         activations: Elements that convolutions, linear layers and attention write, as in fvcore.
             Attention's logits count only where a kernel writes them to memory.
     """
@@ -236,7 +236,7 @@ class _Ledger:
                 self._owners.setdefault(module, name)
 
     def _settle(self) -> None:
-        """Book the counts since the last call to the running part."""
+        """Book new counts to the running part."""
         now = [counter.get_total_flops() for counter in self._counters]
         counts = self.counts.setdefault(self._working[-1], [0] * len(now))
         self.counts[self._working[-1]] = [
@@ -284,7 +284,7 @@ def _plain(model: nn.Module, image: Tensor) -> object:
 
 def _two_stages(proposals: int, detections: Optional[int]
                 ) -> Callable[[nn.Module, Tensor], object]:
-    """Make a two-stage detector's forward pass, with fixed numbers of boxes.
+    """Two-stage forward pass with fixed numbers of boxes.
 
     mmdet's own ``mode='tensor'`` gives the mask heads every proposal. A prediction gives them only
     the detections of the box heads, ten times fewer. The extractors before the heads are left out,
@@ -295,7 +295,7 @@ def _two_stages(proposals: int, detections: Optional[int]
         head = model.roi_head
         if not isinstance(head, StandardRoIHead) and not hasattr(head, 'num_stages'):
             raise ValueError(f'roi_head of type {type(head).__name__}: only StandardRoIHead, '
-                             'CascadeRoIHead and what follows them can be counted')
+                             'CascadeRoIHead and their subclasses can be counted')
         for extractor in head.modules():
             if hasattr(extractor, 'roi_layers'):
                 extractor.forward = _cut(extractor)

@@ -1,4 +1,4 @@
-"""Where configs are, and how they are read.
+"""Finding and reading configs.
 
 This package's own are in a clone, an editable install or an installed wheel. A wheel has them in
 ``fastervit_mm/.mim``, OpenMMLab's convention, where ``mim`` looks too.
@@ -24,11 +24,11 @@ _LIBRARIES = ('mmdet', 'mmseg', 'mmpretrain')
 
 
 class ConfigError(ValueError):
-    """A config that cannot be read, or cannot run as it is; the message says what to change."""
+    """Unusable config; the message names the remedy."""
 
 
 def typed(program: str) -> str:
-    """The command of one of this package's programs, such as ``python tools/train.py``."""
+    """Command that runs a tool, such as ``python tools/train.py``."""
     clone = _PACKAGE.parent / 'tools' / program
     path = clone if clone.is_file() else _PACKAGE / '.mim' / 'tools' / program
     near = os.path.relpath(path)
@@ -39,7 +39,7 @@ def config_folder() -> Path:
     """The folder that holds ``mmdet/``, ``mmseg/`` and ``_base_/``.
 
     Raises:
-        FileNotFoundError: For an install that left the configs out.
+        FileNotFoundError: For an installation without the configs.
     """
     clone = _PACKAGE.parent
     # Only beside setup.py: some other package may have left a configs/ in site-packages.
@@ -48,8 +48,8 @@ def config_folder() -> Path:
     folder = _PACKAGE / '.mim' / 'configs'
     if not folder.is_dir():
         raise FileNotFoundError(f'fastervit_mm in {_PACKAGE} came without its configs ({folder} is '
-                                'missing). Install it anew: pip install --force-reinstall '
-                                '--no-deps, and the wheel or the clone')
+                                'missing). Install it again: pip install --force-reinstall '
+                                '--no-deps, then the wheel or the clone')
     return folder
 
 
@@ -107,7 +107,7 @@ def get_config(name: Union[str, os.PathLike]) -> Config:
 
 
 def find_config(config: Union[str, os.PathLike]) -> str:
-    """The path of a config: a file, or one that a package has by that name.
+    """Path of a config, given as file or by name.
 
     Args:
         config: A path, a name as in :func:`get_config`, or a name in another installed package such
@@ -140,7 +140,7 @@ def _installed_config(name: str) -> str:
 
 
 def read_config(config: Union[str, os.PathLike]) -> Config:
-    """Read a config, its bases and the modules that it imports.
+    """Read a config with its bases and custom imports.
 
     Args:
         config: As in :func:`find_config`.
@@ -176,36 +176,36 @@ def read_config(config: Union[str, os.PathLike]) -> Config:
 
 
 def _library(kind: Union[str, type, None]) -> str:
-    """The library of a model's class; configs that name classes lack a default scope."""
+    """Library of a model's class, in place of a default scope."""
     names = [base.__module__ for base in kind.__mro__] if isinstance(kind, type) else [str(kind)]
     found = (name.partition('.')[0] for name in names)
     return next((name for name in found if name in _LIBRARIES), 'mmengine')
 
 
 class _AbsentBase(FileNotFoundError):
-    """A ``_base_`` that does not exist; the message names it, its config and the remedy."""
+    """Missing ``_base_``; the message names base, config and remedy."""
 
 
 def _place(error: Exception, path: str) -> str:
-    """The config or base in which an error is, and its line where it has one."""
+    """Config or base that raised an error, and its line."""
     place = path
     for frame, line in traceback.walk_tb(error.__traceback__):
         if '__name__' not in frame.f_globals:  # mmengine runs a config's code outside of modules
             place = f'{frame.f_code.co_filename}, line {line}'
-        elif frame.f_code is Config._file2dict.__code__:  # of each base
+        elif frame.f_code is Config._file2dict.__code__:  # runs once for each base
             place = frame.f_locals['filename']
     return place
 
 
 def _check_syntax(path: str) -> None:
-    """Raise a SyntaxError with the file's name; mmengine's has none or a temporary copy's."""
+    """Raise a SyntaxError with the file's name, which mmengine's lacks."""
     if path.endswith('.py'):
         ast.parse(Path(path).read_text(encoding='utf-8'), path)
 
 
 @contextmanager
 def _own_bases() -> Iterator[None]:
-    """Let mmengine find bases as :func:`_base_path` does, for a while."""
+    """Context in which mmengine finds bases by :func:`_base_path`."""
     mmengines = Config._get_cfg_path
     Config._get_cfg_path = staticmethod(partial(_base_path, mmengines))
     try:
@@ -216,9 +216,9 @@ def _own_bases() -> Iterator[None]:
 
 def _base_path(mmengines: Callable[[str, str], Tuple[str, Optional[str]]], base: str, config: str
                ) -> Tuple[str, Optional[str]]:
-    """The file of a ``_base_`` and the scope of its registries, or an error that names both files.
+    """File of a ``_base_`` and the scope of its registries.
 
-    This package's own bases need no scope here, so that a run saves a config without it.
+    This package's own bases get no scope, so a run saves its config without it.
 
     Args:
         mmengines: mmengine's function.
@@ -226,7 +226,7 @@ def _base_path(mmengines: Callable[[str, str], Tuple[str, Optional[str]]], base:
         config: Path of the config.
 
     Raises:
-        FileNotFoundError: For a file that does not exist.
+        FileNotFoundError: For a missing file; the message names base and config.
         SyntaxError: For a file that is not Python.
     """
     try:
@@ -254,7 +254,7 @@ def _own_base(base: str) -> str:
 
 
 def _advice(base: str) -> str:
-    """The right ``_base_`` for a config of this package that was meant; else nothing."""
+    """Hint at a similar config of this package."""
     if '::' in base:
         return ''
     name = '/'.join(PurePath(base).parts[-2:])

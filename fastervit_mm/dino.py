@@ -1,6 +1,7 @@
-"""Two parts that mmdet's DINO lacks to equal the official code; importing registers both.
+"""DINO's head and resizing as in the official code.
 
-mmdet 3.3 needs settings for the rest: ``configs/mmdet/dino_fvit_4_21k_224.py``, ``docs/dino.md``.
+Importing this registers both. Settings bring the rest of mmdet 3.3's DINO into agreement:
+``configs/mmdet/dino_fvit_4_21k_224.py``, ``docs/dino.md``.
 """
 from typing import List, Tuple
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 @MODELS.register_module()
 class OfficialDINOHead(DINOHead):
-    """mmdet's ``DINOHead`` with the official code's bound of references.
+    """mmdet's ``DINOHead`` with the official bounds on references.
 
     Both take references, between 0 and 1, back through the sigmoid. The official code keeps them
     0.001 from both ends, mmdet's decoder too, but its head 0.00001. Boxes as large as the image
@@ -41,13 +42,14 @@ class OfficialDINOHead(DINOHead):
 
 @TRANSFORMS.register_module()
 class OfficialDINOResize(Resize):
-    """Resize an image's shorter side to 800 pixels, as the official code evaluates.
+    """Resize an image to a shorter side of 800 pixels.
 
-    Sizes are rounded down, where mmdet's ``Resize`` makes the shorter side 799 at times.
+    As the official code does in evaluation: sizes are rounded down. mmdet's ``Resize`` sometimes
+    makes the shorter side 799.
 
     Args:
         short: Pixels of the shorter side. Default 800.
-        longest: Most pixels of the longer one, to which the shorter side gives way. Default 1333.
+        longest: Largest longer side in pixels; the shorter one shrinks to fit. Default 1333.
         **kwargs: Those of mmdet's ``Resize``. Default ``backend='pillow'``, as the official code.
     """
 

@@ -1,6 +1,6 @@
-"""Building a model, loading it whole, and finding its FasterViT and its datasets.
+"""Building and loading models; finding backbones and datasets.
 
-A config is one of mmdet, mmseg or mmpretrain. None of these is imported before a config needs it.
+Configs are mmdet's, mmseg's or mmpretrain's. Each library is imported only when a config needs it.
 """
 import copy
 import logging
@@ -25,10 +25,10 @@ from .weights.whole import unwrapped as unwrapped
 
 
 def build_model(cfg: Config) -> nn.Module:
-    """Build a config's model for one process, with the weights of its construction.
+    """Build a config's model for one process.
 
-    SyncBN becomes BatchNorm, and a ``data_preprocessor`` beside the model goes into the model, as
-    in mmengine's runner.
+    Its weights are those of construction: ``init_weights`` is not called. SyncBN becomes BatchNorm,
+    and a ``data_preprocessor`` beside the model goes into the model, as in mmengine's runner.
 
     Args:
         cfg: A config; it is not changed.
@@ -41,7 +41,7 @@ def build_model(cfg: Config) -> nn.Module:
 
 
 def load_model(cfg: Config, checkpoint: str, device: str = 'cpu') -> nn.Module:
-    """Build a config's model and load a checkpoint's weights, in evaluation mode.
+    """Build a config's trained model, in evaluation mode.
 
     Args:
         cfg: A config; it is not changed.
@@ -67,7 +67,7 @@ def load_model(cfg: Config, checkpoint: str, device: str = 'cpu') -> nn.Module:
 
 
 def learned_meta(content: Mapping[str, Any]) -> dict:
-    """A checkpoint's metainfo of its training data: classes, palette and others.
+    """Metainfo of training data in a checkpoint, such as classes.
 
     Before mmengine, the libraries called them ``CLASSES`` and ``PALETTE``.
 
@@ -81,7 +81,7 @@ def learned_meta(content: Mapping[str, Any]) -> dict:
 
 
 def _as_numbered(meta: dict, cfg: Config) -> dict:
-    """A checkpoint's metainfo, with its classes in the order of its labels.
+    """Metainfo with the classes in the order of the labels.
 
     mmdet saves the config's list, but numbers labels as the annotation file lists its categories.
     """
@@ -95,7 +95,7 @@ def _as_numbered(meta: dict, cfg: Config) -> dict:
         if (order != classes and set(order) == set(classes)
                 and classes == declared_classes(dataset, kind)):
             print_log(f'The checkpoint names its classes {list(classes)}, but {file}, on which it '
-                      f'was trained, numbers them {list(order)}: they are named so', 'current',
+                      f'was trained, numbers them {list(order)}: this order is used', 'current',
                       logging.WARNING)
             meta['classes'] = order
     return meta
@@ -118,9 +118,9 @@ def find_backbones(model: nn.Module, name: str = 'model') -> List[StagedBackbone
 
 
 def switch_to_deploy(model: nn.Module) -> nn.Module:
-    """Fold every FasterViT in a model, in place (:meth:`fastervit_mm.FasterViT.switch_to_deploy`).
+    """Fold every FasterViT in a model, in place.
 
-    The model is put into evaluation mode.
+    See :meth:`fastervit_mm.FasterViT.switch_to_deploy`. The model is put into evaluation mode.
 
     Returns:
         The model.
@@ -134,7 +134,7 @@ def switch_to_deploy(model: nn.Module) -> nn.Module:
 
 
 def dataset_configs(cfg: Config, loader: str) -> Iterator[Tuple[str, Dict]]:
-    """Every dataset of a loader, in order, without wrappers such as RepeatDataset.
+    """A loader's datasets in order, without wrappers such as RepeatDataset.
 
     Args:
         cfg: A config.
@@ -174,7 +174,7 @@ def annotation_file(dataset: Mapping[str, Any]) -> str:
 
 
 def image_folders(cfg: Config, loader: str = 'test_dataloader') -> List[str]:
-    """The folders of images in the settings of a loader's datasets."""
+    """Image folders of a loader's datasets, from their settings."""
     folders = []
     for _, dataset in dataset_configs(cfg, loader):
         prefix = dataset.get('data_prefix') or ''
@@ -186,13 +186,13 @@ def image_folders(cfg: Config, loader: str = 'test_dataloader') -> List[str]:
 
 
 def type_name(settings: Mapping[str, Any]) -> str:
-    """The class that a config's ``type`` names, without scope and modules."""
+    """Name of the class in ``type``, without scope and modules."""
     kind: Union[str, type] = settings['type']
     return kind.rpartition('.')[2] if isinstance(kind, str) else kind.__name__
 
 
 def class_of(settings: Mapping[str, Any], cfg: Config, registry: Registry) -> Optional[type]:
-    """The class that ``type`` names in a config; None for one that is not registered.
+    """Registered class that ``type`` names; None if there is none.
 
     Args:
         settings: Settings of a model, a dataset or a part of one.

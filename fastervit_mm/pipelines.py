@@ -114,12 +114,12 @@ def model_batch(model: nn.Module, cfg: Config, image: Image) -> Dict:
     Args:
         model: The config's model.
         cfg: A config with a test dataset.
-        image: As in :func:`image_batch`. An array is uint8 BGR, or what else the pipeline reads:
+        image: As in :func:`image_batch`. An array is uint8 BGR, or whatever the pipeline reads:
             grey, more channels, 16 bits or floats.
 
     Raises:
         FileNotFoundError: For a file that does not exist.
-        ValueError: For an image of other channels than the model takes, for an array of another
+        ValueError: For an image whose channels the model does not take, for an array of another
             type or shape, and as in :func:`image_batch`.
     """
     if isinstance(image, np.ndarray):
@@ -139,12 +139,12 @@ def model_batch(model: nn.Module, cfg: Config, image: Image) -> Dict:
 
 
 def _types_read(cfg: Config) -> List[str]:
-    """Name the array types that a config's pipeline reads from files."""
+    """Name the array types that a config's pipeline reads."""
     loading = [step for step in image_pipeline(cfg) if type_name(step).startswith('Load')]
     if all(type_name(step) == 'LoadImageFromFile' and step.get('color_type') != 'unchanged'
            and step.get('imdecode_backend') != 'tifffile' for step in loading):
         return ['uint8', *['float32'] * any(step.get('to_float32') for step in loading)]
-    return ['uint8', 'uint16', 'int16', 'float32', 'float64']  # that OpenCV resizes
+    return ['uint8', 'uint16', 'int16', 'float32', 'float64']  # OpenCV resizes these
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from .operators import LastFinder
 
 
 def register() -> None:
-    """Add this package's names to Python, torch, mmengine and timm; called once."""
+    """Add this package's names to Python, torch, mmengine and timm."""
     # Python: `mmcv._ext` where no compiled one is found, and advice on missing libraries. First,
     # for all that imports mmcv.
     sys.meta_path.append(LastFinder())
@@ -20,9 +20,8 @@ def register() -> None:
     compat.allow_checkpoint_types()
 
     # mmengine: configs named `fastervit_mm::mmdet/cascade_fvit.py`, in `_base_` and for
-    # mmengine.hub.get_config, their scope, and OneDL's names of packages. mmengine looks for a
-    # distribution of the name on the right, and finds none for an editable install; what is not a
-    # distribution it looks up as a module.
+    # mmengine.hub.get_config, their scope, and OneDL's names of packages. mmengine looks up
+    # MODULE2PACKAGE's values as distributions, which an editable install is not, then as modules.
     from mmengine import registry
     from mmengine.config.utils import MODULE2PACKAGE
 

@@ -1,6 +1,6 @@
-"""The scope ``fastervit_mm`` of mmengine's registries, which bases named ``fastervit_mm::`` get.
+"""Scope ``fastervit_mm`` of mmengine's registries.
 
-mmengine imports this module by its name wherever a config has that scope.
+Bases named ``fastervit_mm::...`` have it. mmengine imports this module by its name for them.
 """
 from typing import Optional
 
@@ -10,11 +10,11 @@ SCOPE = 'fastervit_mm'
 
 
 class ScopeOfProgram(Registry):
-    """Another name for the registry of the program's default scope.
+    """Alias for the registry of the program's default scope.
 
     mmengine gives the parts of a base ``mmdet::...`` the scope ``mmdet``. A base of this package
-    has parts of mmdet, mmseg or mmpretrain, of its own and of mmengine: all of them are where the
-    config that inherits it looks for its own.
+    has parts of mmdet, mmseg or mmpretrain, of its own and of mmengine: all of them are found where
+    the inheriting config finds its own parts.
     """
 
     def __init__(self, root: Registry):

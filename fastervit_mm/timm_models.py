@@ -1,8 +1,8 @@
-"""FasterViT in timm's registry: ``timm.create_model('fastervit_2')``, with the authors' weights.
+"""FasterViT in timm's registry: ``timm.create_model('fastervit_2', pretrained=True)``.
 
 Importing ``fastervit_mm`` registers eleven names, ``fastervit_0`` to ``fastervit_6`` and
 ``fastervit_4_21k_224``, ``_384``, ``_512``, ``_768``. The authors' package registers others
-(``faster_vit_2_224``), and none that timm has is replaced.
+(``faster_vit_2_224``). No name of timm's own is replaced. Pretrained weights are the authors'.
 """
 from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple, Union
 
@@ -44,7 +44,7 @@ class FasterViTClassifier(nn.Module):
         drop_rate: Dropout before the linear layer. Default 0.
         drop_path_rate: Stochastic depth of the last block. Default the variant's.
         window_size, ct_size: As of :class:`~fastervit_mm.FasterViT`.
-        output_stride: Stride of the last map. 32, alone.
+        output_stride: Stride of the last map; only 32.
         device, dtype: Of the tensors. Default PyTorch's.
 
     Raises:
@@ -59,14 +59,14 @@ class FasterViTClassifier(nn.Module):
                  device: Union[torch.device, str, None] = None,
                  dtype: Optional[torch.dtype] = None):
         if output_stride != 32:
-            raise ValueError(f'output_stride={output_stride}: FasterViT has strides 4 to 32')
+            raise ValueError(f'output_stride={output_stride}: give 32; FasterViT has no dilation')
         super().__init__()
         self.num_classes = num_classes
         self.in_chans = in_chans
         self.backbone = FasterViT(arch, in_chans, out_indices=(3, ), drop_path_rate=drop_path_rate,
                                   window_size=window_size, ct_size=ct_size)
         initialize(self.backbone, self.backbone.init_cfg)  # init_weights() logs every tensor
-        self.num_features = self.head_hidden_size = self.backbone.out_channels[-1]
+        self.num_features = self.backbone.out_channels[-1]
         variant = self.backbone.variant
         self.feature_info = [dict(num_chs=variant.stage_dim(i), reduction=4 * 2**i,
                                   module=f'backbone.stages.{i}') for i in range(4)]
@@ -75,11 +75,11 @@ class FasterViTClassifier(nn.Module):
         self.to(device=device, dtype=dtype)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """(B, in_chans, H, W) -> the last map after its norm, (B, 8C, H / 32, W / 32)."""
+        """(B, in_chans, H, W) -> normed last map, (B, 8C, H / 32, W / 32)."""
         return self.backbone(x)[-1]
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """(B, 8C, h, w) -> (B, num_classes), or the pooled (B, 8C) for ``pre_logits``."""
+        """(B, 8C, h, w) -> (B, num_classes); with ``pre_logits``, (B, 8C)."""
         return self.head(x, pre_logits=pre_logits)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -90,14 +90,14 @@ class FasterViTClassifier(nn.Module):
                               norm: bool = False, stop_early: bool = False,
                               output_fmt: str = 'NCHW', intermediates_only: bool = False
                               ) -> Union[List[Tensor], Tuple[Tensor, List[Tensor]]]:
-        """The maps of the stages, each before the downsampling after it; timm's contract.
+        """Stages' maps, each before its downsampling, as in timm.
 
         Args:
             x: (B, in_chans, H, W).
             indices: Stages from 0, or how many of the last. Default all.
             norm: Give the last map after its BatchNorm. Default False.
             stop_early: Stop after the last wanted stage. Default False.
-            output_fmt: ``'NCHW'``, alone.
+            output_fmt: Only ``'NCHW'``.
             intermediates_only: Leave the final map out. Default False.
         """
         if output_fmt != 'NCHW':
@@ -115,24 +115,34 @@ class FasterViTClassifier(nn.Module):
 
     def prune_intermediate_layers(self, indices: Union[int, List[int]] = 1,
                                   prune_norm: bool = False, prune_head: bool = True) -> List[int]:
-        """Remove what follows the last wanted stage; returns the wanted stages."""
+        """Remove what follows the last wanted stage; return the wanted stages.
+
+        With fewer stages the head goes too: its width is that of the last stage.
+        """
         wanted, deepest = feature_take_indices(len(self.feature_info), indices)
         backbone = self.backbone
         backbone.stages = backbone.stages[:deepest + 1]
         backbone.downsamples = backbone.downsamples[:deepest]
-        if prune_norm or deepest not in backbone.out_indices:
+        shorter = deepest not in backbone.out_indices
+        if prune_norm or shorter:
             backbone.out_indices = (deepest, )
             backbone.out_norms = nn.ModuleDict({str(deepest): nn.Identity()})
-        if prune_head:
+        if prune_head or shorter:
+            self.num_features = self.head.in_features = self.feature_info[deepest]['num_chs']
             self.reset_classifier(0, '')
         return wanted
+
+    @property
+    def head_hidden_size(self) -> int:
+        """Width of the pooled features."""
+        return self.num_features * self.head.global_pool.feat_mult()
 
     def get_classifier(self) -> nn.Module:
         """The linear layer of the head."""
         return self.head.fc
 
     def reset_classifier(self, num_classes: int, global_pool: Optional[str] = None) -> None:
-        """Replace the linear layer by a new one for ``num_classes`` classes."""
+        """Replace the linear layer by one for ``num_classes`` classes."""
         self.num_classes = num_classes
         self.head.reset(num_classes, global_pool)
         self.head.to(next(self.backbone.parameters()))  # its device and type
@@ -159,10 +169,10 @@ class FasterViTClassifier(nn.Module):
                 if 'position' in name or 'carrier_bias' in name}
 
     def load_pretrained(self, checkpoint: str) -> None:
-        """Load a file whole, or raise an error and change nothing; timm's ``pretrained=True``.
+        """Load a file completely, or raise an error.
 
-        The linear layer is left out where its number of classes is another, and the first
-        convolution adapted to ``in_chans``, as timm does.
+        timm's ``pretrained=True``. As in timm, the linear layer is left out if its number of
+        classes differs, and the first convolution is adapted to ``in_chans``.
 
         Args:
             checkpoint: Path, URL or ``fastervit://`` name: the authors' file, one of this model or
@@ -171,7 +181,8 @@ class FasterViTClassifier(nn.Module):
         Raises:
             FileNotFoundError: For a path without a file.
             CheckpointError: For a file that cannot be read safely, is of another variant, was
-                trained with other windows, or has values that are not finite.
+                trained with other windows, or has values that are not finite. The model is then
+                unchanged.
         """
         found = tensors_of(read_checkpoint(checkpoint, mapped=True), checkpoint)
         check_windows(self.backbone, found, checkpoint)

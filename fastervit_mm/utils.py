@@ -1,4 +1,4 @@
-"""The function that mmengine's hub calls in a package."""
+"""Function that mmengine's hub calls in a package."""
 from .config_files import ConfigError
 
 
@@ -9,7 +9,7 @@ def register_all_modules() -> None:
     those of mmdet, mmseg and mmpretrain.
 
     Raises:
-        ConfigError: Always; the message says what builds them.
+        ConfigError: Always; the message names the functions that do.
     """
     raise ConfigError(
         'mmengine.hub.get_model builds models of mmdet, mmseg and mmpretrain alone. Instead: '

@@ -36,7 +36,7 @@ def pytest_report_header():
 
 
 def pytest_collection_finish():
-    """Datasets collect garbage, which takes half a second in all that tests have imported."""
+    """Freeze imported objects: datasets collect garbage, which would take half a second."""
     gc.collect()
     gc.freeze()
 
@@ -67,7 +67,7 @@ def authors():
 
 
 def stir(model: torch.nn.Module) -> None:
-    """Give norms and scales values that a mix-up would show, as training does.
+    """Give norms and scales distinct values, as training does.
 
     As they begin, running statistics are 0 and 1, biases 0 and layer scales 1e-5.
     """
@@ -102,7 +102,7 @@ def session_folder(tmp_path_factory) -> Path:
 
 
 def needs_torch(major: int, minor: int, what: str) -> pytest.MarkDecorator:
-    """Skip a test in older environments (``make matrix``) than that of ``make test``."""
+    """Skip a test with an older torch, as ``make matrix`` has."""
     found = tuple(int(number) for number in torch.__version__.split('.')[:2])
     return pytest.mark.skipif(found < (major, minor), reason=f'{what}: torch {major}.{minor}')
 

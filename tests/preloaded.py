@@ -1,4 +1,4 @@
-"""What the server of tests.running imports: what every tool imports, and mmdet and mmseg.
+"""Imports of the server of tests.running: every tool's, mmdet and mmseg.
 
 It reads a config too, with its bases in both. Forks do not search all this for garbage.
 """

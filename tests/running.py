@@ -46,7 +46,7 @@ def run_tool(name: str, *arguments, cwd: Union[str, Path],
         *arguments: What follows it.
         cwd: Working folder.
         environment: Variables beside those of this process.
-        without: Modules that it shall not find.
+        without: Modules that it cannot import.
         warn: Leave ``-W ignore`` out.
         layout: Let yapf lay out the config each time that it is printed or saved, which takes
             half a second each of some seven times; else it is one long line.

@@ -39,7 +39,7 @@ TILINGS = ((1, 1), (2, 1), (1, 2), (3, 2))  # columns and rows of scenes
 
 
 def find(name: str) -> Optional[Path]:
-    """Folder of a real sample, a key of :data:`STAND_INS`; None where there is none.
+    """Folder of a real sample, a key of :data:`STAND_INS`, or None.
 
     A folder that the variable names has to hold it.
     """
@@ -232,7 +232,7 @@ STAND_INS = dict(tiny_coco=lambda root: draw_coco(root), ade20k_tiny=draw_ade20k
 
 @functools.cache
 def _scenes() -> List[Scene]:
-    """What images are put together of; drawing each tile anew would take several times as long."""
+    """Tiles that images are composed of; drawing each anew would take several times as long."""
     return [draw_scene(seed, size=112) for seed in range(2_000_000, 2_000_060)]
 
 

@@ -1,4 +1,4 @@
-"""Errors that users can fix are a line; others keep their traceback."""
+"""Errors that users can fix are one line; others keep their traceback."""
 import os
 import runpy
 import subprocess
@@ -25,7 +25,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize('text', MISTAKES)
 @pytest.mark.parametrize('tool', TOOLS)
-def test_every_tool_says_what_is_wrong_in_a_config(tool, text, tmp_path, monkeypatch):
+def test_every_tool_reports_a_mistake_in_a_config(tool, text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('LOCAL_RANK', '0')  # what a tool sets is taken back
     (tmp_path / 'mine.py').write_text(text)
@@ -62,7 +62,7 @@ def test_ctrl_c_ends_in_a_line_and_status_130(error, says, capsys):
      "tool: [Errno 2] No such file or directory: 'a.jpg'"),
     (ValueError('arch'), 'tool: arch ('),  # of other code, here this file: with its place
 ])
-def test_errors_of_users(error, says):
+def test_errors_of_users_are_one_line(error, says):
     with pytest.raises(SystemExit) as caught, errors_in_one_line('tool'):
         raise error
     assert caught.value.code.startswith(says)

@@ -1,4 +1,4 @@
-"""Counts: published, by hand, and by every way of computing."""
+"""Counts equal published ones, those by hand, and each other in every mode."""
 import json
 import runpy
 import sys
@@ -32,7 +32,7 @@ def test_variants_count_what_was_measured_of_the_authors(arch, side, params, mac
 
 
 def test_a_whole_segmentor_counts_what_was_measured():
-    """The default size is that of papers; the auxiliary head does nothing in inference."""
+    """At the papers' size, the default; the auxiliary head is unused in inference."""
     found = complexity.analyse(str(REPO / 'configs/mmseg/upernet_fvit.py'))
     assert found.shape == (512, 2048)
     macs = group(found)
@@ -82,7 +82,7 @@ def counted(size=SIZE, prepare=lambda model: model, **settings):
 
 
 @needs_torch(2, 2, 'before, attention on a CPU writes its logits')
-def test_stage_3_is_the_hand_count():
+def test_stage_3_equals_the_count_by_hand():
     """2 x 4 windows of 7 x 7 cells and 2 x 2 carriers, so 4 x 8 carriers; two blocks."""
     windows, cells, carriers = 8, 14 * 28, 4 * 8
     tokens = 7 * 7 + 4
@@ -127,7 +127,7 @@ def watch(function, calls):
     return called
 
 
-def test_what_operators_say_is_what_they_do():
+def test_counts_on_shapes_equal_counts_on_numbers():
     """Shapes alone, as ``analyse`` counts, or numbers: the same."""
     found = complexity.analyse(SEG, (160, 224))
     cfg = Config.fromfile(SEG)
@@ -193,7 +193,7 @@ model = dict(
 
 
 class Lender(nn.Module):
-    """As DINO: the body uses a layer of the head by itself, and the head as a whole."""
+    """As in DINO: the body uses the head, and also one of its layers directly."""
 
     def __init__(self):
         super().__init__()
@@ -243,7 +243,7 @@ def test_the_tool_prints_parts_that_add_up_to_the_total(monkeypatch, tmp_path, c
     (('2', '--shape', 0, 64), r'shape=\(0, 64\): give height and width'),
     ((DET, '--cfg-options', 'model=None'), 'has no model'),
 ])
-def test_what_cannot_be_counted_is_said_in_a_line(monkeypatch, arguments, message):
+def test_uncountable_networks_are_an_error_of_one_line(monkeypatch, arguments, message):
     with pytest.raises(SystemExit, match=message) as caught:
         count(monkeypatch, *arguments)
     assert caught.value.code.startswith('complexity: ')

@@ -1,4 +1,4 @@
-"""Configs of users who work anywhere: their bases, and what is said of their mistakes."""
+"""Users' configs in any folder: their bases, and errors for mistakes."""
 from importlib import metadata
 
 import pytest
@@ -74,7 +74,7 @@ def test_parts_of_a_base_by_name_are_built_in_the_scope_of_the_program(elsewhere
 
 
 def test_bases_of_forks_are_found_by_the_module(elsewhere, monkeypatch):
-    """As with OneDL, whose mmseg is of no distribution mmsegmentation."""
+    """As with OneDL, whose mmseg is not in a distribution mmsegmentation."""
     there = metadata.distribution
 
     def without(name):
@@ -132,8 +132,8 @@ BASE = f"_base_ = 'fastervit_mm::{DET}'\n"
      "custom_imports: Failed to import no_such_module (No module named 'no_such_module')"),
 ])
 @pytest.mark.parametrize('nested', [False, True])
-def test_a_mistake_in_a_config_is_said_in_a_line_with_its_place(elsewhere, text, line, says,
-                                                                nested):
+def test_a_mistake_in_a_config_is_one_line_with_its_place(elsewhere, text, line, says,
+                                                          nested):
     write(elsewhere, mine=text, outer="_base_ = './mine.py'\n")
     with pytest.raises(ConfigError) as caught:
         read_config('outer.py' if nested else 'mine.py')

@@ -1,4 +1,4 @@
-"""What mmdet's DINO lacks to be the official one: sizes of images, and the bound of references."""
+"""Differences of mmdet's DINO from the official one: image sizes, bound of references."""
 import numpy as np
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What an environment lacks, or has half, is said in one line with the command that mends it."""
+"""Missing or broken packages are reported in one line with the command that helps."""
 import subprocess
 import sys
 import sysconfig
@@ -15,7 +15,7 @@ REINSTALL = 'pip install --force-reinstall --no-deps mmcv-lite==2.1.0'
 
 
 def site_packages(target, *absent):
-    """A folder of links to what is installed here, but for some patterns."""
+    """A folder of links to the installed packages, except for some patterns."""
     link(SITE, target, {'*.pth', *absent})
     return target
 
@@ -31,7 +31,7 @@ def link(folder, target, absent):
 
 
 def python(site, *arguments):
-    """Python with those packages alone; the last line that it says."""
+    """Run Python with only those packages; return its last line."""
     done = subprocess.run(
         [sys.executable, '-S', '-W', 'ignore', *arguments], capture_output=True, text=True,
         cwd=REPO, env=dict(PATH='/usr/bin:/bin', PYTHONPATH=f'{site}:{REPO}', HOME=str(site)))
@@ -66,12 +66,12 @@ def test_the_backbone_needs_torch_mmengine_and_timm_alone(tmp_path):
     assert python(site, '-c', code) == '4'
 
 
-def test_a_mmcv_of_which_its_folder_is_left(tmp_path):
+def test_an_mmcv_of_which_only_the_folder_is_left(tmp_path):
     found = train(site_packages(tmp_path / 'site', 'mmcv/__init__.py'))
-    assert 'site/mmcv: what is left of an mmcv' in found and found.endswith(REINSTALL)
+    assert 'site/mmcv: an incomplete mmcv' in found and found.endswith(REINSTALL)
 
 
-def test_compiled_operators_that_do_not_load(tmp_path):
+def test_compiled_operators_that_do_not_load_are_named(tmp_path):
     site = site_packages(tmp_path / 'site', 'mmcv/_ext*')
     (site / f'mmcv/_ext{EXTENSION_SUFFIXES[0]}').write_text('of another torch')
     found = train(site)
@@ -79,13 +79,13 @@ def test_compiled_operators_that_do_not_load(tmp_path):
 
 
 def test_a_torchvision_whose_operators_do_not_load(tmp_path):
-    """As one for CUDA beside a CPU build of torch."""
+    """As of a CUDA build beside a CPU build of torch."""
     found = train(site_packages(tmp_path / 'site', 'mmcv/_ext*', 'torchvision/_C*'))
     assert f'torchvision {version("torchvision")} do not load' in found
     assert 'pip install --upgrade --force-reinstall torch torchvision' in found
 
 
-def test_a_mmcv_that_mmdet_does_not_take(tmp_path):
+def test_an_mmcv_version_that_mmdet_refuses(tmp_path):
     site = site_packages(tmp_path / 'site', 'mmcv/version.py', 'mmcv/__pycache__')
     (site / 'mmcv/version.py').write_text((SITE / 'mmcv/version.py').read_text().replace(
         "= '2.1.0'", "= '2.2.0'"))

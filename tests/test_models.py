@@ -1,4 +1,4 @@
-"""One door: a config's model as mmengine's runner builds it, its datasets, its images."""
+"""A config's model as mmengine's runner builds it, its datasets and its images."""
 import copy
 
 import numpy as np
@@ -36,7 +36,7 @@ def segmentation(dataset):
     return Config(dict(default_scope='mmseg', test_dataloader=dict(dataset=dataset)))
 
 
-def test_a_model_is_what_the_runner_makes_of_its_config(classifier, tmp_path):
+def test_a_model_equals_the_one_the_runner_builds(classifier, tmp_path):
     before = copy.deepcopy(classifier.to_dict())
     model = models.build_model(classifier)
     assert classifier.to_dict() == before
@@ -61,7 +61,7 @@ def test_a_loaded_model_has_the_checkpoints_weights_and_classes(classifier, tmp_
         assert all(torch.equal(state[name], value) for name, value in loaded.state_dict().items())
 
 
-def test_wrappers_of_models_are_looked_through():
+def test_models_are_found_in_their_wrappers():
     class Merging(BaseTTAModel):
         def merge_preds(self, data_samples_list):
             raise NotImplementedError

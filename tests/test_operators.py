@@ -18,7 +18,7 @@ from tests.conftest import REPO
 
 @pytest.fixture(autouse=True)
 def ours(monkeypatch):
-    """mmcv's functions call ours, also where a compiled mmcv is installed."""
+    """Make mmcv's functions call ours, even if a compiled mmcv is installed."""
     torch.set_default_dtype(torch.float64)
     for module in pkgutil.iter_modules(mmcv.ops.__path__):
         module = importlib.import_module(f'mmcv.ops.{module.name}')
@@ -46,7 +46,7 @@ def iou(one, other, offset=0):
 
 
 def bilinear(plane, y, x):
-    """Value of an (H, W) map between its pixels; 0 from one pixel beyond it on."""
+    """Value of an (H, W) map between its pixels; 0 from one pixel outside."""
     height, width = plane.shape
     top, left = int(np.floor(float(y))), int(np.floor(float(x)))
     value = 0.
@@ -57,7 +57,7 @@ def bilinear(plane, y, x):
 
 
 def clamped(plane, y, x):
-    """As RoIAlign reads: beyond an edge its value goes on for a pixel, then 0."""
+    """As RoIAlign reads: the edge value up to one pixel outside, then 0."""
     height, width = plane.shape
     if y < -1 or y > height or x < -1 or x > width:
         return plane.sum() * 0
@@ -133,7 +133,7 @@ def test_roi_align(samples, aligned):
     assert gradcheck(align, maps)
 
 
-def test_roi_align_of_no_box_and_of_channels_last_maps():
+def test_roi_align_without_boxes_and_with_channels_last_maps():
     maps = torch.rand(2, 8, 9, 11)
     assert mmcv.ops.roi_align(maps, rois(0), 7, 0.25, 0, 'avg', True).shape == (0, 8, 7, 7)
     found = rois(5)
@@ -223,7 +223,7 @@ def test_weight_of_a_deformable_convolution_alone_has_its_gradient():
     assert gradcheck(lambda weight: mmcv.ops.deform_conv2d(maps, moves, weight, 1, 1), weight)
 
 
-def test_masked_convolution_is_a_convolution_where_the_mask_is():
+def test_masked_convolution_equals_a_convolution_within_the_mask():
     maps, weight, bias = torch.rand(1, 3, 7, 9), torch.randn(4, 3, 3, 3), torch.randn(4)
     mask = torch.rand(1, 7, 9) > 0.5
     torch.testing.assert_close(mmcv.ops.masked_conv2d(maps, mask, weight, bias, 1),
@@ -316,7 +316,7 @@ def test_synchronised_batch_norm_is_batch_norm_in_one_process():
 
 
 def operands_in_bfloat16(tensor):
-    """Rounded, so that 16 bits hold what float32 holds."""
+    """Operands rounded so that 16 bits hold them exactly."""
     return tensor.bfloat16().float()
 
 
@@ -361,7 +361,7 @@ CALLS = ('roi_align', 'roi_pool', 'deform_roi_pool', 'deform_conv', 'modulated_d
 
 
 def output_and_gradient(name, maps, dtype=torch.float32):
-    """Of maps that a convolution before gives, in 16 bits under autocast."""
+    """Of maps from a convolution, in 16 bits under autocast."""
     maps = maps.clone(memory_format=torch.preserve_format).requires_grad_()
     with torch.autocast('cpu', dtype, enabled=dtype != torch.float32):
         output = called(name, F.conv2d(maps, torch.eye(4)[..., None, None]))
@@ -464,19 +464,19 @@ def test_suppression_of_nothing_and_of_boxes_without_area():
     assert [group.tolist() for group in groups] == [[1], [2], [0]]
 
 
-def test_an_operator_that_is_not_served_says_so():
+def test_an_operator_that_is_not_provided_raises():
     with pytest.raises(NotImplementedError) as error:
         mmcv.ops.ball_query(0, 1., 2, torch.rand(1, 4, 3), torch.rand(1, 2, 3))
     assert str(error.value) == (
-        "mmcv's operator 'ball_query_forward': fastervit_mm does not serve it; the compiled mmcv "
-        'has it (docs/install.md)')
+        "mmcv's operator 'ball_query_forward': not in fastervit_mm; install a compiled mmcv "
+        '(docs/install.md)')
     with pytest.raises(NotImplementedError, match='nms_rotated.*compiled mmcv'):
         mmcv.ops.nms_rotated(torch.rand(3, 5), torch.rand(3), 0.5)
     with pytest.raises(NotImplementedError, match="pool_mode='max'.*compiled mmcv"):
         mmcv.ops.roi_align(torch.rand(1, 4, 9, 11), rois(2, 1), 3, 1., 0, 'max')
 
 
-def test_operators_that_configs_reach_are_served_and_documented():
+def test_operators_that_configs_reach_are_provided_and_documented():
     counted = json.loads((REPO / 'benchmarks' / 'count_operators.json').read_text())['operators']
     table = (REPO / 'docs' / 'install.md').read_text()
     assert 'nms' in counted and counted.keys() <= vars(ext).keys()

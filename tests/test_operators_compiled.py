@@ -23,7 +23,7 @@ MODULES = program.modules()
 
 
 def by_both(call):
-    """What a call returns with the compiled operators, and with ours."""
+    """Results of a call with the compiled operators and with ours."""
     found = []
     for module in (MODULES['compiled'], MODULES['ours']):
         program.serve(module)
@@ -143,8 +143,8 @@ if 'compiled' in MODULES:
         torch.testing.assert_close(ours, compiled, rtol=1e-4, atol=0)
 
 else:
-    def test_the_benchmark_says_what_it_lacks(tmp_path):
+    def test_the_benchmark_names_what_it_lacks(tmp_path):
         done = run_tool('benchmarks.mmcv_operators', cwd=tmp_path)
         assert done.returncode == 1 and done.stderr.endswith(
-            'mmcv: has no compiled operators here, so there is nothing to compare with. Build '
-            'them: tools/make_env.py --compiled\n')
+            'mmcv: has no compiled operators to compare with. Build them: '
+            'tools/make_env.py --compiled\n')

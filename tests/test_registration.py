@@ -1,4 +1,4 @@
-"""Importing the package adds names to other libraries, and changes nothing that they hold."""
+"""Importing the package only adds names to other libraries."""
 import json
 import os
 import subprocess
@@ -114,7 +114,7 @@ print(json.dumps(ends))
 
 
 def run(imports, folder):
-    """The lines that the program prints, with every warning an error where it does not catch it."""
+    """Lines that the program prints, with uncaught warnings as errors."""
     done = subprocess.run(
         [sys.executable, '-W', 'error', '-c', PROGRAM.replace('IMPORT', imports)], cwd=folder,
         text=True, capture_output=True, env={**os.environ, 'PYTHONPATH': str(REPO)})
@@ -127,7 +127,7 @@ def imported(tmp_path_factory):
     return run(HELD, tmp_path_factory.mktemp('imported'))
 
 
-def test_what_other_libraries_hold_is_as_before_but_for_names_that_are_added(imported):
+def test_importing_only_adds_names_to_other_libraries(imported):
     added = json.loads(imported[0])  # the import itself prints nothing
     assert len(added.pop('models')) == 11
     safe = added.pop('safe', [])
@@ -137,7 +137,7 @@ def test_what_other_libraries_hold_is_as_before_but_for_names_that_are_added(imp
         packages=['fastervit_mm'], schemes=['fastervit://'])
 
 
-def test_somebody_elses_program_ends_as_without_the_import(imported, tmp_path):
+def test_another_program_ends_as_without_the_import(imported, tmp_path):
     without, ends = (json.loads(lines[-1]) for lines in (run('', tmp_path), imported))
     assert ends == without
     assert "'mmdet'" in without['base'][0] and 'True' in without['nothing, 0, load: values'][0]

@@ -1,4 +1,4 @@
-"""Stand-ins have the layout of the real samples, and are taken only where those are not."""
+"""Stand-ins have the layout of the real samples, and are used only without them."""
 import json
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -108,7 +108,7 @@ def test_a_stand_in_is_always_the_same(tmp_path):
         assert one == other and len(one) >= 6
 
 
-def test_who_asks_at_once_gets_the_same_whole_stand_in(tmp_path, monkeypatch):
+def test_concurrent_requests_get_the_same_complete_stand_in(tmp_path, monkeypatch):
     drawn, draw_coco = [], samples.draw_coco
 
     def draw(root):
@@ -124,7 +124,7 @@ def test_who_asks_at_once_gets_the_same_whole_stand_in(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ['tiny_coco']
 
 
-def test_real_samples_are_taken_where_they_are(tmp_path, monkeypatch):
+def test_real_samples_are_preferred(tmp_path, monkeypatch):
     monkeypatch.delenv(samples.VARIABLE, raising=False)
     monkeypatch.delenv('CI', raising=False)
     monkeypatch.setattr(samples, 'BESIDE', tmp_path / 'beside')

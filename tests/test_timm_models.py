@@ -1,4 +1,4 @@
-"""timm's registry has the published networks, with each file's own preprocessing."""
+"""The published networks in timm's registry, with each file's preprocessing."""
 import subprocess
 import sys
 
@@ -26,7 +26,7 @@ def config_of(name):
     return PREPROCESSING[f'fastervit-{arch.replace("4_21k", "4-21k")}_in1k']
 
 
-def test_all_eleven_are_there_and_have_weights():
+def test_all_eleven_are_registered_with_weights():
     assert set(timm.list_models('fastervit_*')) == set(NAMES)
     assert {name.partition('.')[0] for name in timm.list_pretrained('fastervit_*')} == set(NAMES)
 
@@ -122,7 +122,7 @@ def test_timms_training_options_work():
 @pytest.mark.parametrize('first, second', [('fastervit', 'fastervit_mm'),
                                            ('fastervit_mm', 'fastervit')])
 def test_the_authors_package_keeps_its_names(first, second):
-    """In either order, and with no warning of timm's that a name is replaced."""
+    """In either order, without timm's warning about replaced names."""
     code = (f'import warnings\nimport fastervit_mm.compat\nimport {first}, {second}\nimport timm\n'
             'print(timm.model_entrypoint("faster_vit_0_224").__module__)\n'
             'print(timm.model_entrypoint("fastervit_0").__module__)')
@@ -142,7 +142,7 @@ def test_the_factorys_device_and_type_are_kept():
 
 
 def test_another_output_stride_is_refused():
-    with pytest.raises(ValueError, match='output_stride=16: FasterViT has strides 4 to 32'):
+    with pytest.raises(ValueError, match='output_stride=16: give 32'):
         tiny(features_only=True, output_stride=16)
 
 
@@ -158,6 +158,19 @@ def test_a_pruned_network_gives_the_same_map_and_uses_all_it_has(stage):
     torch.testing.assert_close(model.forward_features(image), expected)
     model(image).sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize('prune_head', [False, True])
+def test_a_pruned_network_takes_a_new_head_of_its_own_width(prune_head):
+    model = tiny().eval()
+    image = torch.rand(2, 3, 64, 64)
+    model.prune_intermediate_layers([1], prune_head=prune_head)
+    assert model(image).shape == (2, 32, 8, 8)
+    for pool, width in (('avg', 32), ('catavgmax', 64)):
+        model.reset_classifier(7, pool)
+        assert model(image).shape == (2, 7)
+        pooled = model.forward_head(model.forward_features(image), pre_logits=True)
+        assert pooled.shape[1] == model.head_hidden_size == width
 
 
 def test_fx_traces_it_for_other_sizes_and_with_gradients():

@@ -40,7 +40,7 @@ def main():
         cfg = launch.load_config(args.config, cfg_options=args.cfg_options)
         files = browse(cfg, args.out, args.split, args.number or None, args.show, args.wait_time)
     if files:
-        print(f'{len(files) - 1} pictures in {args.out}; {files[-1]} shows the first of them')
+        print(f'{len(files) - 1} figures in {args.out}; {files[-1]} shows the first')
 
 
 if __name__ == '__main__':

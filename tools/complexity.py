@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Count parameters, multiply-adds and activations of a network, part by part."""
+"""Count parameters, multiply-adds and activations of a network's parts."""
 import argparse
 import sys
 import warnings
@@ -24,7 +24,7 @@ def parse_args():
     parser.add_argument('--shape', nargs=2, type=int, metavar=('H', 'W'),
                         help='height and width of the image in pixels (default: 800 1280 for '
                         'mmdet, 512 2048 for mmseg, else 224 224, or a variant\'s own size)')
-    parser.add_argument('--backbone', action='store_true', help='count the backbone alone')
+    parser.add_argument('--backbone', action='store_true', help='count only the backbone')
     parser.add_argument('--json', type=Path, metavar='FILE',
                         help='also write the figures to FILE')
     parser.add_argument('--cfg-options', nargs='+', action=Settings, metavar='KEY=VALUE',

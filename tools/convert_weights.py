@@ -1,8 +1,8 @@
 #!/usr/bin/env python
-"""Write the backbone's tensors of a published checkpoint to a file, under this package's names.
+"""Extract the backbone from a checkpoint, under this package's names.
 
-The authors' files also contain optimizer state and a classifier, and are several times as large. Of
-a detector of the official DINO code, the whole detector is written, as mmdet's DINO
+The authors' files also contain optimizer state and a classifier, and are several times as large. A
+detector of the official DINO code is written whole, as mmdet's DINO
 (configs/mmdet/dino_fvit_4_21k_224.py).
 """
 import argparse

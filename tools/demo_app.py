@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Try trained checkpoints on a page in the browser: predictions, and what carriers attend to."""
+"""Try checkpoints in the browser: predictions and carriers' attention."""
 import argparse
 import signal
 import socket
@@ -30,7 +30,7 @@ def parse_args():
 def main():
     args = parse_args()
     warnings.simplefilter('ignore')
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that uploads are removed
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # removes uploads on exit
     with errors_in_one_line('demo_app'):
         models = pairs(args.files)
         if args.work_dirs or not models:

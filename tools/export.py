@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Export a network to ONNX or torch.export, check the file against PyTorch, quantize to int8."""
+"""Export to ONNX or torch.export, check the file, quantize it."""
 import argparse
 import os
 import sys
@@ -23,8 +23,8 @@ from fastervit_mm.models import load_model  # noqa: E402
 
 def parse_args():
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog='The exit status is 1 if the file does not compute what '
-        'PyTorch does.')
+        description=__doc__, epilog='The exit status is 1 if the file\'s outputs differ from '
+        'PyTorch\'s.')
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('out', help='OUT.onnx, or OUT.pt2 for torch.export')
@@ -94,7 +94,7 @@ def run(args):
     export.print_checks(checks, 'Beside PyTorch, relative', console)
     if not all(check.holds for check in checks):
         remove(args.out)
-        console.print(f'{args.out}: not kept, since it does not compute what PyTorch does',
+        console.print(f'{args.out}: not kept, since its outputs differ from PyTorch\'s',
                       highlight=False, soft_wrap=True)
         return 1
     files = {Path(args.out).suffix[1:]: args.out}

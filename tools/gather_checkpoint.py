@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Make one file of a sharded checkpoint, for tools/test.py and others."""
+"""Make one file of a sharded checkpoint, for other tools."""
 import argparse
 import sys
 from pathlib import Path
@@ -17,7 +17,7 @@ def parse_args():
     parser.add_argument('out', help='the file')
     parser.add_argument('--all', action='store_true',
                         help='optimizer and schedules too, for --resume with another number of '
-                        'processes (default: the weights alone)')
+                        'processes (default: only the weights)')
     return parser.parse_args()
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Predict on images, folders and videos: overlays, COCO results, label maps, classes."""
+"""Predict on images and videos; write overlays and results."""
 import argparse
 import sys
 import warnings
@@ -19,8 +19,8 @@ def parse_args():
         'RLE masks) and OUT/images.json (the images and categories of its ids), a segmentor '
         'OUT/pred/*.png, a panoptic network OUT/panoptic.json and OUT/pred/*.png, a classifier '
         'OUT/predictions.json (the five likeliest classes of each image); overlays go to OUT/vis/. '
-        'Files of an image have its path below the folder that was given, or that all inputs have '
-        'in common. Inputs that cannot be read are listed at the end; the exit status is then 1.')
+        'Files of an image have its path below the given folder, or below the folder common to all '
+        'inputs. Inputs that cannot be read are listed at the end; the exit status is then 1.')
     parser.add_argument('config', help='config file, or the name of one of this package\'s such as '
                         'mmdet/cascade_fvit')
     parser.add_argument('checkpoint', help='checkpoint file, or for a classifier a name such as '
@@ -60,8 +60,8 @@ def main():
     console.print(f'{len(results.predictions)} images{found}', markup=False)
     shown = [p for p in results.predictions if p.shown]
     if shown:
-        console.print(f'{len(shown)} overlays show their images otherwise than the network takes '
-                      f'them, such as {shown[0].source}: {shown[0].shown}', markup=False)
+        console.print(f'{len(shown)} overlays show images converted for viewing, '
+                      f'such as {shown[0].source}: {shown[0].shown}', markup=False)
     for path in [*results.files, *sorted({str(Path(f).parent) for p in results.predictions
                                           for f in p.files.values()})]:
         console.print(f'  {path}', markup=False)

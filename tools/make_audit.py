@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Look at what .venv holds: licences, and known vulnerabilities of each version.
+"""Report licences and known vulnerabilities of the packages in .venv.
 
-Needs Python's standard library; pip-audit, which asks, goes into an environment of its own, .audit.
+Needs only Python's standard library; pip-audit is installed into a separate environment, .audit.
 Run by `make audit`. Exit status 0 only if every version was looked up and nothing was found.
 """
 import json
@@ -18,7 +18,7 @@ AUDIT = ROOT / '.audit'
 PYTHON = AUDIT / 'bin' / 'python'
 OURS = 'fastervit_mm'
 
-# Not for every use, and why each is here all the same.
+# Licences that do not allow every use, and why each package is accepted.
 RESTRICTED = re.compile(r'GPL|GNU|proprietary|NVIDIA|non-?commercial|CC-BY-NC|not stated', re.I)
 EXPECTED = {
     'fastervit': 'the authors\' package, with which the tests compare; no part of this package or '
@@ -51,18 +51,18 @@ def main():
     if vulnerable:
         problems.append(f'vulnerabilities: {len(vulnerable)} distributions have known ones')
     if unexpected:
-        problems.append('licences: ' + ', '.join(unexpected) + ' may not be for every use; look, '
+        problems.append('licences: ' + ', '.join(unexpected) + ' may restrict use; check, '
                         'then add to EXPECTED in tools/make_audit.py with the reason')
     for problem in problems:
         print(f'audit: {problem}', file=sys.stderr)
     if not problems:
-        print(f'audit: {len(answers)} versions looked up, no known vulnerability; no licence that '
-              'is not expected')
+        print(f'audit: {len(answers)} versions looked up, no known vulnerability, no unexpected '
+              'licence')
     return int(bool(problems))
 
 
 def installed():
-    """(name, version, licence) of each distribution of this environment but our own."""
+    """(name, version, licence) of each distribution except this package."""
     found = {}
     for each in distributions():
         name = re.sub(r'[-_.]+', '-', each.metadata['Name']).lower()
@@ -72,10 +72,7 @@ def installed():
 
 
 def licence(metadata):
-    """What a distribution says its licence is: expression, else classifiers, else its text's start.
-
-    The text may be the whole licence; of that the first line is enough.
-    """
+    """Licence expression of a distribution, else classifiers, else first line."""
     if metadata.get('License-Expression'):
         return metadata['License-Expression']
     classifiers = [c.rpartition(' :: ')[2] for c in metadata.get_all('Classifier') or []
@@ -85,7 +82,7 @@ def licence(metadata):
 
 
 def show_licences(found):
-    """Print distributions by licence; names of those that nobody has looked at."""
+    """Print distributions by licence; return unexpected ones."""
     by_licence = defaultdict(list)
     for name, version, text in found:
         by_licence[text].append(f'{name}=={version}')
@@ -103,7 +100,7 @@ def show_licences(found):
 
 
 def look_up(found):
-    """pip-audit's answer for each version, and why there is none."""
+    """pip-audit's answers, and the reason if there are none."""
     with tempfile.TemporaryDirectory() as folder:
         pinned = Path(folder) / 'pinned.txt'
         # A build of torch is called 2.13.0+cpu; databases know 2.13.0.
@@ -130,7 +127,7 @@ def look_up(found):
                 error = done.stderr.strip().splitlines()[-1:] or ['']
                 best = best if best[0] else ([], f'{service} gave no answer ({error[0][-150:]})')
                 continue
-            # pip-audit's own status is 0 where nothing could be looked up.
+            # pip-audit's own status is 0 if nothing could be looked up.
             if not any('skip_reason' in a for a in answers):
                 return answers, ''
             best = answers, ''

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Make .venv with everything this project needs, or say what is missing and what to do.
+"""Make .venv with everything this project needs.
 
-Needs Python's standard library only. Run by `make`; running it again does only what is missing.
+Or say what is missing and what to do. Needs only Python's standard library. Run by `make`; running
+it again does only what is left.
 """
 import argparse
 import hashlib
@@ -48,7 +49,7 @@ for device in devices:
 
 
 class Missing(Exception):
-    """Something this machine lacks; the message holds the remedy."""
+    """Something this machine lacks; the message has the remedy."""
 
 
 def parse_args(arguments):
@@ -66,7 +67,7 @@ def parse_args(arguments):
 
 
 def choose(args):
-    """Take another folder, other versions or other packages than those at the top."""
+    """Replace the defaults above by arguments."""
     global VENV, PYTHON, STAMP, BROWSER_TRIED, CONSTRAINTS, STACK, COMPILED
     here, COMPILED = VENV, args.compiled
     VENV, CONSTRAINTS, STACK = args.folder.absolute(), args.constraints.absolute(), args.stack
@@ -119,7 +120,7 @@ def check_python():
 
 
 def fingerprint():
-    """What the environment depends on."""
+    """Everything that the environment depends on."""
     digest = hashlib.sha256()
     for file in (CONSTRAINTS, ROOT / 'setup.py'):
         digest.update(file.read_bytes())
@@ -139,7 +140,7 @@ def make_venv():
         version = subprocess.run([PYTHON, '-c', 'import platform as p; print(p.python_version())'],
                                  capture_output=True, text=True).stdout.strip()
         if version != platform.python_version():
-            say(f'{VENV.name} was made with Python {version or "that is gone"}; making it anew.')
+            say(f'{VENV.name} was made with Python {version or "that is gone"}; making it again.')
             shutil.rmtree(VENV)
     if not PYTHON.exists():
         done = subprocess.run([sys.executable, '-m', 'venv', str(VENV)], capture_output=True,
@@ -156,12 +157,12 @@ def make_venv():
 def install_torch():
     torch, vision = pinned('torch'), pinned('torchvision')
     say(f'Installing torch {torch} and torchvision {vision}.')
-    # PyTorch's CPU pair spares gigabytes of CUDA libraries, which the registry's brings along. A
-    # pair in any case: the operators of a torchvision of another build do not load.
+    # PyTorch's CPU builds save gigabytes of CUDA libraries, which the registry's bring. Both come
+    # from one source: torchvision's operators do not load with another build of torch.
     if has_gpu() or not pip(
             'install', f'torch=={torch}+cpu', f'torchvision=={vision}+cpu', '--retries', '1',
             '--extra-index-url', CPU_INDEX, must=False):
-        # === leaves out another CPU build, which == prefers.
+        # === excludes a local CPU build, which == would prefer.
         pip('install', f'torch==={torch}', f'torchvision==={vision}')
 
 
@@ -182,13 +183,16 @@ def build_mmcv():
     if tuple(map(int, pinned('torch').split('.')[:2])) >= (2, 14):
         environment['CXX'] = str(cpp20_compiler())
     pip('install', 'ninja')
-    # pip would keep what is built, and take it for any other torch.
+    # pip would cache the build, and reuse it for any other torch.
     pip('install', f'{name}=={pinned(name)}', '--no-build-isolation', '--no-cache-dir',
         env=environment)
 
 
 def cpp20_compiler():
-    """A C++ compiler for mmcv, which asks for C++17; torch's headers need C++20 from 2.14 on."""
+    """Compiler that forces C++20 for mmcv, which asks for C++17.
+
+    torch's headers need C++20 from 2.14 on.
+    """
     path = VENV / 'bin' / 'c++20'
     path.write_text(f'#!/bin/sh\nexec {find_compiler()} "$@" -std=c++20\n')  # the last one counts
     path.chmod(0o755)
@@ -200,9 +204,9 @@ def find_compiler():
 
 
 def make_browser():
-    """See to a Chromium, which the tests of the page of tools/demo_app.py need and no other does.
+    """Provide a Chromium for the tests of tools/demo_app.py.
 
-    One that is here, else playwright's own, else the system's where nobody has to be asked. It is
+    An installed one, else playwright's, else the system's package if no password is needed. This is
     tried once for an environment: without a network every `make` would wait for it.
     """
     if find_browser():
@@ -210,26 +214,26 @@ def make_browser():
         return
     if in_ci() or not BROWSER_TRIED.is_file():
         for title, commands in ways_to_a_browser():
-            say(f'No Chromium is here for the tests of the page; trying {title}.')
+            say(f'There is no Chromium for the tests of tools/demo_app.py; trying {title}.')
             if all(map(runs, commands)) and find_browser():
                 return
     if in_ci():
-        raise Missing('CI=true, and there is no Chromium, which the tests of the page of '
-                      f'tools/demo_app.py need.\nInstall one:  {BROWSER_REMEDY}')
+        raise Missing('CI=true, and there is no Chromium, which the tests of tools/demo_app.py '
+                      f'need.\nInstall one:  {BROWSER_REMEDY}')
     BROWSER_TRIED.touch()
-    say('Without a Chromium the tests of the page of tools/demo_app.py are skipped. Install one:  '
+    say('Without a Chromium the tests of tools/demo_app.py are skipped. Install one:  '
         + BROWSER_REMEDY)
 
 
 def find_browser():
-    """Path of a Chromium that runs: on the PATH, else one that playwright has downloaded."""
-    # Ubuntu's program may only say that it wants a snap; playwright's may lack libraries.
+    """Path of a working Chromium: on the PATH, else playwright's."""
+    # Ubuntu's program may only ask for a snap; playwright's may lack libraries.
     return next((path for path in [*filter(None, map(shutil.which, BROWSERS)),
                                    *downloaded_browsers()] if runs([path, '--version'], 20)), None)
 
 
 def downloaded_browsers():
-    """Paths of playwright's own, the newest first."""
+    """Paths of playwright's browsers, the newest first."""
     named = os.environ.get('PLAYWRIGHT_BROWSERS_PATH')
     folders = [Path(named)] if named else [
         CACHE / 'ms-playwright', Path.home() / 'Library/Caches/ms-playwright']
@@ -239,7 +243,7 @@ def downloaded_browsers():
 
 
 def ways_to_a_browser():
-    """What may bring one, and its commands; the first to be tried first."""
+    """Ways to install a browser and their commands, preferred first."""
     playwright = [str(PYTHON), '-m', 'playwright']
     yield 'playwright\'s own', [[*playwright, 'install', '--only-shell', 'chromium']]
     root = [] if os.geteuid() == 0 else ['sudo', '-n']
@@ -258,8 +262,8 @@ def in_ci():
 
 
 def runs(command, seconds=900):
-    """Whether a command ends well, and in time; nobody sees what it says."""
-    # Playwright tries five times; where a firewall swallows packets, 5 seconds each and not 30.
+    """Whether a command succeeds in time; its output is hidden."""
+    # Playwright tries five times; if a firewall drops packets, 5 seconds each instead of 30.
     environment = {**os.environ, 'PLAYWRIGHT_DOWNLOAD_CONNECTION_TIMEOUT': '5000'}
     try:
         return subprocess.run(
@@ -277,8 +281,8 @@ def pinned(name):
 
 
 def pip(*arguments, must=True, env=None):
-    """Run pip, with a line every ten seconds that says what it is at."""
-    # Bytecode of all that is never imported would take a minute.
+    """Run pip, with a line of progress every ten seconds."""
+    # Compiling bytecode would take a minute, mostly for modules never imported.
     command = [str(PYTHON), '-m', 'pip', *arguments, '--disable-pip-version-check', '--no-compile',
                '--progress-bar', 'off', '--constraint', str(CONSTRAINTS)]
     lines, started = [''], time.time()

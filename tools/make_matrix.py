@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Make an environment for each row of versions, run what is run there, write the table of rows.
+"""Test several sets of versions and write their table.
 
-Needs Python's standard library only. A row's environment is made by make_env.py, with the row's
-Python, in some four minutes on two idle cores (twenty with a compiled mmcv). Figures go to
-benchmarks/matrix.json, a row at a time, and the table to docs/install.md. A row that was not run is
-said not to have been run.
+Needs only Python's standard library. A row of versions has an environment of its own, made by
+make_env.py with the row's Python in some four minutes on two idle cores (twenty with a compiled
+mmcv). Figures go to benchmarks/matrix.json, a row at a time, and the table to docs/install.md,
+where rows without figures are "not run".
 """
 import argparse
 import datetime
@@ -25,9 +25,9 @@ BEGIN, END = '<!-- versions: written by tools/make_matrix.py -->', '<!-- end of 
 
 OPERATORS = ('tests/test_operators.py', 'tests/test_operators_compiled.py',
              'tests/end_to_end/test_other_programs.py')
-# What differs from constraints.txt: the first torch that is allowed, which numpy 2 does not suit;
-# the first that reads weights only by default; one between; the newest; the one of `make env`,
-# with OneDL's forks and with a compiled mmcv.
+# Differences from constraints.txt: the oldest supported torch, which does not work with numpy 2;
+# the first with weights_only by default; one between; the newest; that of `make env`, with OneDL's
+# forks and with a compiled mmcv.
 ROWS = {
     'torch-2.1': dict(python='3.10', versions={
         'torch': '2.1.2', 'torchvision': '0.16.2', 'numpy': '1.26.4',
@@ -38,8 +38,8 @@ ROWS = {
     'onedl': dict(python='3.11', versions={}, options=['--stack', 'onedl']),
     'compiled': dict(python='3.12', versions={}, options=['--compiled'], tests=OPERATORS),
 }
-# The part of the suite that a version of another library can break: all of it that is not about
-# documents, packages, the browser or long trainings.
+# The tests that another library's version can break: all but those of documents, packaging, the
+# browser and long trainings.
 TESTS = (
     'tests/backbone', 'tests/weights', 'tests/configs/test_configs.py', 'tests/test_models.py',
     *OPERATORS, 'tests/cases/test_checkpoints.py',
@@ -64,7 +64,7 @@ def parse_args(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--rows', nargs='*', choices=ROWS, default=list(ROWS), metavar='ROW',
                         help=f'those to run: {", ".join(ROWS)} (default: all; none after --rows '
-                        'writes the table alone)')
+                        'only writes the table)')
     parser.add_argument('--folder', type=Path, default=ROOT / 'work_dirs/matrix',
                         help='where the environments are (default: work_dirs/matrix)')
     parser.add_argument('--as-it-is', action='store_true',
@@ -85,7 +85,7 @@ def main(arguments=None):
 
 
 def run_row(name, args):
-    """What came of one row, for the table."""
+    """Result of one row, for the table."""
     row, folder = ROWS[name], args.folder.absolute() / name
     python, environment = folder / 'bin/python', dict(os.environ, PYTHONDONTWRITEBYTECODE='1')
     about = dict(date=datetime.date.today().isoformat(), machine=machine(), commit=commit())
@@ -97,7 +97,7 @@ def run_row(name, args):
         interpreter = find_python(row['python'])
         if interpreter is None:
             return dict(about, error=f'no Python {row["python"]} was found')
-        # Constraints of the machine would choose in the row's place.
+        # The machine's constraints would override the row's.
         made = subprocess.run(
             [interpreter, ROOT / 'tools/make_env.py', '--folder', folder, '--constraints',
              constraints, *row.get('options', ())],
@@ -131,7 +131,7 @@ def constrained(text, versions):
 
 
 def counted(report):
-    """Numbers of tests in a report of pytest, and the names of those that failed."""
+    """Numbers of tests in a pytest report, and failed tests."""
     counts = dict(passed=0, skipped=0, failed=[])
     for case in ElementTree.fromstring(report).iter('testcase'):
         if case.find('failure') is not None or case.find('error') is not None:
@@ -142,10 +142,10 @@ def counted(report):
 
 
 def find_python(version):
-    """A Python of a version that runs: on the PATH, else pyenv's."""
+    """Working Python of a version: on the PATH, else pyenv's."""
     pyenv = sorted(Path.home().glob(f'.pyenv/versions/{version}.*/bin/python{version}'))
     found = [shutil.which(f'python{version}'), *map(str, pyenv[::-1])]
-    # On the PATH may be pyenv's, which is there for versions that are not chosen too.
+    # The one on the PATH may be pyenv's shim, which fails for versions that are not selected.
     return next((path for path in found if path and not subprocess.run(
         [path, '-c', ''], capture_output=True).returncode), None)
 
@@ -155,7 +155,7 @@ def passed(figures):
 
 
 def outcome(figures):
-    """Of a row, as the table says it; None for one that was not run."""
+    """Outcome of a row as text; without figures, 'not run'."""
     if figures is None:
         return 'not run'
     if figures.get('error'):
@@ -191,7 +191,7 @@ def shown(name, versions):
 
 
 def with_table(text, figures):
-    """A page with the table between its marks."""
+    """Page with the table between its marks."""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):

@@ -16,14 +16,14 @@ No checkpoint is published with this package. Networks start from the authors' I
 which are **not for commercial use** ([licence](faq.md#licence)),
 [SwinHAT](hierarchical_attention.md#swin-hat) from Swin's. The paper is
 [FasterViT](https://arxiv.org/abs/2306.06189), quoted second hand; im/s is its throughput on one
-A100, and what was timed is not stated.
+A100, of what is not stated.
 """
 REST = """\
-The other {} configs in `configs/` have no figures: further variants and windows, FSDP, SwinHAT,
-small networks for your own data, and the recipes that train classifiers.
+The other {} configs in `configs/` have no figures: other variants and windows, FSDP, SwinHAT, small
+networks for your own data, and recipes for classifiers.
 """
 SPEED = 'Paper Throughput (im/s, one A100)'
-# How a Results Source begins, what it has to say, and the sentence above the figures.
+# Beginning of a Results Source, text that it must contain, and sentence above the figures.
 THEIRS = 'Published by the authors, **not evaluated here** ({}).'
 SOURCES = {
     'paper': ('not re-trained here', 'The paper\'s, **not reproduced here**.'),
@@ -64,7 +64,7 @@ def groups(index):
 
 
 def table(models):
-    """Models of one group with their figures, the source above them and notes below."""
+    """Table of a group's figures, its source above, notes below."""
     metrics = list(dict.fromkeys(name for m in models for name in figures(m)))
     settings = {'Image Size': 'image', 'Crop': 'crop', SPEED: 'im/s'}
     settings = {name: short for name, short in settings.items()
@@ -92,7 +92,7 @@ def published(model):
 
 
 def recipe(model):
-    """How a model was trained, or the command that evaluates a published one."""
+    """Training recipe, or the command that evaluates a published model."""
     if published(model):
         return 'The command is `python tools/test.py CONFIG WEIGHTS`.'
     meta = model['Metadata']
@@ -109,7 +109,7 @@ def figures(model):
 
 
 def source(models):
-    """Where the figures come from, in a sentence; each metafile has to say it."""
+    """Sentence on the figures' origin, which each metafile must state."""
     lines = set()
     for model in models:
         said = model['Metadata']['Results Source']
@@ -117,7 +117,7 @@ def source(models):
                             (None, None))
         if line is None or caveat not in said:
             raise KeyError(f'{model["Name"]}: Results Source: say "{caveat or "whose it is"}"')
-        # This project's stand with where and when.
+        # This project's own figures also state machine and date.
         lines.add(line if caveat else line.replace('.', said.removeprefix('this project') + '.'))
     return ' '.join(sorted(lines))
 

@@ -27,28 +27,28 @@ def parse_args():
                           'annotations; nothing in it is changed')
         task.add_argument('--classes', nargs='+', metavar='NAME', default=[],
                           help='categories to detect (default: all)' if task is det else
-                          'names of the labels, from the lowest on')
+                          'names of the labels, from the lowest up')
         task.add_argument('--arch', default=SMALL,
                           help='network: small, from scratch (default), or a published variant, 0 '
                           'to 6, from its ImageNet weights, which are not for commercial use')
         task.add_argument('--force', action='store_true', help='replace OUT.py if it exists')
     det.add_argument('--boxes-only', action='store_true',
-                     help='leave masks out, though the data have some')
+                     help='leave out the data\'s masks')
     det.add_argument('--ann', nargs='+', metavar='FILE', default=[], type=Path, dest='ann_files',
-                     help='files to take, where the folder has several: COCO\'s in the order '
+                     help='files to take, if the folder has several: COCO\'s in the order '
                      'train, val, test, or YOLO\'s data.yaml')
     seg.add_argument('--void', type=int, metavar='LABEL',
                      help='label of pixels without a class (default: 255). With 0 the classes '
                      'count from 1')
     seg.add_argument('--label-maps', nargs='+', metavar='DIR', default=[], type=_folder,
-                     help='folders of label maps to take, where there are several: one with all '
-                     'splits, or those of train, val and test in this order')
+                     help='folders of label maps to take, if there are several: one with all '
+                     'splits, or one each for train, val and test, in this order')
     seg.add_argument('--images', nargs='+', metavar='DIR', default=[], type=_folder,
-                     help='the folder of images of each of --label-maps')
+                     help='folder of images for each of --label-maps')
     seg.add_argument('--img-suffix', metavar='SUFFIX',
-                     help='how names of images end, where a label map has several')
+                     help='ending of images\' names, if a label map has several images')
     seg.add_argument('--map-suffix', metavar='SUFFIX',
-                     help='how names of label maps end, where an image has several, such as '
+                     help='ending of label maps\' names, if an image has several, such as '
                      '_labelIds.png')
     args = parser.parse_args()
     if args.task == 'seg' and (len(args.label_maps) != len(args.images) or len(args.images) > 3):

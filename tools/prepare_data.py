@@ -38,15 +38,15 @@ def parse_args():
     own.add_argument('--images', nargs='+', metavar='DIR', required=True,
                      help='the folder of images of each; subfolders are read too')
     own.add_argument('--num-classes', type=int, metavar='N',
-                     help='label maps: number of classes (default: whatever occurs is in range)')
+                     help='label maps: number of classes (default: every label is in range)')
     own.add_argument('--void', type=int, default=255, metavar='LABEL',
                      help='label maps: label that is ignored in training (default: 255)')
     own.add_argument('--reduce-zero-label', action='store_true',
                      help='label maps: 0 is unlabelled and classes are 1 to N, as in ADE20K')
     own.add_argument('--img-suffix', metavar='SUFFIX',
-                     help='label maps: how images\' names end (default: any ending)')
+                     help='label maps: ending of images\' names (default: any)')
     own.add_argument('--map-suffix', metavar='SUFFIX',
-                     help='label maps: how their names end, where an image has several, such as '
+                     help='label maps: ending of their names, if an image has several, such as '
                      '_labelIds.png')
     args = parser.parse_args()
     if args.name == 'check' and args.ann and (args.num_classes is not None or args.reduce_zero_label
@@ -57,7 +57,7 @@ def parse_args():
 
 
 def run(args):
-    """Whether there is no problem."""
+    """Whether the data are without problems."""
     if args.name != 'check':
         return prepare(args.name, args.root, args.check)
     if args.ann:

@@ -17,7 +17,7 @@ def parse_args():
                         'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')
     parser.add_argument('out', metavar='OUT.py', help='config to write')
     parser.add_argument('--arch', choices=VARIANTS, default='2', metavar='ARCH',
-                        help='FasterViT of which variant (default: 2); it starts from its ImageNet '
+                        help='variant of FasterViT (default: 2); it starts from its ImageNet '
                         f'weights, which are not for commercial use: {", ".join(VARIANTS)}')
     parser.add_argument('--force', action='store_true', help='replace OUT.py if it exists')
     return parser.parse_args()

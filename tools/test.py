@@ -30,8 +30,8 @@ def parse_args():
                         help='seconds between two images of --show (default: 2)')
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
     parser.add_argument('--amp', nargs='?', const=True, default=False, metavar='bf16|fp16',
-                        help='test in mixed precision: in bf16 or fp16 or, without either, in bf16 '
-                        'where the device has it (default: float32)')
+                        help='test in mixed precision: bf16 or fp16; without a value, bf16 if the '
+                        'device has it (default: float32)')
     parser.add_argument('--deploy', action='store_true',
                         help='fold the backbone first: same results, faster')
     parser.add_argument('--compile', action='store_true',

@@ -18,13 +18,13 @@ def parse_args():
     parser.add_argument('--work-dir', help='folder for logs and checkpoints '
                         '(default: work_dirs/ and the name of the config)')
     parser.add_argument('--amp', nargs='?', const=True, default=False, metavar='bf16|fp16',
-                        help='train in mixed precision: in bf16 or fp16 or, without either, in the '
-                        'config\'s type, else in bf16 for 4-21k, 5 and 6 and in fp16 for others')
+                        help='train in mixed precision: bf16 or fp16; without a value, the '
+                        'config\'s type, else bf16 for 4-21k, 5 and 6 and fp16 for others')
     parser.add_argument('--auto-scale-lr', action='store_true',
                         help='scale the learning rate to the batch size')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
-                        help='continue from CHECKPOINT or, without one given, from the newest '
-                        'in the work directory')
+                        help='continue from CHECKPOINT or, without a value, from the newest '
+                        'checkpoint in the work directory')
     parser.add_argument('--compile', action='store_true',
                         help='compile backbone and neck (torch.compile)')
     parser.add_argument('--cfg-options', nargs='+', action=Settings, metavar='KEY=VALUE',

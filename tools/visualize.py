@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Draw a FasterViT's attention, carriers, feature maps and effective receptive field."""
+"""Draw a FasterViT's attention, carriers, feature maps and receptive field."""
 import argparse
 import sys
 import warnings
@@ -18,7 +18,7 @@ def parse_args():
         description=__doc__ + ' The image goes through the config\'s test pipeline.')
     parser.add_argument('config', help='config file of a detector, segmentor or classifier, or a '
                         'variant such as 2')
-    # One positional may be left out, so the two are told apart below.
+    # CHECKPOINT is optional, so the two are separated below.
     parser.add_argument('files', nargs='+', metavar='[CHECKPOINT] IMAGE',
                         help='checkpoint, of the whole model or the backbone (default: random '
                         'weights, and the figures say so), and image')

@@ -1,3 +1,3 @@
-# fcn_fvit_long_range.py without carriers: each window by itself.
+# fcn_fvit_long_range.py without carriers: windows alone.
 _base_ = './fcn_fvit_long_range.py'
 model = dict(backbone=dict(arch=dict(hierarchical=False)))

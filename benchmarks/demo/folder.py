@@ -1,4 +1,4 @@
-"""A demo's folder: going on with a stopped run, replacing a finished one."""
+"""A demo's folder: resuming a stopped demo, replacing a finished."""
 import json
 from pathlib import Path
 from typing import Dict
@@ -7,21 +7,21 @@ from rich.console import Console
 
 from fastervit_mm.engine.checkpoints import remove, whole_file
 
-_FACTS = 'demo.json'  # which settings a demo has and, once it is finished, what came of it
+_FACTS = 'demo.json'  # a demo's settings and, once finished, its results
 
 
 def begin(folder: Path, settings: str, console: Console) -> bool:
-    """Make a folder ready for a demo.
+    """Prepare a folder for a demo.
 
     A finished demo is kept beside it, as ``<folder>.previous``, until :func:`finish`.
 
     Args:
         folder: An earlier demo's, or empty or absent.
-        settings: Of this demo. One that was stopped and had others is removed.
-        console: Told what becomes of an earlier demo.
+        settings: Settings of this demo. A stopped demo with other settings is removed.
+        console: Where to report what happens to an earlier demo.
 
     Returns:
-        Whether to go on with what is in the folder.
+        Whether to resume what is in the folder.
 
     Raises:
         ValueError: For a folder that holds something else.
@@ -42,7 +42,7 @@ def begin(folder: Path, settings: str, console: Console) -> bool:
             _say(console, f'The demo that was stopped in {folder} had another config: this one '
                  'starts anew')
     elif folder.is_dir() and any(folder.iterdir()):
-        raise ValueError(f'work_dir={str(folder)!r}: holds something else than a demo; give '
+        raise ValueError(f'work_dir={str(folder)!r}: holds files other than a demo\'s; give '
                          'another folder')
     folder.mkdir(parents=True, exist_ok=True)
     facts.write_text(json.dumps(dict(settings=settings)))
@@ -50,7 +50,7 @@ def begin(folder: Path, settings: str, console: Console) -> bool:
 
 
 def finish(folder: Path, facts: Dict) -> None:
-    """Write a demo's facts, ``metrics`` included, and remove the earlier demo."""
+    """Write a demo's results and remove the earlier demo."""
     with whole_file(folder / _FACTS) as part:
         part.write_text(json.dumps(facts, indent=2))
     _remove(_previous(folder))
@@ -61,7 +61,7 @@ def _previous(folder: Path) -> Path:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a demo's folder, its facts last."""
+    """Remove a demo's folder, ``_FACTS`` last."""
     if (folder / _FACTS).is_file():
         for path in folder.iterdir():
             if path.name != _FACTS:

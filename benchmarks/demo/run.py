@@ -12,17 +12,17 @@ from benchmarks.demo import folder as demo_folder
 from fastervit_mm.apis.contact_sheet import contact_sheet
 from fastervit_mm.engine import launch
 
-_SOME = 12  # a classifier's validation images that are drawn, of thousands
+_SOME = 12  # number of a classifier's validation images to draw
 
 
 def run_demo(config: str, work_dir: str) -> Dict[str, float]:
     """Train a config, evaluate it, write a table and figures.
 
     Args:
-        config: A config of mmdet, mmseg or mmpretrain that trains in minutes and whose dataset is
-            there, such as ``cascade_fvit_shapes.py``.
-        work_dir: Folder for the results. A demo that was stopped there goes on; a finished one is
-            replaced, once this one is finished (:func:`~benchmarks.demo.folder.begin`).
+        config: A config of mmdet, mmseg or mmpretrain that trains in minutes and whose dataset
+            exists, such as ``cascade_fvit_shapes.py``.
+        work_dir: Folder for the results. A stopped demo in it is resumed; a finished one is
+            replaced once this one has finished (:func:`~benchmarks.demo.folder.begin`).
 
     Returns:
         The metrics of the final evaluation.
@@ -71,12 +71,12 @@ def run_demo(config: str, work_dir: str) -> Dict[str, float]:
 
 
 class Trained(NamedTuple):
-    """What a training left.
+    """Result of a training.
 
     Attributes:
-        checkpoint: Path of the last one.
-        seconds: Its time; None for one that had been stopped.
-        iterations: Its length.
+        checkpoint: Path of the last checkpoint.
+        seconds: Duration; None if it had been stopped.
+        iterations: Number of iterations.
     """
     checkpoint: str
     seconds: Optional[float]
@@ -92,7 +92,7 @@ def train(config: str, folder: Path, goes_on: bool) -> Trained:
         goes_on: Whether to resume what is in the folder.
     """
     cfg = launch.load_config(config, work_dir=str(folder))
-    cfg.visualizer.name = str(folder)  # it writes the scalars, and is one for each name
+    cfg.visualizer.name = str(folder)  # mmengine shares visualizers of one name; it writes scalars
     started = time.perf_counter()
     runner = launch.train(cfg, resume='auto' if goes_on else None)
     seconds = None if goes_on else round(time.perf_counter() - started, 1)
@@ -100,13 +100,13 @@ def train(config: str, folder: Path, goes_on: bool) -> Trained:
 
 
 def say_files(folder: Path, console: Console, files: Mapping[str, str]) -> None:
-    """Print the files of a demo's folder, each with its meaning."""
+    """Print a demo's files and their meaning."""
     for name, what in files.items():
         console.print(f'  {folder / name}  [dim]{what}[/dim]', highlight=False, soft_wrap=True)
 
 
 def _draw_some(cfg: Config, folder: Path) -> None:
-    """Let mmpretrain's hook draw images from all over the test dataset."""
+    """Let mmpretrain's hook draw images at equal steps."""
     from mmpretrain.registry import DATASETS
     count = len(DATASETS.build(cfg.test_dataloader.dataset))
     cfg.default_hooks.visualization.update(
@@ -118,7 +118,7 @@ def _table(metrics: Dict[str, float]) -> Table:
     table.add_column('metric')
     table.add_column('value', justify='right')
     for name, value in metrics.items():
-        if value >= 0:  # pycocotools has -1 for sizes that no object has
+        if value >= 0:  # pycocotools gives -1 for sizes without objects
             table.add_row(name, f'{value:.3f}')
     return table
 

@@ -16,9 +16,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('steps', nargs='+', metavar='STEP',
                         help=', '.join(f'{n} {name}' for n, name in STEPS.items()) + ', or all')
     parser.add_argument('--rehearse', action='store_true',
-                        help='small sizes, to try the code; so without a GPU')
+                        help='use small sizes, to try the code; always so without a GPU')
     parser.add_argument('--budget', type=float, default=450,
-                        help='seconds for each step; what does not fit is named. Default 450')
+                        help='seconds for each step; cases left out are named. Default 450')
     parser.add_argument('--out', type=Path,
                         default=Path(environ.get('OUT') or ROOT / 'work_dirs/gpu'),
                         help='folder of the results. Default $OUT, else work_dirs/gpu')
@@ -36,7 +36,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
-    if len(args.steps) > 1:  # a process each: one's faults and leftovers are not another's
+    if len(args.steps) > 1:  # a process each, so that no step affects another
         codes = [subprocess.run([sys.executable, '-W', 'ignore', '-m', 'benchmarks.gpu', step,
                                  '--budget', str(args.budget), '--out', str(args.out)]
                                 + ['--rehearse'] * args.rehearse).returncode

@@ -26,10 +26,10 @@ from .networks import (
 )
 from .report import Report
 
-# Relative to the norm of a map. A CPU under autocast is at 0.9 % in bfloat16 and 0.12 % in float16
-# (variants 0, 2 and 4-21k-224 with such weights, 224 x 224); three times that would be a fault.
+# Largest error relative to a map's norm. A CPU under autocast has 0.9 % in bfloat16 and 0.12 % in
+# float16 (variants 0, 2 and 4-21k-224 with such weights, 224 x 224); three times that is a fault.
 BOUNDS = {'float32': 1e-4, 'bfloat16': 0.03, 'float16': 0.004}
-# Of an attention's output and gradients beside plain products in float32.
+# Largest error of an attention's output and gradients, against plain products in float32.
 ATTENTION_BOUNDS = {torch.bfloat16: 0.02, torch.float16: 0.003}
 
 FULL = dict(archs=('0', '2', '4', '4-21k-224', '4-21k-384', '4-21k-512', '4-21k-768'),
@@ -47,7 +47,7 @@ def run(report: Report) -> None:
     if not report.cuda:
         report.skip('maps', 'CUDA beside CPU', 'needs CUDA; here the CPU beside itself')
     archs = named(plan['archs'])
-    # Large images last: they take most of the time, on the CPU.
+    # Large images last: on the CPU they take most of the time.
     for size in plan['sizes']:
         for name, arch in archs.items():
             report.run('maps', f'{name}, {sized(size)}', maps, report, name, arch, size)
@@ -58,7 +58,7 @@ def run(report: Report) -> None:
 
 
 def maps(report: Report, name: str, arch, size: Tuple[int, int]) -> None:
-    """All precisions, deployed or not, beside the CPU in float32."""
+    """Compare all precisions, deployed or not, with the CPU's float32."""
     gc.collect()
     torch.cuda.empty_cache()
     network, image = build(arch), images(1, size)
@@ -73,7 +73,7 @@ def maps(report: Report, name: str, arch, size: Tuple[int, int]) -> None:
 
 
 def of_all_modes(network: nn.Module, image: Tensor, right: Sequence[Tensor]) -> Dict[str, float]:
-    """Distance of each precision's maps, plain and deployed."""
+    """Distances of each precision's maps, plain and deployed."""
     found = {}
     for deployed in ('', ' deployed'):
         if deployed:
@@ -88,9 +88,10 @@ def of_all_modes(network: nn.Module, image: Tensor, right: Sequence[Tensor]) -> 
 
 
 def attention(report: Report, name: str, arch, size: Tuple[int, int]) -> None:
-    """Every kernel, forward and backward, beside plain products in float32.
+    """Compare every kernel with plain products in float32.
 
-    What the network chooses has to be right; a fault of another kernel is written down.
+    Forward and backward. The kernel that the network chooses has to be right; faults of others are
+    only reported.
     """
     network = build(arch, report.device)
     for dtype, bound in ATTENTION_BOUNDS.items():
@@ -102,7 +103,7 @@ def attention(report: Report, name: str, arch, size: Tuple[int, int]) -> None:
                     chosen = kernel == call.chosen
                     try:
                         found = _outputs(call.to(dtype, training), kernel)
-                    except RuntimeError as error:  # it does not take these arguments
+                    except RuntimeError as error:  # the kernel does not take these arguments
                         if chosen:
                             raise
                         report.extra.setdefault('kernels_not_available', []).append(
@@ -118,7 +119,7 @@ def attention(report: Report, name: str, arch, size: Tuple[int, int]) -> None:
 
 
 def _outputs(call: Call, kernel: str) -> list:
-    """The output, and gradients if the arguments need them."""
+    """Output, and gradients if the arguments need them."""
     with sdpa_kernel(KERNELS[kernel]), torch.autocast(call.q.device.type, enabled=False):
         out = call.attend()
         if not out.requires_grad:
@@ -130,7 +131,7 @@ def _outputs(call: Call, kernel: str) -> list:
 
 
 def graphs(report: Report, arch, sizes: Sequence[Tuple[int, int]]) -> None:
-    """Replays, with other sizes between them; deployed, where terms are kept."""
+    """Check CUDA graphs' replays around runs at other sizes."""
     if not report.cuda:
         report.skip('graph', 'replays', 'needs CUDA; the code runs with calls in place of replays')
     for cast in (False, True):
@@ -160,7 +161,10 @@ def _graph_case(report: Report, case: str, function: Callable, arch, sizes, cast
 
 def replay_after_another_size(forward: Callable, image: Tensor, other: Tensor, right: Sequence,
                               cuda: bool) -> float:
-    """Capture at one size, replay, run another size, fill freed memory, replay."""
+    """Replay a graph before and after running another size.
+
+    Freed memory is filled in between.
+    """
     static = torch.zeros_like(image)
     replay = Graph(lambda: forward(static)) if cuda else lambda: forward(static)
     found = []
@@ -176,9 +180,9 @@ def replay_after_another_size(forward: Callable, image: Tensor, other: Tensor, r
 
 def first_call_inside(forward: Callable, image: Tensor, other: Tensor, right: Sequence,
                       cuda: bool) -> float:
-    """Capture a size's first call; eager calls must not use its memory."""
+    """Capture a first call, whose memory eager calls must spare."""
     for _ in range(3):
-        forward(other)  # what has to be set up before a capture, at another size
+        forward(other)  # sets up, at another size, what must exist before a capture
     if not cuda:
         return worst([distance(forward(image), right[0]), distance(forward(other), right[1])])
     graph = torch.cuda.CUDAGraph()
@@ -194,6 +198,6 @@ def first_call_inside(forward: Callable, image: Tensor, other: Tensor, right: Se
 
 
 def _overwrite_freed(device: torch.device) -> None:
-    """Put NaN into memory that was freed, where something might still read it."""
+    """Fill freed memory with NaN, to reveal later reads."""
     for size in [2**n for n in range(9, 26)] * 2:
         torch.full((size,), float('nan'), device=device)

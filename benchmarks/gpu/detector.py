@@ -1,4 +1,4 @@
-"""Step 7: whole detectors through mmdet, beside the CPU and in training."""
+"""Step 7: mmdet's detectors, against the CPU and in training."""
 import copy
 import gc
 from typing import Dict, List, Tuple
@@ -21,7 +21,7 @@ from .report import Report
 from .training import cast
 
 SWIN = 'mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_amp-ms-crop-3x_coco.py'
-# Configs, and those whose backbone takes the place of the first one's.
+# Configs; the backbone of a second one replaces the first one's.
 DETECTORS: Dict[str, Tuple[str, ...]] = {
     'Cascade Mask R-CNN, FasterViT-2': ('mmdet/cascade_fvit',),
     'Cascade Mask R-CNN, Swin-T': ('mmdet/cascade_fvit', SWIN),
@@ -31,9 +31,9 @@ OURS = [name for name in DETECTORS if 'FasterViT' in name]
 
 FULL = dict(small=(256, 320), size=(800, 1333), batches=(2, 8), steps=20)
 REHEARSAL = dict(small=(64, 96), size=(64, 96), batches=(1,), steps=1)
-# Relative to losses and to the gradients' norm; shares of predictions without an equal one, and of
-# masks' pixels. Other kernels of a CPU are at 7e-6, 8e-3 (a ReLU near 0 passes its gradient or
-# not), 0 and 7e-6.
+# Largest error relative to losses and to the gradients' norm; largest share of predictions without
+# an equal one, and of differing mask pixels. Between a CPU's kernels these are 7e-6, 8e-3 (a ReLU
+# near 0 passes its gradient or not), 0 and 7e-6.
 BOUNDS = dict(losses=1e-3, gradients=0.05, predictions=0.02, masks=1e-3)
 
 
@@ -53,8 +53,8 @@ def run(report: Report) -> None:
 def config(name: str, tiny: bool, few: bool) -> Config:
     """A detector's config, for random weights.
 
-    ``tiny``: ours with small backbones. ``few``: so few boxes, all of them taken and none moved at
-    random, that rounding does not choose others.
+    ``tiny``: our configs with small backbones. ``few``: few boxes, all taken and none moved at
+    random, so that rounding does not change the choice.
     """
     cfg, *others = map(read_config, DETECTORS[name])
     model = cfg.model
@@ -92,10 +92,10 @@ def inputs(batch: int, size: Tuple[int, int]) -> dict:
 
 
 def equal(report: Report, plan: dict, name: str) -> None:
-    """Losses, gradients and predictions in float32 beside the CPU's."""
+    """Compare losses, gradients and predictions in float32 with the CPU's."""
     model = build(config(name, report.rehearse, few=True))
     with torch.no_grad():
-        for parameter in model.parameters():  # classes and boxes that differ
+        for parameter in model.parameters():  # makes classes and boxes differ
             parameter.add_(torch.randn_like(parameter), alpha=0.02)
     twin = copy.deepcopy(model).to(report.device)
     with exact():

@@ -1,4 +1,4 @@
-"""Step 3: attention kernels, their time, and the cost of new shapes."""
+"""Step 3: attention kernels, their times, cost of new shapes."""
 import gc
 import time
 from contextlib import nullcontext
@@ -35,7 +35,7 @@ def run(report: Report) -> None:
     if not report.cuda:
         report.skip('chosen', 'no variant on the math kernel', 'needs CUDA; a CPU in training '
                     'has no other kernel for a bias')
-    # The large variants last: with less memory than they need, the others are done.
+    # Large variants last, so that the others are done if memory runs out.
     for name, arch in named(plan['archs']).items():
         for deployed in (False, True):
             report.run('chosen', f'{name}{", deployed" * deployed}', chosen, report, name, arch,
@@ -50,7 +50,7 @@ def chosen(report: Report, name: str, arch, sizes: Sequence[Tuple[int, int]],
            deployed: bool) -> None:
     """Check the kernel of every attention, by dispatcher and profiler.
 
-    In training (undeployed) a bias needs a gradient, which fewer kernels give.
+    In training (undeployed) a bias needs a gradient, which fewer kernels support.
     """
     gc.collect()
     torch.cuda.empty_cache()
@@ -76,7 +76,7 @@ def chosen(report: Report, name: str, arch, sizes: Sequence[Tuple[int, int]],
 
 
 def profiled(network: nn.Module, image: Tensor, training: bool) -> Tuple[set, set]:
-    """Attention operators of a forward pass, and names of CUDA kernels that are attention."""
+    """Attention operators of a forward pass, and their CUDA kernels."""
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * image.is_cuda
     network.train(training)
     with profile(activities=activities) as record, torch.set_grad_enabled(training), \
@@ -91,7 +91,7 @@ def profiled(network: nn.Module, image: Tensor, training: bool) -> Tuple[set, se
 
 
 def plans(report: Report, plan: dict) -> None:
-    """Time first calls at new numbers of windows, beyond second calls."""
+    """Extra time of first calls at new numbers of windows."""
     network = build(plan['timed'], report.device)
     *_, template = attentions(network, images(1, plan['padded_size'], report.device),
                               torch.bfloat16)  # of stage 4
@@ -106,7 +106,7 @@ def plans(report: Report, plan: dict) -> None:
     for way, context in ways.items():
         try:
             with torch.no_grad(), context:
-                make(500 if report.cuda else 2)()  # libraries load
+                make(500 if report.cuda else 2)()  # loads libraries
                 extra = [_first_call(make(count), report.device) for count in plan['counts']]
         except RuntimeError as error:
             report.skip('plan', way, str(error).split('\n')[0][:80])
@@ -116,7 +116,7 @@ def plans(report: Report, plan: dict) -> None:
 
 
 def _first_call(call, device: torch.device) -> float:
-    """Seconds that the first call takes beyond the second."""
+    """Extra seconds of the first call over the second."""
     took = []
     for _ in range(2):
         _wait(device)
@@ -148,7 +148,7 @@ def timed(report: Report, plan: dict, size: Tuple[int, int], batch: int) -> None
 
 
 def kernel_times(call: Call, seconds: float) -> Dict[str, float]:
-    """Time of a call by each kernel that takes it; ``seconds`` of calls each."""
+    """Time of a call by each possible kernel, over ``seconds``."""
     times = {}
     for name, kernel in KERNELS.items():
         def step() -> None:
@@ -166,7 +166,7 @@ def kernel_times(call: Call, seconds: float) -> Dict[str, float]:
 
 
 def padded(report: Report, plan: dict) -> None:
-    """Time heads whose width is not a multiple of 8, padded and not."""
+    """Time heads of a width not divisible by 8."""
     network = build(plan['padded'], report.device)
     image = images(plan['padded_batch'], plan['padded_size'], report.device)
     calls: List[Call] = attentions(network, image, torch.bfloat16)

@@ -1,7 +1,7 @@
-"""Print the wheels with a module that this Python lacks.
+"""Print wheels with modules that this Python lacks.
 
-By modules, not by names: a compiled mmcv is not hidden by mmcv-lite, and setuptools is wanted for
-pkg_resources, which new ones lack.
+By modules, not by names: mmcv-lite does not stand in for a compiled mmcv, and setuptools is needed
+for pkg_resources, which new versions lack.
 """
 import sys
 from importlib.util import find_spec

@@ -1,4 +1,4 @@
-"""Networks, images and distances that several steps share."""
+"""Networks, images and distances for several steps."""
 from contextlib import contextmanager
 from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
@@ -14,10 +14,10 @@ from fastervit_mm.backbone import FasterViT
 
 Arch = Union[str, dict]
 
-# Every part of the large networks, in milliseconds on a CPU.
+# Has every part of the large networks, but runs in milliseconds on a CPU.
 TINY = dict(embed_dim=16, stem_channels=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 4),
             layer_scale=0.5, propagate_carriers=True, drop_path_rate=0.)
-# Heads of width 10, no carriers: as 4-21k, whose heads are padded too.
+# Heads of width 10, no carriers: like 4-21k, whose heads are padded too.
 ODD = dict(embed_dim=20, stem_channels=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 8, 16),
            hierarchical=False, drop_path_rate=0.)
 
@@ -29,10 +29,10 @@ def named(archs: Sequence[Arch]) -> Dict[str, Arch]:
 
 
 def build(arch: Arch, device: Union[str, torch.device] = 'cpu', **settings) -> FasterViT:
-    """A network with weights that a mix-up would show, in evaluation mode.
+    """Network in evaluation mode, with weights that reveal mix-ups.
 
-    Fresh running statistics are 0 and 1, biases 0 and layer scales 1e-5: half of the network would
-    hardly count.
+    With initial running statistics of 0 and 1, biases of 0 and layer scales of 1e-5, half of the
+    network would hardly matter.
     """
     torch.manual_seed(0)
     with torch.device(device):
@@ -47,14 +47,14 @@ def build(arch: Arch, device: Union[str, torch.device] = 'cpu', **settings) -> F
 
 
 def images(batch: int, size: Tuple[int, int], device: Union[str, torch.device] = 'cpu') -> Tensor:
-    """The same random images on every device."""
+    """Random images, the same on every device."""
     generator = torch.Generator().manual_seed(1)
     return torch.randn(batch, 3, *size, generator=generator).to(device)
 
 
 def distance(found: Union[Tensor, Sequence[Tensor]], right: Union[Tensor, Sequence[Tensor]]
              ) -> float:
-    """Largest Euclidean |found - right| / |right| of pairs, or NaN."""
+    """Largest Euclidean |found - right| / |right|, or NaN."""
     if isinstance(found, Tensor):
         found, right = [found], [right]
     right = [b.to(a.device).double() for a, b in zip(found, right, strict=True)]
@@ -73,7 +73,7 @@ def sized(size: Tuple[int, int]) -> str:
 
 @contextmanager
 def exact() -> Iterator[None]:
-    """float32 as it is written: without TensorFloat-32."""
+    """Context for true float32, without TensorFloat-32."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     try:
@@ -83,13 +83,13 @@ def exact() -> Iterator[None]:
 
 
 class Call(NamedTuple):
-    """An attention that a network computed.
+    """Attention that a network computed.
 
     Attributes:
         q, k, v: (batch, heads, N, width).
         bias: (1, heads, N, N).
         scale: Of the logits.
-        chosen: PyTorch's name of the kernel that computed it.
+        chosen: PyTorch's name for the kernel that computed it.
     """
     q: Tensor
     k: Tensor
@@ -104,19 +104,19 @@ class Call(NamedTuple):
         return f'{queries} tokens, {heads} heads of {width}, {batch} windows'
 
     def attend(self) -> Tensor:
-        """Compute it again, by the kernel that PyTorch now chooses."""
+        """Compute it again, with PyTorch's current choice of kernel."""
         return F.scaled_dot_product_attention(self.q, self.k, self.v, attn_mask=self.bias,
                                               scale=self.scale)
 
     def to(self, dtype: torch.dtype, grad: bool = False) -> 'Call':
-        """Copy with the same strides in a type, as leaves for gradients."""
+        """Copy with the same strides in another type."""
         return self._replace(**{name: getattr(self, name).detach().to(dtype).requires_grad_(grad)
                                 for name in ('q', 'k', 'v', 'bias')
                                 if getattr(self, name) is not None})
 
 
 class Attentions(TorchFunctionMode):
-    """Inside this context, the first attention of each shape is kept in ``calls``."""
+    """Context that keeps each shape's first attention in ``calls``."""
 
     def __init__(self):
         super().__init__()
@@ -129,14 +129,14 @@ class Attentions(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def _keep(self, q, k, v, attn_mask=None, dropout_p=0., is_causal=False, scale=None, **others):
-        # Autocast casts after this point.
+        # Autocast would cast only after this point.
         dtype = (torch.get_autocast_dtype(q.device.type)
                  if torch.is_autocast_enabled(q.device.type) else q.dtype)
         q, k, v = (t.to(dtype) for t in (q, k, v))
         bias = None if attn_mask is None else attn_mask.to(dtype)
         number = torch._fused_sdp_choice(q, k, v, bias, dropout_p, is_causal, scale=scale)
         call = Call(q, k, v, bias, scale, kernel_name(number))
-        # Held detached: the graph of a training step would keep the memory of all of it.
+        # Detached, else a training step's whole graph would stay in memory.
         self.calls.setdefault(call.shape, call.to(dtype))
 
 
@@ -153,9 +153,9 @@ KERNELS: Dict[str, SDPBackend] = {
 
 def attentions(network: nn.Module, image: Tensor, dtype: torch.dtype,
                training: bool = False) -> List[Call]:
-    """The attentions of a forward pass under autocast, one of each shape.
+    """Attentions of a forward pass under autocast, one per shape.
 
-    On a CPU training spells attention out, and those of evaluation stand in.
+    In training a CPU computes attention by products, so those of evaluation are taken.
     """
     stand_in = training and not image.is_cuda
     training &= image.is_cuda
@@ -163,7 +163,7 @@ def attentions(network: nn.Module, image: Tensor, dtype: torch.dtype,
             image.device.type, dtype):
         network.train(training)(image)
     if not seen.calls:
-        raise RuntimeError('no attention was seen: is it computed by another function than '
+        raise RuntimeError('no attention was found: is it computed by another function than '
                            'scaled_dot_product_attention?')
-    # A CPU has no other kernel for a bias that needs a gradient.
+    # A CPU has only the math kernel for a bias that needs a gradient.
     return [call._replace(chosen='math') if stand_in else call for call in seen.calls.values()]

@@ -1,4 +1,4 @@
-"""Step 6: kernels and launches, and the cost of a training step."""
+"""Step 6: kernels, launches, and cost of a training step."""
 import gc
 from collections import Counter
 from typing import Callable, Dict, List
@@ -36,7 +36,7 @@ def run(report: Report) -> None:
 
 
 def forward(report: Report, plan: dict, mode: str, batch: int) -> None:
-    """A forward pass in bfloat16."""
+    """Profile a forward pass in bfloat16."""
     gc.collect()
     network = build(plan['arch'], report.device, out_norm=None)
     if 'deployed' in mode:
@@ -56,7 +56,7 @@ def forward(report: Report, plan: dict, mode: str, batch: int) -> None:
 
 
 def add(report: Report, plan: dict, case: str, step: Callable) -> None:
-    """Add rows of one step: launches, device time, total time, kernels."""
+    """Add a step's rows: launches, device and total time, kernels."""
     for _ in range(3):
         step()
     found = kernels(step, report.device)
@@ -74,7 +74,7 @@ def add(report: Report, plan: dict, case: str, step: Callable) -> None:
 
 
 def kernels(step: Callable, device: torch.device) -> List[Dict[str, object]]:
-    """CUDA kernels of a step, or a CPU's operators, the longest first."""
+    """CUDA kernels, or operators on a CPU, the longest first."""
     cuda = device.type == 'cuda'
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * cuda
     with profile(activities=activities) as record:
@@ -101,7 +101,7 @@ KINDS = {'attention': ('fmha', 'flash', 'sdpa', 'scaled_dot'), 'triton': ('trito
 
 
 def by_kind(found: List[Dict[str, object]]) -> Counter:
-    """Calls by kind, read from kernels' names."""
+    """Calls by kind, from kernels' names."""
     counted: Counter = Counter()
     for kernel in found:
         name = str(kernel['name']).lower()
@@ -122,7 +122,7 @@ def _training_step(report: Report, plan: dict, constructor: str, dtype=torch.bfl
 
 
 def steps(report: Report, plan: dict) -> None:
-    """A training step, and the optimizer's part of it, with both constructors."""
+    """Time training step and optimizer with both constructors."""
     took = {}
     for constructor in ('DefaultOptimWrapperConstructor', 'MergedOptimWrapperConstructor'):
         step, wrapper, network, given = _training_step(report, plan, constructor)
@@ -131,14 +131,14 @@ def steps(report: Report, plan: dict) -> None:
             step()
         groups = len(wrapper.optimizer.param_groups)
         whole = median_seconds(step, plan['seconds'])
-        _gradients(network, *given)  # what update_params has set to None
+        _gradients(network, *given)  # update_params has set them to None
         update = median_seconds(wrapper.optimizer.step, plan['seconds'])
         took[name] = whole
         report.add('step', f'{name}: {groups} groups: training step', 1e3 * whole, unit='ms')
         report.add('step', f'{name}: {groups} groups: optimizer', 1e3 * update, unit='ms',
                    note='fused' if wrapper.optimizer.defaults.get('fused') else '', groups=groups)
     ratio = took['default'] / took['merged']
-    if report.cuda:  # on a CPU there are no launches to save
+    if report.cuda:  # a CPU has no launches to save
         report.check('step', 'merged beside default', ratio, at_least=1, unit='times the speed')
     else:
         report.add('step', 'merged beside default', ratio, unit='times the speed')
@@ -149,6 +149,6 @@ def _gradients(network: Pooled, image, targets) -> None:
 
 
 def training(report: Report, plan: dict) -> None:
-    """A whole training step."""
+    """Profile a whole training step."""
     step, *_ = _training_step(report, plan, 'MergedOptimWrapperConstructor')
     add(report, plan, f'training step, {sized(plan["size"])}, batch {plan["batch"]}', step)

@@ -1,4 +1,4 @@
-"""Report of a step: rows in a file and as a table."""
+"""Report of a step, as a file and a table."""
 import json
 import os
 import signal
@@ -20,15 +20,15 @@ STATES = ('pass', 'measured', 'skipped', 'left out', 'fail', 'error')
 
 
 class OutOfTime(BaseException):
-    """End of a step's time, which no ``except Exception`` catches."""
+    """End of a step's time, beyond ``except Exception``."""
 
 
 class Report:
     """Rows of one step.
 
-    A row has a part and a case, and a value with its unit. Where a value has to keep a limit the
-    row's state is ``pass`` or ``fail``, else ``measured``; ``skipped`` is what this machine cannot
-    do, ``left out`` what the time did not allow, ``error`` what raised one.
+    A row has a part, a case, and a value with its unit. Its state is ``pass`` or ``fail`` for a
+    value with a limit, else ``measured``; ``skipped`` if this machine cannot do it, ``left out`` if
+    the time did not suffice, ``error`` if it raised one.
 
     Args:
         step: Its number and name.
@@ -57,7 +57,7 @@ class Report:
 
     @property
     def left(self) -> float:
-        """Seconds that are left."""
+        """Remaining seconds."""
         return self.budget - (time.monotonic() - self.started)
 
     def add(self, part: str, case: str, value: Optional[float] = None, unit: str = '',
@@ -66,11 +66,11 @@ class Report:
 
         Args:
             part, case: What was measured.
-            value, unit: What came of it.
+            value, unit: The result.
             state: One of :data:`STATES`.
-            limit: What the value has to keep.
-            note: What a reader should know.
-            **detail: Goes into the file and not into the table.
+            limit: Limit of the value.
+            note: Remark for the reader.
+            **detail: Further content for the file, not the table.
         """
         row = dict(part=part, case=case, value=value, unit=unit, limit=limit, state=state,
                    note=note, **({'detail': detail} if detail else {}))
@@ -82,7 +82,7 @@ class Report:
 
     def check(self, part: str, case: str, value: float, at_most: Optional[float] = None,
               at_least: Optional[float] = None, **others) -> dict:
-        """Add a row whose value has to keep a limit; NaN fails."""
+        """Add a row whose value has a limit; NaN fails."""
         kept = value <= at_most if at_most is not None else value >= at_least
         limit = f'<= {at_most:g}' if at_most is not None else f'>= {at_least:g}'
         return self.add(part, case, value, state='pass' if kept else 'fail', limit=limit, **others)
@@ -95,12 +95,12 @@ class Report:
         """Call a function that adds rows; errors become rows too.
 
         Args:
-            part, case: What the row is called if it fails or is left out.
+            part, case: Names for the row if it fails or is left out.
             function: Called with ``args`` and ``kwargs``.
-            needs: Seconds that it takes at the least: with fewer left it is left out.
+            needs: Least seconds that it takes; with fewer remaining it is left out.
 
         Returns:
-            What the function returns, or None.
+            The function's result, or None.
         """
         if self.left <= needs:
             self.add(part, case, state='left out', note=f'{self.left:.0f} s were left')
@@ -126,7 +126,7 @@ class Report:
             raise OutOfTime
 
         before = signal.signal(signal.SIGALRM, ring)
-        # Again every 5 s: an exception in a callback that C code calls would be lost.
+        # Repeated every 5 s, since C code may swallow an exception in a callback.
         signal.setitimer(signal.ITIMER_REAL, max(self.left, 0.1), 5)
         try:
             yield
@@ -146,13 +146,13 @@ class Report:
         return any(row['state'] in ('fail', 'error') for row in self.rows)
 
     def content(self) -> Dict[str, object]:
-        """What the file holds."""
+        """Content of the file."""
         return dict(self.head, seconds=round(time.monotonic() - self.started, 1),
                     counts=self.counts, passed=bool(self.rows) and not self.failed,
                     rows=self.rows, **self.extra)
 
     def save(self) -> None:
-        """Write the JSON; what a killed step has found is there too."""
+        """Write the JSON, so that a killed step's rows survive."""
         target = self.out / f'{self.step}.json'
         draft = target.with_suffix('.tmp')
         draft.write_text(json.dumps(self.content(), indent=1))
@@ -167,7 +167,7 @@ class Report:
             'left out', 'fail', 'error')])
 
     def show(self, console: Console, rows: List[Dict[str, object]]) -> None:
-        """Print a table of rows, and the number in each state."""
+        """Print a table of rows and counts of states."""
         where = self.head['machine']
         table = Table(title=f'{self.step}{" (rehearsal)" if self.rehearse else ""}: '
                       f'{where["gpu"] or where["cpu"]}, torch {where["torch"]}, '

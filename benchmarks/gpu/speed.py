@@ -1,4 +1,4 @@
-"""Steps 4 and 5: speed beside the authors' package, Swin, ConvNeXt and equals in accuracy."""
+"""Steps 4 and 5: speed compared with other networks."""
 import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -14,11 +14,11 @@ from .report import Report
 
 SIZES = {'224': dict(size=(224, 224), batches=(128, 1)),
          '800': dict(size=(800, 1280), batches=(16, 1))}
-LARGEST_WAVE = 8  # cases that are built side by side: 16 cores compile, and all stay in memory
+LARGEST_WAVE = 8  # cases built at once: 16 cores compile, and all stay in memory
 
 
 class Named(NamedTuple):
-    """A network in a mode."""
+    """Network in a mode."""
     model: str
     mode: str
     precision: str
@@ -28,14 +28,14 @@ class Named(NamedTuple):
 
 
 BEST = 'channels_last+compiled+graph'
-# In this order, as far as the time goes. First what the targets are about.
+# In this order, as far as the time allows. First the cases of the targets.
 TARGETS = (Named('authors-2', 'eager', 'amp'), Named('authors-2', 'channels_last', 'amp'),
            Named('swin-t-unfused', 'channels_last', 'amp'),
            Named('swin-t', 'channels_last', 'amp'), Named('convnext-t', 'channels_last', 'amp'),
            Named('fastervit-2', 'channels_last', 'amp'),
            Named('fastervit-2', 'channels_last+compiled+deployed', 'bf16'),
            Named('fastervit-2', f'{BEST}+deployed', 'bf16'))
-# Then each one's best mode, ours beside its equals.
+# Then each network's best mode, ours with those of equal accuracy.
 EQUALS = {'fastervit-0': ('convnext-t',), 'fastervit-1': ('convnext-s', 'swin-s'),
           'fastervit-2': ('swin-b', 'caformer-s18')}
 BESTS = tuple(Named(name, BEST + '+deployed' * name.startswith('fastervit'), 'bf16') for name in (
@@ -44,7 +44,7 @@ BESTS = tuple(Named(name, BEST + '+deployed' * name.startswith('fastervit'), 'bf
 
 
 def every_mode(models: Sequence[str]) -> List[Named]:
-    """The rest."""
+    """Remaining cases: every mode of each model."""
     return [Named(model, mode, precision) for model in models for precision in ('bf16', 'amp')
             for mode in modes_of(model, 'cuda', 'forward', precision)]
 
@@ -110,13 +110,13 @@ def wave(report: Report, plan: dict, cases: Sequence[Named], batch: int,
                 _enter(report, key, batch, results[key], worker.ask('facts'), seconds[key], found)
             worker.close()
     finally:
-        for process in multiprocessing.active_children():  # those of this step alone
+        for process in multiprocessing.active_children():  # only this step's
             process.kill()
 
 
 def built(report: Report, builds: Dict[Union[Named, str], tuple]
           ) -> Dict[Union[Named, str], Worker]:
-    """Workers that are ready; the others become rows."""
+    """Workers that are ready; failures become rows."""
     # Two at a time without a GPU: each has all threads.
     pool, workers = ThreadPoolExecutor(LARGEST_WAVE + 1 if report.cuda else 2), {}
     try:
@@ -124,7 +124,7 @@ def built(report: Report, builds: Dict[Union[Named, str], tuple]
         for key, future in futures.items():
             try:
                 workers[key] = future.result()
-            except Exception as reason:  # noqa: BLE001  NotMeasured, and a pipe that broke
+            except Exception as reason:  # noqa: BLE001  NotMeasured, or a broken pipe
                 _refuse(report, key, None, reason)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)  # the time may be up
@@ -132,7 +132,7 @@ def built(report: Report, builds: Dict[Union[Named, str], tuple]
 
 
 def _refuse(report: Report, key, batch: Optional[int], reason: Exception) -> None:
-    """A peer that cannot do something is a result; ours is an error."""
+    """Record a failure: a peer's is a result, ours an error."""
     ours = str(key).startswith('fastervit')
     report.add('speed', f'{key}' + (f', batch {batch}' if batch else ''),
                state='error' if ours else 'skipped', note=str(reason))
@@ -152,12 +152,15 @@ def _enter(report: Report, case: Named, batch: int, result: Result, facts: dict,
 
 def targets(report: Report, plan: dict, found: Dict[Tuple[Named, int], Result],
             which: str) -> None:
-    """The targets, as ratios of measured times."""
+    """Check the targets, as ratios of measured times."""
     ours, authors, (large, *_) = plan['ours'], plan['authors'], plan['batches']
     size = sized(plan['size'])
 
     def best(model: str, batch: int, *modes: str, precision: Optional[str] = None):
-        """Seconds of a model's fastest case with these modes; '-' excludes one."""
+        """Seconds of a model's fastest case with these modes.
+
+        A '-' before a mode excludes it.
+        """
         wanted = {m for m in modes if not m.startswith('-')}
         unwanted = {m[1:] for m in modes if m.startswith('-')}
         times = [r.seconds for (case, b), r in found.items()
@@ -174,7 +177,7 @@ def targets(report: Report, plan: dict, found: Dict[Tuple[Named, int], Result],
         if slow is None or fast is None:
             report.add('target', case, state='left out', note='a part of it was not measured')
         elif at_least is None or report.rehearse:
-            # A rehearsal's times say nothing: no GPU, other sizes.
+            # A rehearsal's times mean nothing: no GPU, other sizes.
             report.add('target', case, slow / fast, unit='times the speed',
                        limit=f'(>= {at_least:g})' if at_least else '')
         else:

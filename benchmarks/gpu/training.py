@@ -1,4 +1,4 @@
-"""Step 2: training in 16 bits, with recomputation, distributed, and compiled."""
+"""Step 2: training in 16 bits, recomputed, distributed, compiled."""
 import gc
 import tempfile
 from contextlib import nullcontext
@@ -21,7 +21,7 @@ from .report import Report
 FULL = dict(arch='2', batch=16, size=(224, 224), small='0', backend='inductor', steps=20,
             sizes=((224, 224), (230, 333), (256, 384), (320, 480), (384, 512), (448, 448),
                    (480, 640), (512, 768), (608, 800), (640, 672)))
-# Inductor takes minutes on two cores. Dynamo alone makes the same graphs.
+# Inductor takes minutes on two cores; Dynamo alone makes the same graphs.
 REHEARSAL = dict(arch=TINY, batch=4, size=(32, 32), small=TINY, backend='eager',
                  sizes=((64, 64), (70, 101)), steps=6)
 
@@ -50,7 +50,7 @@ def run(report: Report) -> None:
 
 
 class Pooled(nn.Module):
-    """A backbone and a loss on the means of its maps."""
+    """Backbone with a loss on the means of its maps."""
 
     def __init__(self, backbone: nn.Module):
         super().__init__()
@@ -63,7 +63,7 @@ class Pooled(nn.Module):
 
 
 def problem(plan: dict, report: Report, arch=None, **settings) -> Tuple[Pooled, Tensor, list]:
-    """A network to train, images, and what is asked for."""
+    """Network to train, images, and targets."""
     network = Pooled(build(arch or plan['arch'], report.device, **settings)).train()
     generator = torch.Generator().manual_seed(3)
     targets = [torch.randn(plan['batch'], width, generator=generator).to(report.device)
@@ -73,7 +73,7 @@ def problem(plan: dict, report: Report, arch=None, **settings) -> Tuple[Pooled, 
 
 def optim_wrapper(network: nn.Module, dtype: torch.dtype, device: torch.device,
                   constructor: str = 'MergedOptimWrapperConstructor') -> OptimWrapper:
-    """mmengine's, as our configs ask for it. AmpOptimWrapper works on GPUs alone."""
+    """mmengine's optimizer wrapper as in our configs."""
     cfg = dict(type='OptimWrapper', constructor=constructor, paramwise_cfg=PARAMWISE,
                optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05))
     if device.type == 'cuda' and dtype != torch.float32:
@@ -85,7 +85,7 @@ def optim_wrapper(network: nn.Module, dtype: torch.dtype, device: torch.device,
 
 
 def cast(device: torch.device, dtype: torch.dtype):
-    """Autocast where AmpOptimWrapper does not give it."""
+    """Autocast on CPUs, where AmpOptimWrapper does not work."""
     on = device.type == 'cpu' and dtype != torch.float32
     return torch.autocast('cpu', dtype) if on else nullcontext()
 
@@ -100,11 +100,11 @@ def train(network: nn.Module, image: Tensor, targets: Sequence[Tensor], dtype: t
             loss = network(image, targets)
         wrapper.update_params(loss)
         losses.append(loss.detach())
-    return [loss.item() for loss in losses]  # one wait for the GPU, in the end
+    return [loss.item() for loss in losses]  # waits for the GPU only once
 
 
 def mixed_precision(report: Report, plan: dict) -> None:
-    """20 steps: losses fall, and end where float32 ends."""
+    """Check that 20 steps' losses fall and end near float32's."""
     if not report.cuda:
         report.skip('mixed precision', 'AmpOptimWrapper', 'needs CUDA; here OptimWrapper under '
                     'autocast, without a loss scale')
@@ -135,7 +135,7 @@ def _gradients(network: nn.Module, image: Tensor, targets, call=None) -> List[Te
 
 
 def recomputing(report: Report, plan: dict, backend) -> None:
-    """with_cp: the same gradients, statistics that move once, less memory."""
+    """Check with_cp: same gradients, statistics moved once, less memory."""
     mode = 'compiled' if backend else 'eager'
     arch = plan['small' if backend else 'arch']
     drop = dict(drop_path_rate=0.) if backend else {}  # a compiled network draws other numbers
@@ -164,7 +164,7 @@ def recomputing(report: Report, plan: dict, backend) -> None:
 
 
 def _compiled(network: nn.Module, backend: str, dynamic=None):
-    """Compiled; an error instead of eager calls in silence."""
+    """Compile; raise an error instead of silently running eagerly."""
     torch._dynamo.reset()
     counters.clear()
     torch._dynamo.config.fail_on_recompile_limit_hit = True
@@ -172,7 +172,7 @@ def _compiled(network: nn.Module, backend: str, dynamic=None):
 
 
 class _Group:
-    """One process as a group: NCCL on a GPU, gloo on a CPU."""
+    """Group of one process, by NCCL or, on CPUs, gloo."""
 
     def __init__(self, device: torch.device):
         self.backend = 'nccl' if device.type == 'cuda' else 'gloo'
@@ -192,7 +192,7 @@ def _distributed(network: Pooled, device: torch.device) -> nn.Module:
 
 
 def distributed(report: Report, plan: dict) -> None:
-    """DDP and SyncBN of one process give the gradients of none."""
+    """Compare gradients of DDP and SyncBN with undistributed ones."""
     with exact(), _Group(report.device):
         plain, image, targets = problem(plan, report)
         right = [g.clone() for g in _gradients(plain, image, targets)]
@@ -213,7 +213,7 @@ def distributed_steps(report: Report, plan: dict) -> None:
 
 
 def ten_sizes(report: Report, plan: dict, training: bool) -> None:
-    """Compare a network compiled for any size with eager; count graphs."""
+    """Compare compiled with eager at many sizes; count graphs."""
     gc.collect()
     mode = 'training' if training else 'evaluation'
     network = build(plan['small'], report.device, drop_path_rate=0.)

@@ -2,7 +2,7 @@
 
     python -m benchmarks.high_resolution --out benchmarks/high-resolution.json
 
-Figures are saved after every network: started again, the program goes on with what is missing.
+Figures are saved after every network: when restarted, the program continues with the missing ones.
 """
 import argparse
 import warnings
@@ -21,14 +21,14 @@ def parse_args():
                         help='of square images, in pixels (default: '
                         f'{" ".join(map(str, high.SIDES))})')
     parser.add_argument('--counted', nargs='*', type=int, default=list(high.COUNTED),
-                        help='sides for which multiply-adds are counted alone (default: '
+                        help='sides for which only multiply-adds are counted (default: '
                         f'{" ".join(map(str, high.COUNTED))})')
     parser.add_argument('--longest', type=float, default=120, metavar='SECONDS',
-                        help='what would take longer a step is not run (default: 120)')
+                        help='longest seconds of a step; slower cases are not run (default: 120)')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/bench/high-resolution.json'),
-                        help='JSON of the figures, the picture beside it (default: '
+                        help='JSON of the figures, with the plot beside it (default: '
                         'work_dirs/bench/high-resolution.json)')
-    parser.add_argument('--note', help='of the circumstances, for the JSON')
+    parser.add_argument('--note', help='note about the circumstances, for the JSON')
     return parser.parse_args()
 
 

@@ -18,16 +18,16 @@ from benchmarks.speed.workers import Worker
 from fastervit_mm.complexity import ATTENTION
 
 SIDES = (512, 960, 1440, 1920, 3840)
-"""Sides of the square images that are measured."""
+"""Sides of the square images to measure."""
 
 COUNTED = (2880, 7680)
-"""Sides for which multiply-adds are counted alone."""
+"""Sides for which only multiply-adds are counted."""
 
 MODE = 'onednn+channels_last'
-"""The mode of every network on a CPU, a key of ``benchmark.MODES``."""
+"""Mode of every network on a CPU, a key of ``speed.MODES``."""
 
 SHORT = 10.
-"""Expected seconds of a step above which one step is measured."""
+"""Expected seconds of a step above which only one is measured."""
 
 NETWORKS: Dict[str, str] = {
     'fastervit-0': 'FasterViT-0',
@@ -50,20 +50,20 @@ class Counts(NamedTuple):
     """Multiply-adds of a network for one image.
 
     Attributes:
-        total: Those of convolutions and of every matrix product, attention's included.
-        carriers: Of these, the two products of the carriers' attention with each other, which grow
-            with the square of their number.
+        total: Of convolutions and all matrix products, attention's included.
+        carriers: Part of the two products of attention among carriers, which grow with the square
+            of their number.
     """
     total: int
     carriers: int
 
 
 def count(model: str, size: Size) -> Counts:
-    """Count multiply-adds of a network, for an image of (height, width)."""
+    """Count a network's multiply-adds for a (height, width) image."""
     with torch.device('meta'), torch.no_grad(), FlopCounterMode(
             display=False, custom_mapping=ATTENTION) as counter:
         PEERS[model].build(size).eval()(torch.empty(1, 3, *size))
-    # Without a device, attention is two products of batches; linear layers are products of two.
+    # On the meta device, attention is two batched products, linear layers plain ones.
     carriers = sum(operators.get(torch.ops.aten.bmm, 0)
                    for name, operators in counter.get_flop_counts().items()
                    if name.endswith('.carriers.attn'))
@@ -75,28 +75,28 @@ def compare(names: Sequence[str], sides: Sequence[int], counted: Sequence[int], 
             note: Optional[str] = None) -> dict:
     """Measure every network at every size that ``out`` lacks.
 
-    Each in a process of its own that ends before the next begins: at 3840 x 3840 several do not
-    fit into memory. Its first step gives the peak memory, and then three laps the time; where a
-    step takes more than :data:`SHORT`, the first is the only one and gives the time too.
+    Each runs in a separate process that ends before the next begins: at 3840 x 3840 memory does not
+    suffice for several. The first step gives the peak memory, three laps the time; if a step takes
+    more than :data:`SHORT`, a single step gives both.
 
     Args:
         names: Keys of :data:`NETWORKS`.
         sides: Of square images, in pixels, ascending.
-        counted: Sides for which multiply-adds are counted alone.
-        out: JSON of the report, written after each network. Started again with the same file, it
-            goes on with what is missing.
-        longest: A network is not run where a step would take more than so many seconds, reckoned
-            from the next smaller size and the multiply-adds of both. Default 120.
+        counted: Sides for which only multiply-adds are counted.
+        out: JSON of the report, written after each network. Restarted with the same file, the
+            program continues with what is missing.
+        longest: Seconds of a step above which a network is not run, estimated from the next smaller
+            size and the multiply-adds of both. Default 120.
         show: Called with a line for each network and size. Default ``print``.
-        note: Of the circumstances, for the report. Default none.
+        note: Note about the circumstances, for the report. Default none.
 
     Returns:
-        A report like that of :func:`~benchmarks.speed.run`, and its ``counts``: for each
-        network, by side, its :class:`Counts`. Of a network that was not run, ``error`` says so.
+        A report as of :func:`~benchmarks.speed.run`, with ``counts``: each network's
+        :class:`Counts` by side. If a network was not run, ``error`` says why.
 
     Raises:
         ValueError: For an unknown network, sides out of order, or figures in ``out`` that were
-            measured otherwise.
+            measured in another way.
     """
     report = _opened(names, sides, out, longest)
 
@@ -130,7 +130,7 @@ def compare(names: Sequence[str], sides: Sequence[int], counted: Sequence[int], 
 
 
 def _opened(names: Sequence[str], sides: Sequence[int], out: Path, longest: float) -> dict:
-    """Check the arguments; returns the report to go on with."""
+    """Check the arguments; return the report to continue."""
     for name in names:
         if name not in NETWORKS:
             raise ValueError(f'networks={name!r}: give some of {", ".join(NETWORKS)}')
@@ -147,7 +147,7 @@ def _opened(names: Sequence[str], sides: Sequence[int], out: Path, longest: floa
 
 
 def _expected(results: List[dict], result: Result) -> float:
-    """Expected seconds of a step, from the next smaller size; else 0."""
+    """Expected seconds of a step, from the next smaller size."""
     known = [r for r in results if r['model'] == result.model and r['seconds']
              and r['size'][0] < result.size[0]]
     return (known[-1]['seconds'] * result.multiply_adds / known[-1]['multiply_adds'] if known
@@ -157,7 +157,7 @@ def _expected(results: List[dict], result: Result) -> float:
 def _measure(result: Result, report: dict, expected: float) -> Optional[float]:
     """Measure a result and the machine's speed.
 
-    Returns the seconds of the first step, in memory that is new to the process.
+    Returns the seconds of the first step, which allocates its memory anew.
     """
     device = torch.device('cpu')
     try:
@@ -220,7 +220,7 @@ def tables(report: dict) -> List[str]:
         return of_time(name, side) + ('*' if len(r.get('all_seconds', [])) == 1 else '')
 
     def times(name: str) -> Dict[int, float]:
-        """Times of the first steps if a large size has no others."""
+        """Times, of the first step for sizes with no others."""
         found = {side: results[name, side] for side in median_of(name)}
         last = max((side for side in found if 2 * side in found), default=0)
         cold = last and any(len(found[side]['all_seconds']) == 1 for side in (last, 2 * last))
@@ -245,7 +245,7 @@ def tables(report: dict) -> List[str]:
 
 
 def _exponent(values: Dict[int, float]) -> str:
-    """Exponent of the pixels over the last doubling; 1.00 is linear."""
+    """Exponent in pixels over the last doubling; 1.00 is linear."""
     last = max((side for side in values if 2 * side in values), default=None)
     if last is None or not values[last]:
         return ''
@@ -253,7 +253,7 @@ def _exponent(values: Dict[int, float]) -> str:
 
 
 def draw(report: dict, path: Path) -> Path:
-    """Draw time, memory and multiply-adds over pixels, log-log; returns the path."""
+    """Plot time, memory and multiply-adds over pixels, log-log."""
     from matplotlib import colormaps
     figure, axes = titled_figure(report, f'One image, batch 1, float32, {MODE.replace("+", ", ")}: '
                                  'a line that ends early took too long or too much memory',
@@ -276,7 +276,7 @@ def draw(report: dict, path: Path) -> Path:
                 axis.plot(*zip(*points), label=NETWORKS[name], color=colors(number),
                           marker='o' if 'fastervit' in name else 's', markersize=4,
                           linestyle='-' if 'fastervit' in name else '--')
-        if lowest:  # from the cheapest network's first point
+        if lowest:  # starts at the cheapest network's first point
             side, value = min(lowest, key=lambda point: point[1])
             ends = [side, max(int(s) for c in report['counts'].values() for s in c)]
             axis.plot(ends, [0.7 * value * (end / side)**2 for end in ends], color='black',

@@ -37,13 +37,13 @@ class _Trained(NamedTuple):
 
 
 def run_hat_demo(configs: Mapping[str, str], work_dir: str) -> Dict[str, Dict[str, float]]:
-    """Train networks on the long-range task and draw what they see.
+    """Train on the long-range task and draw the predictions.
 
     Args:
-        configs: A config of the task for each network, by the name that the figure gives it; the
-            first has carriers.
-        work_dir: Folder for the results. A demo that was stopped there goes on; a finished one is
-            replaced, once this one is finished (:func:`~benchmarks.demo.folder.begin`).
+        configs: A config of the task for each network, by its name in the figure; the first has
+            carriers.
+        work_dir: Folder for the results. A stopped demo in it is resumed; a finished one is
+            replaced once this one has finished (:func:`~benchmarks.demo.folder.begin`).
 
     Returns:
         The metrics of each network.
@@ -56,7 +56,7 @@ def run_hat_demo(configs: Mapping[str, str], work_dir: str) -> Dict[str, Dict[st
              for name, config in configs.items()}
     metrics = {name: one.metrics for name, one in found.items()}
 
-    console.rule('How far each of them sees')
+    console.rule('How far each network sees')
     console.print(_table(metrics))
     figure = folder / 'long_range.png'
     _draw(found, figure)
@@ -66,8 +66,8 @@ def run_hat_demo(configs: Mapping[str, str], work_dir: str) -> Dict[str, Dict[st
         metrics=metrics, configs=dict(configs),
         training_seconds={name: one.seconds for name, one in found.items()}))
     say_files(folder, console, {
-        figure.name: 'accuracy over distance, and what each of them says',
-        attention.name: 'what one disc attends to, through its carriers',
+        figure.name: 'accuracy over distance, and predictions of each network',
+        attention.name: 'one disc\'s attention, through its carriers',
         'demo.json': 'the figures'})
     console.print('\nMore networks, three seeds each: docs/hierarchical_attention.md')
     return metrics
@@ -78,8 +78,8 @@ def plot_accuracy(axis, curves: Mapping[str, Mapping[str, float]]) -> None:
 
     Args:
         axis: Of matplotlib.
-        curves: For each network, per cent by range of distances, such as ``'16-36'``; the ranges
-            are the same for all.
+        curves: Per cent by range of distances, such as ``'16-36'``, for each network; all have the
+            same ranges.
     """
     ends = sorted({int(end) for key in next(iter(curves.values())) for end in key.split('-')})
     for number, (name, by_distance) in enumerate(curves.items()):
@@ -122,7 +122,7 @@ def _draw(found: Mapping[str, _Trained], path: Path) -> None:
     one = next(iter(found.values()))
     figure = Figure(figsize=(12, 1.75 * (1 + len(found)) + 0.4), layout='constrained')
     curve, pictures = figure.subfigures(1, 2, width_ratios=(1, 1.5))
-    figure.suptitle('Which colour has the bar? Each disc has to say it, however far away it is')
+    figure.suptitle('What colour is the bar? Each disc has to tell, however far away it is')
     axis = curve.subplots()
     plot_accuracy(axis, {name: {key.split('/')[1]: value for key, value in trained.metrics.items()
                                 if '/' in key} for name, trained in found.items()})
@@ -150,7 +150,7 @@ def _draw(found: Mapping[str, _Trained], path: Path) -> None:
 
 
 def _draw_attention(config: str, trained: _Trained, path: Path) -> None:
-    """Draw what the network's furthest disc of the first image attends to."""
+    """Draw the attention of the first image's furthest disc."""
     discs = read_discs(trained.images.parent, trained.images.name)
     name = min(discs)
     x, y, _ = max(discs[name], key=lambda disc: disc[2])

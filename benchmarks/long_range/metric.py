@@ -20,7 +20,7 @@ class DistanceAccuracy(IoUMetric):
 
     ``accuracy`` counts all discs; ``accuracy/16-36`` those from 16 to 36 pixels from the mark, and
     so on; ranges are :func:`~.task.edges` of the images' size. Places of the discs are read from
-    the folder that :func:`~.task.make_long_range` wrote, for images as they are there.
+    the folder that :func:`~.task.make_long_range` wrote; images must have their size there.
 
     Args:
         **kwargs: Arguments of mmseg's ``IoUMetric`` that concern the writing of label maps.
@@ -31,7 +31,7 @@ class DistanceAccuracy(IoUMetric):
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Keep each disc's distance and whether its class is right."""
-        super().process(data_batch, data_samples)  # writes label maps, where asked for
+        super().process(data_batch, data_samples)  # writes label maps, if asked
         for sample in data_samples:
             said, true = (sample[name]['data'].squeeze().cpu().numpy()
                           for name in ('pred_sem_seg', 'gt_sem_seg'))
@@ -40,7 +40,7 @@ class DistanceAccuracy(IoUMetric):
                 pixels = inside(disc, true.shape)
                 found.append((disc[2], majority_class(said[pixels]) == majority_class(
                     true[pixels]), max(true.shape)))
-            self.results.append(found)  # one entry an image: what is beyond their number is cut
+            self.results.append(found)  # one entry per image: mmengine truncates to their number
 
     def compute_metrics(self, results: list) -> Dict[str, float]:
         """The accuracies, in per cent."""

@@ -24,7 +24,7 @@ from fastervit_mm.engine.curves import read_run
 
 from .task import SIZE, edges, make_long_range
 
-_STRIDE = 16  # of stage 3's map, which the networks are read out from
+_STRIDE = 16  # of stage 3's map, which the head reads
 _CHECKS = 4  # validations in a training
 
 
@@ -32,10 +32,10 @@ class Network(NamedTuple):
     """A backbone of the comparison.
 
     Attributes:
-        title: In tables and figures.
-        backbone: What differs from the config's, or the whole with ``_delete_``. A ``window_size``
-            of ``'map'`` is the whole map's.
-        group: Which table it is in: ``'networks'``, ``'ablations'`` or ``'start'``.
+        title: Title in tables and figures.
+        backbone: Differences from the config's backbone, or a whole one with ``_delete_``. A
+            ``window_size`` of ``'map'`` is the whole map's.
+        group: Its table: ``'networks'``, ``'ablations'`` or ``'start'``.
     """
     title: str
     backbone: dict
@@ -92,25 +92,25 @@ NETWORKS: Dict[str, Network] = {
 
 @MODELS.register_module()
 class SwinInitialisedByConfig(SwinTransformer):
-    """mmseg's Swin, which without a checkpoint would overlook ``init_cfg``."""
+    """mmseg's Swin, initialised by ``init_cfg`` without a checkpoint too."""
 
     def init_weights(self) -> None:
-        """As every module of mmengine's."""
+        """Initialise as mmengine's modules do."""
         BaseModule.init_weights(self)
 
 
 @WEIGHT_INITIALIZERS.register_module()
 class Scaled:
-    """Multiplies parameters, as an entry of ``init_cfg`` after what draws them.
+    """Initialiser that scales parameters, for the end of ``init_cfg``.
 
     Args:
-        names: Regular expression that is found in the parameters' names.
-        factor: What they are multiplied by.
-        rows: How much of each, from the first row on: of a layer that gives queries, keys and
-            values 2 / 3 are those of queries and keys. Default 1, the whole.
+        names: Regular expression to search in the parameters' names.
+        factor: Factor.
+        rows: Share of the rows to scale, from the first: in a layer for queries, keys and values,
+            2 / 3 are queries and keys. Default 1, all.
 
     Raises:
-        ValueError: If no parameter has such a name.
+        ValueError: If no parameter's name matches.
     """
 
     def __init__(self, names: str, factor: float, rows: float = 1.):
@@ -131,10 +131,10 @@ class Scaled:
 
 
 class Task(NamedTuple):
-    """What is trained on, and how.
+    """Data and training of the comparison.
 
     Attributes:
-        config: That of the task, :data:`CONFIG`.
+        config: Config of the task, such as :data:`CONFIG`.
         size: Side of the images, in pixels. Default 128.
         window_size: Side of a window, in cells of 16 pixels. Default 2.
         options: Settings that replace the config's, by dotted name. Default none.
@@ -145,11 +145,11 @@ class Task(NamedTuple):
     options: Optional[dict] = None
 
     def settings(self, name: Optional[str] = None, size: Optional[int] = None) -> dict:
-        """What replaces the config's settings, by dotted name.
+        """Settings that replace the config's, by dotted name.
 
         Args:
-            name: A key of :data:`NETWORKS`. Default none, the config's network.
-            size: Side of the images. Default that of the training.
+            name: A key of :data:`NETWORKS`. Default the config's network.
+            size: Side of the images. Default the training's.
         """
         size = size or self.size
         found = dict(self.options or {})
@@ -175,21 +175,21 @@ class Task(NamedTuple):
 
 
 def train(task: Task, name: str, seed: int, folder: Path, sizes: Sequence[int] = ()) -> dict:
-    """Train and evaluate one network; returns its figures.
+    """Train and evaluate one network; return its figures.
 
     Args:
-        task: What to train on.
+        task: The task.
         name: A key of :data:`NETWORKS`.
-        seed: Of weights, order and flips.
-        folder: Where the run's logs and its checkpoint go.
-        sizes: Sides of larger images, in pixels, that it is evaluated on besides. Default none.
+        seed: Seed of weights, order and flips.
+        folder: Folder for the run's logs and checkpoint.
+        sizes: Sides of larger images, in pixels, on which it is evaluated too. Default none.
     """
     work_dir = folder / f'{name}-{task.size}-{seed}'
 
     def load(size: Optional[int] = None):
         return launch.load_config(task.config, work_dir=str(work_dir), cfg_options={
             'randomness.seed': seed,
-            # The visualizer, which writes the scalars, is one for each name in a process.
+            # mmengine shares visualizers of one name, and they write the scalars.
             'visualizer.name': f'{work_dir}-{size}', **task.settings(name, size)})
     for side in (task.size, *sizes):
         make_long_range(load(side).train_dataloader.dataset.data_root, side)
@@ -220,7 +220,7 @@ def compare(task: Task, names: Sequence[str], seeds: Sequence[int], out: Path, f
     """Train every network with every seed that ``out`` lacks.
 
     Args:
-        task: What to train on.
+        task: The task.
         names: Keys of :data:`NETWORKS`.
         seeds: Whole numbers.
         out: JSON of the figures, written after each training.
@@ -238,7 +238,7 @@ def compare(task: Task, names: Sequence[str], seeds: Sequence[int], out: Path, f
                  size=task.size, window_size=task.window_size, sizes=list(sizes),
                  options=task.options or {})
     report = _read(out, about)
-    for seed in seeds:  # one seed of all first: a run that is stopped has compared something
+    for seed in seeds:  # all networks with one seed first, so that a stopped run has compared them
         for name in names:
             found = report['networks'].setdefault(name, dict(runs={}))
             if str(seed) in found['runs']:
@@ -248,7 +248,7 @@ def compare(task: Task, names: Sequence[str], seeds: Sequence[int], out: Path, f
                                 cfg_options=task.settings(name)).total
                 found.update(parameters=total.parameters, multiply_adds=total.multiply_adds)
             run = train(task, name, seed, folder, sizes)
-            report = _read(out, about)  # another process may have added to it
+            report = _read(out, about)  # another process may have extended it
             report['networks'].setdefault(name, found)['runs'][str(seed)] = run
             save(dict(report, **origin()), out)
     return report
@@ -263,15 +263,15 @@ def _read(out: Path, about: dict) -> dict:
 
 
 def add_times(task: Task, out: Path, batch: int = 8, rounds: int = 15) -> dict:
-    """Time every backbone in ``out``, in turns; returns the report.
+    """Time every backbone in ``out``, in turns; return the report.
 
     A network's ``milliseconds`` are the median for one image, in float32, on one thread.
 
     Args:
-        task: That of ``out``.
+        task: The task of ``out``.
         out: JSON of :func:`compare`, to which times are added.
         batch: Images at a time. Default 8.
-        rounds: Turns of each. Default 15.
+        rounds: Number of turns. Default 15.
     """
     report = json.loads(out.read_text())
     init_default_scope('mmseg')
@@ -279,7 +279,7 @@ def add_times(task: Task, out: Path, batch: int = 8, rounds: int = 15) -> dict:
         task.config, cfg_options=task.settings(name)).model.backbone)
         for name in report['networks']}
     for backbone in backbones.values():
-        backbone.eval()  # Swin's returns nothing
+        backbone.eval()  # Swin's eval() returns None
     images = torch.rand(batch, 3, task.size, task.size)
     laps: Dict[str, List[float]] = {name: [] for name in backbones}
     with torch.inference_mode():
@@ -320,7 +320,7 @@ def table(report: dict) -> List[str]:
 
 
 def draw(report: dict, stem: Path) -> Path:
-    """Draw mean accuracy over distance; returns the figure's path."""
+    """Draw mean accuracy over distance; return the figure's path."""
     about = report['about']
     figure, axis = titled_figure(
         dict(report, date=max(r['date'] for n in report['networks'].values()

@@ -1,8 +1,9 @@
-"""The long-range task: one distant mark tells every object's class.
+"""Long-range task: one distant mark determines every object's class.
 
-One side of the frame has a coloured bar, the mark, and discs lie on noise. The class of a disc's
-pixels is the colour of the bar, and nothing else in the image depends on it, so a network that does
-not see the bar from a disc is right one time in four. How far each disc is from the bar is known.
+At one side of the image is a coloured bar, the mark; elsewhere are discs on noise. The class of a
+disc's pixels is the colour of the bar, on which nothing else in the image depends. So a network
+that does not see the bar from a disc is right one time in four. Each disc's distance from the bar
+is known.
 """
 import json
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ CLASSES = ('red', 'blue', 'green', 'yellow')
 PALETTE = [(230, 25, 25), (25, 25, 230), (25, 200, 25), (230, 230, 25)]  # RGB
 SIZE = 128  # side of an image, in pixels
 _NEAREST = 16  # pixels from the bar to the middle of a disc
-_RANGES = 5  # of distances, that results are given by
+_RANGES = 5  # number of ranges of distances in results
 RADIUS = 8  # of a disc, in pixels
 IGNORED = 255  # label of pixels outside discs
 # Seeds do not overlap: no validation image is used in training.
@@ -29,7 +30,7 @@ _DISCS = 6
 
 @dataclass
 class LongRangeScene:
-    """An image and what it asks.
+    """Image with its label and objects.
 
     Attributes:
         image: (size, size, 3) uint8, BGR as OpenCV has it.
@@ -47,8 +48,8 @@ class LongRangeScene:
 def draw_long_range(seed: int, size: int = SIZE) -> LongRangeScene:
     """Draw the scene of a seed.
 
-    Distances are from 16 pixels to ``size - 13``; in a larger image bar, discs and noise keep their
-    size in pixels.
+    Distances are 16 to ``size - 13`` pixels; in a larger image bar, discs and noise keep their size
+    in pixels.
 
     Args:
         seed: Any integer from 0 to 2**32 - 1.
@@ -59,7 +60,7 @@ def draw_long_range(seed: int, size: int = SIZE) -> LongRangeScene:
     """
     if size < SIZE:
         raise ValueError(f'size={size}: give at least {SIZE} pixels')
-    random = np.random.RandomState(seed)  # its stream never changes
+    random = np.random.RandomState(seed)  # its stream is the same in every numpy
     label = random.randint(len(CLASSES))
     side = random.randint(4)  # of the bar
     discs: List[np.ndarray] = []
@@ -82,18 +83,18 @@ def draw_long_range(seed: int, size: int = SIZE) -> LongRangeScene:
 
 
 def inside(disc: Sequence[float], shape: Sequence[int]) -> np.ndarray:
-    """Mask of a disc's pixels, (H, W), from its centre x, y."""
+    """(H, W) mask of a disc, from its centre (x, y)."""
     y, x = np.ogrid[:shape[0], :shape[1]]
     return (x + 0.5 - disc[0])**2 + (y + 0.5 - disc[1])**2 <= RADIUS**2
 
 
 def majority_class(labels: np.ndarray) -> int:
-    """The most frequent label; the smallest of equally frequent ones."""
+    """Most frequent label, the smallest if several are."""
     return int(np.bincount(labels).argmax())
 
 
 def label_map(scene: LongRangeScene) -> np.ndarray:
-    """Label map, (size, size) uint8: the label in discs, 255 elsewhere."""
+    """Label map, (size, size) uint8: 255 outside discs."""
     labels = np.full(scene.image.shape[:2], IGNORED, np.uint8)
     for disc in scene.discs:
         labels[inside(disc, labels.shape)] = scene.label
@@ -113,11 +114,11 @@ def edges(size: int = SIZE) -> Tuple[int, ...]:
 
 def make_long_range(root: Union[str, Path], size: int = SIZE, train: int = 1600,
                     val: int = 200) -> Path:
-    """Generate the long-range dataset, unless it is there and complete.
+    """Generate the long-range dataset, unless it is complete.
 
     Images are PNG files in ``train/`` and ``val/``, label maps in ``labels/{train,val}/``
-    (:func:`label_map`). ``discs/{train,val}.json`` has x, y and distance of the discs by the name
-    of an image's file. The files are the same, byte for byte, on every machine.
+    (:func:`label_map`). ``discs/{train,val}.json`` has x, y and distance of the discs by image
+    file. The files are the same, byte for byte, on every machine.
 
     Args:
         root: Folder of the dataset, such as ``data/long_range``.
@@ -141,9 +142,10 @@ def make_long_range(root: Union[str, Path], size: int = SIZE, train: int = 1600,
 
 def accuracy_over_distance(distances: Sequence[float], right: Sequence[bool],
                            size: int = SIZE) -> Dict[str, float]:
-    """Share of right discs by range of distances, such as ``'16-36'``.
+    """Share of right discs by range of distances.
 
-    The last range holds all that is further away. A range without discs is left out.
+    Ranges are named such as ``'16-36'``. The last one includes all larger distances. A range
+    without discs is left out.
 
     Args:
         distances: Of each disc from the bar, in pixels.
@@ -160,7 +162,7 @@ def accuracy_over_distance(distances: Sequence[float], right: Sequence[bool],
 
 
 def read_discs(root: str, split: str) -> Dict[str, List[Tuple[float, float, float]]]:
-    """Discs of each image file: x, y and distance, in pixels.
+    """Discs by image file: x, y and distance, in pixels.
 
     Args:
         root: Folder of the dataset.
@@ -182,7 +184,7 @@ def _write_split(root: Path, split: str, count: int, size: int) -> None:
 
 
 def _noise(random: np.random.RandomState, size: int) -> np.ndarray:
-    """(size, size, 3) uint8: coarse gray noise, and fine noise of all colours."""
+    """(size, size, 3) uint8: coarse gray noise plus fine coloured noise."""
     coarse = random.randint(80, 140, (-(-size // 8),) * 2).astype(np.uint8)
     coarse = np.kron(coarse, np.ones((8, 8), np.uint8))[:size, :size]
     return coarse[..., None] + random.randint(0, 24, (size, size, 3)).astype(np.uint8)

@@ -14,11 +14,11 @@ from .scenes import CLASSES, Instance, Scene, draw_scene
 
 # Seeds do not overlap: no validation image is used in training.
 FIRST_SEED = dict(train=0, val=1_000_000)
-VERSION = 3  # raise it with every change of what is drawn
+VERSION = 3  # raise it with every change of the drawings
 
 
 def make_shapes(root: Union[str, Path], train: int = 1200, val: int = 120) -> Path:
-    """Generate the shapes dataset, unless it is there and complete.
+    """Generate the shapes dataset, unless it is complete.
 
     Images are PNG files of 160 x 160 pixels in ``train/`` and ``val/``. The files are the same,
     byte for byte, on every machine:
@@ -56,7 +56,7 @@ def coco_annotation(instance: Instance) -> Dict:
 
 
 def label_map(scene: Scene) -> np.ndarray:
-    """Label map, (H, W) uint8: 0 for the ground, else 1 + label."""
+    """Label map, (H, W) uint8: 0 for ground, else 1 + label."""
     labels = np.zeros(scene.image.shape[:2], np.uint8)
     for instance in scene.instances:
         labels[instance.mask] = 1 + instance.label
@@ -67,9 +67,9 @@ def crop(scene: Scene, instance: Instance, margin: float = 0.15) -> np.ndarray:
     """The square around an instance, cut at the image's edges.
 
     Args:
-        scene: Where it is.
-        instance: One of the scene's.
-        margin: On each side, relative to the longer side of its box. Default 0.15.
+        scene: The scene.
+        instance: One of its instances.
+        margin: Margin on each side, relative to the longer side of its box. Default 0.15.
     """
     x, y, w, h = _box(instance.mask)
     half = max(w, h) * (0.5 + margin)

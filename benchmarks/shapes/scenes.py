@@ -1,6 +1,6 @@
-"""Images of shapes, the same for a seed on every machine.
+"""Images of shapes; a seed gives the same everywhere.
 
-Only its outline tells a shape's class: colours and textures have the same distribution for all
+Only the outline determines a shape's class: colours and textures have the same distribution for all
 classes. Shapes overlap, are rotated, and many are small; the ground is cluttered with gradients,
 stripes, scribbles and blobs that belong to no class.
 """
@@ -17,7 +17,7 @@ _FINE = 4  # subpixels along a pixel's side; edges are smooth as in a photograph
 
 @dataclass
 class Instance:
-    """One shape, or a crowd of shapes too close to tell apart.
+    """One shape, or a crowd of inseparable shapes.
 
     Attributes:
         label: Index into :data:`CLASSES`.
@@ -42,7 +42,7 @@ class Scene:
 
 
 def outline(label: int) -> np.ndarray:
-    """Corners of a class's outline, (N, 2), with radius 1 and centre 0."""
+    """Corners of a class's outline, (N, 2), radius 1, centre 0."""
     name = CLASSES[label]
     if name == 'circle':
         return _polar(np.arange(48) / 48, 1.0)
@@ -62,9 +62,9 @@ def draw_scene(seed: int, size: int = 160, max_shapes: int = 7) -> Scene:
         max_shapes: Largest number of shapes; the smallest is 3.
 
     Returns:
-        The scene. A shape of which others would hide more than half is left out.
+        The scene, without shapes that would be more than half hidden.
     """
-    # RandomState's stream never changes; that of default_rng may change with numpy.
+    # RandomState's stream never changes; default_rng's may change with numpy.
     random = np.random.RandomState(seed)
     image = _ground(random, size)
     shapes = []
@@ -79,7 +79,7 @@ def draw_scene(seed: int, size: int = 160, max_shapes: int = 7) -> Scene:
         shapes.append((label, coverage, _paint(random, size, unlike=behind)))
     crowd = _crowd(random, size) if random.rand() < 0.1 else None
 
-    # From front to back: a shape is kept if those in front of it leave at least half visible.
+    # From front to back: a shape is kept if at least half of it stays visible.
     kept, hidden = [], np.zeros((size, size), bool)
     for label, coverage, paint in reversed(shapes):
         whole = coverage >= 0.5
@@ -137,7 +137,7 @@ def _blend(image: np.ndarray, coverage: np.ndarray, paint: np.ndarray) -> None:
 
 def _paint(random: np.random.RandomState, size: int, unlike: Optional[np.ndarray] = None
            ) -> np.ndarray:
-    """(size, size, 3): a plain, shaded or striped colour that contrasts with ``unlike``."""
+    """(size, size, 3) plain, shaded or striped paint, contrasting with ``unlike``."""
     colour, other = random.uniform(0, 255, (2, 3))
     while unlike is not None and np.abs(colour - unlike).max() < 90:
         colour = random.uniform(0, 255, 3)
@@ -165,7 +165,7 @@ def _ground(random: np.random.RandomState, size: int) -> np.ndarray:
     coarse = random.normal(0, 20, (6, 6, 3))
     image = image + cv2.resize(coarse, (size, size), interpolation=cv2.INTER_LINEAR)
     for _ in range(random.randint(2, 7)):
-        # Scribbles and blobs in the shapes' colours, so that colour does not tell them apart.
+        # Scribbles and blobs have the shapes' colours, so that colour does not identify shapes.
         clutter = np.zeros((size, size), np.uint8)
         if random.rand() < 0.5:
             points = random.uniform(-0.1, 1.1, 2) * size + np.cumsum(

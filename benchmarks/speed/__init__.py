@@ -1,4 +1,4 @@
-"""Speed beside peers: :func:`run` measures; :func:`tables` and :func:`draw` show it."""
+"""Speed of backbones: :func:`run` measures, :func:`tables` and :func:`draw` show."""
 from .cases import MODES, PRECISIONS
 from .charts import draw
 from .run import run

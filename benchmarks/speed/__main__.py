@@ -21,10 +21,10 @@ def parse_args():
                         help=f'what to measure; MODEL:MODE sets the mode of one model (default: '
                         f'{" ".join(DEFAULT)}, or none with --set)')
     parser.add_argument('--set', nargs='+', default=[], choices=SETS, dest='sets',
-                        help='networks to measure side by side; equal-accuracy: ours and others of '
+                        help='networks to compare; equal-accuracy: ours and others of '
                         'the same ImageNet accuracy')
     parser.add_argument('--modes', nargs='+', default=['eager'], metavar='MODE',
-                        help=f'{", ".join(speed.MODES)}, joined by +; all: every one that may '
+                        help=f'{", ".join(speed.MODES)}, joined by +; all: every mode that may '
                         'be a network\'s best (default: eager)')
     parser.add_argument('--sizes', nargs='+', default=['800x1280'], metavar='HxW',
                         help='image sizes in pixels (default: 800x1280)')
@@ -34,7 +34,7 @@ def parse_args():
     parser.add_argument('--steps', nargs='+', default=['forward'], choices=['forward', 'train'],
                         help='forward, or forward and backward (default: forward)')
     parser.add_argument('--rounds', type=int, default=10, help='measured laps (default: 10)')
-    parser.add_argument('--warmup', type=int, default=2, help='steps before (default: 2)')
+    parser.add_argument('--warmup', type=int, default=2, help='steps before them (default: 2)')
     parser.add_argument('--device', default='cpu', choices=['cpu', 'cuda'])
     parser.add_argument('--no-memory', action='store_true',
                         help='leave out memory and multiply-adds')

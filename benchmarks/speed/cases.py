@@ -1,4 +1,4 @@
-"""A network in a mode, ready to be timed, its mode checked."""
+"""Network in a checked mode, ready to be timed."""
 import time
 import warnings
 from contextlib import nullcontext
@@ -22,7 +22,7 @@ PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'amp': torch.bfloat
 
 @dataclass
 class Result:
-    """One case and its figures.
+    """Case and its figures.
 
     Attributes:
         model: Key of :data:`~benchmarks.speed.peers.PEERS`.
@@ -32,14 +32,14 @@ class Result:
         size: (height, width) in pixels.
         batch: Images a step.
         top1: The network's published ImageNet-1K accuracy, in per cent.
-        group: Number of the cases that took turns with it.
+        group: Number shared by the cases that took turns.
         seconds: Median time of a step.
         low, high: Quartiles, in seconds.
         images_per_second: Batch over median.
-        peak_bytes: Peak memory of a step, beyond weights and input; of a CUDA graph what it keeps.
+        peak_bytes: Peak memory of a step, beyond weights and input; for a CUDA graph what it keeps.
         multiply_adds: Multiply-adds of a step.
-        fraction_of_peak: Share of the speed of a matrix product, measured in that precision.
-        graphs: Graphs that ``torch.compile`` made; None if it was not asked.
+        fraction_of_peak: Speed relative to a matrix product's, measured in that precision.
+        graphs: Graphs that ``torch.compile`` made; None without it.
         error: Why there are no figures; None if there are.
         all_seconds: Time of a step in each lap.
     """
@@ -63,17 +63,17 @@ class Result:
     all_seconds: List[float] = field(default_factory=list)
 
     def enter(self, seconds: List[float]) -> None:
-        """Fill in the figures of time, from a step's seconds in each lap."""
+        """Fill in times, from a step's seconds in each lap."""
         self.all_seconds = [round(s, 6) for s in seconds]
         self.seconds, self.low, self.high = spread(seconds)
         self.images_per_second = self.batch / self.seconds
 
 
 def modes_of(model: str, device: str, step: str, precision: str) -> List[str]:
-    """Every mode of a network that may be its best: ``--modes all``.
+    """Modes that may be a network's best: ``--modes all``.
 
-    Those that differ for the network at hand: in training and in 16 bits, compiled linear layers do
-    without our call of oneDNN; only a FasterViT or SwinHAT can be deployed.
+    Only those that make a difference: in training and in 16 bits, compiled linear layers do not
+    need our call of oneDNN; only a FasterViT or SwinHAT can be deployed.
     """
     if device == 'cuda':
         modes = ['eager', 'channels_last', 'channels_last+compiled']
@@ -82,7 +82,7 @@ def modes_of(model: str, device: str, step: str, precision: str) -> List[str]:
     else:
         products = 'onednn+' if step == 'forward' and precision == 'fp32' else ''
         modes = ['eager', 'onednn', 'onednn+channels_last', f'{products}channels_last+compiled']
-        if model.startswith(('caformer', 'convformer')):  # hardly a linear layer, none with a bias
+        if model.startswith(('caformer', 'convformer')):  # few linear layers, none with a bias
             modes = ['eager', 'onednn', 'channels_last', 'channels_last+compiled']
     if ('fastervit' in model or 'swin-hat' in model) and step == 'forward':
         modes += [f'{mode}+deployed' for mode in modes if mode != 'eager']
@@ -107,12 +107,12 @@ def settle(threads: int) -> Dict[str, object]:
 
 
 class Compiler:
-    """Inductor as a backend that counts its graphs and runs.
+    """Inductor backend that counts graphs and runs.
 
     Attributes:
         graphs: Graphs compiled.
         runs: Calls of compiled graphs.
-        dynamic: Whether a graph has a size that is not fixed.
+        dynamic: Whether a graph has a variable size.
     """
 
     def __init__(self):
@@ -132,9 +132,9 @@ class Compiler:
         return run
 
     def compile(self, network: nn.Module) -> nn.Module:
-        """Compile a backbone, or the backbone and neck of a whole network, for one size.
+        """Compile a network for one size.
 
-        A whole network's heads stay as they are, as in ``tools/test.py``.
+        Of a whole network, backbone and neck, as in ``tools/test.py``.
         """
         if not isinstance(network, Predictor):
             return torch.compile(network, backend=self, dynamic=False)
@@ -145,10 +145,10 @@ class Compiler:
 
 
 class Case:
-    """One network in one mode, warmed up, its mode checked.
+    """Warmed-up network in one mode, which is checked.
 
     Args:
-        result: Says which; its figures are left alone.
+        result: The case; its figures are not filled in.
         device: Where it runs.
         warmup: Steps before anything is measured; the first one compiles.
         memory: Whether to measure memory and count multiply-adds as well.
@@ -157,10 +157,10 @@ class Case:
 
     Attributes:
         facts: Figures of ``result`` that are known before the first lap.
-        checked_seconds: Time of the step that showed the use of oneDNN, in seconds; None without.
+        checked_seconds: Seconds of the step that checked the use of oneDNN; None without it.
 
     Raises:
-        NotMeasured: If the mode is not what it says.
+        NotMeasured: If the mode did not take effect.
     """
 
     def __init__(self, result: Result, device: torch.device, warmup: int = 2, memory: bool = True,
@@ -208,7 +208,7 @@ class Case:
         network.train(result.step == 'train')
         if 'deployed' in modes:
             switch_to_deploy(network)
-        if 'onednn' in modes:  # as our tools do on a CPU; it helps every model
+        if 'onednn' in modes:  # as our tools do on a CPU; every model gains
             use_onednn(network)
         image = torch.randn(result.batch, 3, *result.size, device=self.device)
         if result.precision == 'bf16':
@@ -247,7 +247,7 @@ class Case:
         if 'onednn' in self.modes and not self._used_onednn():
             raise NotMeasured('onednn: no linear layer went through it')
         if self.compiler:
-            # A CUDA graph's replay runs no Python; what it captured did, just before.
+            # A CUDA graph's replay runs no Python, but its capture, just before, did.
             if not (self.compiler.runs if self.graph else self._runs_of_a_step()):
                 raise NotMeasured('compiled: torch.compile made nothing that a step runs')
             if self.compiler.dynamic:
@@ -262,7 +262,7 @@ class Case:
             started = time.perf_counter()
             self.step()
             self.checked_seconds = time.perf_counter() - started
-        self._peak = peak_of(record)  # a step of a large image takes a minute: no other for it
+        self._peak = peak_of(record)  # saves a further step: a large image's takes a minute
         return any(tuple(event.input_shapes[1]) in weights for event in record.events()
                    if event.name == 'aten::mkldnn_convolution')
 
@@ -278,7 +278,7 @@ class Case:
         return self.compiler.graphs, self.compiler.runs - a_step * self.calls, a_step
 
     def lap(self, burn_in: float = 0) -> float:
-        """Seconds a step, over one lap."""
+        """Seconds per step, over one lap."""
         self._laps.burn(burn_in)
         seconds = self._laps.lap()
         if torch.cuda.is_available():
@@ -286,7 +286,7 @@ class Case:
         return seconds
 
     def verify(self) -> None:
-        """Check that every lap ran what was compiled before the first.
+        """Check that every lap ran the graphs compiled before.
 
         Raises:
             NotMeasured: If not.
@@ -310,4 +310,4 @@ class Product:
     lap = Case.lap
 
     def verify(self) -> None:
-        """Nothing to check."""
+        """Do nothing; there is no mode to check."""

@@ -10,13 +10,13 @@ from .peers import PEERS
 def draw(report: Dict[str, object], stem: Path) -> List[Path]:
     """Draw the figures that a report's cases allow.
 
-    Throughput against published accuracy for several models that have one; time against pixels for
-    several sizes; latency against batch size for several batches; speed at equal accuracy for ours
-    beside their equals. Only forward steps are drawn.
+    Throughput over published accuracy, if several models have one; time over pixels for several
+    sizes; latency over batch size for several batches; speed of our networks over that of others
+    with equal accuracy. Only forward steps are drawn.
 
     Args:
         report: From :func:`~benchmarks.speed.run`.
-        stem: Path of the figures without the last word and extension: ``stem-accuracy.png``.
+        stem: Path of the figures, before the last word: ``stem-accuracy.png``.
 
     Returns:
         Paths of the figures.
@@ -35,7 +35,7 @@ def draw(report: Dict[str, object], stem: Path) -> List[Path]:
 
 
 def titled_figure(report: Dict[str, object], title: str, panels: int = 1):
-    """Figure with its axes, and the report's machine and date."""
+    """Figure with axes, title, and the report's machine and date."""
     from matplotlib.figure import Figure
     figure = Figure(figsize=(7.5, 4.8), layout='constrained')
     head = report['machine']
@@ -57,7 +57,10 @@ def save_figure(figure, stem: Path, name: str) -> Path:
 
 
 def _accuracy(results: List[dict], report: Dict[str, object], stem: Path):
-    """Each model in its best mode, at the first size, batch and precision with several."""
+    """Draw each model in its best mode, at one setting.
+
+    That is the first size, batch and precision with several models.
+    """
     groups = defaultdict(dict)
     for r in best_modes(results):
         if PEERS[r['model']].box_ap and not r['model'].startswith('authors'):
@@ -85,7 +88,7 @@ def _accuracy(results: List[dict], report: Dict[str, object], stem: Path):
 
 def _lines(results: List[dict], report: Dict[str, object], stem: Path, name: str, xlabel: str,
            ylabel: str, x: Callable, y: Callable):
-    """One line for each model and mode that has several points."""
+    """Draw a line for each mode with several points."""
     lines = defaultdict(dict)
     for r in results:
         fixed = r['batch'] if name == 'pixels' else tuple(r['size'])
@@ -106,7 +109,7 @@ def _lines(results: List[dict], report: Dict[str, object], stem: Path, name: str
 
 
 def _equals(pairs: List[dict], report: Dict[str, object], stem: Path):
-    """A bar for each pair: images a second of ours over the peer's."""
+    """Draw each pair's ratio of images a second as bar."""
     if not pairs:
         return None
     figure, axis = titled_figure(report, 'Speed beside networks of equal accuracy, each in its '

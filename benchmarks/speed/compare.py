@@ -1,4 +1,4 @@
-"""Best modes of a report, and comparison at equal accuracy."""
+"""Best modes in a report, and comparison at equal accuracy."""
 from typing import Dict, List
 
 from .peers import EQUAL, PEERS, SETS
@@ -16,17 +16,17 @@ def best_modes(results: List[dict]) -> List[dict]:
 
 
 def table_of(r: dict) -> tuple:
-    """Key that comparable results share."""
+    """Key shared by comparable results."""
     return r['step'], tuple(r['size']), r['batch'], r['precision'], r.get('group', 0)
 
 
 def equals(results: List[dict]) -> List[dict]:
-    """Compare speed at equal accuracy, each network in its best mode.
+    """Compare networks of equal accuracy in their best modes.
 
     Returns:
-        A dict for each pair measured: step, size, batch, precision, group; model, its mode,
+        A dict for each measured pair: step, size, batch, precision, group; model, its mode,
         images a second and top-1; the same of the peer; ``faster``, the ratio of images a second;
-        ``equal``, whether both are within :data:`~benchmarks.speed.peers.EQUAL` of top-1.
+        ``equal``, whether their top-1 differs by at most :data:`~benchmarks.speed.peers.EQUAL`.
     """
     best = {(*table_of(r), r['model']): r for r in best_modes(results)}
     pairs = []

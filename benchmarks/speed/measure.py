@@ -1,4 +1,4 @@
-"""Time in laps and turns, memory, and multiply-adds."""
+"""Measurement of time, in laps and turns, memory and multiply-adds."""
 import gc
 import math
 import time
@@ -28,17 +28,16 @@ class NotMeasured(Exception):
 
 
 class Laps:
-    """Timer of a call, lap by lap: CUDA events or the clock.
+    """Timer of a call, lap by lap.
 
-    ``torch.utils.benchmark`` finishes one call before the next, and begins each measurement with
-    two calls that do not count. Here calls take turns, so that a noisy machine disturbs all alike,
-    and a step of a large image takes a minute.
+    ``torch.utils.benchmark`` measures one call after the other, and begins each measurement with
+    two calls that do not count. Here several calls take turns, so that noise affects all alike, and
+    no calls are wasted: a step with a large image takes a minute.
 
     Args:
-        call: What to time.
+        call: The call to time.
         device: Where it runs.
-        lap_seconds: A lap has as many calls as take at least this long. Default 50 ms; 0 for one
-            call a lap.
+        lap_seconds: Least duration of a lap, filled by calls. Default 50 ms; 0 for one call.
         burn_in: Seconds of calls before the first lap. Default :data:`BURN_IN`.
     """
 
@@ -49,14 +48,14 @@ class Laps:
         self.burn(BURN_IN.get(self.device.type, 0) if burn_in is None else burn_in)
 
     def burn(self, seconds: float) -> None:
-        """Call for some seconds, untimed."""
+        """Call for some seconds without timing."""
         end = time.perf_counter() + seconds
         while time.perf_counter() < end:
             self.call()
             _wait(self.device)
 
     def lap(self) -> float:
-        """Seconds a call, over one lap."""
+        """Seconds per call, over one lap."""
         while (took := self._took()) < self.lap_seconds:
             self.calls = max(self.calls + 1,
                              math.ceil(1.2 * self.calls * self.lap_seconds / max(took, 1e-6)))
@@ -79,10 +78,10 @@ class Laps:
 
 
 def median_seconds(call: Step, at_least: float = 1.) -> float:
-    """Median time of a call, measured alone, by PyTorch's timer.
+    """Median time of a call alone, by PyTorch's timer.
 
     Args:
-        call: What to time. Warm it up (compile it) before.
+        call: The call to time. Warm it up (compile it) before.
         at_least: Seconds of calls. Default 1.
     """
     timer = Timer('call()', globals=dict(call=call), num_threads=torch.get_num_threads())
@@ -92,17 +91,17 @@ def median_seconds(call: Step, at_least: float = 1.) -> float:
 def interleave(steps: Dict[str, Step], rounds: int, device: torch.device,
                advance: Callable[[], None] = lambda: None, lap_seconds: float = LAP_SECONDS,
                burn_in: Optional[float] = None) -> Dict[str, List[float]]:
-    """Time steps in turns, so that noise disturbs all alike.
+    """Time steps in turns, so that noise affects all alike.
 
     Args:
-        steps: What to time, by name. Each has a lap a round; each round starts one name later.
+        steps: Steps to time, by name. Each has one lap per round; each round starts one name later.
         rounds: Number of rounds.
         device: Where the steps run.
         advance: Called after each lap, for a progress bar.
         lap_seconds, burn_in: See :class:`Laps`.
 
     Returns:
-        Seconds of a call of each step in each round, by name.
+        Seconds per call in each round, by name.
     """
     timers = {name: Laps(step, device, lap_seconds, burn_in) for name, step in steps.items()}
     seconds: Dict[str, List[float]] = {name: [] for name in steps}
@@ -114,7 +113,7 @@ def interleave(steps: Dict[str, Step], rounds: int, device: torch.device,
 
 
 def turns(names: Sequence, rounds: int) -> List[list]:
-    """The order of every round: each starts one later."""
+    """Order of every round; each starts one name later."""
     return [[*names[n % len(names):], *names[:n % len(names)]] if names else []
             for n in range(rounds)]
 
@@ -133,17 +132,17 @@ def spread(seconds: List[float]) -> Tuple[float, float, float]:
 
 
 class Graph:
-    """A CUDA graph of a call, replayed when called.
+    """CUDA graph of a call, replayed when called.
 
     Args:
-        call: Gives a sequence of tensors, from inputs that stay where they are. It is called three
-            times before, so that what compiles and tunes is not in the graph.
+        call: Gives a sequence of tensors, from inputs that stay in place. It is called three times
+            before the capture, so that compiling and tuning are not in the graph.
 
     Attributes:
-        bytes: Memory that the graph keeps for as long as it lives.
+        bytes: Memory that the graph keeps while it exists.
 
     Raises:
-        NotMeasured: If a replay does not compute what the call computes.
+        NotMeasured: If a replay does not give the call's results.
     """
 
     def __init__(self, call: Callable[[], Sequence[Tensor]]):
@@ -170,7 +169,7 @@ class Graph:
 
 
 def check_replay(replay: Step, outputs: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
-    """Raise :class:`NotMeasured` unless a replay fills the outputs with what is expected."""
+    """Raise :class:`NotMeasured` unless a replay gives the expected outputs."""
     with torch.inference_mode():
         for output in outputs:
             output.fill_(math.nan)
@@ -181,10 +180,10 @@ def check_replay(replay: Step, outputs: Sequence[Tensor], expected: Sequence[Ten
 
 
 def peak_memory(step: Step, device: torch.device) -> int:
-    """Peak bytes that a step allocates beyond those before.
+    """Peak bytes that a step allocates.
 
-    On a GPU it is the allocator's own figure. On a CPU it is the running sum of PyTorch's
-    allocations and releases: exact, whatever else runs. oneDNN's scratch memory is not measured.
+    On a GPU it is the allocator's figure. On a CPU it is the largest running sum of PyTorch's
+    allocations and releases: exact, whatever else runs. oneDNN's scratch memory is not included.
     """
     gc.collect()
     if device.type == 'cuda':
@@ -200,7 +199,7 @@ def peak_memory(step: Step, device: torch.device) -> int:
 
 
 def peak_of(record: profile) -> int:
-    """Peak bytes of a memory profile on a CPU, beyond those before."""
+    """Peak bytes of a CPU's memory profile, above its start."""
     changes = sorted((event.start_ns() if hasattr(event, 'start_ns') else event.start_us(),  # 2.1
                       event.nbytes())
                      for event in record.profiler.kineto_results.events()
@@ -213,24 +212,24 @@ def peak_of(record: profile) -> int:
 
 
 def multiply_adds(step: Step) -> int:
-    """Multiply-adds of a step: convolutions and every matrix product, attention's included."""
+    """Multiply-adds of a step's convolutions and matrix products."""
     with FlopCounterMode(display=False, custom_mapping=ATTENTION) as counter:
         step()
     return counter.get_total_flops() // 2
 
 
 class Matmul:
-    """A large matrix product, as a measure of the machine's speed.
+    """Large matrix product, to measure the machine's speed.
 
-    On a CPU it is measured as ``torch.mm`` and as a 1 x 1 convolution. PyTorch computes the two
-    with different libraries, and either may be faster; the faster one counts.
+    On a CPU it is measured as ``torch.mm`` and as a 1 x 1 convolution, which PyTorch computes with
+    different libraries; the faster one counts.
     """
 
     def __init__(self, device: torch.device, dtype: torch.dtype):
         # Some tenths of a second on a CPU, long enough to fill a GPU.
         size = 8192 if device.type == 'cuda' else 2048
         self.factors = [torch.randn(size, size, device=device).to(dtype) for _ in range(2)]
-        self.operations = 2 * size**3  # two for each multiply-add, as manufacturers count
+        self.operations = 2 * size**3  # two per multiply-add, as manufacturers count
         pixels = self.factors[0][None, None].permute(0, 3, 1, 2)
         self.steps: Dict[str, Step] = {'mm': lambda: torch.mm(*self.factors)}
         if device.type == 'cpu':

@@ -14,11 +14,11 @@ Size = Tuple[int, int]
 
 @dataclass(frozen=True)
 class Peer:
-    """A network to measure.
+    """Network to measure.
 
     Attributes:
-        build: Builds it for images of a size, (height, width) in pixels, with random weights.
-        box_ap: COCO box AP with Cascade Mask R-CNN, 3x, as published in the FasterViT paper.
+        build: Builds it with random weights, for images of (height, width) in pixels.
+        box_ap: COCO box AP with Cascade Mask R-CNN, 3x, from the FasterViT paper.
         top1: ImageNet-1K top-1 accuracy at 224 x 224, trained on ImageNet-1K alone, as published by
             the network's own authors: the README of NVlabs/FasterViT, facebookresearch/ConvNeXt,
             microsoft/Swin-Transformer or sail-sg/metaformer.
@@ -31,9 +31,9 @@ class Peer:
 
 
 class AuthorsMaps(nn.Module):
-    """The authors' any-resolution network as a backbone: its four maps, no classifier.
+    """The authors' any-resolution network as a backbone with four maps.
 
-    Their stages include the downsampling after them; it is taken out to reach the maps.
+    Their stages include the downsampling after them; it is separated to reach the maps.
     """
 
     def __init__(self, arch: str, size: Size):
@@ -62,7 +62,9 @@ class AuthorsMaps(nn.Module):
 
 
 class Predictor(nn.Module):
-    """A whole detector or segmentor: (B, 3, H, W) -> its predictions, as in ``tools/test.py``.
+    """Whole detector or segmentor: (B, 3, H, W) -> predictions.
+
+    As in ``tools/test.py``.
 
     Args:
         model: mmdet's or mmseg's, with random weights.
@@ -82,10 +84,10 @@ class Predictor(nn.Module):
 
 
 def _timm(name: str, fused: bool = True, **settings) -> Callable[[Size], nn.Module]:
-    """timm's network; ``fused``: its attention through PyTorch's fused kernels, where it can.
+    """Builder of timm's network, by default with fused attention.
 
-    timm holds the fused form of some networks, Swin's among them, for experimental: it has to be
-    asked for.
+    timm considers the fused form of some networks, such as Swin, experimental, and does not use it
+    by default.
     """
     def build(size: Size) -> nn.Module:
         import timm
@@ -102,7 +104,7 @@ def _mmdets_swin(size: Size) -> nn.Module:
 
 
 def _whole(config: str, swin: Optional[str] = None) -> Callable[[Size], nn.Module]:
-    """A config's whole network; with ``swin``, on the backbone of that config instead."""
+    """Builder of a config's whole network, maybe with ``swin``'s backbone."""
     def build(size: Size) -> nn.Module:
         cfg = get_config(config)
         if swin is not None:
@@ -158,7 +160,7 @@ PEERS: Dict[str, Peer] = {
     'upernet-fastervit-2': Peer(_whole('mmseg/upernet_fvit'), whole=True),
     'upernet-swin-t': Peer(_whole('mmseg/upernet_fvit', _SWIN_SEG), whole=True),
 }
-"""Short names of everything that can be measured."""
+"""Networks that can be measured, by short name."""
 
 SETS: Dict[str, Tuple[Tuple[str, ...], ...]] = {
     'paper': (('authors-2', 'fastervit-2', 'swin-t', 'convnext-t'),),
@@ -166,12 +168,12 @@ SETS: Dict[str, Tuple[Tuple[str, ...], ...]] = {
                        ('fastervit-1', 'convnext-s', 'swin-s'),
                        ('fastervit-2', 'swin-b', 'caformer-s18', 'convformer-s36')),
 }
-"""Networks to measure side by side, by name; each tuple takes turns.
+"""Named sets of networks to compare; those in a tuple take turns.
 
-In ``equal-accuracy`` each of ours stands before its equals. Swin-B and CAFormer-S18, less accurate
-than FasterViT-2 by 0.7 and 0.6, are the largest Swin trained at 224 x 224 on ImageNet-1K alone, and
-the smallest CAFormer.
+In ``equal-accuracy`` each of our networks precedes its equals. Swin-B and CAFormer-S18, less
+accurate than FasterViT-2 by 0.7 and 0.6, are the largest Swin trained at 224 x 224 on ImageNet-1K
+alone, and the smallest CAFormer.
 """
 
 EQUAL = 0.3
-"""Points of top-1 within which two networks count as equally accurate."""
+"""Largest difference in top-1, in points, of equally accurate networks."""

@@ -1,4 +1,4 @@
-"""Cases measured in turns, each in its process, and their report."""
+"""Cases measured in turns, in separate processes, and their report."""
 from dataclasses import asdict
 from functools import partial
 from itertools import product
@@ -18,7 +18,7 @@ from .peers import PEERS, SETS, Size
 from .workers import Worker, in_turns
 
 TOGETHER = 24
-"""Most cases that take turns; a process of each stays in memory."""
+"""Most cases that take turns; each case's process stays in memory."""
 
 TURN_BURN_IN = {'cuda': 0.2}
 """Seconds of calls before a lap whose turn has come, by type of device."""
@@ -31,14 +31,14 @@ def run(models: Sequence[str], sizes: Sequence[Size], batches: Sequence[int],
         save_to: Optional[Path] = None) -> Dict[str, object]:
     """Measure every combination.
 
-    Each case has a process of its own, and those to compare take turns, so that their ratios hold
-    on a noisy machine: the cases of one step and precision, all sizes and batches if they are at
-    most :data:`TOGETHER`, else those of one size and batch. The networks of a set, and those of
+    Each case has its own process, and cases to compare take turns, so that their ratios hold on a
+    noisy machine: the cases of one step and precision, for all sizes and batches if they are at
+    most :data:`TOGETHER`, else for one size and batch. The networks of a set, and those of
     ``models``, are measured one group after another.
 
     Args:
-        models: Keys of :data:`~benchmarks.speed.peers.PEERS`, or ``model:mode`` for a mode
-            of its own in place of ``modes``.
+        models: Keys of :data:`~benchmarks.speed.peers.PEERS`, or ``model:mode`` for another mode
+            than ``modes``.
         sizes: (height, width) in pixels.
         batches: Images a step.
         precisions: Keys of :data:`PRECISIONS`.
@@ -54,9 +54,9 @@ def run(models: Sequence[str], sizes: Sequence[Size], batches: Sequence[int],
         save_to: Write the report there after each group. Default nowhere.
 
     Returns:
-        The report: the command, the machine, its peaks, the settings, a
-        list of results, and each one of ours beside its equals in accuracy. A case that could not
-        be measured is in it, with the reason.
+        The report: the command, the machine, its peaks, the settings, a list of results, and our
+        networks compared with equally accurate ones. A case that could not be measured has the
+        reason.
 
     Raises:
         ValueError: For an unknown model, set or precision.
@@ -71,7 +71,7 @@ def run(models: Sequence[str], sizes: Sequence[Size], batches: Sequence[int],
                   settings=dict(lap_seconds=LAP_SECONDS, sizes=sizes, batches=batches),
                   matmul_peak_flops={}, rounds=rounds, warmup=warmup, results=[])
     columns = (*Progress.get_default_columns(), TextColumn('{task.fields[now]}'))
-    # No thread that redraws: it would run while something is timed.
+    # Without a redrawing thread, which would run during measurements.
     with Progress(*columns, console=console or Console(), transient=True,
                   auto_refresh=False) as progress:
         task = progress.add_task('Measuring', total=sum(len(g) for g in groups) * 2, now='')
@@ -117,7 +117,7 @@ def _measure(results: List[Result], device: torch.device, rounds: int, warmup: i
              report: Dict[str, object], show: Callable[[str, float], None]) -> None:
     """Measure results in turns; add the machine's speed and settings."""
     precision, workers = results[0].precision, {}
-    products = list(Matmul.names(device))  # the machine's limit is measured among the others
+    products = list(Matmul.names(device))  # the machine's limit takes turns too
     for key in [*range(len(results)), *products]:
         if key in products:
             build = (Product, key, device, precision)

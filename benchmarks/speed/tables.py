@@ -10,12 +10,10 @@ from .compare import best_modes, equals, table_of
 
 
 def tables(report: Dict[str, object], reference: Optional[str] = None) -> List[Table]:
-    """Tables of a report, one for each group that took turns.
+    """Tables of a report, one for each group.
 
-    Speed at equal accuracy comes last.
-
-    A case without figures stands there as refused, its reason below, and so does the best mode of
-    each network.
+    Speed at equal accuracy comes last. A case without figures is listed as refused. Below a table
+    are the reasons, and the best mode of each network.
 
     Args:
         report: From :func:`~benchmarks.speed.run`, or read from a file that it wrote.

@@ -1,4 +1,4 @@
-"""A process for each case, so that none changes another."""
+"""Process for each case, so that none affects another."""
 import multiprocessing
 import os
 from multiprocessing.connection import Connection
@@ -11,17 +11,17 @@ from .measure import NotMeasured, turns
 
 
 class Worker:
-    """A process that builds an object and answers questions about it.
+    """Process that builds an object and answers questions about it.
 
     Args:
         build: A function or class of a module, called in the process.
         args: Its arguments.
 
     Attributes:
-        settings: What :func:`~benchmarks.speed.cases.settle` set in the process.
+        settings: Settings made by :func:`~benchmarks.speed.cases.settle` in the process.
 
     Raises:
-        NotMeasured: From ``build``, with its reason; so are the errors of every question.
+        NotMeasured: For an error in ``build`` or, later, in an answer.
     """
 
     def __init__(self, build: Callable, *args):
@@ -34,7 +34,7 @@ class Worker:
         self.settings: Dict[str, object] = self._answer()
 
     def ask(self, name: str, *args) -> Any:
-        """The value of an attribute, or what a method returns."""
+        """Value of an attribute, or result of a method."""
         self._connection.send((name, args))
         return self._answer()
 
@@ -58,11 +58,11 @@ class Worker:
 def in_turns(workers: Dict[Any, Worker], rounds: int, burn_in: float,
              refuse: Callable[[Any, NotMeasured], None], show: Callable[[], None] = lambda: None
              ) -> Dict[Any, List[float]]:
-    """Let cases take turns, so that a noisy machine disturbs all alike.
+    """Let cases take turns, so that noise affects all alike.
 
     Args:
-        workers: Cases and products, by a key. Each has a lap a round; each round starts one later.
-            Those that are refused are removed.
+        workers: Cases and products, by a key. Each has one lap per round; each round starts one
+            later. Refused ones are removed.
         rounds: Number of rounds.
         burn_in: Seconds of calls before a lap.
         refuse: Called with the key and the reason of a case that could not be measured.
@@ -90,8 +90,8 @@ def in_turns(workers: Dict[Any, Worker], rounds: int, burn_in: float,
 
 
 def _context():
-    """Context of processes; forked from one with PyTorch where possible."""
-    os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # its profiler announces itself on stderr
+    """Context of processes, forked from one with PyTorch if possible."""
+    os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # silences the profiler's lines on stderr
     if 'forkserver' not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context('spawn')
     context = multiprocessing.get_context('forkserver')
@@ -108,9 +108,9 @@ def _serve(connection: Connection, threads: int, build: Callable, args: tuple) -
             name, arguments = connection.recv()
             value = getattr(built, name)
             connection.send((True, value(*arguments) if callable(value) else value))
-    except (EOFError, KeyboardInterrupt):  # nobody asks any more
+    except (EOFError, KeyboardInterrupt):  # no more questions
         pass
-    except Exception as error:  # noqa: BLE001  a network that cannot do this is a result too
+    except Exception as error:  # noqa: BLE001  a failing network is a result too
         kind = '' if isinstance(error, NotMeasured) else f'{type(error).__name__}: '
         reason = f'{kind}{error}'
         connection.send((False, reason.strip().split('\n')[0][:300]))

@@ -1,4 +1,4 @@
-"""A mode that did not happen is refused."""
+"""Cases whose mode did not take effect are refused."""
 from functools import partial
 
 import pytest
@@ -16,7 +16,7 @@ CPU = torch.device('cpu')
 
 
 class Maps(nn.Module):
-    """A convolution, and where asked for a linear layer."""
+    """A convolution and, on request, a linear layer."""
 
     def __init__(self, linear=False):
         super().__init__()
@@ -33,7 +33,7 @@ class Uncompilable(Maps):
 
 @pytest.fixture
 def case(monkeypatch):
-    """Builds a case of a network; compiled graphs are taken as they are, without Inductor."""
+    """Build a case of a network; compiled graphs run as traced, without Inductor."""
     monkeypatch.setattr(torch._dynamo, 'lookup_backend', lambda name: lambda graph, inputs: graph)
     torch._dynamo.reset()
 
@@ -46,7 +46,7 @@ def case(monkeypatch):
 
 
 @pytest.mark.parametrize('step', ['forward', 'train'])
-def test_compiled_steps_run_what_was_compiled_before(case, step):
+def test_compiled_steps_run_the_graph_compiled_before(case, step):
     ready = case(Maps(), 'compiled', step)
     assert ready.facts['graphs'] == 1
     runs = ready.compiler.runs
@@ -74,7 +74,7 @@ def test_falling_back_while_timed_is_refused(case):
         ready.verify()
 
 
-def test_what_cannot_be_compiled_is_refused(case):
+def test_a_network_that_does_not_compile_is_refused(case):
     with pytest.raises(NotMeasured, match='torch.compile made nothing'):
         case(Uncompilable(), 'compiled')
 
@@ -86,8 +86,8 @@ def test_a_graph_for_any_size_is_refused(case, monkeypatch):
         case(Maps(), 'compiled')
 
 
-def test_later_sizes_are_compiled_for_themselves(case):
-    """Even in one process; torch.compile by itself makes the second graph dynamic."""
+def test_each_size_gets_its_own_graph(case):
+    """Even in one process, where torch.compile's default makes the second graph dynamic."""
     def graphs(compiler, compiled):
         torch._dynamo.reset()
         for size in (16, 20, 24):
@@ -119,7 +119,7 @@ def test_inductor_compiles(monkeypatch):
     assert 'multiply_adds' not in ready.facts
 
 
-def test_onednn_is_refused_where_no_product_goes_through_it(case, request):
+def test_onednn_is_refused_if_no_product_uses_it(case, request):
     request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
     torch.set_num_threads(2)  # PyTorch calls oneDNN for no 1 x 1 convolution of a single thread
     assert case(Maps(linear=True), 'onednn').facts['graphs'] is None
@@ -141,6 +141,6 @@ def test_deployed_is_refused_where_a_backbone_is_not(case, monkeypatch):
 @pytest.mark.parametrize('mode, step, reason', [
     ('graph', 'forward', 'CUDA graphs need a GPU'), ('fast', 'forward', "mode='fast': give eager"),
     ('deployed', 'train', 'only the forward step')])
-def test_what_cannot_be_is_refused_before_it_is_built(mode, step, reason):
+def test_impossible_cases_are_refused_before_building(mode, step, reason):
     with pytest.raises(NotMeasured, match=reason):
         Case(Result('fastervit-6', mode, 'fp32', step, (16, 16), 1), CPU)

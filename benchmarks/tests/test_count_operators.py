@@ -1,4 +1,4 @@
-"""The program that counts which configs reach which of mmcv's operators."""
+"""Count of configs that reach mmcv's operators."""
 from pathlib import Path
 
 import mmdet
@@ -18,7 +18,7 @@ CONFIGS = Path(mmdet.__file__).parent / '.mim' / 'configs'
     ('dino/dino-4scale_r50_8xb2-12e_coco.py', {'ms_deform_attn', 'sigmoid_focal_loss'}),
     ('faster_rcnn/faster-rcnn_r50_fpn_soft-nms_1x_coco.py', {'nms', 'softnms', 'roi_align'}),
 ])
-def test_operators_that_a_config_reaches(config, expected):
+def test_the_operators_a_config_reaches_are_counted(config, expected):
     program = load_program('benchmarks/count_operators.py')
     found = program.operators_of('mmdet', CONFIGS / config)
     assert {name.partition('_forward')[0] for name in found if 'backward' not in name} == expected

@@ -1,4 +1,4 @@
-"""`make demo`: from nothing to a detector that works, on held-out pictures."""
+"""`make demo`: trains a detector from scratch that works on held-out images."""
 import json
 import re
 import shutil
@@ -43,7 +43,7 @@ def test_it_says_early_how_long_training_takes(demo):
 
 
 def test_the_saved_checkpoint_scores_as_the_trained_model_did(demo):
-    """Nothing is lost on the way through the file: tools/test.py repeats the last validation."""
+    """tools/test.py gives the metrics of the last validation."""
     folder = demo[0] / 'work_dirs/demo'
     last = read_run(next(folder.glob('*/vis_data')).parent)
     metrics = json.loads((folder / 'demo.json').read_text())['metrics']
@@ -51,7 +51,7 @@ def test_the_saved_checkpoint_scores_as_the_trained_model_did(demo):
         assert last[f'coco/{kind}_mAP'][-1][1] == pytest.approx(metrics[f'coco/{kind}_mAP'])
 
 
-def test_it_leaves_pictures_and_says_where(demo):
+def test_it_leaves_figures_and_names_their_folder(demo):
     folder, output = demo
     for name in ('predictions.png', 'curves.png'):
         picture = matplotlib.image.imread(folder / 'work_dirs/demo' / name)
@@ -63,13 +63,13 @@ def test_it_leaves_pictures_and_says_where(demo):
 
 
 def test_the_page_shows_what_it_learned(demo, tmp_path):
-    """tools/demo_app.py in a browser: upload, wait, see the right names, boxes and attention."""
+    """tools/demo_app.py in a browser: names, boxes and attention are right."""
     browsing.check_that_the_page_shows_what_the_detector_learned(
         demo[0], tmp_path, 0.75)
 
 
-def test_what_the_pages_say_to_do_then(demo):
-    """The very lines of README and docs, in a folder that looks like the clone."""
+def test_commands_of_the_pages_run_on_its_results(demo):
+    """Commands copied from README and docs, in a folder like the clone."""
     folder = demo[0]
     for name in ('configs', 'docs', 'tools'):
         (folder / name).symlink_to(REPO / name)

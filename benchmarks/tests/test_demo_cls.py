@@ -1,6 +1,6 @@
-"""`make demo-cls`: from nothing to a classifier, whose checkpoint then starts a segmentor.
+"""`make demo-cls`: trains a classifier from scratch, whose checkpoint then starts a segmentor.
 
-The configuration for photographs is trained for a few steps, on files laid out as Imagenette's.
+The config for photographs is trained for a few steps, on files in Imagenette's layout.
 """
 import json
 import re
@@ -40,7 +40,7 @@ def test_it_learns_for_real(demo):
     assert f"{metrics['accuracy/top1']:.3f}" in (folder / 'table.txt').read_text()
 
 
-def test_it_leaves_pictures_and_says_where(demo):
+def test_it_leaves_figures_and_names_their_folder(demo):
     folder, output = demo
     for name in ('predictions.png', 'curves.png'):
         assert matplotlib.image.imread(folder / 'work_dirs/demo-cls' / name).std() > 0.05
@@ -51,7 +51,7 @@ def test_it_leaves_pictures_and_says_where(demo):
 
 
 def test_its_checkpoint_starts_a_segmentor_as_the_page_says(demo):
-    """Converted to the backbone alone, and given to `init_cfg`, every tensor of it is used."""
+    """Converted to the backbone alone and named in `init_cfg`: every tensor is used."""
     folder = demo[0]
     checkpoint = (folder / 'work_dirs/demo-cls/last_checkpoint').read_text()
     done = run_tool('convert_weights.py', checkpoint, 'small.pth', cwd=folder)

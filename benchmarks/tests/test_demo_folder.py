@@ -1,4 +1,4 @@
-"""What becomes of an earlier demo."""
+"""What happens to an earlier demo's folder."""
 import io
 import json
 
@@ -14,7 +14,7 @@ def folder(tmp_path):
 
 
 def begin(folder, settings='these'):
-    """Whether it goes on, and what is said."""
+    """Whether the demo continues, and its output."""
     console = Console(file=io.StringIO(), width=20)
     goes_on = demo_folder.begin(folder, settings, console)
     return goes_on, console.file.getvalue()
@@ -33,7 +33,7 @@ def names(folder):
 WHOLE = ['demo.json', 'label_maps/a.png']
 
 
-def test_one_that_was_stopped_goes_on(folder):
+def test_a_stopped_demo_continues(folder):
     assert begin(folder) == (False, '')
     (folder / 'epoch_1.pth').touch()
     goes_on, said = begin(folder)
@@ -41,14 +41,14 @@ def test_one_that_was_stopped_goes_on(folder):
     assert names(folder) == ['demo.json', 'epoch_1.pth']
 
 
-def test_one_that_was_stopped_and_had_other_settings_is_replaced(folder):
+def test_a_stopped_demo_with_other_settings_is_replaced(folder):
     fill(folder, 'others')
     goes_on, said = begin(folder)
     assert not goes_on and 'another config' in said and names(folder) == ['demo.json']
     assert begin(folder)[0]
 
 
-def test_a_finished_one_is_kept_until_its_successor_is(folder):
+def test_a_finished_demo_is_kept_until_the_next_is_finished(folder):
     fill(folder)
     demo_folder.finish(folder, dict(metrics=dict(mAP=1)))
     before = folder.parent / 'demo.previous'
@@ -63,7 +63,7 @@ def test_a_finished_one_is_kept_until_its_successor_is(folder):
 
 
 def test_a_kill_in_between_changes_nothing(folder):
-    """Behind the renaming, behind each file that is removed, and before the mark is written."""
+    """After the renaming, after each removal, and before the mark is written."""
     before = folder.parent / 'demo.previous'
     fill(folder)
     demo_folder.finish(folder, dict(metrics={}))
@@ -78,9 +78,9 @@ def test_a_kill_in_between_changes_nothing(folder):
     assert names(before) == ['demo.json']
 
 
-def test_a_folder_of_something_else_stays(folder):
+def test_a_folder_with_other_contents_is_left_alone(folder):
     folder.mkdir(parents=True)
     (folder / 'epoch_1.pth').touch()
-    with pytest.raises(ValueError, match="demo': holds something else than a demo; give another"):
+    with pytest.raises(ValueError, match="demo': holds .* give another"):
         begin(folder)
     assert names(folder) == ['epoch_1.pth']

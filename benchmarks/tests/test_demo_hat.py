@@ -1,4 +1,4 @@
-"""`make demo-hat`: two networks trained alike, and the figure of how far each of them sees."""
+"""`make demo-hat`: two networks trained alike, and a figure of how far each sees."""
 import json
 import re
 
@@ -23,15 +23,15 @@ def demo(tmp_path_factory):
     return folder, done.stdout
 
 
-def test_only_carriers_see_what_is_far(demo):
+def test_only_carriers_see_the_distant_mark(demo):
     facts = json.loads((demo[0] / 'work_dirs/demo-hat/demo.json').read_text())
     carriers, windows = (facts['metrics'][name] for name in NAMES)
     assert carriers.keys() == windows.keys() and len(carriers) == 6
     assert carriers['accuracy/96-116'] >= 85 and windows['accuracy/96-116'] <= 40
 
 
-def test_figures_are_those_of_the_label_maps(demo):
-    """Counted anew, and in the table that is printed."""
+def test_figures_match_the_label_maps(demo):
+    """Recounted, and as in the printed table."""
     folder, output = demo
     metrics = json.loads((folder / 'work_dirs/demo-hat/demo.json').read_text())['metrics']
     for name, config in zip(NAMES, CONFIGS.values()):
@@ -53,7 +53,7 @@ def test_figures_are_those_of_the_label_maps(demo):
         pytest.approx(metrics[name]['accuracy'], abs=0.06) for name in NAMES]
 
 
-def test_it_leaves_the_figure_and_says_where(demo):
+def test_it_leaves_the_figure_and_names_its_folder(demo):
     folder, output = demo
     assert 'work_dirs/demo-hat/long_range.png' in output
     figure = matplotlib.image.imread(folder / 'work_dirs/demo-hat/long_range.png')

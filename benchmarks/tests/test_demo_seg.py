@@ -1,4 +1,4 @@
-"""`make demo-seg`: from nothing to a segmentor that works, on held-out pictures."""
+"""`make demo-seg`: trains a segmentor from scratch that works on held-out images."""
 import json
 
 import matplotlib.image
@@ -49,7 +49,7 @@ def test_the_saved_checkpoint_scores_as_the_trained_model_did(demo):
         assert last[name][-1][1] == pytest.approx(metrics[name])
 
 
-def test_it_leaves_pictures_and_says_where(demo):
+def test_it_leaves_figures_and_names_their_folder(demo):
     folder, output = demo
     for name in ('predictions.png', 'curves.png'):
         assert matplotlib.image.imread(folder / name).std() > 0.05  # something is on it

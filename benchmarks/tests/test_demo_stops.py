@@ -1,4 +1,4 @@
-"""`make demo` that is stopped goes on, and leaves the finished one before until it is whole."""
+"""A stopped `make demo` continues, and keeps the earlier finished one until it is done."""
 import json
 import os
 import re
@@ -22,7 +22,7 @@ test_dataloader = val_dataloader
 """
 
 
-def test_it_is_stopped_and_killed_and_goes_on(tmp_path, session_folder):
+def test_a_stopped_and_killed_demo_continues(tmp_path, session_folder):
     samples.link_shapes(tmp_path, session_folder)
     config = tmp_path / 'small.py'
     config.write_text(CONFIG)
@@ -32,7 +32,7 @@ def test_it_is_stopped_and_killed_and_goes_on(tmp_path, session_folder):
     (folder / 'predictions.png').write_text('of the finished one')
 
     def stop(number):
-        """The status of a demo that gets a signal in training, and what it said."""
+        """Exit status and output of a demo that gets a signal in training."""
         log = tmp_path / f'{number}.log'
         run = Started(log, 'benchmarks.demo', config, '--work-dir', 'demo', cwd=tmp_path)
         while 'Iter(train) [' not in log.read_text() and run.poll() is None:

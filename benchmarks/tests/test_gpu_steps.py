@@ -1,4 +1,4 @@
-"""The steps for a GPU, rehearsed on a CPU at small sizes: what they leave, and what they skip."""
+"""The GPU steps rehearsed on a CPU at small sizes: their reports, and what they skip."""
 import json
 import os
 import subprocess
@@ -13,7 +13,7 @@ RUN = REPO / 'benchmarks/gpu/run.sh'
 
 
 def left_in(folder):
-    """What a step leaves: its JSON and its table."""
+    """JSON and table that a step wrote."""
     (path,) = folder.glob('*.json')
     return json.loads(path.read_text()), path.with_suffix('.txt').read_text()
 
@@ -111,7 +111,7 @@ def test_detectors_are_compared_and_trained(reports):
 
 
 @pytest.mark.parametrize('step', range(1, 8))
-def test_reports_say_where_and_what_needs_a_gpu(reports, step):
+def test_reports_name_the_machine_and_what_needs_a_gpu(reports, step):
     report = reports(step)
     assert report['machine']['cpu'] and report['machine']['torch'] and report['date']
     assert report['machine']['gpu'] is None and '--rehearse' in report['command']
@@ -119,7 +119,7 @@ def test_reports_say_where_and_what_needs_a_gpu(reports, step):
     assert any('CUDA' in row['note'] for row in skipped)
 
 
-def test_a_step_out_of_time_names_what_it_left_out(tmp_path):
+def test_a_step_out_of_time_names_the_rows_it_left_out(tmp_path):
     """By its name, and through the shell."""
     done = subprocess.run(
         [RUN, 'training', '--budget', '0.1', '--rehearse', '--out', tmp_path], capture_output=True,

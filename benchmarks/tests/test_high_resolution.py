@@ -1,4 +1,4 @@
-"""The comparison at high resolution counts what is computed, and says what was not run."""
+"""The high-resolution comparison counts real operations and marks what was not run."""
 import json
 from functools import partial
 
@@ -19,13 +19,13 @@ CPU = torch.device('cpu')
 
 @pytest.fixture
 def two_threads(request):
-    """PyTorch calls oneDNN for no 1 x 1 convolution of a single thread."""
+    """With a single thread PyTorch does not use oneDNN for 1 x 1 convolutions."""
     request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
     torch.set_num_threads(2)
 
 
 @pytest.mark.parametrize('name', ['fastervit-0', 'swin-hat-t', 'swin-t', 'hiera-t', 'vit-s'])
-def test_what_is_counted_is_what_a_real_step_computes(name):
+def test_counts_equal_those_of_a_real_step(name):
     """Fused attention too, which PyTorch's counter leaves out on a CPU."""
     network, image = PEERS[name].build((256, 256)).eval(), torch.rand(1, 3, 256, 256)
     with torch.no_grad():
@@ -33,7 +33,7 @@ def test_what_is_counted_is_what_a_real_step_computes(name):
 
 
 def test_a_plain_transformer_has_its_attention_counted():
-    """256 tokens and a class token, 384 wide, in 12 blocks: linear layers, then attention."""
+    """Of 257 tokens, 384 wide: linear layers, then attention."""
     n, dim = 256 + 1, 384
     assert count('vit-s', (256, 256)).total == (
         256 * 3 * 16**2 * dim + 12 * (12 * n * dim**2 + 2 * n**2 * dim))
@@ -48,7 +48,7 @@ def test_carriers_attention_is_quadratic_in_their_number(name, window_size, ct_s
     assert count(name, (side, side)).carriers == 6 * 2 * carriers**2 * 256
 
 
-def test_it_goes_on_with_what_is_missing(two_threads, tmp_path, monkeypatch):
+def test_a_second_run_measures_only_missing_rows(two_threads, tmp_path, monkeypatch):
     monkeypatch.setattr(high, 'SHORT', float('inf'))  # three laps each on a busy machine too
     out = tmp_path / 'figures.json'
     said = []
@@ -75,7 +75,7 @@ def test_it_goes_on_with_what_is_missing(two_threads, tmp_path, monkeypatch):
     assert matplotlib.image.imread(draw(report, tmp_path / 'figures.png')).std() > 0.05
 
 
-def test_what_takes_long_has_one_step_or_none(two_threads, tmp_path, monkeypatch):
+def test_slow_networks_get_one_step_or_none(two_threads, tmp_path, monkeypatch):
     monkeypatch.setattr(high, 'SHORT', 0.)
     report = compare(['vit-s'], [64, 128], [], tmp_path / 'a.json', show=len)
     assert [len(r['all_seconds']) for r in report['results']] == [3, 1]
@@ -88,7 +88,7 @@ def test_what_takes_long_has_one_step_or_none(two_threads, tmp_path, monkeypatch
     assert tables(report)[4].endswith('| not run | not run |  |')
 
 
-def test_memory_of_the_step_that_shows_onednn_is_the_memory_of_a_step(two_threads):
+def test_the_step_that_checks_for_onednn_gives_the_memory(two_threads):
     case = Case(Result('vit-s', 'onednn', 'fp32', 'forward', (64, 96), 1), CPU, warmup=1)
     assert case.facts['peak_bytes'] == peak_memory(case.step, CPU) > 0
     assert case.facts['multiply_adds'] == multiply_adds(case.step)
@@ -105,8 +105,8 @@ def test_bad_arguments_are_named(arguments, message, tmp_path):
         compare(**{**settings, **arguments})
 
 
-def test_the_kept_figures_are_of_these_networks():
-    """The counts are of this version's networks, not only of the day they were measured."""
+def test_saved_counts_are_those_of_the_current_networks():
+    """A changed network needs new figures."""
     kept = json.loads(KEPT.read_text())
     assert len(tables(kept)) > 10
     assert list(kept['counts']['fastervit-0']['960']) == list(count('fastervit-0', (960, 960)))

@@ -1,4 +1,4 @@
-"""The long-range task: the mark tells the class, and nothing else in the image does."""
+"""The long-range task: only the mark in the image tells the class."""
 
 import json
 from pathlib import Path
@@ -83,7 +83,7 @@ def test_another_colour_changes_the_mark_alone(monkeypatch):
 
 
 def test_nothing_but_the_mark_tells_the_class(scenes):
-    """Colours around the discs, places and distances differ no more than chance allows."""
+    """Surrounding colours, places and distances differ only by chance."""
     found = {label: [] for label in range(len(CLASSES))}
     for scene in scenes:
         discs = (label_map(scene) != 255).astype(np.uint8)
@@ -98,7 +98,7 @@ def test_nothing_but_the_mark_tells_the_class(scenes):
 
 
 @pytest.mark.parametrize('size', [128, 200])
-def test_discs_are_whole_and_as_far_away_as_is_said(size):
+def test_discs_are_whole_and_at_the_stated_distances(size):
     distances = []
     for seed in range(60):
         scene = draw_long_range(seed, size)
@@ -142,7 +142,7 @@ def test_mmseg_reads_it(root):
 
 
 def test_accuracy_by_distance_counts_discs(tmp_path):
-    """By most of the pixels of each, whatever is said elsewhere."""
+    """By the majority of each disc's pixels; pixels elsewhere do not count."""
     metric = DistanceAccuracy(output_dir=str(tmp_path))
     metric.dataset_meta = dict(classes=CLASSES)
     discs = [(20, 20, 20.), (40, 20, 35.9), (60, 20, 16.), (80, 20, 116.)]
@@ -160,7 +160,7 @@ def test_accuracy_by_distance_counts_discs(tmp_path):
     assert np.array_equal(cv2.imread(str(tmp_path / 'a.png'), cv2.IMREAD_UNCHANGED), said[0])
 
 
-def test_ranges_hold_every_distance():
+def test_ranges_cover_every_distance():
     distances = np.linspace(16, 300, 500)
     found = accuracy_over_distance(distances, distances < 56)
     assert found == {'16-36': 1, '36-56': 1, '56-76': 0, '76-96': 0, '96-116': 0}

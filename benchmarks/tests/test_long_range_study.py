@@ -1,4 +1,4 @@
-"""The comparison on the long-range task: it goes on where it was stopped, and shows what it has."""
+"""The long-range study: it resumes, and shows partial results."""
 import json
 import re
 from functools import partial
@@ -30,7 +30,7 @@ KEPT = [REPO / f'benchmarks/long-range{of}.json' for of in ('', '-256')]
 
 @pytest.fixture(scope='module')
 def short(tmp_path_factory):
-    """What trains for a moment, on as many images as are used then."""
+    """Settings of a very short training on few images."""
     root = tmp_path_factory.mktemp('data') / 'long_range'
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study, 'make_long_range', partial(make_long_range, train=8, val=4))
@@ -40,7 +40,7 @@ def short(tmp_path_factory):
                   for loader in ('train', 'val', 'test')}}
 
 
-def test_it_goes_on_with_what_is_missing(short, tmp_path):
+def test_a_second_run_trains_only_missing_networks(short, tmp_path):
     task, out = Task(CONFIG, options=short), tmp_path / 'figures.json'
     names = ['windows', 'swin']
     compare(task, names[:1], [0], out, tmp_path, [160])
@@ -75,7 +75,7 @@ def built(name, task=TASK):
     return model
 
 
-def test_each_network_is_what_it_is_called():
+def test_each_network_matches_its_name():
     names = [name for name in Task(CONFIG).fitting() if 'swin' not in name]
     variant = {name: built(name).variant for name in names}
     plain = variant['carriers']
@@ -98,7 +98,7 @@ def test_each_network_is_what_it_is_called():
         assert weight.std() > 0.05  # Xavier's, not a normal of 0.02
 
 
-def test_starts_are_changed_where_they_say():
+def test_initial_values_are_changed_only_where_stated():
     def of(name, part):
         torch.manual_seed(0)
         return next(value for key, value in built(name).named_parameters()
@@ -129,7 +129,7 @@ def test_figures_of_earlier_versions_are_read(path, tmp_path):
 
 
 def test_the_long_range_networks_differ_in_carriers_alone():
-    """And without them a cell of stage 3 sees nothing beyond its window and its convolutions."""
+    """Without them a cell sees its window and nearby cells."""
     carriers, windows = (Config.fromfile(str(p)) for p in DEMO)
     windows.model.backbone.arch.pop('hierarchical')
     assert windows.model == carriers.model and windows.optim_wrapper == carriers.optim_wrapper

@@ -1,4 +1,4 @@
-"""The program that counts operators, and the table that its figures are shown in."""
+"""Count of operators, and its table."""
 import json
 import sys
 

@@ -1,4 +1,4 @@
-"""The shapes dataset: the same bytes every time, and annotations that are true."""
+"""The shapes dataset: the same bytes every time, and correct annotations."""
 import hashlib
 import json
 from pathlib import Path
@@ -35,20 +35,20 @@ def test_the_same_bytes_every_time(root, tmp_path):
     assert digest(make_shapes(tmp_path / 'again', **COUNTS)) == digest(root)
 
 
-def test_a_folder_that_is_there_is_kept(root):
+def test_an_existing_folder_is_kept(root):
     before = {f: f.stat().st_mtime_ns for f in root.rglob('*')}
     make_shapes(root, **COUNTS)
     assert {f: f.stat().st_mtime_ns for f in root.rglob('*')} == before
 
 
-def test_a_broken_or_older_folder_is_made_anew(root, tmp_path):
+def test_a_broken_or_older_folder_is_regenerated(root, tmp_path):
     folder = make_shapes(tmp_path / 'shapes', **COUNTS)
     (folder / 'made_by.json').write_text('{"kind": "shapes", "version": 1}')
     (folder / 'train' / '000001.png').unlink()
     assert digest(make_shapes(folder, **COUNTS)) == digest(root)
 
 
-def test_a_folder_of_something_else_is_left_alone(tmp_path):
+def test_a_folder_with_other_contents_is_left_alone(tmp_path):
     (tmp_path / 'thesis.tex').write_text('two years of work')
     with pytest.raises(FileExistsError, match='root=.*other than those of the shapes'):
         make_shapes(tmp_path)
@@ -56,7 +56,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
 
 
 def test_annotations_are_the_masks(root):
-    """Polygons and run lengths, decoded by pycocotools, against what was drawn."""
+    """Compare decoded polygons and run lengths with the drawn masks."""
     coco = COCO(str(root / 'annotations' / 'instances_train.json'))
     crowds = 0
     for image_id in coco.getImgIds():
@@ -79,7 +79,7 @@ def test_annotations_are_the_masks(root):
     assert crowds > 0
 
 
-def test_what_the_data_promise(root):
+def test_the_data_have_the_promised_properties(root):
     """Small objects, overlaps, every class; and no two instances share a pixel."""
     areas, labels, touching = [], [], 0
     for seed in range(60):
@@ -99,7 +99,7 @@ def test_what_the_data_promise(root):
 
 
 def test_colour_does_not_tell_the_class():
-    """The mean colours of the classes differ no more than chance allows."""
+    """The classes' mean colours differ only by chance."""
     colours = {label: [] for label in range(len(CLASSES))}
     for seed in range(150):
         scene = draw_scene(seed)
@@ -111,7 +111,7 @@ def test_colour_does_not_tell_the_class():
         assert (np.abs(np.mean(values, axis=0) - everyone) < 4 * error).all()
 
 
-def test_forms_are_what_they_are_called():
+def test_shapes_match_their_names():
     def area(name):
         x, y = outline(CLASSES.index(name)).T
         return abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2
@@ -141,7 +141,7 @@ def test_a_stopped_generation_leaves_nothing_that_looks_complete(root, tmp_path,
 
 
 def dataset_of(config, root, **settings):
-    """The dataset of validation that a config names, of other files."""
+    """The validation dataset of a config, with other files."""
     cfg = get_config(config)
     init_default_scope(cfg.default_scope)
     return DATASETS.build(dict(cfg.val_dataloader.dataset, data_root=str(root), **settings))
@@ -174,7 +174,7 @@ def test_mmpretrain_reads_a_crop_of_every_shape(root):
 
 
 def test_label_maps_are_the_masks(root):
-    """The second annotation form, against the scene and against the first form."""
+    """Compare label maps with the scene and the COCO annotations."""
     coco = COCO(str(root / 'annotations' / 'instances_train.json'))
     for image_id in coco.getImgIds():
         labels = cv2.imread(str(root / f'labels/train/{image_id:06d}.png'), cv2.IMREAD_UNCHANGED)

@@ -1,4 +1,4 @@
-"""The benchmark measures what it says; no test here guards a time."""
+"""The benchmark measures what it claims; no test asserts a time."""
 import json
 import os
 import sys
@@ -52,7 +52,7 @@ def test_every_case_has_figures_or_a_reason(report):
     assert 'forward, 64 x 96, batch 1, fp32' in output
 
 
-def test_a_refused_case_stands_in_the_table_with_its_reason_and_no_number(report):
+def test_a_refused_case_has_its_reason_and_no_number_in_the_table(report):
     content, _, output = report
     row, = {line.rstrip() for line in output.splitlines() if line.split()[:2] == [
         'fastervit-0', 'graph'] and 'reason' not in line and ':' not in line}
@@ -72,7 +72,7 @@ def test_a_training_step_has_its_backward_pass():
     assert 'only the forward step' in deployed['error']
 
 
-def test_the_report_says_where_and_how(report):
+def test_the_report_names_machine_and_command(report):
     content, _, _ = report
     assert content['machine']['torch'] == torch.__version__ and content['machine']['cpu']
     assert content['machine']['versions']['timm']
@@ -92,7 +92,7 @@ def test_pictures(report):
         assert path.name in output
 
 
-def test_multiply_adds_are_those_of_the_design_page():
+def test_multiply_adds_of_fastervit_2():
     """8.97 G for FasterViT-2 at 224 with the classifier, whose share is 0.8 M."""
     model = PEERS['fastervit-2'].build((224, 224)).eval()
     image = torch.randn(1, 3, 224, 224)
@@ -104,7 +104,7 @@ def test_multiply_adds_are_those_of_the_design_page():
 
 
 def test_the_authors_backbone_gives_the_same_maps(authors):
-    """What is measured as theirs is theirs: at a square size it equals ours on the same weights."""
+    """At a square size the network measured as theirs equals ours on the same weights."""
     from fastervit_mm import FasterViT
     from fastervit_mm.weights import translate
     theirs = AuthorsMaps('0', (224, 224)).eval()
@@ -144,7 +144,7 @@ def test_every_whole_network_is_one_of_these():
         for backbone in ('fastervit-2', 'swin-t')}
 
 
-def test_peak_memory_is_what_was_alive_at_once():
+def test_peak_memory_counts_tensors_alive_at_once():
     def step():
         a = torch.ones(1000, 1000)  # 4 MB
         b = a + 1
@@ -172,7 +172,7 @@ def test_bad_arguments_are_named(arguments, message):
 
 
 class Watched(Worker):
-    """Notes each process, and what draws while it measures."""
+    """Records each process, and what draws while it measures."""
     pids: list = []
     drawing: list = []
 
@@ -186,7 +186,7 @@ class Watched(Worker):
         return super().ask(name, *args)
 
 
-def test_each_case_has_a_process_and_nothing_draws_while_it_is_timed(monkeypatch, tmp_path):
+def test_each_case_has_a_process_and_the_console_rests_while_timing(monkeypatch, tmp_path):
     monkeypatch.setattr(sys.modules[speed.run.__module__], 'Worker', Watched)
     saved = tmp_path / 'report.json'
     content = speed.run(
@@ -198,7 +198,7 @@ def test_each_case_has_a_process_and_nothing_draws_while_it_is_timed(monkeypatch
     assert json.loads(saved.read_text())['results'][1]['seconds']
 
 
-def test_a_process_that_dies_is_a_reason():
+def test_a_dead_process_is_reported_as_the_reason():
     with pytest.raises(measure.NotMeasured, match='its process ended with code 3'):
         Worker(os._exit, 3)
 
@@ -224,7 +224,7 @@ def test_swin_computes_the_same_fused():
             assert ((a - b).abs().max() / b.abs().max()).item() < 1e-4
 
 
-def test_equals_in_accuracy_are():
+def test_peers_are_equally_accurate_but_for_two():
     pairs = {(ours, peer): abs(PEERS[ours].top1 - PEERS[peer].top1)
              for ours, *peers in SETS['equal-accuracy'] for peer in peers}
     far = {pair for pair, difference in pairs.items() if round(difference, 6) > EQUAL}

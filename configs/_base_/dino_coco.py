@@ -1,9 +1,9 @@
-# DINO with FasterViT on COCO, as the authors of FasterViT train and evaluate it; the network is in
-# the configs that take this base. It computes what the official DINO code computes
-# (docs/dino.md). From the authors' config: AdamW, 1e-4, backbone 1e-5, weight decay 1e-4 on
-# everything, x 0.1 for the 12th epoch, clip 0.1, drop path 0.1, BatchNorm trained, box noise 0.4,
-# images of 480 to 800 with crops. 16 images a step are 8 GPUs of 2; the number of their GPUs is not
-# written. Not theirs: BatchNorm is synchronised between GPUs.
+# DINO with FasterViT on COCO, as the authors of FasterViT train and evaluate it; inheriting configs
+# name the network. Results equal those of the official DINO code (docs/dino.md). From the authors'
+# config: AdamW, lr 1e-4, backbone 1e-5, weight decay 1e-4 on everything, lr x 0.1 for the 12th
+# epoch, clip 0.1, drop path 0.1, BatchNorm trained, box noise 0.4, images of 480 to 800 with crops.
+# 16 images a step are 8 GPUs with 2 each; they do not state their number of GPUs. Not theirs:
+# BatchNorm is synchronised between GPUs.
 _base_ = ['mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py', './fastervit.py']
 custom_imports = dict(
     imports=['fastervit_mm', 'fastervit_mm.engine', 'fastervit_mm.dino'],
@@ -21,7 +21,7 @@ model = dict(
     bbox_head=dict(type='OfficialDINOHead'),
     dn_cfg=dict(box_noise_scale=0.4))
 
-# Exactly the official images: Pillow's pixels, the shorter side 800, no padding in a batch of one.
+# Exactly the official images: resized by Pillow, shorter side 800, no padding in a batch of one.
 test_pipeline = [
     dict(type='LoadImageFromFile', imdecode_backend='pillow'),
     dict(type='OfficialDINOResize', short=800, longest=1333),

@@ -1,4 +1,4 @@
-# What all FasterViT configs share, for every task.
+# Settings that all FasterViT configs share.
 
 # No weight decay on norms, biases, position terms and layer scales: it would pull them towards zero.
 fastervit_paramwise_cfg = dict(
@@ -10,11 +10,11 @@ fastervit_paramwise_cfg = dict(
 # BatchNorm becomes SyncBN in distributed training and stays BatchNorm in a single process.
 sync_bn = 'torch'
 
-# tools/train.py and tools/test.py add the last two to any config; here they are for other programs.
+# tools/train.py and tools/test.py add the last two to any config; other programs need them here.
 custom_hooks = [dict(type='CurvesHook'), dict(type='BoxesHook')]
 
 # Scalars are written as JSON and, where TensorBoard is installed, as its event files; the log shows
-# memory on CPUs too. mmdet's and mmseg's own bases set the plain names as well, and two bases may
+# memory on CPUs too. mmdet's and mmseg's bases set vis_backends and log_processor, and two bases may
 # not set the same name, so each config assigns these.
 fastervit_vis_backends = [
     dict(type='LocalVisBackend'),

@@ -1,2 +1,2 @@
-# Parameters, gradients and optimizer divided among the GPUs (docs/distributed.md#fsdp).
+# FSDP: parameters, gradients and optimizer divided among the GPUs (docs/distributed.md#fsdp).
 runner_type = 'ShardedRunner'

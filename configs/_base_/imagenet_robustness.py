@@ -1,4 +1,4 @@
-# ImageNet-A, -R and -V2 for a classifier of 224 x 224: tools/test.py --split imagenet_a, imagenet_r or
+# ImageNet-A, -R and -V2 for classifiers at 224 x 224: tools/test.py --split imagenet_a, imagenet_r or
 # imagenet_v2. Crop fraction 0.875, as published, for every variant.
 _base_ = './imagenet.py'
 custom_imports = dict(

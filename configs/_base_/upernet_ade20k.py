@@ -1,4 +1,4 @@
-# UperNet with FasterViT-2 for ADE20K's 150 classes. Crop size and data are added in configs/mmseg.
+# UperNet with FasterViT-2 for ADE20K's 150 classes. configs/mmseg adds crop size and data.
 #
 # Stated in the paper: AdamW, lr 6e-5, weight decay 0.01, batch 16 (8 x 2), crop 512.
 # Not stated there, and chosen by this project:
@@ -28,7 +28,7 @@ model = dict(
 optim_wrapper = dict(
     _delete_=True,
     type='AmpOptimWrapper',
-    constructor='MergedOptimWrapperConstructor',  # parameters of equal settings in one group
+    constructor='MergedOptimWrapperConstructor',  # merges groups of equal settings
     optimizer=dict(type='AdamW', lr=6e-5, betas=(0.9, 0.999), weight_decay=0.01),
     paramwise_cfg={{_base_.fastervit_paramwise_cfg}})
 param_scheduler = [

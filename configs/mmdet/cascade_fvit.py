@@ -27,7 +27,7 @@ model = dict(
 optim_wrapper = dict(
     _delete_=True,
     type='AmpOptimWrapper',
-    constructor='MergedOptimWrapperConstructor',  # parameters of equal settings in one group
+    constructor='MergedOptimWrapperConstructor',  # merges groups of equal settings
     optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
     paramwise_cfg={{_base_.fastervit_paramwise_cfg}})
 

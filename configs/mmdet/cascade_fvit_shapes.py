@@ -1,5 +1,5 @@
-# cascade_fvit_small.py, smaller still, for the generated shapes: trains from scratch in minutes on
-# two CPU cores. `make demo`, or `python -m benchmarks.shapes`, generates data/shapes/.
+# A smaller cascade_fvit_small.py for the generated shapes: trains from scratch in minutes on two
+# CPU cores. `make demo`, or `python -m benchmarks.shapes`, generates data/shapes/.
 _base_ = './cascade_fvit_small.py'
 
 classes = ('circle', 'square', 'triangle', 'star')
@@ -40,7 +40,7 @@ test_pipeline = [
         type='PackDetInputs',
         meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
-# With 5 images in a batch rather than 8, in the same time, mask AP is one or two points higher.
+# In the same time, batches of 5 give one or two points more mask AP than batches of 8.
 train_dataloader = dict(
     batch_size=5,
     num_workers=0,  # loading an image takes less than a millisecond

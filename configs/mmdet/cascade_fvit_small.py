@@ -1,6 +1,6 @@
 # A small Cascade Mask R-CNN, 8 million parameters, for your own data: trains from scratch within an
-# hour on two CPU cores. tools/new_config.py writes a config that inherits this
-# one and has the sizes, anchors and schedule that suit the data; docs/own_data.md does it by hand.
+# hour on two CPU cores. tools/new_config.py writes a config that inherits this one, with sizes,
+# anchors and schedule to suit the data; docs/own_data.md shows how to do it by hand.
 _base_ = './cascade_fvit.py'
 custom_imports = dict(imports=[
     'fastervit_mm', 'fastervit_mm.engine', 'fastervit_mm.engine.det_visualizer'])
@@ -9,7 +9,7 @@ checkpoint_file = None
 classes = ('object',)
 num_classes = len(classes)
 width = 64
-# Trained from scratch, FPN and mask head need a norm; GN works with small batches. The box heads are
+# Without pretraining, FPN and mask head need a norm; GN works with small batches. The box heads are
 # two fully connected layers, which here learn faster than convolutions and cost less.
 norm_cfg = dict(type='GN', num_groups=16)
 model = dict(
@@ -62,7 +62,7 @@ model = dict(
         ]),
     test_cfg=dict(rpn=dict(nms_pre=500, max_per_img=200), rcnn=dict(score_thr=0.02)))
 
-# As docs/own_data.md lays the files out.
+# Files as in docs/own_data.md.
 dataset_type = 'CocoDataset'
 data_root = 'data/mine/'
 scale = (448, 448)  # the longer side becomes 448 pixels
@@ -81,7 +81,7 @@ test_pipeline = [
         type='PackDetInputs',
         meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
-# In the same time, many small batches give better results than fewer large ones.
+# In the same time, many small batches give better results than few large ones.
 train_dataloader = dict(
     batch_size=4,
     dataset=dict(

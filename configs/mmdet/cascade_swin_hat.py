@@ -1,6 +1,6 @@
-# Cascade Mask R-CNN with SwinHAT-T on COCO: Swin-T with carriers in place of shifted windows, from
-# Microsoft's ImageNet weights for all that the two share. Carriers start fresh. Heads and schedule are
-# those of ./cascade_fvit.py; the rate of stochastic depth is that of mmdet's configs of Swin.
+# Cascade Mask R-CNN with SwinHAT-T on COCO: Swin-T with carriers in place of shifted windows.
+# Microsoft's ImageNet weights initialise all parts that Swin-T has; carriers start at random. Heads
+# and schedule are those of ./cascade_fvit.py; stochastic depth is as in mmdet's Swin configs.
 _base_ = './cascade_fvit.py'
 
 checkpoint_file = 'https://github.com/SwinTransformer/storage/releases/download/v1.0.0/swin_tiny_patch4_window7_224.pth'  # noqa: E501

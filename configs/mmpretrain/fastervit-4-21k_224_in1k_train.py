@@ -3,8 +3,8 @@
 # Stated in the paper: 60 epochs, lr 7e-5. Not stated, and chosen by this project: all else as
 # FasterViT-4's recipe for ImageNet-1K, without MESA, warm-up and cool-down.
 #
-# The checkpoint is what fastervit-4_in21k_train.py leaves. The authors' network after 21K can be
-# fetched by hand (docs/imagenet.md); give its path with
+# The checkpoint is fastervit-4_in21k_train.py's last. The authors' network after 21K can be
+# downloaded by hand (docs/imagenet.md); give its path with
 # --cfg-options model.backbone.init_cfg.checkpoint=...
 _base_ = './fastervit-4_in1k_train.py'
 

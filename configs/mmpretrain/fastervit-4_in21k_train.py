@@ -1,8 +1,8 @@
-# FasterViT-4 on ImageNet-21K, from scratch: the network that is then fine-tuned on ImageNet-1K.
+# FasterViT-4 on ImageNet-21K, from scratch, to be fine-tuned on ImageNet-1K.
 #
 # Stated in the paper: 90 epochs, lr 4e-3. Not stated, and chosen by this project: all else as
 # FasterViT-4's recipe for ImageNet-1K, without MESA and cool-down, and with 5 epochs of warm-up.
-# ImageNet-21K has no validation images: what it learned shows after fine-tuning.
+# ImageNet-21K has no validation images; accuracy is measured after fine-tuning.
 # data/imagenet21k is as in mmpretrain: train/ has a folder for each of the 21841 classes.
 _base_ = './fastervit-4_in1k_train.py'
 

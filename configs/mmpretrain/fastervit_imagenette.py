@@ -1,9 +1,9 @@
 # A small FasterViT, 2.6 million parameters, from scratch on photographs of 10 classes (Imagenette),
-# within 5 minutes on two CPU cores. Its backbone is that of mmseg/upernet_fvit_shapes.py, which its
-# checkpoint can start (docs/imagenet.md).
+# within 5 minutes on two CPU cores. mmseg/upernet_fvit_shapes.py has the same backbone, and can
+# start from its checkpoint (docs/imagenet.md).
 #
-# data/imagenette has a folder for each class in train/ and in val/, as Imagenette comes, of
-# whatever size: https://github.com/fastai/imagenette. Images of 128 or 160 pixels load fastest.
+# data/imagenette is Imagenette as published, in any size: https://github.com/fastai/imagenette,
+# with a folder for each class in train/ and in val/. Images of 128 or 160 pixels load fastest.
 _base_ = '../_base_/imagenet.py'
 
 classes = ('tench', 'English springer', 'cassette player', 'chain saw', 'church', 'French horn',
@@ -54,7 +54,7 @@ test_dataloader = val_dataloader
 
 lr = 2e-3
 optim_wrapper = dict(
-    constructor='MergedOptimWrapperConstructor',  # parameters of equal settings in one group
+    constructor='MergedOptimWrapperConstructor',  # merges groups of equal settings
     optimizer=dict(type='AdamW', lr=lr, weight_decay=0.05, fused=True),
     paramwise_cfg={{_base_.fastervit_paramwise_cfg}},
     clip_grad=dict(max_norm=5.))

@@ -1,5 +1,5 @@
-# fastervit_imagenette.py without photographs: which of four shapes is it? Shapes are cut out of the
-# scenes of mmdet/cascade_fvit_shapes.py. `make demo-cls`, or `python -m benchmarks.shapes`, generates
+# fastervit_imagenette.py for four classes of generated shapes, cut out of the scenes of
+# mmdet/cascade_fvit_shapes.py. `make demo-cls`, or `python -m benchmarks.shapes`, generates
 # data/shapes/.
 _base_ = './fastervit_imagenette.py'
 

@@ -1,5 +1,5 @@
-# UperNet with FasterViT-2 on ADE20K at crop 512. The recipe, with what the paper states of it, is in
-# ../_base_/upernet_ade20k.py. Sliding-window inference: --cfg-options model.test_cfg.mode=slide
+# UperNet with FasterViT-2 on ADE20K at crop 512. ../_base_/upernet_ade20k.py has the recipe, and
+# says which parts the paper states. Sliding-window inference: --cfg-options model.test_cfg.mode=slide
 _base_ = ['../_base_/upernet_ade20k.py', 'mmseg::_base_/datasets/ade20k.py']
 
 model = dict(

@@ -1,6 +1,6 @@
-# UperNet with the ImageNet-21K networks, at crop 640. This config has 4-21k-224: its windows of 14
-# and 7 cells need the least padding of feature maps of 40 and 20 cells. upernet_fvit_640_*.py have
-# the others.
+# UperNet with the ImageNet-21K networks at crop 640. This config has 4-21k-224: feature maps of 40
+# and 20 cells need the least padding with its windows of 14 and 7. upernet_fvit_640_*.py have the
+# other networks.
 _base_ = ['../_base_/upernet_ade20k.py', 'mmseg::_base_/datasets/ade20k_640x640.py']
 
 checkpoint_file = 'fastervit://4-21k-224'

@@ -1,12 +1,12 @@
-# upernet_fvit_small.py, smaller still, for the generated shapes: trains from scratch in minutes on
-# two CPU cores. `make demo-seg`, or `python -m benchmarks.shapes`, generates data/shapes/.
+# A smaller upernet_fvit_small.py for the generated shapes: trains from scratch in minutes on two
+# CPU cores. `make demo-seg`, or `python -m benchmarks.shapes`, generates data/shapes/.
 _base_ = './upernet_fvit_small.py'
 
 classes = ('ground', 'circle', 'square', 'triangle', 'star')
 num_classes = len(classes)
 crop_size = (160, 160)
-# Six of seven pixels are ground. With equal weights the network predicts nothing else for long; with
-# this one it predicts ground slightly too rarely, which costs less.
+# Six of seven pixels are ground. With equal weights the network long predicts only ground; with this
+# weight it predicts ground slightly too rarely, which costs less.
 loss = dict(class_weight=[0.3, 1., 1., 1., 1.])
 model = dict(
     data_preprocessor=dict(size=crop_size),

@@ -1,6 +1,6 @@
 # A small UperNet, 5 million parameters, for your own data: trains from scratch within an hour on two
-# CPU cores. tools/new_config.py writes a config that inherits this one and
-# has the sizes, class weights and schedule that suit the data; docs/own_data.md does it by hand.
+# CPU cores. tools/new_config.py writes a config that inherits this one, with sizes, class weights
+# and schedule to suit the data; docs/own_data.md shows how to do it by hand.
 _base_ = './upernet_fvit.py'
 custom_imports = dict(imports=[
     'fastervit_mm', 'fastervit_mm.engine', 'fastervit_mm.engine.seg_visualizer'])
@@ -22,7 +22,7 @@ model = dict(
         in_channels=128, channels=48, num_classes=num_classes, dropout_ratio=0.),
     test_cfg=dict(crop_size=crop_size, stride=(213, 213)))
 
-# As docs/own_data.md lays the files out. Label 255 is ignored, in training and in evaluation.
+# Files as in docs/own_data.md. Label 255 is ignored, in training and in evaluation.
 dataset_type = 'BaseSegDataset'
 data_root = 'data/mine/'
 scale = (640, 480)

@@ -1,4 +1,4 @@
-"""Prediction from Python. Neither mmdet nor mmseg is imported before a config needs it."""
+"""Prediction from Python; imports mmdet or mmseg only when needed."""
 from .inferencer import Inferencer
 from .inputs import Failure
 from .outputs import Prediction, Results

@@ -64,16 +64,16 @@ def browse(cfg: Config, out_dir: Union[str, Path, None], split: str = 'train',
         sample = item['data_samples']
         picture, how = as_picture(_pixels(item['inputs'], deep))
         picture = draw(picture[..., ::-1], sample, visualizer, late)
-        path = sample.get('img_path', paths[index])  # a pipeline may skip the index's own
+        path = sample.get('img_path', paths[index])  # a pipeline may replace an image by another
         folder, stem = os.path.split(names.get(path, Path(path).stem))
-        name = os.path.join(folder, f'{index:05d}_{stem}')  # a dataset may repeat an image
+        name = os.path.join(folder, f'{index:05d}_{stem}')  # images may repeat
         if show:
             visualizer.show(picture, win_name=name, wait_time=wait_time)
         if out_dir is not None:
             pictures.append(Path(out_dir) / f'{name}.png')
             mmcv.imwrite(mmcv.rgb2bgr(picture), str(pictures[-1]))
     if how:
-        print_log(f'Pictures show {how}', 'current', logging.WARNING)
+        print_log(f'Figures show {how}', 'current', logging.WARNING)
     if out_dir is None:
         return []
     sheet = Path(out_dir) / 'contact_sheet.png'
@@ -84,7 +84,7 @@ def browse(cfg: Config, out_dir: Union[str, Path, None], split: str = 'train',
 
 
 def _pixels(inputs: Tensor, deep: bool) -> np.ndarray:
-    """(H, W, C) of a packed image, in 8 bits unless deep."""
+    """Pixels of a packed image, (H, W, C); 8 bits unless deep."""
     pixels = inputs.permute(1, 2, 0).numpy()
     return pixels if deep else pixels.clip(0, 255).astype(np.uint8)
 
@@ -94,7 +94,7 @@ def draw(image: np.ndarray, sample: BaseDataElement, visualizer: Visualizer,
     """Draw an image's ground truth, (H, W, 3) uint8 RGB.
 
     Args:
-        image: (H, W, 3) uint8 RGB, as the network is fed it.
+        image: (H, W, 3) uint8 RGB, as the network gets it.
         sample: Data sample of mmdet or mmseg, with or without ground truth.
         visualizer: A visualizer with the dataset's ``dataset_meta``.
         rescale: Whether the ground truth has the original image's size, as in test pipelines, and
@@ -139,8 +139,8 @@ def annotated_late(cfg: Config, loader: str) -> bool:
                  if step.startswith('Load') and 'Annotations' in step]
         found.add(bool(resizes and loads) and loads[0] > resizes[-1])
     if len(found) > 1:
-        raise ValueError(f'{loader}: one of its datasets loads annotations before images are '
-                         'resized and another after; draw them one at a time')
+        raise ValueError(f'{loader}: one of its datasets loads annotations before resizing and '
+                         'another after; draw them one at a time')
     return found.pop()
 
 
@@ -165,8 +165,8 @@ def _check(cfg: Config, split: str, number: Optional[int], out_dir: Union[str, P
     if cfg.get(f'{split}_dataloader') is None:
         raise ValueError(f'split={split!r}: the config has no {split}_dataloader')
     if cfg.get('visualizer') is None or cfg.get('default_scope') not in ('mmdet', 'mmseg'):
-        raise ValueError('only configs of mmdet and mmseg with a visualizer can be drawn; this one '
-                         f'is of {cfg.get("default_scope")!r}')
+        raise ValueError(f'config: default_scope={cfg.get("default_scope")!r}; give a config of '
+                         'mmdet or mmseg with a visualizer')
     check_config(Config(dict(
         default_scope=cfg.default_scope, model=dict(),
         work_dir=None if out_dir is None else str(out_dir),

@@ -1,13 +1,14 @@
-"""Several pictures in one figure."""
+"""Several images in one figure."""
 from pathlib import Path
 from typing import Sequence, Union
 
 
 def contact_sheet(pictures: Sequence[Union[str, Path]], target: Union[str, Path], title: str,
                   columns: int = 2) -> None:
-    """Draw pictures side by side into one PNG, 1100 to 2200 pixels wide.
+    """Draw pictures side by side into one PNG.
 
-    Between these, pictures keep their size, so that labels on them can be read.
+    It is 1100 to 2200 pixels wide; within these limits pictures keep their size, so that labels
+    stay readable.
 
     Args:
         pictures: Files to show, row by row.
@@ -21,7 +22,7 @@ def contact_sheet(pictures: Sequence[Union[str, Path]], target: Union[str, Path]
     import matplotlib.image
     from matplotlib.figure import Figure
     if not pictures:
-        raise ValueError('pictures=[]: nothing was drawn, so there is nothing to show')
+        raise ValueError('pictures=[]: give at least one')
     images = [matplotlib.image.imread(p) for p in pictures]
     rows = -(-len(images) // columns)
     height, width = images[0].shape[:2]

@@ -75,7 +75,7 @@ class Inferencer:
         fusion = getattr(self.model, 'panoptic_fusion_head', None)
         self._things = getattr(fusion, 'num_things_classes', None)
         self._grey = any('grayscale' in step.get('color_type', '') for step in image_pipeline(cfg))
-        # As datasets with reduce_zero_label number their classes in label maps: from 1.
+        # Datasets with reduce_zero_label number classes from 1 in label maps.
         self._label_offset = int(bool(dataset_config(cfg).get('reduce_zero_label', own.get(
             'reduce_zero_label', False)))) if self.segments else 0
 
@@ -101,14 +101,14 @@ class Inferencer:
 
         - of detectors ``predictions.json``, COCO results, and ``images.json``, the images and
           categories of its ids: ``COCO('images.json').loadRes('predictions.json')`` reads both;
-        - of segmentors ``pred/`` with label maps (PNG; numbered as in the dataset's own, so
-          ADE20K's from 1);
+        - of segmentors ``pred/`` with label maps (PNG, numbered as the dataset's own: ADE20K's
+          from 1);
         - of panoptic networks ``panoptic.json`` and ``pred/`` with COCO's panoptic PNGs;
         - of classifiers ``predictions.json``, each image's likeliest classes.
 
         Image ids are those of the config's annotation file for images that it lists. Files of one
-        image have its path below the given folder, or below that of all inputs; suffixes stay
-        where two files differ in nothing else.
+        image have its path below the given folder, or below the folder common to all inputs;
+        suffixes are kept where files differ only in them.
 
         Args:
             inputs: Paths of images, videos and folders (with those below them), patterns such as
@@ -140,7 +140,7 @@ class Inferencer:
                     predictions += [self._finish(*one, score_thr, files) for one in batch]
                     progress.advance(task, len(batch))
                 progress.update(task, total=len(predictions))
-            finally:  # an image that ends the run does not lose earlier results
+            finally:  # keeps earlier results if an image ends the run
                 written = files.close(self.classifies) if files else []
         return Results(predictions, failures, self.classes, written)
 
@@ -177,7 +177,7 @@ class Inferencer:
         try:
             samples = self.model.test_step(pseudo_collate([data for _, data in batch]))
             return [(*item, sample) for (item, _), sample in zip(batch, samples)]
-        except ValueError as error:  # such as an image smaller than the network can take
+        except ValueError as error:  # such as an image too small for the network
             if len(batch) == 1:
                 source, frame, _ = batch[0][0]
                 where = '' if frame is None else f'frame {frame}: '
@@ -213,7 +213,7 @@ class Inferencer:
         return sample
 
     def drawn(self, image: Union[str, np.ndarray], sample: Any) -> Tuple[np.ndarray, str]:
-        """Draw a data sample; returns (H, W, 3) RGB and a remark.
+        """Draw a data sample: (H, W, 3) RGB, and a remark.
 
         Args:
             image: Path, or pixels as the pipeline reads them.
@@ -228,7 +228,7 @@ class Inferencer:
         from mmdet.structures.mask import encode_mask_results, mask2bbox
         masks = found.get('masks')
         if masks is not None and ('bboxes' not in found or not found.bboxes.any()):
-            boxes = mask2bbox(torch.as_tensor(masks))  # such as of SOLO
+            boxes = mask2bbox(torch.as_tensor(masks))  # such as SOLO's
         else:
             boxes = found.bboxes
         boxes = np.asarray(boxes.tolist(), dtype=float).reshape(-1, 4)
@@ -254,7 +254,7 @@ class Inferencer:
         known = self.model.dataset_meta
         if not known and own.get('classes'):
             known = own
-        if self.classifies and not known.get('classes'):  # such as of ImageNet-21K
+        if self.classifies and not known.get('classes'):  # such as ImageNet-21K's
             known = dict(known, classes=tuple(map(str, range(self.model.head.num_classes))))
         return drawable({**known, 'palette': known.get('palette') or own.get('palette')})
 

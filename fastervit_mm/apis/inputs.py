@@ -58,8 +58,8 @@ def collect(inputs: Union[Input, Sequence[Input]], left_out: Sequence[Path] = ()
         inputs: Paths of images, videos and folders, patterns such as ``'photos/**/*.jpg'``, and
             images as arrays; one or several. A folder stands for the files in it, and in the
             folders below it, that have the suffix of an image or a video.
-        left_out: Folders of results, whose files are not taken with a folder around them or a
-            pattern. Default none.
+        left_out: Folders of results, whose files are skipped when a folder around them or a
+            pattern is given. Default none.
     """
     if isinstance(inputs, (str, os.PathLike, np.ndarray)):
         inputs = [inputs]
@@ -88,7 +88,7 @@ def collect(inputs: Union[Input, Sequence[Input]], left_out: Sequence[Path] = ()
 
 
 def _video(path: str) -> Optional[mmcv.VideoReader]:
-    # FFmpeg's own lines about a damaged file; the failure says what matters.
+    # Hides FFmpeg's own lines about a damaged file; the failure says what matters.
     os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
     video = mmcv.VideoReader(path)
     return video if video.opened and video.width else None
@@ -117,7 +117,7 @@ def images(source: Source) -> Iterator[Tuple[Optional[int], Image]]:
     if source.array is not None:
         yield None, source.array
     elif source.frames is None:
-        # The pipelines read with OpenCV, which fills what a truncated JPEG lacks with grey.
+        # The pipelines read with OpenCV, which fills the rest of a truncated JPEG with grey.
         size = read_image(source.given).size
         if isinstance(size, str):
             raise ValueError(size)
@@ -134,7 +134,7 @@ def images(source: Source) -> Iterator[Tuple[Optional[int], Image]]:
 
 def _files(given: str, left_out: Sequence[Path]
            ) -> Tuple[List[str], Optional[str], Optional[str]]:
-    """List an input's paths, their folder and, without any, the reason."""
+    """Paths of an input, their folder, or why there are none."""
     if os.path.isdir(given):
         found, root = [str(path) for path in files_in(Path(given), IMAGES + VIDEOS)], given
         problem = 'a folder without images or videos'

@@ -41,7 +41,7 @@ def _published(file: Union[str, Path]) -> bool:
 
 
 def find_trained(folder: Union[str, Path]) -> List[Trained]:
-    """Find runs below a folder, with their best or last checkpoint.
+    """Find runs below a folder, with best or last checkpoint.
 
     Args:
         folder: Such as ``work_dirs``; a run's own folder too.

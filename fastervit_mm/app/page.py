@@ -25,7 +25,7 @@ _HINT = ('Click on the picture: what does the network look at from there? Blue i
 
 
 class Page:
-    """Handlers of the page's events, which return plain values.
+    """Handlers of the page's events; they return plain values.
 
     Args:
         models: Models to pick from.
@@ -80,7 +80,7 @@ class Page:
 
     def place_of(self, name: str, file: str, clicked: Sequence[int], shown: np.ndarray
                  ) -> Tuple[float, float]:
-        """Convert a click on the picture to a place in the image."""
+        """Convert a click on the picture to image coordinates."""
         height, width = _read(self.predictor(name), file).shape[:2]
         return (min(clicked[0] * width / shown.shape[1], width - 1),
                 min(clicked[1] * height / shown.shape[0], height - 1))
@@ -142,7 +142,7 @@ SETTINGS = dict(
 
 
 def _read(predictor: Predictor, file: str) -> np.ndarray:
-    """Read an image by the network's pipeline, scaled down to ``MAX_PIXELS``."""
+    """Read an image by the pipeline, scaled down to ``MAX_PIXELS``."""
     try:
         image = predictor.read(file)
     except ValueError:

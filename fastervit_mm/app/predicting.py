@@ -78,7 +78,7 @@ class Predictor:
 
     def attention(self, image: np.ndarray, point: Tuple[float, float],
                   block: int = 0) -> np.ndarray:
-        """Draw a place's attention in stage 3: (H, W, 3) RGB.
+        """Draw a place's attention in stage 3, (H, W, 3) RGB.
 
         Args:
             image: As :meth:`read` returns it.

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..operators import say_which_serve
 from .names import to_current
-from .stages import check_whole
+from .stages import check_whole, require
 from .windows import dense
 
 STAGES = range(4)
@@ -33,13 +33,13 @@ class StagedBackbone(BaseModule):
                  frozen_stages: int, norm_eval: bool, init_cfg: Union[dict, Sequence[dict], None]):
         check_whole(in_channels=in_channels)
         out_indices = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
-        if not out_indices or list(out_indices) != [i for i in STAGES if i in out_indices]:
-            raise ValueError(f'out_indices={out_indices}: {type(self).__name__} has stages 0 to 3; '
-                             'give each stage once, in ascending order')
+        require(bool(out_indices) and list(out_indices) == [i for i in STAGES if i in out_indices],
+                f'out_indices={out_indices}: {type(self).__name__} has stages 0 to 3; give each '
+                'stage once, in ascending order')
         self.num_stages = out_indices[-1] + 1  # those after the last output are not built
-        if not -1 <= frozen_stages <= self.num_stages:
-            raise ValueError(f'frozen_stages={frozen_stages}: give -1 (nothing), 0 (the stem) or '
-                             f'up to {self.num_stages}, the number of stages that are built')
+        require(-1 <= frozen_stages <= self.num_stages,
+                f'frozen_stages={frozen_stages}: give -1 (nothing), 0 (the stem) or up to '
+                f'{self.num_stages}, the number of stages that are built')
         super().__init__(checked_init_cfg(init_cfg))
         self.in_channels, self.out_indices = in_channels, out_indices
         self.frozen_stages, self.norm_eval = frozen_stages, norm_eval
@@ -58,10 +58,13 @@ class StagedBackbone(BaseModule):
             depths: Blocks of each of the four stages.
             drop_path_rate: Stochastic depth of the last block.
         """
+        require(isinstance(drop_path_rate, (int, float)) and 0 <= drop_path_rate < 1,
+                f'drop_path_rate={drop_path_rate!r}: give a rate from 0 up to, not including, 1')
+        # Over all four stages: one that is not built does not change the others' rates.
+        rates = torch.linspace(0, drop_path_rate, sum(depths), device='cpu').split(list(depths))
         dims = [dim * 2**i for i in range(self.num_stages)]
         self.stem = stem
-        self.stages = nn.ModuleList(map(stage, STAGES, dims, drop_path_rates(
-            drop_path_rate, depths)))
+        self.stages = nn.ModuleList(map(stage, STAGES, dims, (r.tolist() for r in rates)))
         self.downsamples = nn.ModuleList(map(downsample, dims[:-1]))
         self.out_channels = tuple(dims[i] for i in self.out_indices)
         self.out_norms = nn.ModuleDict({str(i): out_norm(dims[i]) for i in self.out_indices})
@@ -159,21 +162,6 @@ def check_image(x: Tensor, channels: int) -> None:
     if x.ndim != 4 or x.shape[1] != channels or x.shape[2] < 32 or x.shape[3] < 32:
         raise ValueError(f'input of shape {tuple(x.shape)}: expected (B, {channels}, H, W), H and '
                          'W at least 32: the network divides the image by 32')
-
-
-def drop_path_rates(last: float, depths: Sequence[int]) -> List[List[float]]:
-    """For each stage the rates of its blocks, growing linearly from 0 over all of them.
-
-    Of stages that are not built too, so that the others keep the rates they were trained with.
-
-    Args:
-        last: Rate of the last block.
-        depths: Blocks of each stage.
-    """
-    if not (isinstance(last, (int, float)) and 0 <= last < 1):
-        raise ValueError(f'drop_path_rate={last!r}: give a rate from 0 up to, not including, 1')
-    rates = iter(last * n / max(sum(depths) - 1, 1) for n in range(sum(depths)))
-    return [[next(rates) for _ in range(depth)] for depth in depths]
 
 
 def checked_init_cfg(init_cfg: Union[dict, Sequence[dict], None]) -> List[Dict[str, Any]]:

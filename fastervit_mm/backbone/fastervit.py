@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from .base import StagedBackbone
 from .names import is_authors, window_sizes
-from .stages import ConvStage, Downsample, HATStage, Stem, check_whole
+from .stages import ConvStage, Downsample, HATStage, Stem, check_whole, require
 from .variants import resolve_variant
 
 OUT_NORMS = {'BN': nn.BatchNorm2d, 'LN': LayerNorm2d, None: nn.Identity}
@@ -79,8 +79,7 @@ class FasterViT(StagedBackbone):
                  pad_conv_stages: int = 1, init_cfg: Union[dict, Sequence[dict], None] = None):
         variant = resolve_variant(arch, window_size=window_size, ct_size=ct_size,
                                   drop_path_rate=drop_path_rate)
-        if out_norm not in OUT_NORMS:
-            raise ValueError(f'out_norm={out_norm!r}: give one of {list(OUT_NORMS)}')
+        require(out_norm in OUT_NORMS, f'out_norm={out_norm!r}: give one of {list(OUT_NORMS)}')
         check_whole(pad_conv_stages=pad_conv_stages)
         super().__init__(in_channels, out_indices, frozen_stages, norm_eval, init_cfg)
         self.arch, self.variant, self.other_windows = arch, variant, other_windows

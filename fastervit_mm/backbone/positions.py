@@ -42,7 +42,7 @@ def grid(h: int, w: int, size: int, device: Union[torch.device, str]) -> Grid:
     steps = [torch.arange(1 - n, n, device=device) for n in (h, w)]
     coordinates = pairs(*(step[n - 1 - n // 2:][:n] / max(n // 2, 1)
                           for n, step in zip((h, w), steps)))
-    t = pairs(*(8 * step / max(n - 1, 1) for n, step in zip((h, w), steps)))
+    t = 8 * pairs(*(step / max(n - 1, 1) for n, step in zip((h, w), steps)))
     codes = torch.arange(h * (2 * w - 1), device=device).view(1, h, 2 * w - 1, 1)[:, :, :w]
     return Grid(partition(coordinates[None], size).flatten(0, 3),
                 (t.sign() * torch.log1p(t.abs())).flatten(0, 1) / math.log(8),
@@ -114,8 +114,9 @@ class BandedBias(NamedTuple):
         """(..., queries, N), of pairs of tokens."""
         codes = self.codes.to(self.table.device)
         index = codes[queries, None] - codes + codes[-1]
-        # On a CPU twice as fast as table[..., index].
-        return self.table.index_select(-1, index.flatten()).unflatten(-1, index.shape)
+        # On a CPU twice as fast as table[..., index], also backward.
+        return self.table.gather(-1, index.flatten().expand(*self.table.shape[:-1], -1)).unflatten(
+            -1, index.shape)
 
 
 Bias = Union[Tensor, BandedBias]

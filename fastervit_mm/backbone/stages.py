@@ -157,9 +157,8 @@ class HATStage(nn.Module):
         check_attention(dim, num_heads, window_size, ct_size)
         check_whole(depth=depth)
         rates = [0.] * depth if drop_paths is None else list(drop_paths)
-        if len(rates) != depth or not all(0 <= rate < 1 for rate in rates):
-            raise ValueError(f'drop_paths={drop_paths}: give depth={depth} rates from 0 up to, not '
-                             'including, 1')
+        require(len(rates) == depth and all(0 <= rate < 1 for rate in rates),
+                f'drop_paths={drop_paths}: give depth={depth} rates from 0 up to, not including, 1')
         self.window_size, self.ct_size, self.with_cp = window_size, ct_size, with_cp
         self.blocks = nn.ModuleList(
             Block(dim, num_heads, window_size, ct_size, propagate_carriers and i == depth - 1,
@@ -205,21 +204,26 @@ class HATStage(nn.Module):
         return self
 
 
+def require(condition: bool, message: str) -> None:
+    """Raise a ValueError with the message unless the condition holds."""
+    if not condition:
+        raise ValueError(message)
+
+
 def check_whole(count: int = 1, least: int = 1, **arguments: Any) -> None:
     """Raise a ValueError for an argument that is not so many whole numbers of at least that."""
+    kind = 'a whole number' if count == 1 else f'{count} whole numbers'
     for name, value in arguments.items():
         values = [value] if count == 1 else value
-        if not isinstance(values, (list, tuple)) or len(values) != count or not all(
-                isinstance(v, int) and v >= least for v in values):
-            kind = 'a whole number' if count == 1 else f'{count} whole numbers'
-            raise ValueError(f'{name}={value!r}: give {kind} of at least {least}')
+        require(isinstance(values, (list, tuple)) and len(values) == count and all(
+            isinstance(v, int) and v >= least for v in values),
+            f'{name}={value!r}: give {kind} of at least {least}')
 
 
 def check_attention(dim: int, num_heads: int, window_size: int, ct_size: int) -> None:
     """Raise a ValueError for heads that do not divide a width, or carriers beyond the cells."""
     check_whole(dim=dim, num_heads=num_heads, window_size=window_size)
-    if dim % num_heads:
-        raise ValueError(f'num_heads={num_heads} must divide dim={dim}')
+    require(dim % num_heads == 0, f'num_heads={num_heads} must divide dim={dim}')
     check_whole(least=0, ct_size=ct_size)
-    if ct_size > window_size:
-        raise ValueError(f'ct_size={ct_size}: at most window_size={window_size}; 0 for none')
+    require(ct_size <= window_size,
+            f'ct_size={ct_size}: at most window_size={window_size}; 0 for none')

@@ -13,7 +13,7 @@ from .base import StagedBackbone
 from .carriers import CarrierInitialiser
 from .positions import Bias, RelativePositionBias, biases, grid
 from .recomputing import run
-from .stages import check_attention, check_whole
+from .stages import check_attention, check_whole, require
 
 ARCHS: Mapping[str, Mapping[str, Any]] = {
     'tiny': dict(embed_dims=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24)),
@@ -187,11 +187,11 @@ class SwinHAT(StagedBackbone):
                  drop_path_rate: float = 0.2, out_indices: Sequence[int] = (0, 1, 2, 3),
                  frozen_stages: int = -1, with_cp: bool = False, convert_weights: bool = False,
                  init_cfg: Union[dict, Sequence[dict], None] = None):
-        settings = ARCHS.get(arch) if isinstance(arch, str) else arch
-        if not isinstance(settings, Mapping) or set(settings) != set(ARCHS['tiny']):
-            raise ValueError(f'arch={arch!r}: give one of {list(ARCHS)}, or a dict with the fields '
-                             f'{list(ARCHS["tiny"])}')
-        dim, depths, heads = (settings[name] for name in ARCHS['tiny'])
+        settings: Any = ARCHS.get(arch) if isinstance(arch, str) else arch
+        fields = list(ARCHS['tiny'])
+        require(isinstance(settings, Mapping) and set(settings) == set(fields),
+                f'arch={arch!r}: give one of {list(ARCHS)}, or a dict with the fields {fields}')
+        dim, depths, heads = (settings[name] for name in fields)
         check_whole(embed_dims=dim)
         check_whole(4, depths=depths, num_heads=heads)
         sizes = [ct_size] * 4 if isinstance(ct_size, int) else ct_size

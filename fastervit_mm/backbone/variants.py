@@ -2,7 +2,7 @@
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Dict, Mapping, Optional, Tuple, Union
 
-from .stages import check_whole
+from .stages import check_whole, require
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Variant:
         check_whole(2, window_size=self.window_size)
         for name in ('carrier_bias', 'layer_scale'):
             value = getattr(self, name)
-            if not (isinstance(value, (int, float)) or value is None and name == 'layer_scale'):
-                raise ValueError(f'{name}={value!r}: give a number')
+            require(isinstance(value, (int, float)) or value is None and name == 'layer_scale',
+                    f'{name}={value!r}: give a number')
 
     def stage_dim(self, stage: int) -> int:
         """Width of a stage's map (stages count from 0)."""
@@ -87,15 +87,14 @@ def resolve_variant(arch: Union[str, Mapping[str, Any]], **overrides) -> Variant
     known = [f.name for f in fields(Variant)]
     settings: Dict[str, Any] = dict(arch) if isinstance(arch, Mapping) else dict(base=arch)
     if 'base' in settings:
-        name = settings.pop('base')
-        if str(name) not in VARIANTS:
-            raise ValueError(f'arch={name!r}: give one of {list(VARIANTS)}, or a dict with the '
-                             f'fields {known}')
-        settings = {**asdict(VARIANTS[str(name)]), **settings}
+        name = str(settings.pop('base'))
+        require(name in VARIANTS, f'arch={name!r}: give one of {list(VARIANTS)}, or a dict with '
+                f'the fields {known}')
+        settings = {**asdict(VARIANTS[name]), **settings}
     unknown, missing = set(settings) - set(known), [n for n in known[:3] if n not in settings]
-    if unknown or missing:
-        raise ValueError(f'arch={settings}: unknown fields {sorted(unknown)}, missing fields '
-                         f'{missing}; the fields are {known}')
+    require(not unknown and not missing,
+            f'arch={settings}: unknown fields {sorted(unknown)}, missing fields {missing}; the '
+            f'fields are {known}')
     settings.update({k: v for k, v in overrides.items() if v is not None})
     if isinstance(settings.get('window_size'), int):
         settings['window_size'] = (settings['window_size'],) * 2

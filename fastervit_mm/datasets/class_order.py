@@ -1,7 +1,7 @@
 """Names of a dataset's classes, in label order.
 
 mmdet's readers of COCO files number the classes in the order of the file's categories; a list in
-the config says which of them are used, and does not reorder them.
+the config selects some of them, but does not reorder them.
 """
 import json
 import mmap
@@ -9,8 +9,8 @@ import os
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
-# How mmdet's readers number labels, by the class that has their load_data_list: those of the
-# config's names that the file lists, as it lists them or by id; or all that it lists.
+# How mmdet's readers number labels, by the class that defines load_data_list: the config's names
+# in the file's order or by id; or all of the file's names.
 _NUMBERING = dict(CocoDataset='listed', BaseVideoDataset='listed', Objects365V2Dataset='listed',
                   Objects365V1Dataset='by id', LVISV05Dataset='all', LVISV1Dataset='all')
 
@@ -40,7 +40,7 @@ def _categories(path: Union[str, Path]) -> List[Dict[str, Any]]:
         raise ValueError('it is empty')
     with open(path, 'rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
         at = text.rfind(b'"categories"')
-        # COCO's own files end with the categories, and 2 MB after the key hold all of them.
+        # COCO's own files end with the categories; 2 MB after the key hold them all.
         following = text[at + 12:at + 12 + 2_000_000].decode(errors='replace') if at >= 0 else ''
     try:
         categories = decoder.raw_decode(following.lstrip(' \t\r\n:'))[0]
@@ -61,25 +61,25 @@ def _have_names(categories: Any) -> bool:
 
 
 def numbered_by_file(kind: Optional[type]) -> str:
-    """How a dataset's class numbers labels by annotation file.
+    """How a dataset class numbers labels by annotation file.
 
     Returns:
-        ``'listed'``, ``'by id'`` or ``'all'``, as :func:`label_order` takes it; ``''`` for a class
-        that numbers them by the config's names.
+        ``'listed'``, ``'by id'`` or ``'all'``, for :func:`label_order`; ``''`` for a class that
+        numbers them by the config's names.
     """
     loading = getattr(getattr(kind, 'load_data_list', None), '__qualname__', '')
     return _NUMBERING.get(loading.partition('.')[0], '')
 
 
 def declared_classes(dataset: Mapping[str, Any], kind: Optional[type]) -> Optional[Tuple[str, ...]]:
-    """Classes named by a dataset's settings, class or folders.
+    """Class names from a dataset's settings, class or folders.
 
     Args:
         dataset: Settings of a dataset, without wrappers.
         kind: Its class, such as from :func:`fastervit_mm.models.class_of`.
 
     Raises:
-        ValueError: For ``classes`` that are one name, as of a tuple without its comma.
+        ValueError: For ``classes`` that are a string, as from a tuple without its comma.
     """
     names = (dataset.get('metainfo') or {}).get('classes')
     if names is None:
@@ -98,10 +98,10 @@ def class_folders(dataset: Mapping[str, Any], kind: Optional[type]) -> Tuple[str
 
     Args:
         dataset: Settings of a dataset, without wrappers.
-        kind: Its class; of mmpretrain's, those that number folders as their names sort.
+        kind: Its class. Some of mmpretrain's number folders in the order of their names.
 
     Returns:
-        Names of the folders; none for a dataset that numbers its classes otherwise.
+        Names of the folders; none for other dataset classes.
     """
     finding = getattr(getattr(kind, '_find_samples', None), '__qualname__', '')
     prefix = dataset.get('data_prefix') or ''
@@ -119,10 +119,10 @@ def label_order(names: Sequence[str], ann_file: Union[str, Path], numbering: str
     """Classes of a COCO file as mmdet numbers them.
 
     Args:
-        names: Those that the config lists.
+        names: The config's names.
         ann_file: The file.
-        numbering: As from :func:`numbered_by_file`: those of the names that the file has, as it
-            lists them, or sorted by their ids; or all that it has. Default ``'listed'``.
+        numbering: From :func:`numbered_by_file`: ``'listed'``, the config's names in the file's
+            order; ``'by id'``, sorted by id; ``'all'``, all of the file's. Default ``'listed'``.
     """
     wanted, categories = set(names), _categories(ann_file)
     if numbering == 'by id':

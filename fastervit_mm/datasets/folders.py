@@ -1,4 +1,4 @@
-"""Files of a user's folder, and splits by their names."""
+"""Files in a user's folder, and splits named by paths."""
 import os
 import re
 import zlib
@@ -34,22 +34,22 @@ def text_of(path: Path) -> str:
 
 
 def lines_of(path: Path) -> List[str]:
-    """Lines of a text file, stripped, without empty ones."""
+    """Stripped, non-empty lines of a text file."""
     return [line.strip() for line in text_of(path).split('\n') if line.strip()]
 
 
 def few(items: Sequence, most: int = 6) -> str:
-    """The first items in words."""
+    """First items of a list, as text."""
     more = f' and {len(items) - most} more' if len(items) > most else ''
     return ', '.join(map(str, items[:most])) + more
 
 
 def files_in(folder: Path, suffixes: Sequence[str]) -> List[Path]:
-    """Files below a folder with one of some suffixes, sorted.
+    """Sorted files below a folder with given suffixes.
 
-    Hidden files and folders are left out, as are results (``work_dirs``) and what
-    ``new_config.py`` wrote beside a config (``mine_data`` beside ``mine.py``). Links are followed,
-    but each folder is read once.
+    Left out are hidden files and folders, results (``work_dirs``) and what ``new_config.py`` wrote
+    beside a config (``mine_data`` beside ``mine.py``). Links are followed, but each folder is read
+    once.
     """
     found, seen = [], set()
     for place, folders, names in os.walk(folder, followlinks=True):
@@ -68,17 +68,17 @@ def files_in(folder: Path, suffixes: Sequence[str]) -> List[Path]:
 def split_of(path: Path, root: Path) -> Optional[str]:
     """Split named by a path such as ``annotations/instances_train2017.json``.
 
-    The file's own name counts before those of the folders, and an inner folder before an outer one.
+    The file's own name takes precedence over folders, an inner folder over an outer one.
 
     Args:
         path: A file or folder.
-        root: The folder from which on names count.
+        root: Folder below which names count.
 
     Returns:
         ``'train'``, ``'val'`` or ``'test'``; None if no part of the path names one.
     """
     for part in reversed(path.relative_to(root).parts):
-        words = re.findall('[A-Z]?[a-z]+|[A-Z]+(?![a-z])', part)  # ImagesTrain are two
+        words = re.findall('[A-Z]?[a-z]+|[A-Z]+(?![a-z])', part)  # ImagesTrain is two words
         splits = {found.lastgroup for word in words if (found := _WORD.fullmatch(word.lower()))}
         if len(splits) == 1:
             return splits.pop()
@@ -86,7 +86,7 @@ def split_of(path: Path, root: Path) -> Optional[str]:
 
 
 def parts_of(name: str) -> Sequence[str]:
-    """Parts of a path from a Windows or Unix file.
+    """Parts of a Windows or Unix path.
 
     Drive, root, ``.`` and ``..`` are left out: they belong to another machine or folder.
     """
@@ -98,9 +98,9 @@ def validation_share(names: Iterable[str], source: Path, notes: List[str]) -> Se
     """Choose a fifth of the training images for validation.
 
     Args:
-        names: Of the training images; the checksums of names decide.
-        source: What the images are of, for messages.
-        notes: What was chosen is added.
+        names: Names of the training images; their checksums decide.
+        source: Origin of the images, for messages.
+        notes: Extended by the choice.
 
     Raises:
         DataError: For fewer than two images.

@@ -12,7 +12,7 @@ def class_indices(names: Sequence[str]) -> Dict[str, int]:
     """Class, from 0 to 999, of each folder's name.
 
     Args:
-        names: Names of folders: WordNet's ids such as ``'n01440764'``, or the classes' numbers.
+        names: Folders' names: WordNet ids such as ``'n01440764'``, or class numbers.
 
     Raises:
         ValueError: For a name that is neither.
@@ -39,7 +39,7 @@ class ImageNetFolders(ImageNet):
         **kwargs: Arguments of mmpretrain's ``ImageNet``.
 
     Attributes:
-        metainfo: Also ``present``, the classes that have a folder, ascending.
+        metainfo: With ``present``, the classes that have a folder, ascending.
     """
 
     def _find_samples(self) -> List[Tuple[str, int]]:
@@ -57,9 +57,9 @@ class ImageNetFolders(ImageNet):
 
 @METRICS.register_module()
 class SubsetAccuracy(Accuracy):
-    """mmpretrain's ``Accuracy``, with predictions among the classes of :class:`ImageNetFolders`.
+    """``Accuracy`` among the classes of :class:`ImageNetFolders`.
 
-    As ImageNet-A and -R are defined: of the 1000 scores, only those of their 200 classes count.
+    As ImageNet-A and -R define it: of the 1000 scores, only those of their 200 classes count.
 
     Args:
         **kwargs: Arguments of ``Accuracy``.

@@ -1,4 +1,4 @@
-"""Reading of images of any kind."""
+"""Reading images of any kind."""
 import threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,8 +10,8 @@ from PIL import Image, UnidentifiedImageError
 
 IMAGES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.gif', '.ppm', '.pgm', '.bmp', '.tif', '.tiff',
           '.webp')
-_ORIENTATION = 0x0112  # EXIF's number for it
-_MOST_PIXELS = 2**30  # of OpenCV
+_ORIENTATION = 0x0112  # its EXIF tag
+_MOST_PIXELS = 2**30  # OpenCV's limit
 _PILLOW = threading.Lock()
 
 
@@ -19,10 +19,10 @@ class ReadImage(NamedTuple):
     """Properties of an image.
 
     Attributes:
-        size: (width, height) in pixels, as mmcv reads it; a str, the reason, if it cannot be read.
+        size: (width, height) in pixels, as mmcv reads it; the reason, a str, if it cannot be read.
         orientation: Of its EXIF tag; 1 for none, from 5 on width and height are exchanged.
-        channels: As the file has them: 1 for grey or a palette, 3 for colour, 4 with alpha, …
-        bits: Of a channel: 8 or less, 16, or 32 for floats.
+        channels: Of the file: 1 for grey or a palette, 3 for colour, 4 with alpha, …
+        bits: Bits of a channel: 8 or less, 16, or 32 for floats.
     """
     size: Union[Tuple[int, int], str]
     orientation: int = 1
@@ -45,7 +45,7 @@ def image_size(path: Union[str, Path]) -> Tuple[int, int]:
 def read_image(path: Union[str, Path], whole: bool = True) -> ReadImage:
     """Read an image's properties, and decode it fully.
 
-    OpenCV fills up what a truncated JPEG lacks with grey.
+    OpenCV would fill the rest of a truncated JPEG with grey.
 
     Args:
         path: The image.
@@ -60,7 +60,7 @@ def read_image(path: Union[str, Path], whole: bool = True) -> ReadImage:
             size, channels = image.size, 1 if image.mode == 'P' else len(image.getbands())
             if whole:
                 image.load()
-        if orientation > 1:  # which tags of which formats count is OpenCV's to say
+        if orientation > 1:  # OpenCV decides which formats' tags count
             turned = cv2.imread(str(path))
             if turned is not None:
                 size = turned.shape[1::-1]
@@ -95,17 +95,17 @@ def read_pixels(path: Union[str, Path]) -> np.ndarray:
 
 
 def as_picture(pixels: np.ndarray) -> Tuple[np.ndarray, str]:
-    """An image of any channels and depth, made presentable.
+    """Convert an image of any channels and depth for viewing.
 
     Grey becomes three equal channels; of two channels the first is shown, of more than three the
-    first three. Values beyond 8 bits are scaled from their least and most to 0 and 255; floats from
-    0 to 255 stay.
+    first three. Values beyond 8 bits are scaled from their range to 0 to 255; floats within 0 to
+    255 stay.
 
     Args:
         pixels: (H, W) or (H, W, C).
 
     Returns:
-        (H, W, 3) uint8 with channels in their order, and the changes in words; ``''`` for none.
+        (H, W, 3) uint8, channels in the same order, and the changes in words, ``''`` for none.
     """
     said = []
     if pixels.ndim == 2:
@@ -141,7 +141,7 @@ def opened(path: Union[str, Path]) -> Iterator[Image.Image]:
 
 
 def _read_tiff(path: Union[str, Path]) -> Optional[np.ndarray]:
-    """Pixels by tifffile, like mmcv's backend of that name; channels last."""
+    """Pixels by tifffile, channels last, like mmcv's backend tifffile."""
     import tifffile
     try:
         pixels = tifffile.imread(path)

@@ -1,4 +1,4 @@
-"""Label maps of a user's folder, paired with their images."""
+"""Label maps in a user's folder, paired with images."""
 import os
 import shlex
 from collections import Counter, defaultdict
@@ -17,10 +17,10 @@ class MapSplit:
 
     Attributes:
         pairs: Image and label map, in the order of images.
-        ends: Endings after the stem that an image and its map share, with their numbers of pairs.
+        ends: Number of pairs by their endings, after the stem that image and map share.
         no_map: Images without a label map.
         no_image: Label maps without an image.
-        notes: What was decided, one sentence each.
+        notes: Decisions, one sentence each.
     """
     pairs: List[Tuple[Path, Path]] = field(default_factory=list)
     ends: Counter = field(default_factory=Counter)
@@ -45,18 +45,18 @@ def find_label_maps(folder: Path, label_maps: Sequence[Path] = (), images: Seque
                     img_suffix: Optional[str] = None, map_suffix: Optional[str] = None) -> MapData:
     """Find images and their label maps below a folder.
 
-    A label map has the name of its image, but for an ending such as ``_mask.png``, in the same
+    A label map has the name of its image, except for an ending such as ``_mask.png``, in the same
     folder or in one that differs in a part of its path, such as ``images/train/a`` and
-    ``masks/train/a``. The names of folders tell the splits (``train``, ``valset``, ``testing``,
-    …), or lists such as those of VOC's ``ImageSets/Segmentation``; without a validation split, a
-    fifth of the training images becomes one.
+    ``masks/train/a``. Names of folders (``train``, ``valset``, ``testing``, …) or lists such as
+    VOC's ``ImageSets/Segmentation`` give the splits; without a validation split, a fifth of the
+    training images becomes one.
 
     Args:
         folder: Images and label maps, in any arrangement.
-        label_maps: Folders to take label maps from: one with all splits, or those of the splits in
-            the order train, val, test. By default all are looked for.
-        images: The folder of images of each; a map has the path of its image in its own folder.
-        img_suffix, map_suffix: How names of images and label maps end. Default any.
+        label_maps: Folders of label maps: one with all splits, or one for each split in the order
+            train, val, test. By default they are searched.
+        images: Image folder of each; within them, a map and its image have the same path.
+        img_suffix, map_suffix: Endings of names of images and label maps. Default any.
 
     Raises:
         DataError: For a folder without such pairs, and for an ambiguous image, map or split.
@@ -92,7 +92,7 @@ def find_label_maps(folder: Path, label_maps: Sequence[Path] = (), images: Seque
         whole.pairs = [of_name[name] for name in of_name if name not in chosen]
     data.splits = {split: splits[split] for split in SPLITS if split in splits}
     paired = {path for split in data.splits.values() for pair in split.pairs for path in pair}
-    for split in data.splits.values():  # what another split has in a pair is not alone
+    for split in data.splits.values():  # a file in another split's pair is not alone
         split.no_map = [path for path in split.no_map if path not in paired]
         split.no_image = [path for path in split.no_image if path not in paired]
     return data
@@ -106,7 +106,7 @@ def pair_folders(images: Path, label_maps: Path, img_suffix: Optional[str] = Non
 
     Args:
         images, label_maps: The two folders, which may be the same.
-        img_suffix, map_suffix: How names end. Default any.
+        img_suffix, map_suffix: Endings of names. Default any.
 
     Raises:
         DataError: For folders without a pair, or an image with several label maps or the reverse.
@@ -118,7 +118,7 @@ def pair_folders(images: Path, label_maps: Path, img_suffix: Optional[str] = Non
                         f'as {found.no_map[0].relative_to(images)}' + (
                             f'; there is {found.no_image[0].relative_to(label_maps)}'
                             if found.no_image else ''))
-    if (images.parent / 'ImageSets' / 'Segmentation').is_dir():  # most of VOC's have no map
+    if (images.parent / 'ImageSets' / 'Segmentation').is_dir():  # most VOC images have no map
         listed = listed_splits({path: [path] for path in found.no_map}, images.parent,
                                'Segmentation')
         found.no_map = [path for path in found.no_map if listed.get(path)]
@@ -130,13 +130,13 @@ def _paired(links: Sequence[Link]) -> MapSplit:
     votes: Counter = Counter()
     for link in links:
         for ends, names in link.names.items():
-            votes[_words(ends)] += len(names)
+            votes[_without_extensions(ends)] += len(names)
     usual = {words for words, count in votes.items() if 2 * count > max(votes.values())}
     maps_of: Dict[Path, Dict[Path, Ends]] = defaultdict(dict)
     for link in links:
-        # Where two endings make the same pair, the shorter is meant.
+        # If two endings give the same pair, the shorter counts.
         for ends, names in sorted(link.names.items(), key=lambda item: len(''.join(item[0]))):
-            if _words(ends) in usual:
+            if _without_extensions(ends) in usual:
                 for image, label_map in names:
                     maps_of[link.images / image].setdefault(link.maps / label_map, ends)
     found, images_of = MapSplit(), {}
@@ -154,13 +154,13 @@ def _paired(links: Sequence[Link]) -> MapSplit:
     return found
 
 
-def _words(ends: Ends) -> Tuple[str, ...]:
-    """Endings without what follows the point: .jpg and .JPG are of one kind."""
+def _without_extensions(ends: Ends) -> Tuple[str, ...]:
+    """Endings without extension, as .jpg and .JPG are one kind."""
     return tuple(end.rpartition('.')[0] for end in ends)
 
 
 def _of_several(image: Path, maps: Dict[Path, Ends], notes: List[str]) -> Path:
-    """One map of several: a standard's, or the only lossless one."""
+    """Choose one map: a standard's, or the only lossless one."""
     top = os.path.commonpath([path.parent for path in maps])
     names = ', '.join(str(path.relative_to(top)) for path in sorted(maps))
     for why, meant in (
@@ -168,7 +168,7 @@ def _of_several(image: Path, maps: Dict[Path, Ends], notes: List[str]) -> Path:
             ('not JPEG', [path for path in maps if path.suffix.lower() not in JPEG])):
         if len(meant) == 1:
             if not any(why in note for note in notes):
-                notes.append(f'images have several label maps, such as {names}: that which is '
+                notes.append(f'images have several label maps, such as {names}: the one '
                              f'{why}, {meant[0].relative_to(top)}, is taken')
             return meant[0]
     hint = '' if '_gtFine_' not in names else (
@@ -179,7 +179,7 @@ def _of_several(image: Path, maps: Dict[Path, Ends], notes: List[str]) -> Path:
 
 
 def _choices(what: str, pairs: Sequence[Tuple[Path, Path, Ends]]) -> str:
-    """Options that choose among several pairs."""
+    """Command-line options that choose among several pairs."""
     if what == 'map' and len({label_map.parent for _, label_map, _ in pairs}) == 1:
         options = [f'--map-suffix {shlex.quote(ends[1])}' for *_, ends in pairs]
     elif what == 'images' and len({image.parent for image, *_ in pairs}) == 1:
@@ -192,7 +192,7 @@ def _choices(what: str, pairs: Sequence[Tuple[Path, Path, Ends]]) -> str:
 
 
 def _folders_option(image: Path, label_map: Path, split: bool = False) -> str:
-    """Options that name two folders, without equal last parts."""
+    """Options for two folders, without their common last parts."""
     places = [image.parent, label_map.parent]
     while places[0].name == places[1].name and places[0] != places[1] and not (
             split and split_of(Path(places[0].name), Path())):
@@ -201,7 +201,7 @@ def _folders_option(image: Path, label_map: Path, split: bool = False) -> str:
 
 
 def _find_alone(found: MapSplit, links: Sequence[Link]) -> None:
-    """Add images without a map, and maps without an image."""
+    """Record images without a map and maps without an image."""
     paired = {path for pair in found.pairs for path in pair}
     alone: Tuple[Dict[Path, None], ...] = ({}, {})
     for link in links:
@@ -211,9 +211,9 @@ def _find_alone(found: MapSplit, links: Sequence[Link]) -> None:
             for name in names:
                 # In a folder of both, a_mask.png is a map although a.png is an image.
                 kinds = [(name.endswith(ends[j]), len(words[j]), -j)
-                         for ends in found.ends for words in [_words(ends)]
+                         for ends in found.ends for words in [_without_extensions(ends)]
                          for j in ((0, 1) if same else (i,)) if Path(name).stem.endswith(words[j])]
-                # Other maps of an image that has one are not alone.
+                # Further maps of a paired image are not alone.
                 others = i == 1 and any(stems[stem] > same for stem, _ in cuts(name))
                 if (not found.ends or kinds and max(kinds)[2] == -i) and not others and (
                         place / name not in paired):
@@ -222,7 +222,7 @@ def _find_alone(found: MapSplit, links: Sequence[Link]) -> None:
 
 
 def _name_splits(data: MapData, folder: Path) -> None:
-    """Divide images without a split by lists, or train on them."""
+    """Divide images without a split by lists, else train on all."""
     splits = data.splits
     if None in splits and 'train' in splits:
         image, label_map = splits['train'].pairs[0]

@@ -1,4 +1,4 @@
-"""Reading and writing of label maps."""
+"""Reading and writing label maps."""
 from collections import Counter
 from pathlib import Path
 from typing import Mapping, NamedTuple, Optional, Tuple, Union
@@ -9,7 +9,7 @@ from PIL import Image
 from .folders import few
 from .images import opened
 
-VOID = 255  # mmseg ignores this label, and keeps all of them in 8 bits
+VOID = 255  # mmseg ignores this label, and keeps labels in 8 bits
 GREY = 0x010101  # a colour is 65536 * red + 256 * green + blue
 
 
@@ -17,10 +17,10 @@ class LabelMap(NamedTuple):
     """Content of a label map.
 
     Attributes:
-        size: (width, height); a str, the reason, if it cannot be read.
-        pixels: Number of pixels by label, or by colour if it has colours that are not grey.
+        size: (width, height); the reason, a str, if it cannot be read.
+        pixels: Number of pixels by label, or by colour if some are not grey.
         mode: Pillow's, such as ``'P'`` for a palette.
-        channels: As the file has them.
+        channels: Channels of the file.
         format: Such as ``'PNG'``.
         palette: The colour of each label, if there is a palette.
     """
@@ -42,7 +42,7 @@ class LabelMap(NamedTuple):
 
 
 def read_label_map(path: Path) -> LabelMap:
-    """Read a label map fully, with labels of any size."""
+    """Decode a label map fully, with labels of any size."""
     try:
         with opened(path) as image:
             image.load()
@@ -59,12 +59,12 @@ def read_label_map(path: Path) -> LabelMap:
 
 
 def write_label_map(path: Path, target: Path, numbers: Optional[Mapping[int, int]]) -> None:
-    """Write a label map anew, as PNG of one channel.
+    """Rewrite a label map as a one-channel PNG.
 
     Args:
-        path: Of any form that :func:`read_label_map` reads.
+        path: Any file that :func:`read_label_map` reads.
         target: The file to write.
-        numbers: Label, or colour, -> new label. None for the same labels.
+        numbers: Label, or colour, -> new label. None to keep labels.
     """
     with opened(path) as image:
         labels = _labels(image)
@@ -86,19 +86,19 @@ def renumbered(pixels: Mapping[int, int], numbers: Optional[Mapping[int, int]]) 
 
 
 def colours_of(pixels: Mapping[int, int]) -> str:
-    """Colours in words, the most frequent first."""
+    """Colours as text, the most frequent first."""
     order = sorted(pixels, key=pixels.get, reverse=True)
     return few([(c >> 16, c >> 8 & 255, c & 255) for c in order])
 
 
 def _labels(image: Image.Image) -> np.ndarray:
-    """(H, W) labels, or colours if there are three channels or more."""
+    """(H, W) labels, or colours if there are several channels."""
     labels = np.asarray(image)
     if labels.dtype.kind == 'f':
         if not np.array_equal(labels, np.round(labels)):
             raise ValueError('it holds values that are not whole numbers')
         labels = labels.astype(np.int64)
-    if labels.ndim == 3:  # alpha, the last of two or four, says nothing of labels
+    if labels.ndim == 3:  # alpha, the last of two or four channels, does not matter
         channels = np.moveaxis(labels, 2, 0).astype(np.int32)
         labels = channels[0] if len(channels) == 2 else (
             channels[0] << 16 | channels[1] << 8 | channels[2])

@@ -9,7 +9,7 @@ from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
 from .folders import DataError, files_in, lines_of, parts_of
 from .images import IMAGES
 
-# A later one counts, so that what is tested is not trained on.
+# The later split counts, so that no test image is trained on.
 _SPLIT_OF = dict(trainval='train', train='train', val='val', test='test')
 _Keys = Dict[Tuple[str, ...], List[Path]]  # files by parts of their paths
 
@@ -18,20 +18,20 @@ def listed_splits(files: Mapping[Path, Sequence[Path]], folder: Path, task: str,
                   endings: Iterable[str] = ()) -> Dict[Path, Optional[str]]:
     """Splits of files by lists such as ``ImageSets/Main/train.txt``.
 
-    Lists are for the files around them: those in the innermost folder above a list that has any.
-    An entry is the end of a path, with or without its ending, or a folder.
+    A list is for the files in the innermost folder above it that has any. An entry is the end of a
+    path, with or without extension, or a folder.
 
     Args:
         files: Files, each with the paths that lists may name.
         folder: Folder of all of them, and of the lists.
-        task: Folder of lists that is taken where several differ, such as ``'Main'``.
-        endings: Endings of names beside the extensions.
+        task: Folder of lists to prefer if several differ, such as ``'Main'``.
+        endings: Endings of names, besides extensions.
 
     Returns:
-        The split of each file with lists around it; None for one that they do not name.
+        The split of each file that has lists; None if they do not name it.
 
     Raises:
-        DataError: For several lists for the same files, unless one is in a folder of the task.
+        DataError: For differing lists for the same files, unless one is in a folder of the task.
     """
     keys: Tuple[_Keys, _Keys] = defaultdict(list), defaultdict(list)  # of files, of folders
     for file in files:
@@ -57,7 +57,7 @@ def listed_splits(files: Mapping[Path, Sequence[Path]], folder: Path, task: str,
                 lists[place][path.parent].update(
                     dict.fromkeys(named & above[place], _SPLIT_OF[path.stem]))
     splits: Dict[Path, Optional[str]] = {}
-    for place, found in sorted(lists.items()):  # an inner one after those around it
+    for place, found in sorted(lists.items()):  # inner folders last
         chosen = [at for at in found if at.name == task] or list(found)
         for other in chosen[1:]:
             if found[other] != found[chosen[0]]:
@@ -68,7 +68,10 @@ def listed_splits(files: Mapping[Path, Sequence[Path]], folder: Path, task: str,
 
 
 def _named(line: str, keys: Tuple[_Keys, _Keys]) -> List[Path]:
-    """Files named by a line; some have 1 or -1 after the name, others the annotation's path."""
+    """Files that a line names.
+
+    After the name, some lines have 1 or -1, others the annotation's path.
+    """
     for entry in (line, re.sub(r'\s+\S+$', '', line)):
         *parts, name = parts_of(entry) or ['']
         if name.lower().endswith((*IMAGES, '.xml')):

@@ -1,4 +1,4 @@
-"""Links between folders of images and of label maps."""
+"""Links between folders of images and folders of label maps."""
 import os
 import re
 from collections import defaultdict
@@ -11,18 +11,18 @@ from .folders import files_in, split_of
 from .images import IMAGES
 from .labels import read_label_map
 
-# Where datasets have several maps of an image, those with classes.
+# If datasets have several maps of an image, the names of those with classes.
 IS_STANDARD = re.compile(r'SegmentationClass(PNG)?/[^/]*$'
                          r'|(_gtFine|_gtCoarse|/\d{12})_labelTrainIds\.png$')
 _MAP = re.compile('ann|label|mask|seg|gt|ground|truth|semantic|instance|panoptic|colou?r',
                   re.IGNORECASE)
 _IMAGE = re.compile('ima?ge?|rgb|photo|jpe?g|frame|pict', re.IGNORECASE)
 JPEG = ('.jpg', '.jpeg', '.jpe', '.jfif')
-_ENDS = 4  # words of a name that may be its ending, such as those of x_gtFine_labelTrainIds.png
-_ALIKE = 16  # names of a folder that may begin alike
-_FEW = 100  # folders of which all pairs are compared
+_ENDS = 4  # most words in an ending, such as x_gtFine_labelTrainIds.png's
+_ALIKE = 16  # most names of a folder with the same beginning
+_FEW = 100  # most folders whose pairs are all compared
 
-Ends = Tuple[str, str]  # what follows, in the names of an image and its map, what they share
+Ends = Tuple[str, str]  # the rests of an image's and its map's name after their common part
 Names = Dict[Ends, List[Tuple[str, str]]]
 
 
@@ -32,7 +32,7 @@ class Link(NamedTuple):
     Attributes:
         images, maps: The folders.
         names: Names of images and their maps, by endings.
-        files: Names of all images, and of all maps; the folder may be one.
+        files: Names of all images, and of all maps; the two folders may be the same.
     """
     images: Path
     maps: Path
@@ -73,7 +73,7 @@ def find_links(root: Path, img_suffix: Optional[str], map_suffix: Optional[str])
     stems = {place: _by_stem(names, img_suffix) for place, names in folders.items()}
     splits = {place: split_of(place, root) for place in {**folders, **of_maps}}
     near = _near(splits, root)
-    for certain in (True, False):  # by what they are called, else by what is in them
+    for certain in (True, False):  # by names, else by content
         links = []
         for maps, files in of_maps.items():
             best, reached = [], np.inf
@@ -83,7 +83,7 @@ def find_links(root: Path, img_suffix: Optional[str], map_suffix: Optional[str])
                 numbers = [re.findall(r'\d+$', place.name) for place in (images, maps)]
                 if len({splits[maps], splits[images]} - {None}) > 1 or (
                         all(numbers) and numbers[0] != numbers[1]):
-                    continue  # images of two splits or sequences may have the same names
+                    continue  # images of two splits or sequences may have equal names
                 names = {ends: those for ends, those in _fitting(
                     stems.get(images, {}), files, map_suffix, maps == images).items()
                     if _are_maps(images, maps, ends, those[0], certain, root)}
@@ -103,7 +103,7 @@ def find_links(root: Path, img_suffix: Optional[str], map_suffix: Optional[str])
 def cuts(name: str, suffix: Optional[str] = None) -> Iterator[Tuple[str, str]]:
     """Cuts of a name into (stem, ending), longest stem first.
 
-    Words of an ending are not numbers.
+    An ending has no numbers among its words.
     """
     if suffix:
         yield name[:-len(suffix)], suffix
@@ -147,9 +147,9 @@ def _fitting(stems: Dict[str, List[str]], maps: Sequence[str], suffix: Optional[
 
 
 def _near(folders: Iterable[Path], root: Path) -> Dict[Path, List[Tuple[int, Path]]]:
-    """Other folders for each, by how many parts differ."""
+    """Other folders for each, by the number of differing parts."""
     parts = {place: place.relative_to(root).parts for place in folders}
-    alike = defaultdict(list)  # of many folders, those that differ in one part
+    alike = defaultdict(list)  # if folders are many, those that differ in one part
     for place, own in parts.items():
         for i in range(len(own)):
             alike[own[:i], own[i + 1:]].append(place)
@@ -164,7 +164,7 @@ def _near(folders: Iterable[Path], root: Path) -> Dict[Path, List[Tuple[int, Pat
 
 
 def _different(one: Sequence[str], other: Sequence[str]) -> Tuple[Sequence[str], Sequence[str]]:
-    """Different parts of two paths, between equal ones."""
+    """Differing parts of two paths, between equal ones."""
     begin = len(os.path.commonprefix([one, other]))
     one, other = one[begin:], other[begin:]
     end = len(os.path.commonprefix([one[::-1], other[::-1]]))
@@ -173,10 +173,10 @@ def _different(one: Sequence[str], other: Sequence[str]) -> Tuple[Sequence[str],
 
 def _are_maps(images: Path, maps: Path, ends: Ends, names: Tuple[str, str], certain: bool,
               root: Path) -> bool:
-    """Whether the second of two kinds of files are the maps.
+    """Whether the second kind of files is the maps.
 
-    Words in folders or endings are certain. Where they say nothing, or the same of both, maps hold
-    less than half as many different values.
+    Words in folders or endings are certain. If they do not decide, maps are the files with less
+    than half as many different values.
     """
     places = _different(images.parts, maps.parts) if images != maps else (
         images.relative_to(root).parts,) * 2

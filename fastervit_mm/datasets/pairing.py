@@ -1,4 +1,4 @@
-"""Pairing of images with files that describe them."""
+"""Pairing images with files that describe them."""
 import os
 from collections import defaultdict
 from itertools import groupby
@@ -14,15 +14,15 @@ def pair(files: Iterable[Path], images: Iterable[Path], root: Path,
          given: Optional[Mapping[Path, str]] = None) -> Dict[Path, Path]:
     """Pair files and images of equal stems, one to one.
 
-    Of several images, the one whose folders are most like the file's is taken: the outer folders
-    are the same (``train/annotations/0.xml`` and ``train/images/0.jpg``) or the inner ones are
+    Of several images, the one whose folders are most like the file's is taken: they share outer
+    folders (``train/annotations/0.xml`` and ``train/images/0.jpg``) or inner ones
     (``annotations/a/0.xml`` and ``images/a/0.jpg``). Different splits never pair.
 
     Args:
         files: Files below ``root``, one for each image.
         images: Images below ``root``.
-        root: The folder from which on names count.
-        given: Paths of images named in files, which decide where folders do not.
+        root: Folder below which names count.
+        given: Paths of images named in files, which decide if folders do not.
 
     Returns:
         The images by file; a file may have none.
@@ -47,7 +47,7 @@ def pair(files: Iterable[Path], images: Iterable[Path], root: Path,
                           if (found := [i for place in places for i in at.get((place, stem), ())])),
                          ((), file, [])))
     paired: Dict[Path, Path] = {}
-    # Those most alike first: a nearer file takes its image from all others.
+    # Most alike first: a nearer file takes its image from the others.
     hits.sort(key=lambda hit: hit[0], reverse=True)
     for _, group in groupby(hits, key=lambda hit: hit[0]):
         taken, owners = set(paired.values()), {}
@@ -71,9 +71,8 @@ def locate(names: Sequence[str], images: Iterable[Path], ann_file: Path, split: 
            root: Path) -> List[Optional[Path]]:
     """Find the images that an annotation file names.
 
-    A name that is a path from the annotation file or from ``root`` is taken first, else the image
-    whose path ends most like it (see :func:`loosely`), of the split's own folder, nearest to the
-    file.
+    Preferred is a path relative to the annotation file or ``root``; else, in the split's own
+    folder, the image whose path ends most like the name (:func:`loosely`), nearest to the file.
 
     Args:
         names: Such as ``0.jpg``, ``a/0.jpg``, ``C:\\data\\a\\0.jpg``, ``a%200.jpg`` or a URL.
@@ -110,7 +109,7 @@ def locate(names: Sequence[str], images: Iterable[Path], ann_file: Path, split: 
             raise DataError(f'{ann_file}: {name!r} may be {_both(best, root)}. Leave one of them '
                             'out of --data')
         found += [(name, _common(own, ends[image]), image) for image in best] or [(name, 0, None)]
-    # An image that is missing must not be replaced by one of another split or folder.
+    # A missing image must not be replaced by one of another split or folder,
     longest = max((length for _, length, _ in found), default=0)
     some = any(image and splits[image.parent] == split for *_, image in found)
     kept = []
@@ -125,22 +124,22 @@ def locate(names: Sequence[str], images: Iterable[Path], ann_file: Path, split: 
 
 
 def loosely(parts: Sequence[str]) -> Tuple[str, ...]:
-    """A path from its end, without differences between systems.
+    """Reversed parts of a path, without differences between systems.
 
-    That is capitals, the percent-encoding of a URL, and accents, composed or not.
+    These are capitals, URLs' percent-encoding, and composed or decomposed accents.
     """
     return tuple(normalize('NFC', unquote(part)).lower() for part in reversed(parts))
 
 
 def named_parts(name: str) -> Sequence[str]:
-    """Parts of a path or a URL, perhaps Label Studio's."""
+    """Parts of a path or URL, Label Studio's included."""
     if '://' in name or '?d=' in name:
         name = unquote(name.partition('?d=')[2] or name.partition('?')[0])
     return parts_of(name)
 
 
 def _ranked(folder: Path, others: Iterable[Path], root: Path) -> List[Tuple[tuple, List[Path]]]:
-    """Folders of no other split, by likeness."""
+    """Folders of the same or no split, by similarity."""
     own, split, alike = folder.relative_to(root).parts, split_of(folder, root), {}
     for other in others:
         if split is None or split_of(other, root) in (split, None):

@@ -1,4 +1,4 @@
-"""Prepare COCO, ADE20K or ImageNet, and check all their files before a long run."""
+"""Preparing COCO, ADE20K or ImageNet, and checking their files."""
 import json
 import shutil
 import tarfile
@@ -25,10 +25,10 @@ class Archive:
     Attributes:
         address: Where to download it.
         size: Size of the download, as published.
-        parts: Files and folders in it, relative to the dataset's folder.
-        prefix: Folder in the archive that is the dataset's folder.
-        into: Of a tar file: folder of the dataset that its files belong in.
-        unless: Folder whose folders, of classes, make it needless.
+        parts: Its files and folders, relative to the dataset's folder.
+        prefix: Folder in the archive that becomes the dataset's folder.
+        into: For a tar file, folder of the dataset to unpack into.
+        unless: Folder whose class folders make the archive needless.
     """
     address: str
     size: str
@@ -44,7 +44,7 @@ class Archive:
 
 @dataclass(frozen=True)
 class Split:
-    """A split with its published counts; absent ones are None."""
+    """Split with its published counts, None if not published."""
     name: str
     images: str
     num_images: int
@@ -88,7 +88,7 @@ DATA_SETS = dict(
         'ImageNet-1K, the images for validation',
         (Archive('https://image-net.org/data/ILSVRC/2012/ILSVRC2012_img_val.tar', '6.3 GB',
                  ('val',), into='val'),
-         # The classes numbered as networks number them; ImageNet's own kit has another order.
+         # Numbers of the classes as in networks; ImageNet's own kit has another order.
          Archive('http://dl.caffe.berkeleyvision.org/caffe_ilsvrc12.tar.gz', '17 MB',
                  ('meta/val.txt',), into='meta', unless='val')),
         (Split('val', 'val', 50000, labels='meta/val.txt', per_class=50),),
@@ -98,8 +98,7 @@ DATA_SETS = dict(
 def prepare(name: str, root: str, check: bool = False, console: Optional[Console] = None) -> bool:
     """Unpack and check a dataset, or say what is missing.
 
-    COCO, ADE20K and ImageNet are not downloaded, because their terms have
-    to be accepted by the user.
+    COCO, ADE20K and ImageNet are not downloaded, because users have to accept their terms.
 
     Args:
         name: A key of :data:`DATA_SETS`.
@@ -111,7 +110,7 @@ def prepare(name: str, root: str, check: bool = False, console: Optional[Console
         Whether the dataset is complete and, if checked, without problems.
     """
     data, folder, console = DATA_SETS[name], Path(root), console or Console()
-    shutil.rmtree(folder / _UNPACKING, ignore_errors=True)  # of a run that was stopped
+    shutil.rmtree(folder / _UNPACKING, ignore_errors=True)  # a stopped run's
     missing = [archive for archive in data.archives
                if not _there(archive, folder) and not _unpack(archive, folder, console)]
     if missing:
@@ -133,7 +132,7 @@ def _filled(path: Path) -> bool:
 
 
 def _unpack(archive: Archive, folder: Path, console: Console) -> bool:
-    """Unpack missing parts of a download, each whole or not."""
+    """Unpack missing parts of a download, each atomically."""
     path = next((place / archive.name for place in (folder, folder.parent)
                  if (place / archive.name).is_file()), None)
     if path is None:
@@ -143,7 +142,7 @@ def _unpack(archive: Archive, folder: Path, console: Console) -> bool:
     try:
         with console.status(f'Unpacking {archive.name}'):
             shutil.unpack_archive(path, building / archive.into, **(
-                {} if path.suffix == '.zip' else dict(filter='data')))  # nothing outside
+                {} if path.suffix == '.zip' else dict(filter='data')))  # keeps files inside
         absent = [p for p in wanted if not (building / (archive.prefix + p)).exists()]
         if absent:
             console.print(f'[red]{path} contains no {", ".join(absent)}.[/red] Is it the file '

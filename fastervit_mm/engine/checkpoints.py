@@ -18,10 +18,10 @@ from mmengine.runner import Runner
 from ..weights.reading import CheckpointError, read_checkpoint
 
 PART = '.part'
-"""End of the name of a file that is being written."""
+"""Suffix of a file while it is being written."""
 
 INTERRUPTED = 'interrupted.pth'
-"""Checkpoint of a run that was told to stop (:class:`~fastervit_mm.engine.notices.NoticeHook`)."""
+"""Checkpoint of a stopped run (:class:`~fastervit_mm.engine.notices.NoticeHook`)."""
 
 _POINTER = 'last_checkpoint'
 
@@ -31,10 +31,10 @@ def whole_file(path: Path) -> Iterator[Path]:
     """Write a file atomically, through the yielded path.
 
     Args:
-        path: The file. It is on the disk when the block has ended.
+        path: The file. It is on the disk after the block.
 
     Raises:
-        OSError: Of the disk. ``path`` is then as it was, and no part of the new file is left.
+        OSError: Of the disk. ``path`` is then unchanged, and no part of the new file is left.
     """
     part = path.with_name(path.name + PART)
     try:
@@ -47,17 +47,15 @@ def whole_file(path: Path) -> Iterator[Path]:
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)  # the new name too
+        os.fsync(folder)  # flushes the new name too
     except OSError:
-        pass  # not every file system has that
+        pass  # not supported by every file system
     finally:
         os.close(folder)
 
 
 def files_of(folder: Union[str, Path]) -> List[Path]:
-    """List the files of a sharded checkpoint by process.
-
-    Other paths have none.
+    """Files of a sharded checkpoint by process; else none.
     """
     return sorted(Path(folder).glob('rank*.pth'), key=lambda path: int(path.stem[4:]))
 
@@ -81,13 +79,13 @@ def save_whole(save, folder: str, name: str, work_dir: str) -> None:
 
     Args:
         save: Called with the name of the file to write in ``folder``.
-        folder: Of the checkpoint.
-        name: Of the file.
-        work_dir: Where the error looks for earlier checkpoints.
+        folder: Folder of the checkpoint.
+        name: Name of the file.
+        work_dir: Where to look for earlier checkpoints, for the message.
 
     Raises:
         CheckpointError: For content that :func:`read_checkpoint` refuses.
-        OSError: Naming the checkpoint that could not be saved, why, and the last one.
+        OSError: Naming the checkpoint, why it could not be saved, and the last good one.
     """
     path = Path(folder) / name
     try:
@@ -107,7 +105,7 @@ def check_readable(written: Path, path: Path) -> None:
 
     Args:
         written: The file.
-        path: What it will be.
+        path: Its final path, for the message.
 
     Raises:
         CheckpointError: Naming the value that cannot be read.
@@ -120,13 +118,13 @@ def check_readable(written: Path, path: Path) -> None:
                               f'{reason}') from error
 
 
-def why_not_whole(path: Path) -> Optional[str]:
-    """Find the damage in a checkpoint; None for a whole one.
+def damage_of(path: Path) -> Optional[str]:
+    """Find damage in a checkpoint; None if it is whole.
 
     Every record is read and compared with its checksum. Nothing in the file is run.
     """
     if files := files_of(path):
-        return next(filter(None, map(why_not_whole, files)), None)
+        return next(filter(None, map(damage_of, files)), None)
     try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
@@ -140,12 +138,12 @@ def why_not_whole(path: Path) -> Optional[str]:
 def newest_checkpoint(work_dir: str, finite: bool = False) -> Optional[Path]:
     """Find the newest whole checkpoint of a run.
 
-    That is the one that ``last_checkpoint`` names or, if that is absent or damaged, the one
-    written last. Damaged ones are logged.
+    The one that ``last_checkpoint`` names or, if that is absent or damaged, the one written last.
+    Damaged ones are logged.
 
     Args:
         work_dir: Of the run.
-        finite: Also pass over those with a weight that is not finite. Default False.
+        finite: Also skip those with a weight that is not finite. Default False.
 
     Returns:
         None if the run has saved none.
@@ -155,7 +153,7 @@ def newest_checkpoint(work_dir: str, finite: bool = False) -> Optional[Path]:
     """
     seen = {}
     for path in _candidates(Path(work_dir)):
-        reason = why_not_whole(path) or (
+        reason = damage_of(path) or (
             'has weights that are not finite' if finite and not _is_finite(path) else None)
         if reason is None:
             for other, why in seen.items():
@@ -172,7 +170,7 @@ def newest_checkpoint(work_dir: str, finite: bool = False) -> Optional[Path]:
 def _candidates(folder: Path) -> List[Path]:
     pointer, folders, first = folder / _POINTER, [folder], []
     if pointer.is_file() and (named := pointer.read_text(errors='replace').strip()):
-        # Relative to where the run was started; the folder may have moved since.
+        # The path is relative to where the run was started; the folder may have moved since.
         at = [Path(named), folder / Path(named).name]
         first = [path for path in at if path.is_file() or files_of(path)][:1]
         folders += [path.parent for path in first if path.parent.resolve() != folder.resolve()]
@@ -191,7 +189,7 @@ def _is_finite(path: Path) -> bool:
     return True
 
 
-class _LaterRemoving:
+class _DeferredRemoval:
     """Backend with deferred deletion."""
 
     def __init__(self, backend: LocalBackend):
@@ -210,15 +208,15 @@ class _LaterRemoving:
 class WholeCheckpointHook(CheckpointHook):
     """mmengine's CheckpointHook with atomic checkpoints.
 
-    It writes beside, flushes to the disk, renames, points ``last_checkpoint`` to the new file, and
-    only then removes the old one. mmengine removes first and writes in place. The arguments are
-    mmengine's.
+    It writes to a temporary file, flushes it to the disk, renames it, points ``last_checkpoint`` to
+    it, and only then removes the old one. mmengine removes first and writes in place. The arguments
+    are mmengine's.
     """
 
     def before_train(self, runner: Runner) -> None:
         super().before_train(runner)
         if is_main_process() and isinstance(self.file_backend, LocalBackend):
-            for part in Path(self.out_dir).glob('*.pth' + PART):  # of a run that was killed
+            for part in Path(self.out_dir).glob('*.pth' + PART):  # left by a killed run
                 remove(part)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
@@ -237,7 +235,7 @@ class WholeCheckpointHook(CheckpointHook):
         if not isinstance(backend, LocalBackend):  # not a local disk, or already deferred
             yield
             return
-        self.file_backend = later = _LaterRemoving(backend)
+        self.file_backend = later = _DeferredRemoval(backend)
         try:
             yield
         finally:

@@ -12,7 +12,7 @@ from ..config_files import ConfigError, typed
 from ..datasets.class_order import numbered_by_file
 from ..models import annotation_file, class_of, dataset_configs, type_name
 from ..weights import CheckpointError, read_checkpoint, resolve, tensors_of
-from .class_checks import heads, learned_otherwise, wrong_classes
+from .class_checks import heads, reordered_checkpoint, wrong_classes
 from .distributed import first_neck, without_gradient
 from .metric_checks import holds, missing_file, occurrences, read_json, wrong_metrics
 from .settings import check_parts, wrong_settings
@@ -41,8 +41,8 @@ def check_config(cfg: Config, training: bool, split: str = 'test') -> List[str]:
 
     Raises:
         ConfigError: With every mistake found, in one message.
-        CheckpointError: For a ``load_from`` that cannot be read or, if the config resumes, lacks
-            the state of training.
+        CheckpointError: For a ``load_from`` that cannot be read or, when resuming, lacks the
+            training state.
     """
     check_parts(cfg, training, split)
     loaders = [f'{s}_dataloader' for s in (('train', 'val') if training else (split,))]
@@ -56,16 +56,16 @@ def check_config(cfg: Config, training: bool, split: str = 'test') -> List[str]:
               for loader in loaders),
             ('model', _wrong_widths(cfg, training)),
             ('checkpoint', _unusable_checkpoints(cfg, training, loaders[0]))):
-        problems += _tried(what, check)
+        problems += _guarded(what, check)
     if problems:
         name = f'{cfg.filename}: ' if cfg.filename else ''
         listed = (f' {problems[0]}' if len(problems) == 1 else '\n' + '\n'.join(
             f'  {i}. {problem}' for i, problem in enumerate(problems, 1)))
         raise ConfigError(f'{name}this config cannot run as it is:{listed}')
-    return list(_tried('auto_scale_lr', _unscaled_lr(cfg))) if training else []
+    return list(_guarded('auto_scale_lr', _unscaled_lr(cfg))) if training else []
 
 
-def _tried(what: str, check: Iterator[str]) -> Iterator[str]:
+def _guarded(what: str, check: Iterator[str]) -> Iterator[str]:
     """Report a crashing check as a finding."""
     try:
         yield from check
@@ -76,7 +76,7 @@ def _tried(what: str, check: Iterator[str]) -> Iterator[str]:
 
 
 def _wrong_data(cfg: Config, loader: str) -> Iterator[str]:
-    """Find missing files and folders of a loader and its evaluator."""
+    """Find missing paths of a loader and its evaluator."""
     for place, dataset in dataset_configs(cfg, loader):
         kind = class_of(dataset, cfg, DATASETS)
         if _is_local(dataset):
@@ -94,7 +94,7 @@ def unwritable(name: str, folder: Optional[str]) -> Iterator[str]:
         folder: The folder, or None.
 
     Yields:
-        One line, or none if it can be written to.
+        One line if it cannot be written to.
     """
     if folder is None:
         return
@@ -138,7 +138,10 @@ def _missing_files(place: str, dataset: Dict, kind: Optional[type]) -> Iterator[
 
 
 def _untrainable(place: str, dataset: Dict, kind: Optional[type]) -> Iterator[str]:
-    """Find files with only crowds, or without masks; parsed only if likely."""
+    """Find files with only crowds or without masks.
+
+    A file is parsed only if a search of its text makes that likely.
+    """
     file = annotation_file(dataset)
     if not (numbered_by_file(kind) and os.path.isfile(file)):
         return
@@ -168,7 +171,7 @@ def _wrong_widths(cfg: Config, training: bool) -> Iterator[str]:
     try:
         with torch.device('meta'):  # takes no memory
             network = kind(**settings)
-    except (ValueError, TypeError) as error:  # it names the argument
+    except (ValueError, TypeError) as error:  # the message names the argument
         yield f'model.backbone: {error}'
         return
     widths = network.out_channels
@@ -217,11 +220,11 @@ def _unusable_checkpoints(cfg: Config, training: bool, loader: str) -> Iterator[
             absent = [k for k in ('meta', 'message_hub') if k not in content]
             if name == 'load_from' and cfg.get('resume') and absent:
                 raise CheckpointError(
-                    f'checkpoint={checkpoint!r}: holds no state of training to continue from '
+                    f'checkpoint={checkpoint!r}: has no training state to resume '
                     f'(no {", no ".join(absent)}). To start from its weights, leave --resume out: '
                     f'--cfg-options load_from={checkpoint}')
             if name == 'load_from' and (cfg.get('resume') or not training):
-                yield from learned_otherwise(cfg, loader, content)
+                yield from reordered_checkpoint(cfg, loader, content)
         except FileNotFoundError as error:
             reason = str(error).removeprefix(f'checkpoint={checkpoint!r}: ')
             yield (f'{name}={checkpoint!r}: {reason}. Give a file, a URL or a published name such '
@@ -230,7 +233,7 @@ def _unusable_checkpoints(cfg: Config, training: bool, loader: str) -> Iterator[
                        if 'init_cfg' in name else ''))
         except (CheckpointError, ValueError, OSError) as error:
             if name == 'load_from' and isinstance(error, CheckpointError):
-                raise  # it is the command line's, not the config's
+                raise  # from the command line, not the config
             reason = str(error).removeprefix(f'checkpoint={checkpoint!r}: ')
             yield f'{name}={checkpoint!r}: {reason}'
 
@@ -247,7 +250,7 @@ def _unscaled_lr(cfg: Config) -> Iterator[str]:
     batch = each * world * steps
     if batch != base:
         terms = f'{each} x {world} processes' + (f' x {steps} accumulated' if steps > 1 else '')
-        # mmengine's own scaling does not know about accumulation.
+        # mmengine's own scaling ignores accumulation.
         automatic = '--auto-scale-lr, or ' if steps == 1 else ''
         yield (f'The batch is {batch} ({terms}), and the learning rate {lr:g} was chosen for '
                f'{base}. In proportion it would be {lr * batch / base:g}: {automatic}--cfg-options '

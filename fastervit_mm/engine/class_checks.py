@@ -38,7 +38,7 @@ class Classes(NamedTuple):
 
 
 def wrong_classes(cfg: Config, loaders: Sequence[str], training: bool) -> Iterator[str]:
-    """Find absent and reordered classes, and heads that do not fit.
+    """Find absent or reordered classes, and heads of wrong size.
 
     Args:
         cfg: A config.
@@ -58,7 +58,7 @@ def wrong_classes(cfg: Config, loaders: Sequence[str], training: bool) -> Iterat
         yield from _other_folders(cfg, loaders, {one.place: one.names for one in found})
 
 
-def learned_otherwise(cfg: Config, loader: str, content: Mapping) -> Iterator[str]:
+def reordered_checkpoint(cfg: Config, loader: str, content: Mapping) -> Iterator[str]:
     """Find a checkpoint with the data's classes in another order.
 
     Args:
@@ -67,11 +67,11 @@ def learned_otherwise(cfg: Config, loader: str, content: Mapping) -> Iterator[st
         content: What was read from the checkpoint, ``cfg.load_from``.
     """
     found: List[Classes] = []
-    list(_read(cfg, loader, found))  # wrong_classes has reported what it yields
+    list(_read(cfg, loader, found))  # wrong_classes reports its findings
     learned = learned_meta(content).get('classes')
     if found and isinstance(learned, (list, tuple)) and _reordered(learned, found[0].order):
         yield (f'load_from={cfg.load_from!r}: was trained with its classes in another order than '
-               f'{found[0].place} has them: '
+               f'that of {found[0].place}: '
                f'{_orders("in the checkpoint", learned, "in the data", found[0].order)}. '
                f'{_remedy(found[0], "the checkpoint")}')
 
@@ -87,8 +87,8 @@ def _read(cfg: Config, loader: str, found: List[Classes]) -> Iterator[str]:
             continue
         own = dataset.get('metainfo') or {}
         if 'CLASSES' in own and 'classes' not in own:
-            yield (f'{place}.metainfo.CLASSES: is not read, because the key is written in small '
-                   f'letters. Set {place}.metainfo.classes={own["CLASSES"]!r} instead')
+            yield (f'{place}.metainfo.CLASSES: is ignored; the key is classes, in lower case. '
+                   f'Set {place}.metainfo.classes={own["CLASSES"]!r}')
             continue
         if names is None:
             continue
@@ -128,11 +128,11 @@ def _misnamed(place: str, names: Sequence[str], order: Sequence[str], file: str,
 
 
 def _other_orders(found: Sequence[Classes], apart: bool) -> Iterator[str]:
-    """Find datasets with other labels than the config or the first dataset.
+    """Find datasets labelled unlike the config or first dataset.
 
     Args:
         found: The datasets.
-        apart: Whether each dataset may have labels of its own.
+        apart: Whether datasets may have different labels.
     """
     agree = len({one.order for one in found if one.file}) == 1
     for one in found:
@@ -190,7 +190,7 @@ def _wrong_num_classes(cfg: Config, found: Sequence[Classes], training: bool) ->
         elif number in right or _has_other_labels(where, head):
             if number == 1 and training and _is_softmax(head):
                 yield (f'{where}.num_classes=1: a softmax over one class tells nothing apart, and '
-                       'its loss is 0 from the start. Number what is not of the class as one too: '
+                       'its loss is 0 from the start. Add a class for the background: '
                        f'{place}.metainfo.classes=(\'background\', {names[0]!r}) and '
                        f'{where}.num_classes=2')
         elif more_fail if number > len(names) else training:
@@ -199,7 +199,7 @@ def _wrong_num_classes(cfg: Config, found: Sequence[Classes], training: bool) ->
 
 
 def _is_softmax(head: Dict) -> bool:
-    """Whether all losses of a segmentor's or classifier's head are softmax."""
+    """Whether a segmentor's or classifier's head has only softmax losses."""
     losses = head.get('loss_decode', head.get('loss'))
     losses = losses if isinstance(losses, (list, tuple)) else [losses]
     return all(loss and type_name(loss).endswith('CrossEntropyLoss')
@@ -207,10 +207,10 @@ def _is_softmax(head: Dict) -> bool:
 
 
 def _has_other_labels(place: str, head: Dict) -> bool:
-    """Whether a head's labels are not the data's classes.
+    """Whether a head's labels differ from the data's classes.
 
-    A proposal head has one class, object; a semantic head of a detector has stuff too; a tracker
-    has identities; a head for boundaries has two.
+    A proposal head has one class, object; a detector's semantic head also has stuff; a tracker has
+    identities; a boundary head has two classes.
     """
     return any(part in place for part in ('rpn', 'semantic', '.reid')) or (
         'type' in head and type_name(head) == 'STDCHead')
@@ -221,7 +221,7 @@ def heads(node: Any, place: str) -> Iterator[Tuple[str, Dict]]:
 
     Args:
         node: Settings of the model, or of a part.
-        place: Its own dotted name.
+        place: Its dotted name.
     """
     items = node.items() if isinstance(node, dict) else enumerate(node)
     for key, value in items:
@@ -236,7 +236,7 @@ def heads(node: Any, place: str) -> Iterator[Tuple[str, Dict]]:
 
 def _other_folders(cfg: Config, loaders: Sequence[str], names: Mapping[str, Sequence[str]]
                    ) -> Iterator[str]:
-    """Find a classifier's folders that differ between splits or from names."""
+    """Find class folders that differ between splits or from names."""
     first: Tuple[str, ...] = ()
     for place, dataset in (item for loader in loaders for item in dataset_configs(cfg, loader)):
         folders = class_folders(dataset, class_of(dataset, cfg, DATASETS))
@@ -245,13 +245,13 @@ def _other_folders(cfg: Config, loaders: Sequence[str], names: Mapping[str, Sequ
         if not first:
             first, begin = folders, place
         if folders != first[:len(folders)]:
-            yield (f'{place}: its folders of classes, whose labels are their places in '
-                   f'alphabetical order, are not those of {begin}: '
+            yield (f'{place}: its class folders, which number the labels in alphabetical order, '
+                   f'differ from those of {begin}: '
                    f'{_orders("here", folders, "there", first)}. Make a folder for each class in '
-                   'both, empty where there is no image of it')
+                   'both, empty if it has no images')
         elif len(names[place]) != len(folders) or _reordered(names[place], folders):
-            yield (f'{place}.metainfo.classes: {_few(names[place], _MOST)}, but the labels are the '
-                   f'places of {len(folders)} folders in alphabetical order: '
+            yield (f'{place}.metainfo.classes: {_few(names[place], _MOST)}, but {len(folders)} '
+                   'folders number the labels in alphabetical order: '
                    f'{_few(folders, _MOST)}. Name a class for each folder, in that order')
 
 
@@ -268,7 +268,7 @@ def _remedy(classes: Classes, whose: str) -> str:
 
 
 def _orders(here: str, one: Sequence[str], there: str, other: Sequence[str]) -> str:
-    """Describe two orders; long ones from the first label that differs."""
+    """Describe two orders, long ones from the first difference on."""
     begin = 0
     if len(one) > _MOST:
         begin = next((i for i, (a, b) in enumerate(zip(one, other)) if a != b), 0)

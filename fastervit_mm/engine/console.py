@@ -39,7 +39,7 @@ def file_only(message: str) -> bool:
 def quiet(logger: MMLogger) -> None:
     """Filter a logger's console; its log file keeps everything."""
     for handler in logger.handlers:
-        if type(handler) is logging.StreamHandler:  # not the log file, a subclass
+        if type(handler) is logging.StreamHandler:  # the log file's handler is a subclass
             handler.addFilter(lambda record: not file_only(record.getMessage()))
 
 
@@ -64,7 +64,7 @@ def quiet_libraries() -> Iterator[None]:
     before = warnings.showwarning
     warnings.showwarning = show
     for module in _PRINTING:
-        module.print = say  # found before Python's own
+        module.print = say  # shadows Python's own
     try:
         yield
     finally:

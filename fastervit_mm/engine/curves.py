@@ -1,7 +1,7 @@
 """Curves of runs, read from the scalars that mmengine writes.
 
-mmdet's ``analyze_logs.py`` is not in its importable package, draws one key a figure, and takes a
-resumed run for two.
+mmdet's ``analyze_logs.py`` cannot be imported, draws one key per figure, and treats a resumed run
+as two.
 """
 import json
 from pathlib import Path
@@ -24,15 +24,15 @@ def read_run(run: Union[str, Path]) -> Dict[str, Curve]:
 
     Returns:
         Losses, learning rate, memory and metrics. A metric has the number of iterations trained
-        before it was measured, even where mmengine counts epochs: exactly in a run with
+        before it was measured, even where mmengine counts epochs: exact in a run with
         :class:`~fastervit_mm.engine.MemoryLogProcessor`, else that of the last loss logged before.
-        ``epoch`` is there where training counts epochs. ``time`` and ``data_time`` are the seconds
-        of an iteration in training, ``val/time`` and ``val/data_time`` in validation. Empty if
-        nothing was logged.
+        ``epoch`` is included where training counts epochs. ``time`` and ``data_time`` are the
+        seconds of an iteration in training, ``val/time`` and ``val/data_time`` in validation.
+        Empty if nothing was logged.
     """
     read = [(curves, of_training) for curves, of_training in map(_read_file, _files(Path(run)))
             if curves]
-    # An evaluation alone has no iterations; it counts only if nothing was trained.
+    # A run that only evaluates has no iterations; it counts if nothing was trained.
     trained = [curves for curves, of_training in read if of_training] or [
         curves for curves, _ in read[-1:]]
     curves: Dict[str, Curve] = {}
@@ -92,7 +92,7 @@ def headlines(names: Iterable[str]) -> List[str]:
 
 def compare_runs(runs: Sequence[Union[str, Path]], keys: Optional[Sequence[str]] = None
                  ) -> Dict[str, Dict[str, Curve]]:
-    """Read curves of several runs: key -> run's label -> curve.
+    """Curves of several runs: key -> label of the run -> curve.
 
     Args:
         runs: Each as in :func:`read_run`.
@@ -157,7 +157,7 @@ def plot_runs(curves: Mapping[str, Mapping[str, Curve]], picture: Union[str, Pat
         curves: From :func:`compare_runs`.
         picture: PNG to write; its folder is created.
     """
-    # Not pyplot: a hook must not change the figures or the back-end of the program that runs it.
+    # Not pyplot: a hook must not change its program's figures or back-end.
     from matplotlib.figure import Figure
     columns = min(len(curves), 3)
     rows = -(-len(curves) // columns)
@@ -177,7 +177,7 @@ def plot_runs(curves: Mapping[str, Mapping[str, Curve]], picture: Union[str, Pat
             axis.set(ylim=(0, None))
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
-    for axis in list(axes):  # the rest of the last row
+    for axis in list(axes):  # unused ones in the last row
         axis.set_axis_off()
     Path(picture).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(picture, dpi=130)

@@ -21,15 +21,15 @@ from .precision import has_amp_device
 class DistributedRunner(Runner):
     """mmengine's runner, with launchers that work on CPUs too.
 
-    There the back-end is gloo whatever ``dist_cfg.backend`` says, and SyncBN, which PyTorch has
-    only for GPUs, becomes BatchNorm, with each process's own statistics.
+    On CPUs the back-end is gloo whatever ``dist_cfg.backend`` says, and SyncBN, which PyTorch has
+    only for GPUs, becomes BatchNorm, with separate statistics in each process.
     """
 
     def setup_env(self, env_cfg: dict) -> None:
         if not self._on_cpus():
             super().setup_env(env_cfg)
             return
-        with _no_gpu_to_choose():
+        with _launching_without_gpu():
             super().setup_env(dict(env_cfg, dist_cfg=dict(env_cfg.get('dist_cfg') or {},
                                                           backend='gloo')))
 
@@ -41,7 +41,7 @@ class DistributedRunner(Runner):
                 find_unused_parameters=self.cfg.get('find_unused_parameters', False))
             kind = MODEL_WRAPPERS.get(wrapper.get('type', 'MMDistributedDataParallel'))
             if issubclass(kind, DistributedDataParallel):
-                wrapper = dict(wrapper, device_ids=None)  # mmengine would give a GPU's number
+                wrapper = dict(wrapper, device_ids=None)  # mmengine would pass a GPU's number
             model_wrapper_cfg = wrapper
         return super().wrap_model(model_wrapper_cfg, model)
 
@@ -64,7 +64,7 @@ def without_gradient(cfg: Config, backbone: FasterViT) -> Iterator[str]:
         backbone: Its backbone, on any device.
 
     Yields:
-        One line for maps that nothing reads; none outside DDP.
+        One line if some maps are unread; none outside DDP.
     """
     wrapper = cfg.get('model_wrapper_cfg') or cfg
     if (cfg.get('launcher', 'none') == 'none' or cfg.get('runner_type') == 'ShardedRunner'
@@ -83,20 +83,20 @@ def without_gradient(cfg: Config, backbone: FasterViT) -> Iterator[str]:
         remedy += f', {place}.in_channels={[widths[i] for i in left]}, {place}.start_level=0'
         remedy += f', {place}.end_level=-1' * (neck.get('end_level', -1) >= 0)
     else:
-        remedy += ', and each head\'s in_index as it counts among those'
+        remedy += ', and renumber each head\'s in_index among those'
     yield (f'model.backbone.out_indices={indices}: nothing reads the map of stage '
            f'{", ".join(str(indices[i]) for i in unread)}, so its output norm has no gradient, '
-           f'which ends training in several processes in its second step. Set {remedy}')
+           f'and training in several processes stops in its second step. Set {remedy}')
 
 
 def first_neck(cfg: Config) -> Tuple[str, Optional[dict]]:
-    """Dotted name and settings of a config's first neck, or None."""
+    """Dotted name and settings of a config's first neck."""
     neck = cfg.model.get('neck')
     return ('model.neck.0', neck[0]) if isinstance(neck, list) else ('model.neck', neck)
 
 
 def _read_maps(cfg: Config, count: int) -> Set[int]:
-    """Indices of the maps that neck or heads read; none where unknown."""
+    """Indices of maps that neck or heads read, if known."""
     _, neck = first_neck(cfg)
     if neck:
         last = neck.get('end_level', -1)
@@ -112,8 +112,8 @@ def _read_maps(cfg: Config, count: int) -> Set[int]:
 
 
 @contextmanager
-def _no_gpu_to_choose() -> Iterator[None]:
-    """Let mmengine's launchers, which each choose a GPU, run without one."""
+def _launching_without_gpu() -> Iterator[None]:
+    """Let mmengine's launchers, which choose GPUs, run without any."""
     choose = torch.cuda.set_device
     torch.cuda.set_device = lambda device: None
     try:
@@ -126,9 +126,9 @@ def _no_gpu_to_choose() -> Iterator[None]:
 def exit_without_gloo_teardown() -> Iterator[None]:
     """Exit without destructors after a block that used gloo.
 
-    gloo's destructors, at the end of Python, abort a process that has done its work (``terminate
-    called without an active exception``) or wait for a thread that waits for them (PyTorch 2.13).
-    Put it around everything that a program does.
+    When Python exits, gloo's destructors abort a finished process (``terminate called without an
+    active exception``) or deadlock with one of its threads (PyTorch 2.13). Wrap the whole program
+    in it.
     """
     error = None
     try:
@@ -147,7 +147,7 @@ def exit_without_gloo_teardown() -> Iterator[None]:
     elif error is not None:
         sys.excepthook(type(error), error, error.__traceback__)
     if status == 0:
-        torch_dist.barrier()  # until the others have received everything
+        torch_dist.barrier()  # waits until the others have received everything
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()

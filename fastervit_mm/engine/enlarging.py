@@ -1,4 +1,4 @@
-"""Readable overlays: small images enlarged, labels of a readable size."""
+"""Readable overlays: small images enlarged, labels legible."""
 import copy
 import importlib
 from functools import lru_cache
@@ -36,12 +36,15 @@ def readable(visualizer: dict, **settings: Any) -> dict:
 
 
 def enlargement(shape: Tuple[int, ...]) -> int:
-    """Factor of 1 to 3 that enlarges an image, (H, W, ...), to 480 pixels."""
+    """Factor from 1 to 3 for enlarging an image.
+
+    It brings the longer side to 480 pixels or more, if 3 suffices.
+    """
     return min(max(-(-_ENOUGH // max(shape[:2])), 1), _MOST)
 
 
 def label_height(shape: Tuple[int, ...]) -> float:
-    """Least height of a label's font on an image, (H, W, ...).
+    """Smallest height of a label's font on an image.
 
     Large photos are shown scaled down, so labels grow with them.
     """
@@ -51,8 +54,8 @@ def label_height(shape: Tuple[int, ...]) -> float:
 def drawn_text(text: str) -> str:
     r"""Escape ``$`` for matplotlib; replace characters that its font lacks.
 
-    The font is the first in ``font.sans-serif``; without U+FFFD in their place each such character
-    would give a warning.
+    The font is the first in ``font.sans-serif``. Each missing character would give a warning, so
+    U+FFFD replaces it.
     """
     known = ''.join(c if ord(c) in _characters() else '\ufffd' for c in text)
     return known.replace('$', r'\$')
@@ -67,7 +70,8 @@ def _characters() -> FrozenSet[int]:
 class Enlarging:
     """Mixin of visualizers, to draw on an enlarged image.
 
-    Labels and lines have a fixed size in pixels, and would hide an image of 160 pixels.
+    Labels and lines have a fixed size in pixels; at that size they would hide an image of 160
+    pixels.
 
     Args:
         scale: Factor of width and height. Default None, :func:`enlargement`.
@@ -90,7 +94,7 @@ class Enlarging:
 
     def add_datasample(self, name: str, image: np.ndarray,
                        data_sample: Optional[BaseDataElement] = None, *args, **kwargs) -> None:
-        """Draw a data sample on an image, (H, W, 3) RGB."""
+        """Draw a data sample on an (H, W, 3) RGB image."""
         scale = enlargement(image.shape) if self.scale is None else self.scale
         if scale != 1:
             if data_sample is not None:
@@ -106,7 +110,7 @@ class Enlarging:
                    font_sizes: Optional[Union[float, List[float]]] = None, *args,
                    horizontal_alignments: str = 'left', bboxes: Optional[List[dict]] = None,
                    **kwargs) -> 'Enlarging':
-        """Draw texts as mmengine, but readable and inside the image."""
+        """Draw texts like mmengine, but readable and inside the image."""
         from matplotlib.font_manager import FontProperties
         from matplotlib.textpath import text_to_path
         texts = [drawn_text(text) for text in ([texts] if isinstance(texts, str) else texts)]

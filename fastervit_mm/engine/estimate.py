@@ -15,10 +15,10 @@ class EstimateHook(Hook):
     Their times, data loading included, are those of mmengine's ``IterTimerHook``.
 
     Args:
-        skipped: First iterations that do not count, because memory is still being allocated and
-            caches are being filled. Default 10.
-        measured: Iterations that count each time, 2 or more, without the longest: it may follow a
-            validation. A run of no more than both together gets no estimate. Default 30.
+        skipped: First iterations, left out while memory is allocated and caches fill. Default 10.
+        measured: Iterations measured each time, at least 2; the longest is left out, as it may
+            follow a validation. A run of at most ``skipped + measured`` iterations gets no
+            estimate. Default 30.
     """
     priority = 'LOW'  # after IterTimerHook
 

@@ -48,7 +48,7 @@ class CurvesHook(Hook):
         for name in headlines(metrics or {}):
             value = float(metrics[name])
             curve = curves.get(name) or [(runner.iter, value)]
-            place, best = max(curve, key=lambda point: point[1])  # the first of several
+            place, best = max(curve, key=lambda point: point[1])  # the earliest, if equal
             then = f'epoch {epochs[place]}' if place in epochs else f'iteration {place}'
             found.append(f'{name} {value:.4g} (best {best:.4g}, at {then})')
         if found:
@@ -62,7 +62,7 @@ class CurvesHook(Hook):
 
 
 class _NamedResultsHook(Hook):
-    """Base of hooks that write a file for each tested image.
+    """Base of hooks that write a file per tested image.
 
     Attributes:
         names: :func:`~fastervit_mm.engine.results.result_names` of the images, by path.
@@ -118,7 +118,7 @@ class OverlaysHook(_NamedResultsHook):
 class LabelMapsHook(_NamedResultsHook):
     """Write label maps, numbered as the data's own.
 
-    mmseg's ``IoUMetric`` writes images of equal names in several folders into one file.
+    mmseg's ``IoUMetric`` overwrites results of images with equal names in different folders.
 
     Args:
         out_dir: Folder of the PNG files, each at the path of its image below the data's folder.
@@ -140,9 +140,8 @@ class DeployHook(Hook):
     """Fold the FasterViT before a test (:meth:`fastervit_mm.FasterViT.switch_to_deploy`).
 
     Args:
-        dtype: Name of the type that the folded backbone is cast to, such as ``'bfloat16'``, for a
-            test in mixed precision: autocast would cast every weight at every call. Default None,
-            as it is.
+        dtype: Name of a type to cast the folded backbone to, such as ``'bfloat16'``, for a test in
+            mixed precision: autocast would cast every weight at every call. Default None, no cast.
     """
 
     def __init__(self, dtype: Optional[str] = None):
@@ -158,7 +157,7 @@ class DeployHook(Hook):
 @HOOKS.register_module()
 class PublishedNamesHook(Hook):
     """Rename the authors' tensors (:func:`~fastervit_mm.models.rename_published`)."""
-    priority = 'HIGH'  # before the names are looked at
+    priority = 'HIGH'  # before hooks that read the names
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         checkpoint.update(rename_published(checkpoint, runner.model, runner._load_from))
@@ -169,9 +168,8 @@ class PublishedFiguresHook(Hook):
     """Log a test's metrics beside the authors' figures.
 
     Args:
-        figures: By the split that is tested (``'test'``, or another of the config's, as
-            ``tools/test.py --split`` names it), metrics and their published values, in the
-            metrics' own unit.
+        figures: Published values by metric, in the metric's unit, for each split (``'test'``, or
+            another that ``tools/test.py --split`` names).
     """
     priority = 'VERY_LOW'  # after LoggerHook, which writes the metrics
 

@@ -114,7 +114,7 @@ def train(cfg: Config, amp: Union[bool, str] = False, auto_scale_lr: bool = Fals
                              'add auto_scale_lr=dict(base_batch_size=16), where 16 is the batch '
                              'size that its learning rate was chosen for')
         cfg.auto_scale_lr.enable = True
-    start_from = cfg.get('load_from')  # where there is nothing to resume from
+    start_from = cfg.get('load_from')  # used if there is nothing to resume from
     if resume == 'auto':
         cfg.resume, cfg.load_from = True, None
     elif resume is not None:
@@ -228,19 +228,19 @@ def _check_split(cfg: Config, split: str) -> None:
 
 
 def _test_on(cfg: Config, split: str) -> None:
-    """Put a split where the runner looks for the test's."""
+    """Use a split's settings as the runner's test settings."""
     if split == 'test':
         return
     for name in ('dataloader', 'evaluator'):
         cfg[f'test_{name}'] = deepcopy(cfg[f'{split}_{name}'])
     loop = (cfg.get('test_cfg') or {}).get('type', 'TestLoop')
-    cfg.test_cfg = dict(deepcopy(cfg[f'{split}_cfg']), type=loop)  # a ValLoop runs other hooks
+    cfg.test_cfg = dict(deepcopy(cfg[f'{split}_cfg']), type=loop)  # a ValLoop would run other hooks
     cfg.tested_split = split
 
 
 def _draw(cfg: Config, show: bool, show_dir: Optional[str], wait_time: float) -> None:
     if not cfg.get('visualizer'):
-        raise ValueError('show, show_dir: the config has no visualizer; add that of the '
+        raise ValueError('show, show_dir: the config has no visualizer; add the one in the '
                          'default_runtime base of mmdet, mmseg or mmpretrain')
     if show_dir:
         _check_writable('show_dir', show_dir)
@@ -260,7 +260,7 @@ def _check_out(out: str, segments: bool) -> None:
 
 
 def _check_writable(name: str, folder: str) -> None:
-    for problem in unwritable(name, folder):  # now, not after the last image
+    for problem in unwritable(name, folder):  # before the first image, not after the last
         raise ConfigError(problem)
 
 
@@ -280,7 +280,7 @@ def _augment(cfg: Config, segments: bool) -> None:
 
 
 def _flipped(pipeline: List[Dict]) -> List[Dict]:
-    """Add a flipped copy of each image to a detector's test pipeline."""
+    """Add each image's flipped copy to a test pipeline."""
     *steps, packing = deepcopy(pipeline)
     # The merge needs these to undo each flip.
     packing['meta_keys'] = (*packing.get('meta_keys', (

@@ -1,4 +1,4 @@
-"""Optional TensorBoard, iterations of metrics, CPU memory."""
+"""Logging: optional TensorBoard, iterations of metrics, CPU memory."""
 from pathlib import Path
 from typing import Optional, Tuple
 
@@ -21,8 +21,8 @@ class _NoWriter:
 class OptionalTensorboardVisBackend(TensorboardVisBackend):
     """mmengine's ``TensorboardVisBackend``, optional.
 
-    Without TensorBoard it logs a line, where mmengine's ends the run. The step of metrics is the
-    iteration, as that of losses, also where mmengine counts epochs (:class:`MemoryLogProcessor`).
+    Without TensorBoard it logs a line, where mmengine's ends the run. Metrics, like losses, have
+    the iteration as their step, even where mmengine counts epochs (:class:`MemoryLogProcessor`).
 
     Args:
         save_dir: Folder of the event files; mmengine gives ``work_dir/timestamp/vis_data``.
@@ -43,7 +43,7 @@ class OptionalTensorboardVisBackend(TensorboardVisBackend):
 
 def peak_resident_memory() -> Optional[int]:
     """Peak resident memory in MB; None on systems except Linux."""
-    # resource.getrusage() may report the figure of the process that started this one.
+    # resource.getrusage() may report the parent process's figure.
     status = Path('/proc/self/status')
     if not status.is_file():
         return None
@@ -56,9 +56,8 @@ def peak_resident_memory() -> Optional[int]:
 class MemoryLogProcessor(LogProcessor):
     """mmengine's ``LogProcessor`` with CPU memory and iterations of metrics.
 
-    On a GPU mmengine logs ``memory``, the peak allocation in MB. On a CPU it logs none; here
-    ``memory`` is the peak resident memory of the process, also in MB, without the workers of data
-    loaders. Only on Linux.
+    mmengine logs ``memory``, the peak allocation in MB, only on a GPU. On a CPU, ``memory`` is here
+    the peak resident memory of the process in MB, without the data loaders' workers. Only on Linux.
 
     A validation's metrics come with ``iter``, the number of iterations trained before it, and,
     where training counts epochs, ``epoch``; mmengine writes only one of the two, as ``step``.

@@ -4,7 +4,7 @@ import platform
 
 
 def keep_freed_memory() -> bool:
-    """Make the C library keep freed blocks.
+    """Make the C library keep freed memory blocks.
 
     glibc returns every block above 32 MB to the system when it is freed. The next use of such a
     block costs a page fault every 4 KB: a third of a forward pass at 2160 x 3840

@@ -38,8 +38,8 @@ class MESAHook(Hook):
     """Add :func:`mesa_loss` to an mmpretrain classifier's losses, as ``loss_mesa``.
 
     The teacher is the averaged network of the run's ``EMAHook``, in evaluation mode. It gets the
-    student's batch, augmented and mixed. Checkpoints get nothing more: a resumed run has the
-    averaged network from them.
+    student's batch, augmented and mixed. Checkpoints hold nothing extra: a resumed run reads the
+    averaged network from ``EMAHook``'s.
 
     Args:
         weight: Factor of the loss, above 0.

@@ -101,15 +101,18 @@ def _without_truth(dataset: Dict) -> bool:
 
 
 def _unscorable(place: str, file: str, masks: bool) -> Iterator[str]:
-    """Find annotations that pycocotools fails on; parsed only if likely."""
+    """Find annotations that pycocotools fails on.
+
+    A file is parsed only if a search of its text makes that likely.
+    """
     if not masks and not holds(file, rb'"id"\s*:\s*"'):
         return
     annotations = read_json(file).get('annotations') or ()
     ids = [a['id'] for a in annotations if isinstance(a.get('id'), str)]
     if ids:
         yield (f'{place}.ann_file={file!r}: annotations have ids that are words, such as '
-               f'{ids[0]!r}, with which pycocotools fails after the last image. Give each '
-               'annotation a whole number of its own as its id')
+               f'{ids[0]!r}, on which pycocotools fails after the last image. Give each '
+               'annotation its own whole number as its id')
     bare = [a.get('id') for a in annotations if masks and not a.get('segmentation')]
     if bare:
         yield (f'{place}.ann_file={file!r}: {len(bare)} of {len(annotations)} annotations have no '
@@ -118,7 +121,10 @@ def _unscorable(place: str, file: str, masks: bool) -> Iterator[str]:
 
 
 def _other_images(place: str, file: str, where: str, dataset: Dict, cfg: Config) -> Iterator[str]:
-    """Find an evaluator's file of other images; mmdet compares only ids."""
+    """Find an evaluator's file that describes other images.
+
+    mmdet compares only ids.
+    """
     own = annotation_file(dataset)
     if (not numbered_by_file(class_of(dataset, cfg, DATASETS)) or not os.path.isfile(own)
             or os.path.samefile(own, file)):
@@ -139,7 +145,7 @@ def holds(file: str, pattern: bytes) -> bool:
 
 
 def occurrences(file: str, pattern: bytes, most: Optional[int] = None) -> int:
-    """Count a regular expression in a file, up to ``most``."""
+    """Count matches in a file, up to ``most``."""
     if not os.path.getsize(file):
         return 0
     with open(file, 'rb') as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as text:
@@ -147,7 +153,7 @@ def occurrences(file: str, pattern: bytes, most: Optional[int] = None) -> int:
 
 
 def read_json(file: str) -> Dict:
-    """The content of an annotation file."""
+    """Content of an annotation file."""
     return json.loads(Path(file).read_text(encoding='utf-8-sig'))
 
 
@@ -156,7 +162,7 @@ def _unknown_names(cfg: Config) -> Iterator[str]:
     evaluator, loop = cfg.get('val_evaluator') or (), cfg.get('val_cfg') or {}
     if type_name({'type': 'ValLoop', **loop}) != 'ValLoop' or (
             isinstance(evaluator, dict) and 'metrics' in evaluator):
-        return  # these add prefixes of their own to the names
+        return  # they add their own prefixes to the names
     given = [_measured(metric, cfg) for _, metric in metric_configs(cfg, 'val_evaluator')]
     known = [prefix + name for prefix, names in given for name in names or ()]
     for place, name in _watched(cfg):
@@ -169,7 +175,7 @@ def _unknown_names(cfg: Config) -> Iterator[str]:
 
 
 def _watched(cfg: Config) -> Iterator[Tuple[str, str]]:
-    """List the metrics that hooks and schedules watch, with their places."""
+    """Metrics that hooks and schedules watch, with their dotted names."""
     hooks = [(f'default_hooks.{key}', hook) for key, hook in (
         cfg.get('default_hooks') or {}).items()]
     hooks += [(f'custom_hooks.{i}', hook) for i, hook in enumerate(cfg.get('custom_hooks') or ())]

@@ -15,7 +15,7 @@ from .checkpoints import INTERRUPTED, newest_checkpoint, point_to
 REQUEUE = 75
 """Exit status of a run that stopped on a signal and can be resumed (``EX_TEMPFAIL``)."""
 
-_AGREEMENT = 10  # steps from one agreement of several processes to the next
+_AGREEMENT = 10  # steps between agreements of several processes
 _PATIENCE = 10  # non-finite losses in a row, with a loss scale
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM,
@@ -26,10 +26,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM,
 class NoticeHook(Hook):
     """Save and exit with status 75 on SIGTERM or SIGUSR1.
 
-    One process saves after its current step, in a validation at once; several agree on a step,
-    every 10 of them. Accumulated gradients are stepped first. The checkpoint is
-    ``interrupted.pth``; the next one removes it. Ctrl-C (SIGINT) saves too and raises
-    KeyboardInterrupt, whose message names the checkpoint; a second one stops at once.
+    A single process saves after its current step, or at once during validation. Several processes
+    agree on a step, every 10 steps. Accumulated gradients are applied first. The checkpoint is
+    ``interrupted.pth``; the next checkpoint removes it. Ctrl-C (SIGINT) also saves, and raises
+    KeyboardInterrupt, whose message names the checkpoint; a second Ctrl-C stops at once.
     """
     priority = 'LOWEST'  # after the regular checkpoint of the same iteration
 
@@ -39,9 +39,9 @@ class NoticeHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         if threading.current_thread() is not threading.main_thread():
-            return  # Python hands signals to the main thread alone
+            return  # Python delivers signals only to the main thread
         for number in SIGNALS:
-            if signal.getsignal(number) != signal.SIG_IGN:  # as SIGINT is in the background
+            if signal.getsignal(number) != signal.SIG_IGN:  # SIGINT is ignored in the background
                 self.before[number] = signal.signal(number, self._note)
 
     def after_train(self, runner: Runner) -> None:
@@ -58,7 +58,7 @@ class NoticeHook(Hook):
         now = runner.iter + 1
         if (isinstance(runner.train_loop, EpochBasedTrainLoop)
                 and batch_idx + 1 == len(runner.train_dataloader)):
-            return  # the epoch's end, with its schedules and its checkpoint, is one call away
+            return  # stop at the epoch's end instead, after its schedules and checkpoint
         steps = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
         if now % steps == 0 and self._told(now // steps):
             self._stop(runner, runner.epoch, now)
@@ -124,7 +124,7 @@ class FiniteLossHook(Hook):
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
                          outputs: Optional[dict] = None) -> None:
-        loss = (outputs or {}).get('loss')  # the sum of all: one synchronization
+        loss = (outputs or {}).get('loss')  # the sum, so that one synchronization suffices
         if loss is None or torch.as_tensor(loss).isfinite().all():
             self.in_a_row = 0
             return
@@ -140,7 +140,7 @@ class FiniteLossHook(Hook):
         last = newest_checkpoint(runner.work_dir, finite=True)
         raise LossError(
             f'{values} at iteration {runner.iter + 1} of {runner.max_iters} (epoch '
-            f'{runner.epoch + 1}): training has stopped, and saved nothing of it. Images of the '
+            f'{runner.epoch + 1}): training has stopped without saving. Images of the '
             f'batch: {", ".join(files) or "unknown"}. ' + (
                 f'The last good checkpoint is {last}. ' if last else
                 'There is no earlier checkpoint. ') +

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from ..compat import is_autocast_enabled, is_compiling
 
-# Tokens; with fewer, converting the weight to oneDNN's layout costs more than it saves.
+# Least number of tokens: below, converting the weight's layout costs more than oneDNN saves.
 _FEW = 16
 # torch 2.7 and newer say whether a graph is captured to be compiled here or to be exported.
 _OPERATOR = hasattr(torch.compiler, 'is_exporting')
@@ -26,7 +26,7 @@ class OneDnnLinear(nn.Linear):
                 or self.weight.dtype != x.dtype and not is_autocast_enabled('cpu')):
             return super().forward(x)
         if is_compiling():
-            # Inductor would choose a layout for the convolution, and copy the input into it. It
+            # Inductor would choose a layout for the convolution and copy the input into it, but
             # leaves a custom operator alone. Training and 16 bits are fast without one.
             if (not _OPERATOR or torch.compiler.is_exporting() or torch.is_grad_enabled()
                     or self.bias is None or x.dtype != torch.float32
@@ -43,7 +43,7 @@ def use_onednn(model: nn.Module) -> nn.Module:
 
     In place: the layers change their class and keep their weights, names and hooks. Checkpoints do
     not change, and copies and pickles work. Layers added later are not converted. PyTorch without
-    MKL or oneDNN leaves the model as it is. On a GPU it computes as before.
+    MKL or oneDNN leaves the model unchanged. On a GPU it computes as before.
 
     Args:
         model: A detector, segmentor, classifier, or a part of one. Only layers of exactly the

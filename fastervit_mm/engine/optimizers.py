@@ -1,4 +1,4 @@
-"""Optimizers with merged groups, layer-wise learning rates and fused kernels."""
+"""Optimizers with merged groups, layer decay and fused kernels."""
 from functools import partial
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
@@ -13,22 +13,22 @@ from ..compat import has_fused_kernels
 from ..config_files import ConfigError
 from ..weights import CheckpointError
 
-# Keys of a group that are not the optimizer's; mmengine has applied the two factors already.
+# Keys that the optimizer does not take; mmengine has applied both factors already.
 _NO_SETTINGS = ('params', 'param_names', 'lr_mult', 'decay_mult')
 # Optimizers with a fused kernel for CUDA; Adagrad has one only for CPUs.
 _FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
 # States that have their parameter's shape.
-_OF_A_PARAMETERS_SHAPE = ('exp_avg', 'exp_avg_sq', 'max_exp_avg_sq', 'momentum_buffer')
+_PARAMETER_SHAPED = ('exp_avg', 'exp_avg_sq', 'max_exp_avg_sq', 'momentum_buffer')
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class MergedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """mmengine's default constructor with equal parameters in one group.
 
-    With a ``paramwise_cfg`` mmengine makes a group of each parameter: 451 for FasterViT-2, and an
-    optimizer starts its kernels for each. Merged by learning rate, weight decay and other settings
-    they are two. A group's ``param_names`` list its members, and the log has a line for each group.
-    A run resumes only from a checkpoint with the same groups.
+    With a ``paramwise_cfg`` mmengine makes a group of each parameter, 451 for FasterViT-2, and the
+    optimizer launches its kernels for each. Merged by learning rate, weight decay and other
+    settings, two groups remain. A group's ``param_names`` lists its members, and the log has a line
+    for each group. A run resumes only from a checkpoint with the same groups.
 
     Adam, AdamW and SGD of PyTorch are ``fused`` where all parameters are on a CUDA device, unless
     the optimizer's settings have ``fused``, ``foreach`` or ``differentiable``. ``fused=True`` is
@@ -41,8 +41,8 @@ class MergedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             by default. ``layer_decay_rate`` (mmpretrain's name): a layer's learning rate over that
             of the next. Layers are the stem, each block of the four stages (a downsampling belongs
             to the block before it), and everything else (output norms, neck, heads), which has the
-            full rate. ``backbone_lr_mult``: for all of FasterViT; in ``custom_keys`` it would undo
-            the other settings of what it matches.
+            full rate. ``backbone_lr_mult``: for all of FasterViT; in ``custom_keys`` it would
+            override other settings of the same parameters.
 
     Raises:
         ConfigError: For a ``layer_decay_rate`` or a ``backbone_lr_mult`` out of range, or with a
@@ -142,7 +142,7 @@ class MergedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
 
 def layer_of(name: str, depths: Sequence[int]) -> int:
-    """Layer of a FasterViT's parameter, for layer-wise learning rates.
+    """Layer number of a FasterViT's parameter, for layer decay.
 
     Args:
         name: The parameter's, within the backbone.
@@ -150,8 +150,8 @@ def layer_of(name: str, depths: Sequence[int]) -> int:
 
     Returns:
         0 for the stem, 1 and up for the blocks in their order, one more than the last for the
-        output norms. A downsampling has the layer of the block before it; what a stage has beside
-        its blocks that of its first.
+        output norms. A downsampling has the layer of the block before it; other parameters of a
+        stage have that of its first block.
     """
     part, index, *rest = name.split('.')
     if part == 'stem':
@@ -169,7 +169,7 @@ def _on_cuda(model: nn.Module) -> bool:
 
 
 def _fit(names: Sequence[str], optimizer: torch.optim.Optimizer, state: dict) -> dict:
-    """Check that an optimizer's saved state fits its parameters and groups.
+    """Check that a saved state fits an optimizer.
 
     Args:
         names: The model's parameters, for a single group without ``param_names``.
@@ -180,7 +180,7 @@ def _fit(names: Sequence[str], optimizer: torch.optim.Optimizer, state: dict) ->
         The state, with this machine's settings of kernels.
 
     Raises:
-        CheckpointError: For other parameters or groups.
+        CheckpointError: If parameters or groups differ.
     """
     groups, saved = optimizer.param_groups, state['param_groups']
     if _layout(saved) != _layout(groups):
@@ -194,7 +194,7 @@ def _fit(names: Sequence[str], optimizer: torch.optim.Optimizer, state: dict) ->
     for old, group in zip(saved, groups):
         for index, parameter, name in zip(old['params'], group['params'],
                                           group.get('param_names', names)):
-            for kind in _OF_A_PARAMETERS_SHAPE:
+            for kind in _PARAMETER_SHAPED:
                 was = state['state'].get(index, {}).get(kind)
                 if was is not None and was.shape != parameter.shape:
                     raise _cannot_resume(f'{kind} of {name} is {tuple(was.shape)} in the '

@@ -32,7 +32,7 @@ def plain(value: Any, name: str) -> Any:
     for kind in (str, bytes, bool, int, float, complex):
         if isinstance(value, kind):
             return kind(value)
-    if isinstance(value, np.longdouble):  # has no plain twin
+    if isinstance(value, np.longdouble):  # no plain type holds it
         return float(value)
     if isinstance(value, (np.ndarray, np.generic)):
         return plain(value.tolist(), name)
@@ -76,10 +76,10 @@ class PlainValuesHook(Hook):
                 checkpoint[name] = plain(value, name)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        if runner._resume:  # mmengine compares pickles, and warns where values are other types
+        if runner._resume:  # mmengine compares pickles, and warns if types differ
             own = getattr(runner.train_dataloader.dataset, 'metainfo', None)
             meta = checkpoint['meta']
-            # As text, because of tensors; on many lines, because sets are then in order.
+            # As text, because of tensors; pretty-printed, because that sorts sets.
             texts = {pformat(plain(one, ''), width=1) for one in (own, meta.get('dataset_meta'))}
             if len(texts) == 1:
                 meta['dataset_meta'] = own

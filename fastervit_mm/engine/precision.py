@@ -30,13 +30,13 @@ def choose_for_training(cfg: Config, amp: Union[bool, str] = False) -> None:
     no loss scale.
 
     Args:
-        cfg: A config. Its ``optim_wrapper.type='AmpOptimWrapper'`` becomes ``'OptimWrapper'``
-            without a device for it.
+        cfg: A config. Its ``optim_wrapper.type='AmpOptimWrapper'`` becomes ``'OptimWrapper'`` if
+            no device supports it.
         amp: Mixed precision even if the config does not ask for it: True, ``'bf16'`` or ``'fp16'``.
             Default False.
 
     Raises:
-        ValueError: For ``amp`` without a device for it, or for another name.
+        ValueError: For ``amp`` that no device supports, or an unknown name.
     """
     _check_name(amp)
     wrapper = cfg.optim_wrapper
@@ -65,7 +65,7 @@ def choose_for_training(cfg: Config, amp: Union[bool, str] = False) -> None:
     wrapper.setdefault('loss_scale', dict(enabled=False) if wide else 'dynamic')
     print_log(f'Training in mixed precision, {wrapper.dtype}{why}', logger='current')
     if wide and not _has_bfloat16():
-        print_log('This GPU has no bfloat16 of its own and is slow in it. For float16: --amp fp16',
+        print_log('This GPU emulates bfloat16, which is slow. For float16: --amp fp16',
                   logger='current', level=logging.WARNING)
 
 
@@ -101,10 +101,10 @@ def _is_mixed(wrapper: Mapping) -> bool:
 
 
 def test_in(model: nn.Module, dtype: torch.dtype) -> None:
-    """Let a model's ``test_step`` compute in mixed precision, in place.
+    """Let a model's ``test_step`` compute in mixed precision.
 
-    mmengine's own switch, ``test_cfg.fp16``, is float16 on a GPU. Metrics cannot read bfloat16, so
-    predictions come in float32.
+    In place. mmengine's own switch, ``test_cfg.fp16``, is float16 on a GPU. Metrics cannot read
+    bfloat16, so predictions are cast to float32.
 
     Args:
         model: A model of mmengine, or one in a wrapper.
@@ -152,7 +152,7 @@ def keep_boxes_exact(model: nn.Module) -> None:
 
 
 def _float32(value: Any) -> Any:
-    """Cast bfloat16 tensors, also in tuples, lists and dicts, to float32."""
+    """Cast bfloat16 tensors, nested ones too, to float32."""
     if isinstance(value, torch.Tensor):
         return value.float() if value.dtype == torch.bfloat16 else value
     if isinstance(value, dict):
@@ -166,6 +166,6 @@ def _check_name(amp: Union[bool, str]) -> None:
 
 
 def _has_bfloat16() -> bool:
-    # is_bf16_supported() has no argument to leave out emulation in torch 2.1.
+    # In torch 2.1 is_bf16_supported() cannot exclude emulation.
     return (not is_cuda_available() or torch.version.hip is not None
             or torch.cuda.get_device_capability() >= (8, 0))

@@ -22,12 +22,12 @@ _numbers = count()
 def result_names(paths: Sequence[str], roots: Sequence[str] = ()) -> List[str]:
     """Name images' results by their paths below the common folder.
 
-    Suffixes are left out; those of files that would have the same name, such as ``x.jpg`` and
-    ``x.png``, stay.
+    Suffixes are dropped, except of files that would have the same name, such as ``x.jpg`` and
+    ``x.png``.
 
     Args:
-        paths: Each different.
-        roots: Folders that names leave out, even if all images share them.
+        paths: Paths of the images, all different.
+        roots: Folders that names never include.
     """
     paths = [os.path.abspath(path) for path in paths]
     folders = [*map(os.path.abspath, roots), *map(os.path.dirname, paths)]
@@ -62,7 +62,7 @@ def build_visualizer(cfg: Config, meta: Mapping[str, Any], **settings: Any) -> V
         ValueError: For a config without a visualizer.
     """
     if not cfg.get('visualizer'):
-        raise ValueError('config: has no visualizer; add that of the default_runtime base of '
+        raise ValueError('config: has no visualizer; add the one in the default_runtime base of '
                          'mmdet, mmseg or mmpretrain')
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     # mmengine keeps visualizers by name.
@@ -108,7 +108,7 @@ def segments_of(sample: BaseDataElement, num_classes: int) -> Tuple[np.ndarray, 
 
     Args:
         sample: With ``pred_panoptic_seg`` as mmdet's networks give it.
-        num_classes: Of things and stuff together; other labels are not segments.
+        num_classes: Number of things and stuff together; other labels are not segments.
 
     Returns:
         The number of each pixel's segment, (H, W), 0 for none; and of each segment ``id`` (from 1),
@@ -127,7 +127,7 @@ def segments_of(sample: BaseDataElement, num_classes: int) -> Tuple[np.ndarray, 
 
 
 def write_segments(path: Union[str, Path], numbers: np.ndarray) -> str:
-    """Write segments' numbers, (H, W), as COCO's panoptic PNG."""
+    """Write segment ids, (H, W), as COCO's panoptic PNG."""
     return _write_png(path, np.stack([numbers >> shift & 255 for shift in (0, 8, 16)], -1
                                      ).astype(np.uint8))
 

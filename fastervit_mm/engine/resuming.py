@@ -1,4 +1,4 @@
-"""Resuming bit for bit.
+"""Bit-exact resuming.
 
 Random numbers of a training step, in the network and in the data, are a function of the seed, the
 process and the iteration. So checkpoints need no random states, and a run that resumes from any of
@@ -30,7 +30,7 @@ _BEGUN = 'epoch_begun_at'  # iteration, in a checkpoint's message hub
 
 class Draw(NamedTuple):
     """Index into a dataset, with the seed of that sample."""
-    index: Any  # a number, or as mmdet's TrackImgSampler gives it, a video and a frame
+    index: Any  # a number or, from mmdet's TrackImgSampler, a video and a frame
     entropy: Tuple[int, ...]
 
 
@@ -44,7 +44,7 @@ class Draws(Sampler):
 
     def __init__(self, batches: Sampler, seed: int):
         self.batches, self.seed, self.begun = batches, seed, None
-        self.length = len(batches)  # once: in mmdet's MultiDataAspectRatioBatchSampler it draws
+        self.length = len(batches)  # once: mmdet's MultiDataAspectRatioBatchSampler draws here
 
     def __iter__(self) -> Iterator[List[Draw]]:
         rank, epoch = get_rank(), getattr(self.sampler, 'epoch', 0)
@@ -64,7 +64,7 @@ class Draws(Sampler):
         Returns:
             The epoch of the next batch.
         """
-        for earlier in range(epoch):  # CustomSampleSizeSampler, for one, goes on with what is left
+        for earlier in range(epoch):  # CustomSampleSizeSampler carries samples over to the next
             self._set_epoch(earlier)
             deque(self.sampler, maxlen=0)
         self._set_epoch(epoch)
@@ -84,7 +84,10 @@ class Draws(Sampler):
             self.sampler.set_epoch(epoch)
 
     def _drawn(self, epoch: int) -> Iterator[List[Any]]:
-        """Draw an epoch's batches; mmdet's GroupMultiSourceSampler uses global random numbers."""
+        """Draw an epoch's batches, with global random numbers seeded.
+
+        mmdet's GroupMultiSourceSampler uses those.
+        """
         batches = iter(self.batches)
         for number in count():
             with _seeded((_ORDER, self.seed, epoch, number)):
@@ -97,7 +100,7 @@ class Draws(Sampler):
         return self.length
 
     def __getattr__(self, name: str) -> Any:
-        if name == 'batches':  # not there yet, as in a copy
+        if name == 'batches':  # not yet set, as in a copy
             raise AttributeError(name)
         return getattr(self.batches, name)  # sampler, batch_size, drop_last
 
@@ -107,7 +110,7 @@ class SeededDataset:
 
     It passes for the dataset itself, in ``isinstance`` too.
     """
-    __getitems__ = None  # PyTorch would ask the dataset for a whole batch
+    __getitems__ = None  # else PyTorch would ask the dataset for a whole batch
 
     def __init__(self, dataset: Any):
         self.__dict__['dataset'] = dataset
@@ -125,7 +128,7 @@ class SeededDataset:
         return getattr(self.dataset, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self.dataset, name, value)  # such as another pipeline, from a hook of mmdet
+        setattr(self.dataset, name, value)  # such as another pipeline, set by a hook of mmdet
 
     def __reduce__(self):
         return SeededDataset, (self.dataset,)
@@ -136,13 +139,13 @@ class SeededDataset:
 
 
 class LateLoader(DataLoader):
-    """Data loader that starts at its first batch.
+    """Data loader whose workers start at its first batch.
 
     So a loop can be built before its first iteration is known.
     """
 
     def __iter__(self) -> Iterator[Any]:
-        # As PyTorch does: a seed gives the first weights that it gives in mmengine's own loop.
+        # PyTorch draws here too; so a seed gives the same weights as in mmengine's own loop.
         torch.empty((), dtype=torch.int64).random_()
         return self._late()
 
@@ -171,7 +174,7 @@ def _seed(entropy: Sequence[int], seed_torch: Callable) -> None:
 
 @contextmanager
 def _seeded(entropy: Sequence[int]) -> Iterator[None]:
-    """Seed the CPU's random numbers within the block, and restore their states."""
+    """Context with seeded CPU random numbers; restores their states."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     _seed(entropy, torch.default_generator.manual_seed)
     try:
@@ -198,19 +201,19 @@ class _Resumable:
 
 @LOOPS.register_module()
 class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
-    """mmengine's loop over epochs, which can also resume within one.
+    """mmengine's loop over epochs; resumes also within one.
 
-    Random numbers: see this module.
+    Random numbers: see the module's docstring.
 
     Attributes:
-        done: Iterations of the current epoch that were trained before this run.
+        done: Iterations of the current epoch trained before this run.
     """
     done = 0
 
     def run(self) -> nn.Module:
         draws = self.dataloader.batch_sampler
         if self._iter and isinstance(draws, Draws):
-            # Not all epochs are equally long: AspectRatioBatchSampler may drop more than it says.
+            # Epochs differ in length: AspectRatioBatchSampler may drop more than it says.
             self.done = self._iter - self.runner.message_hub.runtime_info.get(
                 _BEGUN, self._epoch * len(draws))
             if not 0 <= self.done < len(draws):
@@ -238,9 +241,9 @@ class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
 
 @LOOPS.register_module()
 class ResumableIterLoop(_Resumable, IterBasedTrainLoop):
-    """mmengine's loop over iterations, which resumes without loading past batches.
+    """mmengine's loop over iterations; resumes without loading past batches.
 
-    Random numbers: see this module.
+    Random numbers: see the module's docstring.
     """
 
     def run(self) -> nn.Module:
@@ -267,7 +270,7 @@ class _Forward:
         return next(self.iterator)
 
     def skip_iter(self, number: int) -> None:
-        """Skip several at once, as OneDL's mmengine does."""
+        """Skip several batches; OneDL's mmengine calls it."""
         self.left -= number
 
 
@@ -275,11 +278,10 @@ class _Forward:
 class MissedValidationHook(Hook):
     """Rerun an interrupted validation.
 
-    A checkpoint is saved before the validation, so a run that is stopped in one would lack its
-    metrics, also at its end. ``work_dir/last_validation`` holds the iteration of the last complete
-    one.
+    A checkpoint is saved before the validation, so a run stopped during one would never get its
+    metrics. ``work_dir/last_validation`` holds the iteration of the last complete validation.
     """
-    priority = 'LOWEST'  # when the other hooks are ready, and when they are done
+    priority = 'LOWEST'  # after the other hooks
 
     def before_train(self, runner: Runner) -> None:
         loop = runner.train_loop
@@ -299,7 +301,7 @@ class MissedValidationHook(Hook):
                 part.write_text(str(runner.iter))
 
     def _done(self, runner: Runner) -> Optional[int]:
-        """Read the iteration of the last complete validation, alike in all processes."""
+        """Iteration of the last complete validation, equal in all processes."""
         path, found = Path(runner.work_dir) / 'last_validation', [None]
         if is_main_process() and path.is_file() and (text := path.read_text()).isdecimal():
             found = [int(text)]
@@ -308,7 +310,7 @@ class MissedValidationHook(Hook):
 
 
 def make_resumable(cfg: Any) -> None:
-    """Replace mmengine's own training loops in a config by these."""
+    """Replace mmengine's training loops in a config by these."""
     loop = cfg.train_cfg
     kind = loop.get('type')
     if kind is None and 'by_epoch' in loop:

@@ -41,7 +41,7 @@ class QuietRunner(DistributedRunner):
             super().__init__(*args, **kwargs)
 
     def _log_env(self, env_cfg: dict) -> None:
-        with quiet_children():  # of a shell without the gcc whose version mmengine asks for
+        with quiet_children():  # mmengine asks for gcc's version, where there may be no gcc
             super()._log_env(env_cfg)
 
     def build_logger(self, *args, **kwargs) -> MMLogger:
@@ -50,19 +50,21 @@ class QuietRunner(DistributedRunner):
         return logger
 
     def build_visualizer(self, visualizer: Union[Visualizer, dict, None] = None) -> Visualizer:
-        return super().build_visualizer(
-            readable(visualizer) if isinstance(visualizer, dict) else visualizer)
+        if isinstance(visualizer, dict):
+            # mmengine keeps one of each name, which writes to the folder of its first run.
+            visualizer = dict(readable(visualizer), name=self.experiment_name)
+        return super().build_visualizer(visualizer)
 
     @staticmethod
     def build_dataloader(dataloader: Union[DataLoader, dict], *args, **kwargs) -> DataLoader:
         try:
             return Runner.build_dataloader(dataloader, *args, **kwargs)
         except ValueError as error:
-            if 'need at least one array' not in str(error):  # numpy's, to mmengine's BaseDataset
+            if 'need at least one array' not in str(error):  # numpy's, in BaseDataset
                 raise
             data = ', '.join(f'data_root={one.get("data_root")!r}, ann_file={one.get("ann_file")!r}'
                              for _, one in dataset_configs(dict(loader=dataloader), 'loader'))
-            raise ConfigError(f'{data}: no image is there that the dataset takes. Look at its '
+            raise ConfigError(f'{data}: the dataset finds no usable image. Check its '
                               'ann_file, data_prefix, img_suffix and filter_cfg') from None
 
     def train(self) -> nn.Module:
@@ -96,7 +98,7 @@ class QuietRunner(DistributedRunner):
 
 
 def _newest_for_all(work_dir: str) -> Optional[str]:
-    """Find the newest whole checkpoint in the main process, for all."""
+    """Newest whole checkpoint, found by the main process for all."""
     found = [None]
     if is_main_process():
         try:
@@ -111,7 +113,7 @@ def _newest_for_all(work_dir: str) -> Optional[str]:
 
 
 def build_runner(cfg: Config) -> Runner:
-    """Build a config's runner, through oneDNN on CPUs."""
+    """Build a config's runner, with oneDNN on CPUs."""
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else QuietRunner.from_cfg(cfg)
     use_onednn(runner.model)

@@ -13,7 +13,7 @@ class WeightedCrossEntropyLoss(CrossEntropyLoss):
     mmseg 1.2.2 looks up the weight of every label, 255 too, and fails with an IndexError (open
     issues 3734 and 3831), or on a GPU with a device-side assertion. Label maps have 255 for void,
     and where a crop is larger than its image. Here, as in PyTorch, the loss is the weighted mean
-    over the other pixels, and 0 without any.
+    over the other pixels, or 0 if there are none.
 
     Args:
         class_weight: A weight for each class, or a file with them.

@@ -13,9 +13,9 @@ _DARK, _BRIGHT = (0, 0, 0), (255, 255, 255)
 
 
 def place_of_name(mask: np.ndarray) -> np.ndarray:
-    """Find (x, y), the middle of a class's widest row, as mmseg.
+    """Middle of a class's widest row, (x, y), as in mmseg.
 
-    mmseg 1.2.2 sorts a Python list of all pixels for each class, which takes a second an image.
+    mmseg 1.2.2 sorts a Python list of all pixels for each class, which takes a second per image.
 
     Args:
         mask: (H, W), 1 where the class is.

@@ -61,13 +61,13 @@ def wrong_settings(cfg: Config, loaders: List[str], training: bool) -> Iterator[
         kind = settings.get('type')
         try:
             known = kind is None or class_of(settings, cfg, registry) is not None
-        except Exception:  # noqa: BLE001  a scope that is not installed; building says so
+        except Exception:  # noqa: BLE001  scope not installed: building reports it
             continue
         if not known:
             near = _near(str(kind), registry)
             yield (f'{place}.type={kind!r}: no such class is registered'
                    + (f'; similar: {", ".join(near)}' if near else '')
-                   + '. One of your own is found if custom_imports names its module')
+                   + '. To use your own class, name its module in custom_imports')
     for loader in loaders:
         settings = cfg.get(loader) or {}
         yield from _wrong_number(f'{loader}.batch_size', settings.get('batch_size'), 1, whole=True)
@@ -120,7 +120,7 @@ def _wrong_number(place: str, value: Any, least: int, whole: bool = False) -> It
 
 
 def _named(cfg: Config, loaders: List[str], training: bool) -> Iterator[Named]:
-    """List dotted name, settings and registry of parts with a certain registry."""
+    """Dotted name, settings and registry of parts, where known."""
     found: List[Tuple[str, Any, Registry]] = [('model', cfg.model, MODELS)]
     found += [(f'model.{name}', cfg.model.get(name), MODELS) for name in _PARTS]
     for loader in loaders:

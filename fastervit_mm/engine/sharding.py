@@ -1,5 +1,7 @@
-"""Training with parameters, gradients and optimizer divided among the GPUs (FSDP2), for variants
-5 and 6; and its checkpoints, a file for each process, which become one file."""
+"""FSDP2: sharded training and checkpoints.
+
+For variants 5 and 6: parameters, gradients and optimizer are divided among the GPUs.
+"""
 import os
 import shutil
 from pathlib import Path
@@ -30,15 +32,15 @@ _SHARD = {'shard', 'shape'}  # the entries of a divided tensor in a checkpoint
 
 @RUNNERS.register_module()
 class ShardedRunner(QuietRunner):
-    """A runner that shards a model for training (PyTorch's ``fully_shard``), if it has a launcher.
+    """Runner that shards distributed training by PyTorch's ``fully_shard``.
 
-    Units are the attention blocks of FasterViT, one after the other whole in memory, and all else
-    together. What is computed is what :class:`QuietRunner` computes with DDP. A test is not
-    sharded: the network fits on one GPU.
+    Each attention block of FasterViT is a unit, gathered when it computes; the rest of the model is
+    another. Results equal those of :class:`QuietRunner` with DDP. Tests are not sharded: the
+    network fits on one GPU.
 
-    A checkpoint is a folder with a file of each process. It resumes with as many processes;
-    :func:`gather_checkpoint` makes one file of it, for tests and for other numbers of processes.
-    Files of other trainings can be loaded and resumed from.
+    A checkpoint is a folder with a file of each process. It resumes with the same number of
+    processes; :func:`gather_checkpoint` makes one file of it, for tests and for other numbers of
+    processes. Files of unsharded trainings can be loaded and resumed from.
     """
     mesh = None  # of the processes, once the model is sharded
 
@@ -54,8 +56,8 @@ class ShardedRunner(QuietRunner):
         if self.distributed:
             self._shard()
             self.register_hook(_ShardsHook(), 'LOWEST')
-            # Processes are in step, so each has to validate on as many images; those too many
-            # are left out of the metrics.
+            # Processes run in step, so each has to validate on equally many images; metrics ignore
+            # the surplus.
             sampler = (self._val_dataloader or {}).get('sampler', {})
             if isinstance(sampler, dict) and 'round_up' in sampler:
                 sampler['round_up'] = True
@@ -67,7 +69,7 @@ class ShardedRunner(QuietRunner):
         except ImportError as error:
             raise ConfigError(f'runner_type={type(self).__name__!r} needs PyTorch 2.6 or newer; '
                               f'this is {torch.__version__}') from error
-        super()._init_model_weights()  # while tensors are whole
+        super()._init_model_weights()  # before tensors are divided
         # Channels-last weights of convolutions cannot be divided.
         model = self.model.to(memory_format=torch.contiguous_format)
         self.mesh = torch_dist.init_device_mesh(get_device(), (self.world_size,))
@@ -92,7 +94,7 @@ class ShardedRunner(QuietRunner):
         try:
             part.mkdir(parents=True, exist_ok=True)
             with whole_file(part / f'rank{self.rank}.pth') as file:
-                # mmengine's own would save in the first process alone.
+                # mmengine's own would save only in the first process.
                 Runner.save_checkpoint.__wrapped__(self, str(part), file.name, *args, **kwargs)
                 check_readable(file, path)
         except (OSError, CheckpointError) as error:
@@ -122,7 +124,7 @@ class ShardedRunner(QuietRunner):
 
 
 class _ShardsHook(Hook):
-    """Checkpoints with each process's part of the tensors that are divided."""
+    """Save and load each process's shards of divided tensors."""
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         from torch.distributed.tensor import DTensor
@@ -155,22 +157,23 @@ class _ShardsHook(Hook):
 
 
 def gather_checkpoint(folder: str, out: str, everything: bool = False) -> None:
-    """Make one file of a sharded checkpoint, as an unsharded training would have saved it.
+    """Make one file of a sharded checkpoint.
 
-    Running statistics of BatchNorm that is not SyncBN are the first process's, as with DDP.
+    It is as an unsharded training would have saved it. Running statistics of BatchNorm that is not
+    SyncBN are the first process's, as with DDP.
 
     Args:
-        folder: Of :class:`ShardedRunner`.
-        out: The file; a safetensors file where its name ends in ``.safetensors``.
-        everything: Optimizer and schedules too, to resume from. Default the weights alone.
+        folder: Checkpoint of :class:`ShardedRunner`.
+        out: The file; a safetensors file if its name ends in ``.safetensors``.
+        everything: Also keep optimizer and schedules, to resume from. Default only the weights.
 
     Raises:
-        CheckpointError: For a folder with no such files, or not all of them.
-        ValueError: For everything in a safetensors file, which holds tensors alone.
+        CheckpointError: For a folder that lacks some of these files.
+        ValueError: For ``everything`` with a safetensors file, which holds only tensors.
     """
     safe = out.endswith(SAFETENSORS)
     if safe and everything:
-        raise ValueError(f'out={out!r}: a safetensors file holds weights alone; for optimizer and '
+        raise ValueError(f'out={out!r}: a safetensors file holds only weights; for optimizer and '
                          'schedules too, give a name that ends in .pth')
     files = files_of(folder)
     if [path.name for path in files] != [f'rank{i}.pth' for i in range(len(files))] or not files:

@@ -1,4 +1,4 @@
-"""Fewer threads where other programs use the processors."""
+"""Fewer threads when other programs use the processors."""
 import time
 from statistics import median
 from typing import Any, Callable, Generator
@@ -13,8 +13,9 @@ def thread_counts(most: int, say: Callable[[str], Any]) -> Generator[int, float,
     """Choose threads for each step; send the step's seconds.
 
     Another number is tried for three steps: half as many soon after the start and when steps slow
-    down, and more again from time to time, later each time that it does not help. The fewer are
-    kept only where the more take 1.5 times as long, so that images of other sizes do not decide.
+    down, and more again from time to time, at growing intervals while it does not help. The smaller
+    number is kept only if the larger takes 1.5 times as long, so that varying image sizes do not
+    decide.
     """
     threads, wait = most, 5
     while True:
@@ -41,8 +42,8 @@ def thread_counts(most: int, say: Callable[[str], Any]) -> Generator[int, float,
 class ThreadsHook(Hook):
     """Choose the number of threads in CPU training (:func:`thread_counts`).
 
-    OpenMP's threads wait for each other by spinning: where one has to share its processor with
-    another program, all wait for it, and a step can take ten times as long.
+    OpenMP's threads wait for each other by spinning: if one shares its processor with another
+    program, all wait for it, and a step can take ten times as long.
     """
     priority = 'VERY_HIGH'  # before what other hooks do after a step
 

@@ -1,4 +1,4 @@
-"""Export to ONNX and ``torch.export``, the check of what was exported, int8.
+"""Export to ONNX and ``torch.export``, checks of the file, int8.
 
 Importing this registers the hook that tests a network by its exported file.
 """

@@ -1,4 +1,4 @@
-"""Compare an exported file with the network: outputs on the same input, and metrics."""
+"""Compare an exported file with the network: outputs and metrics."""
 import json
 import os
 import time
@@ -56,11 +56,11 @@ class Check:
 def check(model: nn.Module, file: Union[str, ExportedFile],
           sizes: Sequence[Tuple[int, int, int]] = SIZES,
           tolerance: Optional[float] = TOLERANCE) -> List[Check]:
-    """Run a file and the network that it was made from on the same noise.
+    """Compare a file with its network on random images.
 
     Args:
-        model: The network, as it was before the export.
-        file: Path of an ``.onnx`` or ``.pt2`` file, or the file opened.
+        model: The network, as before the export.
+        file: Path of an ``.onnx`` or ``.pt2`` file, or the opened file.
         sizes: (images, height, width) of each input.
         tolerance: Largest relative error allowed; None to report it only. Default 1e-3.
 
@@ -119,15 +119,17 @@ def _detections(model: nn.Module, file: ExportedFile, size: Tuple[int, int, int]
 
 @torch.no_grad()
 def check_preprocessing(model: nn.Module, file: ExportedFile) -> List[Check]:
-    """Compare normalising by a file's metadata with the network's own preprocessing, on noise.
+    """Compare a file's normalisation metadata with the network's preprocessing.
+
+    Both are applied to noise.
 
     Args:
-        model: The network, as it was before the export.
+        model: The network, as before the export.
         file: The exported file.
 
     Returns:
-        One check; none for a backbone alone, which has no preprocessing, and for a file that
-        normalises, whose outputs depend on it.
+        One check, or none for a bare backbone, which has no preprocessing, and for a file that
+        normalises, whose outputs show it.
     """
     if not hasattr(model, 'data_preprocessor') or file.facts['input'] != 'normalized':
         return []
@@ -149,9 +151,12 @@ def check_preprocessing(model: nn.Module, file: ExportedFile) -> List[Check]:
 
 @torch.no_grad()
 def reference(model: nn.Module, facts: Mapping[str, str], images: Tensor) -> Tuple[Tensor, ...]:
-    """PyTorch's outputs for images as the file's pipeline reads them, or normalised ones.
+    """PyTorch's outputs; for a whole segmentor or classifier, OpenMMLab's.
 
-    For a whole segmentor the logits as mmseg computes them, for a classifier mmpretrain's scores.
+    Args:
+        model: The network.
+        facts: The file's metadata.
+        images: (B, C, H, W), normalised if the file takes them so, else BGR from 0 to 255.
     """
     if facts['part'] != 'whole':
         return Exportable(model, facts['part'])(images)
@@ -174,7 +179,7 @@ def _error(got: Tensor, expected: Tensor) -> float:
 
 
 def print_checks(checks: Sequence[Check], title: str, console: Optional[Console] = None) -> None:
-    """Print a table with a row for each size, which shows its worst output."""
+    """Print a table with the worst output of each size."""
     table = Table(title=title, title_justify='left')
     for name, justify in (('images', 'right'), ('outputs', 'left'), ('error', 'right'),
                           ('allowed', 'right'), ('', 'left')):
@@ -192,15 +197,15 @@ def print_checks(checks: Sequence[Check], title: str, console: Optional[Console]
 
 
 def evaluate(cfg: Config, checkpoint: str, files: Mapping[str, str]) -> Dict[str, Dict[str, float]]:
-    """Metrics on a config's test data, with PyTorch and with each exported file.
+    """Metrics on test data, by PyTorch and by exported files.
 
-    The runner, pre- and post-processing and metrics are OpenMMLab's own. A file computes the part
-    of the network that it holds.
+    Runner, pre- and post-processing and metrics are OpenMMLab's own. A file replaces the part of
+    the network that it holds.
 
     Args:
         cfg: From :func:`fastervit_mm.engine.launch.load_config`.
         checkpoint: As for :func:`fastervit_mm.engine.launch.test`.
-        files: Path of each file, under the name for its metrics.
+        files: Path of each file, by the name for its metrics.
 
     Returns:
         Metrics by name, ``'PyTorch'`` first.

@@ -12,13 +12,13 @@ from .running import ExportedFile
 
 @HOOKS.register_module()
 class ExportedHook(Hook):
-    """In a test, replace a part of the network by the exported file that holds it.
+    """Test with an exported file in place of its part.
 
     What is not in the file stays OpenMMLab's own: pre-processing, heads, pasting of masks,
     post-processing and the metrics.
 
     Args:
-        path: The ``.onnx`` or ``.pt2`` file; of a segmentor, with logits and not with labels.
+        path: The ``.onnx`` or ``.pt2`` file; of a segmentor, with logits, not labels.
 
     Raises:
         ExportError: For a file that cannot be read.

@@ -1,4 +1,4 @@
-"""The operators of an ONNX file, and those that TensorRT does not accept."""
+"""Operators of an ONNX file, and those that TensorRT rejects."""
 from typing import List, Set
 
 # Operators that TensorRT's parser lacks or limits, or that make a shape depend on an image's
@@ -15,7 +15,7 @@ _SHAPE_INPUTS = dict(
 
 
 def operators(path: str) -> List[str]:
-    """Kinds of operators in an ONNX file, functions and subgraphs included, sorted."""
+    """Sorted operators of an ONNX file, functions and subgraphs included."""
     import onnx
     model = onnx.load(path, load_external_data=False)
     kinds = set()
@@ -34,18 +34,18 @@ def operators(path: str) -> List[str]:
 
 
 def forbidden_ops(path: str, detects: bool = False) -> List[str]:
-    """The operators of an ONNX file that :data:`FORBIDDEN_OPS` names.
+    """Operators of an ONNX file that are in :data:`FORBIDDEN_OPS`.
 
     Args:
         path: The file.
-        detects: Whether it holds a whole detector, which may suppress boxes. Default False.
+        detects: Whether it is a whole detector, which may have NonMaxSuppression. Default False.
     """
     return sorted(FORBIDDEN_OPS.intersection(operators(path))
                   - {'NonMaxSuppression' if detects else ''})
 
 
 def data_dependent_shapes(path: str) -> List[str]:
-    """Nodes of an ONNX file whose shape depends on an image's pixels, not only on its size.
+    """ONNX nodes whose output shape depends on pixel values.
 
     Returns:
         Each as ``'Kind (name)'``, in the graph's order.

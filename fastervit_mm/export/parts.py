@@ -1,4 +1,4 @@
-"""The part of a network that is exported, as a module of its own."""
+"""Exportable part of a network, as its own module."""
 from typing import List, Optional, Tuple
 
 from torch import Tensor, nn
@@ -11,10 +11,10 @@ PARTS = ('backbone', 'features', 'whole')
 
 
 def choose_part(model: nn.Module, part: Optional[str] = None) -> str:
-    """Which part of a network is exported: the one asked for, or the largest that can be.
+    """Choose the part to export: the requested or the largest.
 
     Args:
-        model: A segmentor, detector, classifier, or a backbone alone.
+        model: A segmentor, detector, classifier, or a bare backbone.
         part: ``'backbone'``, ``'features'`` (up to the neck) or ``'whole'`` (heads as well).
             Default ``'whole'`` where the heads can be exported, else ``'features'`` for networks
             with a neck, ``'backbone'`` for others.
@@ -40,7 +40,7 @@ def choose_part(model: nn.Module, part: Optional[str] = None) -> str:
 
 
 def choose_input(part: str, input: Optional[str] = None) -> str:
-    """What images a file of a part takes, as in :class:`Exportable`.
+    """Choose the input of a part's file: the requested or the default.
 
     Raises:
         ExportError: For an input that the part does not take.
@@ -58,10 +58,10 @@ def input_channels(model: nn.Module) -> int:
 
 
 class Exportable(nn.Module):
-    """The part of a network that is exported: images (B, C, H, W) -> a tuple of tensors.
+    """Part of a network: images (B, C, H, W) -> tuple of tensors.
 
     Args:
-        model: A segmentor, detector, classifier, or a backbone alone.
+        model: A segmentor, detector, classifier, or a bare backbone.
         part: From :func:`choose_part`.
         labels: For a segmentor, labels (B, H, W) instead of logits (B, classes, H, W). Default
             False.
@@ -75,8 +75,8 @@ class Exportable(nn.Module):
             :meth:`name_outputs`.
 
     Raises:
-        ExportError: For labels of a network that gives none, or an input that the part does not
-            take.
+        ExportError: For ``labels`` of a network that gives none, or an ``input`` that the part
+            does not take.
     """
 
     def __init__(self, model: nn.Module, part: str, labels: bool = False,
@@ -101,7 +101,7 @@ class Exportable(nn.Module):
         return getattr(self.heads, 'smallest', SMALLEST)
 
     def forward(self, images: Tensor) -> Tuple[Tensor, ...]:
-        """(B, C, H, W) -> maps, or what the heads give for images of H x W."""
+        """(B, C, H, W) -> maps, or the heads' outputs."""
         H, W = images.shape[2:]
         x = images if self.pictures is None else self.pictures(images)
         maps = self.backbone(x)

@@ -13,19 +13,19 @@ from .errors import ExportError
 from .predicting import raw
 from .writing import INPUT
 
-# Not entropy: onnxruntime's counts into fewer bins than it quantizes to, and changes no range.
+# Without entropy: onnxruntime's has fewer bins than levels, and leaves every range unchanged.
 METHODS = ('minmax', 'percentile')
 
 
 def calibration_images(cfg: Config, model: nn.Module, folder: str,
                        limit: int = 64, input: str = 'normalized') -> Iterator[Tensor]:
-    """Images of a folder as a file gets them, through the test pipeline.
+    """Images of a folder as a file takes them, through the test pipeline.
 
     Args:
         cfg: The config.
         model: Its network, for the ``data_preprocessor``.
         folder: Folder of images; subfolders are not read.
-        limit: Largest number of images, taken evenly from the sorted names. Default 64.
+        limit: Largest number of images, taken at equal steps of the sorted names. Default 64.
         input: What the file takes, as in :class:`~.parts.Exportable`. Default ``'normalized'``.
 
     Yields:
@@ -58,19 +58,18 @@ def _images(cfg: Config, model: nn.Module, paths: List[Path], input: str) -> Ite
 
 
 def quantize(path: str, out: str, images: Iterable[Tensor], method: str = 'minmax') -> None:
-    """Write an int8 copy of an exported ONNX file, as quantize-dequantize pairs (QDQ).
+    """Write an int8 copy of an ONNX file.
 
-    Convolutions and linear layers are quantized, with symmetric ranges and weights per output
-    channel, as TensorRT needs them. The products inside attention, norms, softmax and the layers
-    that compute positions from sizes stay in float: they are little of the work and would cause
-    most of the loss in accuracy.
+    It has quantize-dequantize pairs (QDQ). Convolutions and linear layers are quantized, with
+    symmetric ranges and weights per output channel, as TensorRT needs. The products inside
+    attention, norms, softmax and the layers that compute positions from sizes stay in float: they
+    are a small part of the work and would cause most of the loss in accuracy.
 
     Args:
         path: Path of the float file.
         out: Path of the int8 file.
-        images: Images to take the ranges of activations from, (B, C, H, W), as the file takes
-            them.
-        method: How a range is taken: ``'minmax'`` or ``'percentile'``. Default ``'minmax'``.
+        images: (B, C, H, W) images for calibration, as the file takes them.
+        method: How ranges are chosen: ``'minmax'`` or ``'percentile'``. Default ``'minmax'``.
 
     Raises:
         ExportError: For a file that is not ONNX, an unknown method, or no image.
@@ -84,7 +83,7 @@ def quantize(path: str, out: str, images: Iterable[Tensor], method: str = 'minma
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Reader(quantization.CalibrationDataReader):
-        """Images one by one; the quantizer may ask for them more than once."""
+        """Images one by one, as often as the quantizer asks."""
 
         def __init__(self, given: List[Tensor]):
             self.given = given
@@ -102,7 +101,7 @@ def quantize(path: str, out: str, images: Iterable[Tensor], method: str = 'minma
         raise ExportError('images=[]: calibration needs at least one image')
     with tempfile.TemporaryDirectory() as folder:
         folded = os.path.join(folder, 'folded.onnx')
-        # Folds constants, so that each linear layer has its weight at hand.
+        # Folds constants, so that each linear layer's weight is a constant.
         quant_pre_process(str(path), folded, skip_symbolic_shape=True, skip_onnx_shape=True)
         chosen = layers(onnx.load(folded))
         quantization.quantize_static(
@@ -121,7 +120,7 @@ def quantize(path: str, out: str, images: Iterable[Tensor], method: str = 'minma
 
 
 def layers(model) -> List[str]:
-    """Names of the convolutions and linear layers that an image passes through.
+    """Names of the convolutions and linear layers that see pixels.
 
     Args:
         model: An ``onnx.ModelProto``.

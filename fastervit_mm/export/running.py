@@ -11,7 +11,7 @@ from .writing import INPUT
 
 
 class ExportedFile:
-    """A file written by :func:`fastervit_mm.export.export`: (B, C, H, W) -> a tuple of tensors.
+    """Exported file as a function: (B, C, H, W) -> tuple of tensors.
 
     Images are what ``facts['input']`` names: uint8 or float32, RGB, from 0 to 255, or float32,
     normalised. An ``.onnx`` file is run by onnxruntime on the CPU, a ``.pt2`` file by PyTorch.
@@ -23,8 +23,8 @@ class ExportedFile:
         facts (dict[str, str]): The file's metadata (:mod:`fastervit_mm.export.metadata`).
 
     Raises:
-        ExportError: For a file that does not exist, of another kind or without such metadata, and,
-            when called, for images of a shape that it does not take.
+        ExportError: For a file that does not exist, is of another kind or was not written by
+            :func:`fastervit_mm.export.export`; when called, for images of an unsuitable shape.
     """
 
     def __init__(self, path: str):
@@ -65,7 +65,7 @@ class ExportedFile:
             if self._session is None:
                 return tuple(self._module(images))
             outputs = self._session.run(None, {INPUT: images.contiguous().numpy()})
-        except Exception as error:  # onnxruntime's errors have no other class in common
+        except Exception as error:  # onnxruntime's errors have no common class
             raise ExportError(f'{self.path} does not take images of {tuple(images.shape)}: '
                               f'{error}') from error
         return tuple(torch.from_numpy(output) for output in outputs)

@@ -1,4 +1,4 @@
-"""Replacements for layers that would bind an exported graph to one image size."""
+"""Replacements for layers that bind a graph to one size."""
 from copy import deepcopy
 from typing import Optional
 
@@ -13,7 +13,9 @@ from .parts import Exportable
 
 
 class AxisPooling(nn.Module):
-    """``nn.AdaptiveAvgPool2d`` as two matrix products, for a graph of any image size.
+    """``nn.AdaptiveAvgPool2d`` as two matrix products.
+
+    So that a graph is for any image size.
 
     Args:
         size: Height and width of the output, in cells; one number for both.
@@ -35,8 +37,11 @@ class AxisPooling(nn.Module):
 
 
 def _averages(cells: int, pooled: int, like: Tensor) -> Tensor:
-    """(pooled, cells): row j averages the cells from floor(j n / p) up to ceil((j + 1) n / p)."""
-    # Lists of Python's (symbolic) integers: no division of tensors, which TensorRT lacks.
+    """(pooled, cells) matrix that averages cells.
+
+    Row j averages the cells from floor(j n / p) up to ceil((j + 1) n / p).
+    """
+    # Python's (symbolic) integers, so that the graph divides no tensors, which TensorRT cannot.
     cell = torch.arange(cells, device=like.device)
     rows = []
     for j in range(pooled):
@@ -50,11 +55,11 @@ class SpeltOutAttention(Attention):
     """Attention as products and a softmax.
 
     The fused function checks whether the batch is 1, to broadcast the bias, and a reshape checks
-    whether it has to copy. The results would bind the graph to some batches and sizes.
+    whether it has to copy. The outcome would bind the graph to some batch sizes and image sizes.
     """
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        """(B, N, C), (num_heads, N, at least N) -> (B, N, C)."""
+        """(B, N, C), (num_heads, N, N or more) -> (B, N, C)."""
         B, N, C = x.shape
         qkv = self.qkv(x).view(B, N, 3, self.num_heads, self.width).permute(2, 0, 3, 1, 4)
         q, k, v = (dense(t) for t in qkv)
@@ -63,13 +68,13 @@ class SpeltOutAttention(Attention):
         return self.proj(x.view(B, N, C))
 
 
-# Only the class is swapped: weights and names stay the same, and copies work.
+# Only the class is swapped: weights and names stay, and copies work.
 _SWAPS = {Attention: SpeltOutAttention}
 
 
 def prepared(model: nn.Module, part: str, labels: bool = False, deploy: bool = True,
              input: Optional[str] = None) -> Exportable:
-    """A copy of a network's part that can be exported; the network stays as it is."""
+    """Exportable copy of a part; the network stays unchanged."""
     exportable = undo_onednn(Exportable(deepcopy(model), part, labels, input)).eval()
     if deploy:
         for backbone in [m for m in exportable.modules() if isinstance(m, StagedBackbone)]:

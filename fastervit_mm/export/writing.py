@@ -1,4 +1,4 @@
-"""One file for images of every size: ONNX, or PyTorch's own ``torch.export``."""
+"""Writing ONNX and ``torch.export`` files for every image size."""
 import contextlib
 import json
 import logging
@@ -27,10 +27,12 @@ _EXTERNAL = 1_900_000_000  # bytes of weights; an ONNX file cannot exceed 2 GiB
 def export(model: nn.Module, path: str, part: Optional[str] = None, labels: bool = False,
            deploy: bool = True, opset: int = OPSET, input: Optional[str] = None,
            cfg: Optional[Config] = None) -> Dict[str, str]:
-    """Write a network, or a part of it, to a file that takes images of any number and size.
+    """Write a network, or part of it, to a file.
+
+    The file takes any number of images of any size from the smallest in its metadata.
 
     Args:
-        model: A segmentor, detector, classifier, or a backbone alone, in evaluation mode. It is
+        model: A segmentor, detector, classifier, or a bare backbone, in evaluation mode. It is
             not changed.
         path: ``.onnx``, or ``.pt2`` for ``torch.export``.
         part: As in :func:`choose_part`.
@@ -44,7 +46,7 @@ def export(model: nn.Module, path: str, part: Optional[str] = None, labels: bool
             category ids the classes have.
 
     Returns:
-        The metadata that went into the file.
+        The file's metadata.
 
     Raises:
         ExportError: For a path, packages or network with which nothing can be exported.
@@ -90,13 +92,13 @@ def _captured(network: Exportable) -> 'torch.export.ExportedProgram':
     Dim = torch.export.Dim
     smallest = network.smallest
     sizes = {0: Dim('batch', min=1), 2: Dim('height', min=smallest), 3: Dim('width', min=smallest)}
-    # Sizes that no constant of the network could be mistaken for.
+    # Sizes that equal no constant of the network.
     example = torch.zeros(2, input_channels(network), 198 + smallest, 301 + smallest,
                           dtype=torch.uint8 if network.input == 'uint8' else torch.float32)
     with torch.no_grad(), _quiet(), config.patch(backed_size_oblivious=True):
         network.name_outputs(len(network(example)))
-        # Without this setting, which torch.onnx uses too, an axis of one window or a batch of one
-        # would be another graph.
+        # Without this setting, which torch.onnx uses too, one window along an axis or a batch of
+        # one would need another graph.
         try:
             return torch.export.export(network, (example, ), dynamic_shapes=(sizes, ))
         except RuntimeError as error:
@@ -119,7 +121,7 @@ def _save_onnx(program: 'torch.export.ExportedProgram', path: str, network: Expo
     onnx_program.model.metadata_props.update(facts)
     for node in onnx_program.model.graph.all_nodes():
         if node.op_type == 'Clip' and len(node.inputs) == 3 and node.inputs[1] is None:
-            # Indices of cells are limited so. TensorRT clips only floats; it has Min of integers.
+            # Indices of cells are clipped. TensorRT clips only floats, but has Min for integers.
             node.op_type = 'Min'
             limit = node.inputs[2]
             node.resize_inputs(2)
@@ -146,7 +148,7 @@ def _first_line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _quiet():
-    """Silence the exporters, which warn of their own internals."""
+    """Silence the exporters, which warn about their own internals."""
     loggers = [logging.getLogger(name) for name in ('torch.onnx', 'onnxscript', 'onnx_ir')]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,7 +1,7 @@
-"""What a place of an image attends to: in its window, and through its carriers everywhere.
+"""Attention of a place: in its window, and through carriers.
 
-The backbone never stores attention probabilities, because its attention is fused. Here they are
-computed separately, from the inputs of its attention layers.
+The backbone's attention is fused and stores no probabilities. Here they are computed separately,
+from the inputs of its attention layers.
 """
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ Point = Tuple[float, float]
 
 
 class StageGrid(NamedTuple):
-    """A transformer stage's cells and windows on one image.
+    """Cells and windows of a transformer stage on one image.
 
     Attributes:
         stage: 3 or 4, as the paper counts; in a SwinHAT 1 to 4.
@@ -38,10 +38,10 @@ class StageGrid(NamedTuple):
     ct_size: int
 
     def cell_of(self, point: Point) -> Grid:
-        """The row and column of the cell that covers a point.
+        """Row and column of the cell that covers a point.
 
-        Cell i covers the pixels from ``stride * i`` to, not including, ``stride * (i + 1)``, the
-        convention by which heads scale maps up and place anchors.
+        Cell i covers pixels ``stride * i`` to ``stride * (i + 1) - 1``, the convention by which
+        heads upsample maps and place anchors.
 
         Args:
             point: x and y, in pixels of the network's input.
@@ -57,22 +57,25 @@ class StageGrid(NamedTuple):
         return int(y // self.stride), int(x // self.stride)
 
     def window_of(self, cell: Grid) -> Grid:
-        """The row and column of a cell's window."""
+        """Row and column of a cell's window."""
         return cell[0] // self.window_size, cell[1] // self.window_size
 
     def cells_of(self, window: Grid) -> Tuple[slice, slice]:
-        """The rows and columns of cells of a window, those beyond the map included."""
+        """Rows and columns of a window's cells, padding included."""
         return tuple(slice(n * self.window_size, (n + 1) * self.window_size) for n in window)
 
     def carriers_of(self, window: Grid) -> Tuple[slice, slice]:
-        """The rows and columns of carriers of a window."""
+        """Rows and columns of a window's carriers."""
         return tuple(slice(n * self.ct_size, (n + 1) * self.ct_size) for n in window)
 
     def inside(self, valid: Sequence[int]) -> Tensor:
-        """(rows * k, columns * k) bool: the cells that show some of the image, not only padding.
+        """Mask of the cells that show more than padding.
 
         Args:
             valid: Height and width of the image in the network's input, in pixels.
+
+        Returns:
+            (rows * k, columns * k) bool, for windows of k x k cells.
         """
         k = self.window_size
         rows, columns = (torch.arange(n * k) * self.stride < size
@@ -82,7 +85,7 @@ class StageGrid(NamedTuple):
 
 @dataclass(frozen=True)
 class BlockAttention:
-    """Attention of one block at one place, with the probabilities of each head.
+    """Attention probabilities of one block at one place, by head.
 
     Attributes:
         block: Number of the block in its stage, from 0.
@@ -102,12 +105,12 @@ class BlockAttention:
 
     @property
     def through_carriers(self) -> Optional[Tensor]:
-        """(heads, rows * ct, columns * ct): from the cell through its carriers to the whole image.
+        """Attention from the cell through its carriers to all carriers.
 
-        In a block the carriers attend to each other first, then the cells attend to the carriers
-        of their window. This is the product of the two: cell to own carriers, times own carriers
-        to all carriers. Heads are paired by number, which is a choice and not a rule; values and
-        residual paths are left out. With ``cells`` it sums to 1.
+        (heads, rows * ct, columns * ct). In a block the carriers first attend to each other, then
+        the cells attend to the carriers of their window. This is the product of the two: cell to
+        own carriers, times own carriers to all carriers. Pairing heads by number is a choice;
+        values and residual paths are left out. With ``cells`` it sums to 1.
         """
         if self.across is None:
             return None
@@ -132,14 +135,17 @@ class StageAttention:
 
 def probabilities(attention: Attention, x: Tensor, bias: Bias,
                   queries: Optional[Sequence[int]] = None) -> Tensor:
-    """Attention probabilities of a layer: (..., N, C) -> (..., heads, queries, N).
+    """Attention probabilities of a layer.
 
     Args:
         attention: The layer.
-        x: Input of the layer.
-        bias: Its bias, as the layer takes it.
-        queries: Indices of the query tokens; default all. A few queries of a large grid need
-            little memory.
+        x: Input of the layer, (..., N, C).
+        bias: Bias, as the layer takes it.
+        queries: Indices of the query tokens; default all. Few queries of a large grid need little
+            memory.
+
+    Returns:
+        (..., heads, queries, N).
     """
     queries = torch.as_tensor(range(x.shape[-2]) if queries is None else queries, device=x.device)
     qkv = attention.qkv(x).view(*x.shape[:-1], 3, attention.num_heads, -1)
@@ -151,7 +157,7 @@ def probabilities(attention: Attention, x: Tensor, bias: Bias,
 
 @contextmanager
 def watched(backbone: StagedBackbone) -> Iterator[Dict[Attention, Tuple[Tensor, Bias]]]:
-    """Context that records every attention layer's last inputs: ``{layer: (x, bias)}``.
+    """Context that records attention layers' last inputs: ``{layer: (x, bias)}``.
 
     Args:
         backbone: A FasterViT; unchanged afterwards.
@@ -171,7 +177,7 @@ def watched(backbone: StagedBackbone) -> Iterator[Dict[Attention, Tuple[Tensor, 
 
 
 def stage_grids(backbone: StagedBackbone, size: Sequence[int]) -> List[StageGrid]:
-    """The cells and windows of a backbone's transformer stages, for an image size.
+    """Cells and windows of transformer stages for an image size.
 
     Args:
         backbone: A FasterViT.
@@ -190,7 +196,7 @@ def stage_grids(backbone: StagedBackbone, size: Sequence[int]) -> List[StageGrid
 
 @torch.no_grad()
 def attention_at(backbone: StagedBackbone, inputs: Tensor, point: Point) -> List[StageAttention]:
-    """What the place at a point attends to, in each block of stages 3 and 4; a SwinHAT's, of all.
+    """Attention at a point, in all blocks of transformer stages.
 
     Args:
         backbone: A FasterViT in evaluation mode.
@@ -215,7 +221,7 @@ def attention_at(backbone: StagedBackbone, inputs: Tensor, point: Point) -> List
 
 
 def main_stage(stages: Sequence[StageAttention]) -> StageAttention:
-    """Stage 3, which is the longest, or the last one of a backbone without it."""
+    """Stage 3, the longest, or else the last stage."""
     return next((stage for stage in stages if stage.grid.stage == 3), stages[-1])
 
 
@@ -230,7 +236,7 @@ def _stage_at(backbone: StagedBackbone, layers: Dict[Attention, tuple], grid: St
     blocks = []
     for index, block in enumerate(backbone.stages[grid.stage - 1].blocks):
         x, bias = layers[block.attn]
-        # Queries are the cells alone: the attention of carriers to their window is not needed.
+        # Only cells are queries: the carriers' attention to their window is not needed.
         first = x.shape[1] - k * k
         look = probabilities(block.attn, x[number], bias, range(first, x.shape[1]))
         to_cells = look[..., first:].unflatten(-1, (k, k))
@@ -247,7 +253,7 @@ def _stage_at(backbone: StagedBackbone, layers: Dict[Attention, tuple], grid: St
 
 
 def check_inputs(backbone: StagedBackbone, inputs: Tensor) -> None:
-    """Raise ValueError for inputs that are not one image, or a backbone in training mode."""
+    """Require one image and evaluation mode; else raise ValueError."""
     if inputs.ndim != 4 or inputs.shape[0] != 1:
         raise ValueError(f'inputs of shape {tuple(inputs.shape)}: give one image, (1, C, H, W)')
     if backbone.training:

@@ -27,12 +27,12 @@ class Insight(panels.Place):
     Attributes:
         prepared, point: As in :class:`~fastervit_mm.insight.panels.Place`.
         subject: The backbone.
-        stages: Attention of each stage that has it.
+        stages: Attention of each transformer stage.
         maps: The backbone's outputs, each (C, H, W).
         field_stage: Stage of the receptive field, 1 to 4.
-        field, field_cut: (H, W), with carriers and without; the second is None if no layer up to
-            ``field_stage`` has carriers.
-        field_reach: The pixels that convolutions and windows alone can reach.
+        field, field_cut: (H, W) receptive fields with carriers and without; the second is None if
+            no layer up to ``field_stage`` has carriers.
+        field_reach: Pixels that convolutions and windows alone can reach.
     """
     subject: Subject
     stages: List[StageAttention]
@@ -44,7 +44,7 @@ class Insight(panels.Place):
 
     @property
     def whose(self) -> str:
-        """The network and its weights, for titles."""
+        """Network and weights, for titles."""
         return f'{self.subject.name}, {self.subject.weights}'
 
 
@@ -303,7 +303,7 @@ def draw_field(insight: Insight, target: Union[str, Path]) -> Path:
 
 def draw_place(prepared: Prepared, point: Point, stage: StageAttention,
                block: int = 0) -> np.ndarray:
-    """Draw a place's attention in one block: (H, W, 3) RGB.
+    """Draw a place's attention in one block, (H, W, 3) RGB.
 
     Args:
         prepared: The image.
@@ -337,7 +337,7 @@ def _heads(head: Optional[int]) -> str:
 
 
 def _beyond(field: Tensor, insight: Insight) -> float:
-    """Share of a receptive field outside what convolutions and windows reach."""
+    """Share of a receptive field beyond convolutions and windows."""
     inner = insight.field_reach
     within = field[inner.top:inner.bottom, inner.left:inner.right].double().sum()
     return max(0.0, float(1 - within / field.double().sum()))

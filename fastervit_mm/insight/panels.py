@@ -17,7 +17,7 @@ _MARK = '#0072ff'  # of the chosen point, its cell and its window; no heat has t
 _LINES = dict(color='white', linewidth=0.7, alpha=0.8)
 _PADDING = (190 / 255, ) * 3
 _FLOOR = 1e-5  # of a receptive field, relative to its peak
-_EVEN = 0.1  # values that differ by less of their peak look the same in these colours
+_EVEN = 0.1  # values closer than this share of their peak look the same in these colours
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def one(values: Tensor, head: Optional[int]) -> Tensor:
 
 
 def values_of(kind: str, block: BlockAttention, head: Optional[int]) -> Optional[Tensor]:
-    """Values of a panel; None for carriers without any.
+    """Values of a panel; None if it needs absent carriers.
 
     Args:
         kind: ``'cell'``, ``'window'``, ``'across'`` or ``'through'``.
@@ -135,7 +135,7 @@ def draw_arrows(axis, stage: StageAttention, values: Tensor) -> None:
 
 
 def _carrier_centres(stage: StageAttention) -> Sequence[np.ndarray]:
-    """Rows and columns of the carriers, in pixels of the network's input."""
+    """Rows and columns of the carriers, in input pixels."""
     grid = stage.grid
     step = grid.window_size * grid.stride / grid.ct_size
     return [(np.arange(windows * grid.ct_size) + 0.5) * step for windows in grid.windows]
@@ -154,7 +154,7 @@ def draw_carriers(axis, place: Place, stage: StageAttention, values: Tensor, nor
 
 
 def draw_window(axis, place: Place, stage: StageAttention, values: Tensor, norm):
-    """Draw the window's values over its part of the image; padding is grey."""
+    """Draw the window's values over the image; padding is grey."""
     grid = stage.grid
     rows, columns = grid.cells_of(stage.window)
     extent = tuple(n * grid.stride for n in (columns.start, columns.stop, rows.stop, rows.start))
@@ -168,7 +168,7 @@ def draw_window(axis, place: Place, stage: StageAttention, values: Tensor, norm)
 
 
 def draw_heat(axis, place: Place, field: Tensor, peak: float, inner: Reach):
-    """Draw a receptive field on a log scale, and outline a part."""
+    """Draw a receptive field on a log scale; outline ``inner``."""
     from matplotlib.colors import LogNorm
     height, width = field.shape
     values = (field / peak).clamp(min=_FLOOR).float().cpu().numpy()
@@ -181,7 +181,7 @@ def draw_heat(axis, place: Place, field: Tensor, peak: float, inner: Reach):
 
 
 def principal_colours(values: Tensor) -> np.ndarray:
-    """Principal components as colours: (C, H, W) -> (H, W, 3).
+    """Principal components as colours, (C, H, W) -> (H, W, 3).
 
     Each is scaled from its 1st to its 99th percentile.
     """
@@ -218,7 +218,7 @@ def uniform(*panels: Tensor) -> str:
 
 
 def percent(share) -> str:
-    """Write a share of 1 as per cent."""
+    """Format a share of 1 as per cent."""
     share = 100 * float(share)
     if share == 0:
         return '0 %'
@@ -252,7 +252,7 @@ def bar(figure, drawn, axes, label: str) -> None:
     colours.set_label(label, fontsize=8)
     if not isinstance(drawn.norm, LogNorm):
         colours.set_ticks(MaxNLocator(5).tick_values(drawn.norm.vmin, drawn.norm.vmax)[:-1])
-        # Matplotlib would take a power of ten out of small numbers and print it over the label.
+        # Matplotlib would print a common power of ten over the label.
         colours.ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:.3g}'))
     colours.ax.tick_params(labelsize=7)
 

@@ -1,4 +1,4 @@
-"""The effective receptive field, with carriers and without (Luo et al. 2016, arXiv 1701.04128)."""
+"""Effective receptive field (Luo et al. 2016, arXiv 1701.04128)."""
 from contextlib import contextmanager
 from typing import Iterator, List, NamedTuple, Sequence
 
@@ -12,7 +12,7 @@ from .attention import Grid, check_inputs
 
 
 class Reach(NamedTuple):
-    """A rectangle of pixels, from ``top`` and ``left`` up to, not including, the others."""
+    """Rectangle of pixels; ``bottom`` and ``right`` are just outside."""
     top: int
     bottom: int
     left: int
@@ -21,20 +21,20 @@ class Reach(NamedTuple):
 
 @contextmanager
 def carriers_cut(backbone: StagedBackbone) -> Iterator[StagedBackbone]:
-    """Context in which the cells of a window get nothing from carriers.
+    """Context in which carriers do not affect cells.
 
     In each hierarchical block the carriers are masked out of the attention of the window's cells:
-    their logits are minus infinity, so the softmax shares its whole weight among the window's own
-    cells. If the stage propagates its carriers, that last sum is left out too. Carriers are still
-    computed, but no longer affect the cells. No weight changes; a network trained without carriers
-    would have other weights.
+    their logits are minus infinity, so the softmax distributes its whole weight among the window's
+    own cells. If the stage propagates its carriers, adding them to the map is skipped too. Carriers
+    are still computed. No weight changes; a network trained without carriers would have other
+    weights.
 
     Args:
         backbone: A FasterViT; unchanged afterwards.
     """
     def mask(carriers: int):
         def masked(layer, args):
-            bias = args[1].clone()  # not in place: in a deployed network it is a constant
+            bias = args[1].clone()  # in a deployed network it is a constant
             bias[:, carriers:, :carriers] = -torch.inf
             return args[0], bias
         return masked
@@ -55,12 +55,12 @@ def carriers_cut(backbone: StagedBackbone) -> Iterator[StagedBackbone]:
 
 def effective_receptive_field(backbone: StagedBackbone, images: Sequence[Tensor], stage: int,
                               cell: Grid, draws: int = 8, carriers: bool = True) -> Tensor:
-    """How much each input pixel changes one cell of a stage's map.
+    """Influence of each input pixel on one map cell.
 
-    The gradient of the cell with respect to each image is taken as in Luo et al. 2016. They put a
-    gradient of 1 on every channel. Here each draw puts a random sign on every channel, so that
-    channels do not cancel. The mean square over draws is, in expectation, the squared norm of the
-    pixel's Jacobian over channels. Its root is averaged over the images.
+    The gradient of the cell with respect to each image, as in Luo et al. 2016. They put a gradient
+    of 1 on every channel; here each draw puts a random sign on every channel, so that channels do
+    not cancel. The mean square over draws is, in expectation, the squared norm of the pixel's
+    Jacobian over channels. Its root is averaged over the images.
 
     Args:
         backbone: A FasterViT in evaluation mode. Its weights get no gradient.
@@ -68,7 +68,7 @@ def effective_receptive_field(backbone: StagedBackbone, images: Sequence[Tensor]
         stage: 1 to 4; the map is the stage's own, before the output norm.
         cell: Row and column on that map.
         draws: Random signs for each image. Default 8.
-        carriers: False to cut their path (:func:`carriers_cut`). Default True.
+        carriers: False to cut their influence (:func:`carriers_cut`). Default True.
 
     Returns:
         (H, W), not normalised, so that fields of one network can be compared.
@@ -109,7 +109,7 @@ def _field(backbone: StagedBackbone, image: Tensor, stage: int, cell: Grid, draw
         raise ValueError(f'cell={cell}: the map of stage {stage} has {height} x {width} cells, '
                          'rows and columns from 0')
     values = maps[0][0, :, row, column]
-    generator = torch.Generator().manual_seed(0)  # with and without carriers: the same signs
+    generator = torch.Generator().manual_seed(0)  # the same signs with carriers and without
     squares = 0
     for draw in range(draws):
         signs = torch.randint(0, 2, values.shape, generator=generator) * 2 - 1
@@ -120,7 +120,7 @@ def _field(backbone: StagedBackbone, image: Tensor, stage: int, cell: Grid, draw
 
 
 def reach(backbone: StagedBackbone, size: Sequence[int], stage: int, cell: Grid) -> Reach:
-    """The pixels that can affect a cell through convolutions and windows, without carriers.
+    """Pixels that affect a cell through convolutions and windows alone.
 
     Args:
         backbone: A FasterViT.
@@ -133,7 +133,7 @@ def reach(backbone: StagedBackbone, size: Sequence[int], stage: int, cell: Grid)
 
 
 def _reach_along(backbone: StagedBackbone, size: int, stage: int, cell: int):
-    lengths = [size]  # of the image, after the stem's first convolution, and of the stages' maps
+    lengths = [size]  # of the image, the map after the stem's first convolution, the stages' maps
     for _ in range(stage + 1):
         lengths.append(-(-lengths[-1] // 2))
     first = last = cell

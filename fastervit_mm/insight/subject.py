@@ -1,4 +1,4 @@
-"""A config's FasterViT, and images as its test pipeline prepares them."""
+"""A config's FasterViT, and images prepared by its test pipeline."""
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, List, Optional, Tuple, Union
@@ -42,18 +42,18 @@ class Prepared:
 
     @property
     def valid(self) -> Tuple[int, int]:
-        """Height and width up to the last row and column that are not padding."""
+        """Height and width without padding."""
         inside = ~np.isnan(self.coordinates[..., 0])
         return tuple(int(np.flatnonzero(inside.any(axis))[-1]) + 1 for axis in (1, 0))
 
     def to_inputs(self, point: Point) -> Point:
-        """The pixel of ``inputs`` that shows a point of the original image.
+        """Convert a point of the original image to ``inputs``.
 
         Args:
             point: x and y, in pixels of the original image.
 
         Raises:
-            ValueError: For a point outside the image, or cut away by the pipeline.
+            ValueError: For a point outside the image, or cropped away by the pipeline.
         """
         distance = np.nan_to_num(np.abs(self.coordinates - np.asarray(point)).max(-1), nan=np.inf)
         y, x = np.unravel_index(distance.argmin(), distance.shape)
@@ -68,14 +68,14 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Subject:
-    """A backbone, its name, its weights and the preparation of its images.
+    """Backbone, its name, its weights and its images' preparation.
 
     Attributes:
         backbone: A FasterViT in evaluation mode.
         name: Name of the config or variant.
         weights: Where the weights come from, as text for a figure's title.
-        prepare: Function that makes a :class:`Prepared` of an image, which is a file or pixels as
-            the config's pipeline reads them.
+        prepare: Function from an image, a file or pixels as the config's pipeline reads them, to a
+            :class:`Prepared`.
     """
     backbone: FasterViT
     name: str
@@ -85,7 +85,7 @@ class Subject:
 
 def load_subject(config: str, checkpoint: Optional[str] = None, cfg_options: Optional[dict] = None,
                  device: str = 'cpu') -> Subject:
-    """The FasterViT of a config or a published variant.
+    """Load the FasterViT of a config or a published variant.
 
     Args:
         config: Path of an mmdet, mmseg or mmpretrain config, or a variant such as ``'2'``: then
@@ -120,7 +120,7 @@ def load_subject(config: str, checkpoint: Optional[str] = None, cfg_options: Opt
 
 def subject_of(model: nn.Module, cfg: Optional[Config] = None, name: str = 'FasterViT',
                weights: str = 'weights as given') -> Subject:
-    """As :func:`load_subject`, for a model that is already built.
+    """:func:`load_subject` for a model that is already built.
 
     Args:
         model: A model that holds a FasterViT, or a FasterViT.
@@ -149,13 +149,13 @@ def _prepare(model: nn.Module, cfg: Config, image: Image) -> Prepared:
     pixels = _pixels(image, cfg)
     inputs = model_input(model, cfg, image)
 
-    # To find where each pixel came from, an image of coordinates goes through the same steps,
-    # except normalisation. Its third channel tells image from padding, whatever fills the padding.
+    # To find each pixel's origin, an image of coordinates goes through the same steps, except
+    # normalisation. Its third channel marks the image, whatever fills the padding.
     ramps = _ramps(pixels)
     ramps = np.dstack([ramps, np.full(ramps.shape[:2], -1, np.float32)])
     moved = image_batch(cfg, ramps, _geometry(image_pipeline(cfg)))['inputs'][0]
     moved = moved.permute(1, 2, 0).numpy()
-    coordinates = np.full((*inputs.shape[2:], 2), np.nan, np.float32)  # padded bottom and right
+    coordinates = np.full((*inputs.shape[2:], 2), np.nan, np.float32)  # padding: below, right
     inside = np.abs(moved[..., 2] + 1) < 1e-3
     coordinates[:moved.shape[0], :moved.shape[1]][inside] = moved[inside][:, :2]
     return Prepared(inputs, _picture(as_picture(pixels)[0], coordinates), coordinates,
@@ -163,7 +163,7 @@ def _prepare(model: nn.Module, cfg: Config, image: Image) -> Prepared:
 
 
 def _pixels(image: Image, cfg: Optional[Config]) -> np.ndarray:
-    """Pixels as a config's pipeline reads them; without a config, (H, W, 3) uint8 BGR."""
+    """Pixels as a config's pipeline reads them, else uint8 BGR."""
     if isinstance(image, np.ndarray):
         return image
     if not Path(image).is_file():
@@ -192,7 +192,7 @@ def _picture(pixels: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
 
 
 def _geometry(steps: List[dict]) -> List[dict]:
-    """The steps for an image of coordinates, which are floats and must not be normalised."""
+    """Steps for an image of coordinates, without normalisation."""
     steps = [step for step in steps if not type_name(step).endswith('Normalize')]
     for step in steps:
         if step.get('backend') == 'pillow':

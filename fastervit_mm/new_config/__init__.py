@@ -22,13 +22,13 @@ from .writing import SMALL, write_config
 
 @dataclass
 class Report:
-    """Findings and decisions.
+    """Findings about the data and decisions for the config.
 
     Attributes:
         task: ``'det'`` or ``'seg'``.
         out: The config.
         table: The classes, by split.
-        decisions: What was decided, one sentence each.
+        decisions: Decisions, one sentence each.
         problems: Problems of the data and notes, as (kind, where).
     """
     task: str
@@ -41,10 +41,10 @@ class Report:
         """Print it, with the next commands.
 
         Args:
-            console: Where to.
+            console: Where to print.
 
         Returns:
-            Whether the data have no problem; notes do not count.
+            Whether the data are without problems; notes do not count.
         """
         console.print(self.table)
         sound = checking.print_problems(self.problems, console)
@@ -141,6 +141,6 @@ def _check_maps(reads: Dict[str, checking.ReadSplit], labels: Labels, copied: bo
     folders = {label_map.parent for _, label_map in reads['train'].split.pairs}
     return [(split, checking.check_split(
         read, void=VOID, reduce_zero_label=labels.first == 1, numbers=labels.numbers, copied=copied,
-        # Of a folder of several splits, one need not have every label.
+        # If there are several splits, one need not have every label.
         whole=split == 'train' or folders.isdisjoint(path.parent for _, path in read.split.pairs)))
         for split, read in reads.items()]

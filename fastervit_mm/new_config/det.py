@@ -22,15 +22,15 @@ _KEPT = 100  # detections of an image that the bases keep
 @dataclass(frozen=True)
 class _Recipe:
     """Sizes and schedule that suit a network."""
-    wanted: int  # pixels of the smallest objects
-    sides: Tuple[int, int]  # the longer side, least and most
-    multiple: int  # of which sides are
+    wanted: int  # size of the smallest objects after resizing, in pixels
+    sides: Tuple[int, int]  # limits of the longer side
+    multiple: int  # sides are multiples of it
     batch: int
     iterations: int
     least_image: int  # side of the smallest image that the base's filter_cfg keeps
 
 
-# Small: as far as half an hour on two cores goes. Published: the sides of the COCO recipe.
+# Small: what half an hour on two cores allows. Published: the sides of the COCO recipe.
 _SMALL = _Recipe(16, (256, 640), 32, 4, 2000, 8)
 _PUBLISHED = _Recipe(24, (640, 1333), 8, 2, 12000, 32)
 
@@ -40,22 +40,22 @@ def det_config(data: BoxData, root: Path, out: Path, classes: Sequence[str] = ()
                ) -> Tuple[str, List[str], Dict[str, Any]]:
     """Choose the config of a detector for a user's data.
 
-    Annotations that are in no COCO file yet (VOC, YOLO, a validation split taken from the training
-    images) are written to ``<OUT's name>_data/`` beside the config.
+    Annotations that are not yet in a COCO file (VOC, YOLO, a validation split taken from the
+    training images) are written to ``<OUT's name>_data/`` beside the config.
 
     Args:
         data: From :func:`fastervit_mm.datasets.boxes.find_boxes`.
         root: The data's folder.
         out: The config's file.
-        classes: Categories to detect. Default all with an object.
+        classes: Categories to detect. Default all that have an object.
         arch: ``'small'``, trained from scratch, or a published variant such as ``'0'``, which
             starts from its ImageNet weights.
-        boxes_only: Leave masks out, though the data have some.
+        boxes_only: Leave out the data's masks.
         run: How images are read; by default one by one.
 
     Returns:
-        The config's text; decisions, one sentence each; and the values that the config must have
-        when it is read, by their dotted names.
+        The config's text; decisions, one sentence each; and values that the config must have when
+        read, by dotted name.
 
     Raises:
         DataError: For an unknown class, data without an object, or images that cannot be trained
@@ -98,7 +98,7 @@ def _choose_classes(data: BoxData, root: Path, classes: Sequence[str], said: Lis
     """Choose classes, in the order of mmdet's numbers."""
     counts = Counter(name for split in data.splits for name, *_ in data.objects(split))
     if not counts:
-        raise DataError(f'data={str(root)!r}: {data.form} files without a single object')
+        raise DataError(f'data={str(root)!r}: the {data.form} files have no object')
     unknown = [c for c in classes if c not in counts]
     if unknown:
         raise DataError(f'classes={unknown}: no object has this name. The data have '
@@ -113,7 +113,7 @@ def _choose_classes(data: BoxData, root: Path, classes: Sequence[str], said: Lis
                     'them so')
     alike = Counter(name.strip().casefold() for name in names)
     for kind in [kind for kind, n in alike.items() if n > 1]:
-        said.append('classes that differ by capitals or spaces alone stay apart: ' + ', '.join(
+        said.append('classes that differ only by capitals or spaces stay separate: ' + ', '.join(
             repr(name) for name in names if name.strip().casefold() == kind))
     return names
 
@@ -131,16 +131,16 @@ def _same_order(data: BoxData, names: List[str], said: List[str]) -> None:
             categories.get(name) or dict(id=next(free), name=name) for name in names
         ] + [c for name, c in categories.items() if name not in names]
         found.ann_file = None
-        said.append(f'{found.source} has the classes {few(own)} in this order, and the config '
-                    f'{few(names)}, by which mmdet numbers them: a copy with these is beside the '
-                    'config')
+        said.append(f'{found.source} has the classes in the order {few(own)}, and the config '
+                    f'{few(names)}, by which mmdet numbers them: a copy in this order is beside '
+                    'the config')
 
 
 def _choose(data: BoxData, root: Path, classes: List[str], masks: bool, recipe: _Recipe
             ) -> SimpleNamespace:
     """Choose sizes and schedule from the training split."""
-    # Left out, as by mmdet: images without an annotation of the classes, or too small;
-    # objects that are ignored, or have no area.
+    # As in mmdet, these are left out: images that are too small or have no annotation of the
+    # classes; objects that are ignored or have no area.
     content = data.splits['train'].content
     wanted = {c['id'] for c in content['categories'] if c['name'] in classes}
     annotated = {a['image_id'] for a in content['annotations'] if a['category_id'] in wanted}
@@ -154,12 +154,12 @@ def _choose(data: BoxData, root: Path, classes: List[str], masks: bool, recipe: 
             f'data={str(root)!r}: the training split has no object of {few(classes)} that counts '
             f'(of at least a pixel, not iscrowd or difficult, in an image of {recipe.least_image} '
             'pixels or more)')
-    # Objects as parts of their image's longer side, so that they scale with it.
+    # Sizes relative to the image's longer side, so that they scale with it.
     sides = defaultdict(list)
     for name, width, height, image in objects:
         side = math.sqrt(width * height)
         sides[name].append(side / max(image['width'], image['height']))
-    # A class of few objects says little.
+    # A class with few objects says little.
     known = {n: s for n, s in sides.items() if len(s) >= max(5, 0.01 * len(objects))} or sides
     tenths = {name: float(np.quantile(values, 0.1)) for name, values in known.items()}
     smallest = min(tenths, key=tenths.get)
@@ -172,14 +172,14 @@ def _choose(data: BoxData, root: Path, classes: List[str], masks: bool, recipe: 
     return SimpleNamespace(
         classes=classes, masks=masks, images=len(sizes), empty=len(large) - len(sizes),
         objects=len(objects), usual=Counter(sizes.values()).most_common(1)[0][0], side=side,
-        smallest=smallest, tenth=tenth,  # the first decile of its sides, in pixels after resizing
+        smallest=smallest, tenth=tenth,  # first decile of its sides, in pixels after resizing
         anchors=next((s for s in (8, 4) if 4 * s <= 1.25 * tenth), 2),  # 4 pixels each
         busiest=max(Counter(image['id'] for *_, image in objects).values()), batch=recipe.batch,
         steps=math.ceil(len(sizes) / recipe.batch), epochs=epochs)
 
 
 def _write(data: BoxData, root: Path, out: Path) -> Dict[str, Tuple[str, str]]:
-    """Write missing files; (annotation file, folder) of each split."""
+    """Write missing files; return (annotation file, folder) by split."""
     files = {}
     for split, found in data.splits.items():
         if found.ann_file is None:

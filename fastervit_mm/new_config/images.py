@@ -20,9 +20,9 @@ class Reading(NamedTuple):
     Empty for 8 bits, which are read as colour.
 
     Attributes:
-        loading: What follows ``type='LoadImageFromFile'`` in a pipeline.
+        loading: Text after ``type='LoadImageFromFile'`` in a pipeline.
         preprocessor: Settings of the model's ``data_preprocessor``.
-        channels: That the network reads.
+        channels: Number of channels that the network reads.
         because: The reason, for a comment.
     """
     loading: str = ''
@@ -42,13 +42,13 @@ def choose_reading(train: Sequence[Path], others: Sequence[Path], arch: str, sai
         train: Training images.
         others: Those of other splits.
         arch: ``'small'`` or a published variant, which takes colour of 8 bits.
-        said: Decisions, to which these are added.
+        said: List of decisions, extended.
         any_means: Whether the ``data_preprocessor`` takes means of any number of channels, like
             mmseg's; mmdet's takes 1 or 3.
         run: How images are read; by default one by one.
 
     Raises:
-        DataError: For images of different kinds, or of a kind not taken by ``arch``.
+        DataError: For images of different kinds, or of a kind that ``arch`` does not take.
     """
     kinds: Dict[Tuple[int, int], List[Path]] = defaultdict(list)
     alpha = []
@@ -56,7 +56,7 @@ def choose_reading(train: Sequence[Path], others: Sequence[Path], arch: str, sai
     for path, image in zip(paths, run(read_image, [(path, False) for path in paths],
                                       'kinds of images')):
         if isinstance(image.size, str):
-            continue  # the check of the images names it
+            continue  # the check of images reports it
         colour = image.bits == 8 and image.channels <= 4
         kinds[(3, 8) if colour else (image.channels, image.bits)].append(path)
         if colour and image.channels in (2, 4) and path.suffix.lower() not in ('.jpg', '.jpeg'):
@@ -77,8 +77,8 @@ def choose_reading(train: Sequence[Path], others: Sequence[Path], arch: str, sai
                         'trains from scratch, or convert the images')
     shape = read_pixels(paths[0]).shape
     if len(shape) == 3 and shape[2] > shape[0]:
-        raise DataError(f'{paths[0]}: its channels lie before its rows ({shape}), where mmcv reads '
-                        'them last. Write the images with interleaved channels')
+        raise DataError(f'{paths[0]}: has its channels first ({shape}), and mmcv reads them last. '
+                        'Save the images with interleaved channels')
     channels = shape[2] if len(shape) == 3 else 1  # OpenCV reads grey with alpha as 4 channels
     mean, std, measured = _statistics(train, channels, any_means)
     loading = ", color_type='unchanged', to_float32=True"
@@ -99,13 +99,13 @@ def _statistics(train: Sequence[Path], channels: int, any_means: bool
         try:
             pixels = read_pixels(path).reshape(-1, channels).astype(np.float64)
         except ValueError:
-            continue  # the check of the images names it
+            continue  # the check of images reports it
         if not np.isfinite(pixels).all():
             raise DataError(f'{path}: holds values that are not finite, and training would end in '
-                            'nan. Write another value for them, such as the mean')
+                            'nan. Replace them, such as by the mean')
         sums.append((pixels.mean(0), (pixels ** 2).mean(0)))
     if not sums:
-        raise DataError(f'{train[0]}: neither OpenCV nor tifffile reads it, nor another of '
+        raise DataError(f'{train[0]}: neither OpenCV nor tifffile reads it or any other of '
                         f'{len(chosen)} training images')
     mean, square = np.mean(sums, 0)
     if not any_means and channels not in (1, 3):

@@ -17,7 +17,7 @@ _COLOUR = re.compile(r'(?:(?P<name>.*?)[\s,:;]*\b)?' + r'[\s,;]+'.join([r'(\d{1,
                      + r'(?:[\s,:;]+(?P<after>.*?))?[\s,:;]*')
 _NUMBERED = re.compile(r'(\d+)(\s*[:,;=)\t]\s*|[.-]?\s+)(\S.*)')
 _NOTHING = ('void', 'unlabeled', 'unlabelled', 'ignore', 'ignored')
-# Paths of published datasets' label maps, their names in mmseg, and the label of no class.
+# Published datasets: paths of label maps, name in mmseg, and label of no class.
 _PUBLISHED = (('_labelTrainIds.png$', 'cityscapes', VOID), ('ADEChallengeData2016/', 'ade', 0),
               (r'/\d{12}_labelTrainIds.png$', 'cocostuff', VOID),
               (r'VOC20\d\d/SegmentationClass/', 'voc', VOID))
@@ -28,11 +28,11 @@ class Labels:
     """Meaning of labels.
 
     Attributes:
-        names: Of the classes.
+        names: Names of the classes.
         first: Label of the first class; with 1, label 0 is not a class.
-        numbers: Label or colour -> label in training, where maps have to be written anew.
-        palette: A colour for each class; empty without any.
-        said: What was decided, one sentence each.
+        numbers: Label or colour -> label in training, if maps have to be rewritten.
+        palette: A colour for each class, if known.
+        said: Decisions, one sentence each.
     """
     names: List[str]
     first: int = 0
@@ -46,7 +46,7 @@ def choose_labels(reads: Mapping[str, ReadSplit], root: Path, classes: Sequence[
     """Find the meaning of the labels of all splits.
 
     Args:
-        reads: Label maps of each split; grey ones are changed where others are coloured.
+        reads: Label maps of each split; grey ones are changed if others are coloured.
         root: The data's folder.
         classes: Names of the labels, from the lowest on. Default from a file such as
             ``classes.txt``, else ``class_0``, ``class_1``, …
@@ -75,7 +75,7 @@ def choose_labels(reads: Mapping[str, ReadSplit], root: Path, classes: Sequence[
 
 
 def _check_forms(reads: Mapping[str, ReadSplit], void: int) -> None:
-    """Refuse label maps whose labels are unknowable."""
+    """Refuse label maps whose labels cannot be known."""
     pairs = [(path, found) for read in reads.values()
              for (_, path), found in zip(read.split.pairs, read.maps)]
     if not any(found.area for _, found in pairs):
@@ -91,13 +91,13 @@ def _check_forms(reads: Mapping[str, ReadSplit], void: int) -> None:
             raise DataError(f'{path}: holds label {lowest}. If it is not a class: --void {lowest}')
         if found.coloured and len(found.pixels) > VOID:  # a photograph, or numbers of segments
             raise DataError(f'{path}: {len(found.pixels)} colours, such as '
-                            f'{colours_of(found.pixels)}, so that it is not a label map, in which '
-                            'each pixel has the number or the colour of a class')
+                            f'{colours_of(found.pixels)}: not a label map, whose pixels have the '
+                            'numbers or colours of classes')
 
 
 def _by_colour(reads: Mapping[str, ReadSplit], root: Path, classes: List[str],
                known: Mapping[str, int]) -> Labels:
-    """Labels for colours, in the order of their file."""
+    """Labels for colours, in the order of the naming file."""
     path = next(path for read in reads.values()
                 for (_, path), found in zip(read.split.pairs, read.maps) if found.coloured)
     for read in reads.values():
@@ -181,7 +181,7 @@ def _by_number(pixels: Mapping[int, int], root: Path, names: Sequence[str], void
 
 
 def _by_label(names: Sequence[str], labels: List[int], first: int) -> Tuple[Dict[int, str], bool]:
-    """Names by label, and whether these are sparse."""
+    """Names by label, and whether they follow sparse labels' order."""
     if isinstance(names, dict):
         return names, False
     if len(names) == len(labels) < labels[-1] + 1 - first:
@@ -220,6 +220,6 @@ def _parse(rows: List[str]) -> Tuple[Sequence[str], Dict[str, int]]:
 
 
 def _fits(pattern: re.Pattern, rows: List[str]) -> List[re.Match]:
-    """Matches of all rows but a heading; empty otherwise."""
+    """Matches of all rows, except a heading; else empty."""
     fits = [pattern.fullmatch(row) for row in rows]
     return next((those for those in (fits, fits[1:]) if all(those)), [])

@@ -21,15 +21,15 @@ from .writing import SMALL, fill, inside
 
 # Longest side of a crop, images in a batch and iterations, from scratch and with ImageNet weights.
 _SMALL, _PUBLISHED = (320, 4, 2400), (512, 2, 20000)
-_PILLOW = 2 * (2**30 // 12)  # pixels of which Pillow, mmseg's reader of label maps, refuses more
+_PILLOW = 2 * (2**30 // 12)  # most pixels that Pillow, mmseg's reader of label maps, accepts
 
 
 class _Files(NamedTuple):
     """Places of images and label maps in a config.
 
     Attributes:
-        splits: (folder of images, folder of maps, list of names or None) of each.
-        img_suffix, map_suffix: Endings of their names after the common part.
+        splits: (folder of images, folder of maps, list of names or None) of each split.
+        img_suffix, map_suffix: Endings of image and map names after the common part.
         copied: Whether the label maps are copies.
     """
     splits: Dict[str, Tuple[str, str, Optional[str]]]
@@ -43,9 +43,9 @@ def seg_config(data: MapData, reads: Mapping[str, ReadSplit], labels: Labels, ro
                ) -> Tuple[str, List[str], Dict[str, Any], bool]:
     """Choose the config of a segmentor for a user's data.
 
-    Label maps that mmseg cannot use as they are (0 and 255 for two classes, colours, a void label
-    other than 0 and 255, folders that it cannot pair) are written anew to ``<OUT's
-    name>_data/`` beside the config, as are the lists of a split without a folder.
+    Label maps that mmseg cannot use (0 and 255 for two classes, colours, a void label other than 0
+    and 255, folders that it cannot pair) are rewritten in ``<OUT's name>_data/`` beside the config.
+    So are the lists of a split without a folder.
 
     Args:
         data: From :func:`fastervit_mm.datasets.label_maps.find_label_maps`.
@@ -58,8 +58,8 @@ def seg_config(data: MapData, reads: Mapping[str, ReadSplit], labels: Labels, ro
         run: How files are read and written; by default one by one.
 
     Returns:
-        The config's text; decisions, one sentence each; the values that the config must have when
-        it is read, by their dotted names; and whether label maps were copied.
+        The config's text; decisions, one sentence each; values that the config must have when read,
+        by dotted name; and whether label maps were copied.
 
     Raises:
         DataError: For images that cannot be trained on together.
@@ -99,7 +99,7 @@ def seg_config(data: MapData, reads: Mapping[str, ReadSplit], labels: Labels, ro
 
 def _arrange(data: MapData, reads: Mapping[str, ReadSplit], labels: Labels, root: Path,
              beside: Path, said: List[str], run: Run) -> _Files:
-    """Find places for mmseg; write what it cannot read."""
+    """Choose folders for mmseg; copy unreadable label maps."""
     suffixes = [ends.pop() if len(ends) == 1 else '' for ends in map(set, zip(*(
         ends for found in data.splits.values() for ends in found.ends)))]
     places = {split: _places(found.pairs, suffixes) for split, found in data.splits.items()}
@@ -109,7 +109,7 @@ def _arrange(data: MapData, reads: Mapping[str, ReadSplit], labels: Labels, root
         ('mmseg reads one channel', any(found.channels > 1 for found in maps)),
         ('Pillow refuses maps as large',
          any(found.mode != 'L' and found.area > _PILLOW for found in maps)),
-        ('mmseg reads images and maps of one ending, in folders that are alike',
+        ('mmseg reads images and maps of one ending, in parallel folders',
          any(stems != map_stems for _, (stems, map_stems) in places.values()))) if needed]
     files, work = {}, []
     for split, found in data.splits.items():
@@ -135,7 +135,7 @@ def _arrange(data: MapData, reads: Mapping[str, ReadSplit], labels: Labels, root
 
 def _places(pairs: Sequence[Tuple[Path, Path]], suffixes: Sequence[str]
             ) -> Tuple[List[Path], List[List[str]]]:
-    """Folders of images and of maps, and paths in these."""
+    """Folders of images and of maps, and paths within them."""
     tops = [Path(os.path.commonpath([path.parent for path in paths])) for paths in zip(*pairs)]
     return tops, [[path.relative_to(top).as_posix().removesuffix(suffix) for path in paths]
                   for paths, top, suffix in zip(zip(*pairs), tops, suffixes)]
@@ -151,7 +151,7 @@ def _choose(read: ReadSplit, labels: Labels, limit: int, batch: int, iterations:
                     if not isinstance(image.size, str)).most_common(1) or [((0, 0), 0)]
     longer, shorter = max(size[0]), min(size[0])
     crop = max(min(shorter // 32 * 32, limit), 64)
-    # A crop should show a good part of an image.
+    # A crop should show much of an image.
     reduced = min(1., 2 * crop / max(shorter, 1))
     scale = round(longer * reduced), round(shorter * reduced)
     return SimpleNamespace(shares=shares, weights=_class_weights(shares), usual=size[0], crop=crop,
@@ -159,7 +159,7 @@ def _choose(read: ReadSplit, labels: Labels, limit: int, batch: int, iterations:
 
 
 def _class_weights(shares: np.ndarray) -> Optional[List[float]]:
-    """Larger weights for rare classes; None without any."""
+    """Larger weights for rare classes, if there are any."""
     present = shares > 0
     if shares.max() < 10 * shares[present].min():
         return None
@@ -172,7 +172,7 @@ def _class_weights(shares: np.ndarray) -> Optional[List[float]]:
 def _palette(count: int, given: Optional[Sequence] = None) -> List[Tuple[int, int, int]]:
     if len({tuple(colour) for colour in given or ()}) == count:
         return [tuple(colour) for colour in given]
-    # Hues far apart, in three strengths, so that neighbours among the classes differ.
+    # Distant hues, in three strengths, so that successive classes differ.
     return [tuple(round(255 * v) for v in colorsys.hsv_to_rgb(
         i * 0.61803 % 1, (0.9, 0.55, 0.75)[i % 3], (0.9, 0.95, 0.6)[i // 3 % 3]))
         for i in range(count)]

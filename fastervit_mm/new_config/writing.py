@@ -1,4 +1,4 @@
-"""Filling the template of a config and writing the file."""
+"""Filling a config's template and writing the file."""
 import os
 import pprint
 import textwrap
@@ -14,7 +14,7 @@ SMALL = 'small'
 
 
 def fill(task: str, arch: str, root: Path, images: Mapping[str, int], length: int, **values) -> str:
-    """Text of a config.
+    """Text of a config, from its template.
 
     Args:
         task: ``'det'`` or ``'seg'``, whose template is ``<task>.py.jinja``.
@@ -22,7 +22,7 @@ def fill(task: str, arch: str, root: Path, images: Mapping[str, int], length: in
         root: The data's folder.
         images: Number of images of each split.
         length: Epochs of a detector's training, iterations of a segmentor's.
-        **values: What else the template names.
+        **values: Other variables of the template.
     """
     name = dict(det='cascade_fvit', seg='upernet_fvit')[task]
     return _TEMPLATES.get_template(f'{task}.py.jinja').render(
@@ -34,7 +34,7 @@ def fill(task: str, arch: str, root: Path, images: Mapping[str, int], length: in
 
 
 def inside(path: Path, root: Path, folder: bool = False) -> str:
-    """A path as a config with ``data_root`` has it."""
+    """Path as in a config with ``data_root``."""
     path = path.absolute()
     if path == root:
         return ''
@@ -43,15 +43,15 @@ def inside(path: Path, root: Path, folder: bool = False) -> str:
 
 
 def write_config(out: Path, text: str, meant: Mapping[str, Any]) -> None:
-    """Save a config, if reading it gives what was meant.
+    """Save a config, if reading it gives the intended values.
 
     Args:
         out: The file to write.
         text: Its text.
-        meant: Values that it must have, by their dotted names.
+        meant: Values that it must have, by dotted name.
 
     Raises:
-        DataError: For a value that is another when the config is read; nothing is written then.
+        DataError: For a value that reads differently; nothing is written then.
     """
     trial = out.with_name(f'.{out.stem}.trial.py')
     try:
@@ -70,17 +70,17 @@ def write_config(out: Path, text: str, meant: Mapping[str, Any]) -> None:
 
 
 def count(number: int, one: str, many: str) -> str:
-    """A number with its noun."""
+    """Number with its noun."""
     return f'{number} {one if number == 1 else many}'
 
 
 def _quoted(value: Any) -> str:
-    """A literal for a config, in which mmengine substitutes nothing."""
+    """Literal for a config, protected from mmengine's substitutions."""
     return repr(value).replace('{{', '{\\x7b')
 
 
 def names_of(names: Sequence[str]) -> str:
-    """A tuple of names, broken only between them."""
+    """Tuple of names as text, broken only between names."""
     text = _quoted(tuple(names))
     if len(text) <= 88:
         return text

@@ -1,6 +1,6 @@
-"""mmcv's operators where mmcv has none compiled, and advice where a library is missing.
+"""Stand-ins for mmcv's compiled operators; advice on missing libraries.
 
-Imported before everything else; needs Python's standard library alone.
+Imported first; needs only Python's standard library.
 """
 import functools
 import sys
@@ -17,10 +17,10 @@ _IMPORT = ('importlib', 'importlib._bootstrap', 'importlib._bootstrap_external')
 
 
 class LastFinder(MetaPathFinder):
-    """Finder for imports that would fail: it stands last in ``sys.meta_path``.
+    """Last finder in ``sys.meta_path``, for imports that would fail.
 
-    It serves ``mmcv._ext`` (``ext.py``), and says what to install where a module of this package
-    imports a library that is missing.
+    It serves ``mmcv._ext`` (``ext.py``). When a module of this package imports a missing library,
+    it says what to install.
     """
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Optional[ModuleSpec]:
@@ -32,7 +32,7 @@ class LastFinder(MetaPathFinder):
         frame = sys._getframe(1)
         while (asker := frame.f_globals['__name__']) in _IMPORT:
             frame = frame.f_back
-        if asker.partition('.')[0] == 'fastervit_mm':  # others may do without
+        if asker.partition('.')[0] == 'fastervit_mm':  # other modules may handle it
             raise ModuleNotFoundError(
                 f"{asker} needs {name}, which is not installed. In a clone of fastervit_mm: pip "
                 "install '.[openmmlab]', or '.[onedl]' for OneDL's forks", name=name)
@@ -48,27 +48,27 @@ def _check_torchvision() -> None:
     except ModuleNotFoundError:
         found = 'torchvision is missing beside'
     raise ModuleNotFoundError(
-        f'{found} torch {version("torch")}, and without a compiled mmcv torchvision\'s serve. Do: '
+        f'{found} torch {version("torch")}, and without a compiled mmcv they are needed. Do: '
         'pip install --upgrade --force-reinstall torch torchvision, both from the same index',
         name=_NAME)
 
 
 def broken_mmcv(error: Optional[BaseException]) -> Optional[str]:
-    """Say what is wrong with an mmcv and what to do, if an error comes of that; else None."""
+    """Diagnosis and remedy if a broken mmcv caused an error."""
     file = Path(getattr(error, 'path', None) or '.')
     if isinstance(error, ImportError) and file.match('mmcv/_ext.*'):
         return (f'mmcv\'s compiled operators do not load beside torch {version("torch")} '
                 f'({error}). {_remedy()}')
     mmcv = sys.modules.get('mmcv')
     if isinstance(error, (ImportError, AttributeError)) and mmcv and mmcv.__file__ is None:
-        return (f'{list(mmcv.__path__)[0]}: what is left of an mmcv, without its __init__.py. '
+        return (f'{list(mmcv.__path__)[0]}: an incomplete mmcv, without its __init__.py. '
                 f'{_remedy()}')
     return None
 
 
 @functools.cache
 def say_which_serve(logger: Any) -> None:
-    """Log whether mmcv's operators are compiled or torchvision's, if something uses them."""
+    """Log, once, whether mmcv's or torchvision's operators serve."""
     module = sys.modules.get(_NAME)
     if module is None:
         return

@@ -1,8 +1,8 @@
 """mmcv's operators by torchvision and PyTorch, as ``mmcv._ext``.
 
 The functions have mmcv's names and arguments. Most write into tensors that mmcv's autograd
-functions give them; what they compute is what mmcv's documentation and the papers say, in float32
-where the maps have 16 bits.
+functions pass. They compute what mmcv's documentation and the papers define, in float32 for 16-bit
+maps.
 """
 from typing import Any, Callable, List, Sequence, Tuple
 
@@ -25,13 +25,13 @@ _OPS = torch.ops.torchvision
 
 
 def __getattr__(name: str) -> Callable:
-    """A function for an operator that is not served; calling it is an error."""
+    """Function that raises an error, for an operator not served."""
     if name.startswith('__'):
         raise AttributeError(name)
 
     def absent(*args: Any, **kwargs: Any):
         raise NotImplementedError(
-            f"mmcv's operator {name!r}: fastervit_mm does not serve it; the compiled mmcv has it "
+            f"mmcv's operator {name!r}: not in fastervit_mm; install a compiled mmcv "
             '(docs/install.md)')
     return absent
 
@@ -45,17 +45,20 @@ get_compiling_cuda_version = get_compiler_version
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
-    """Indices of the boxes, (N, 4), that are kept, by falling score."""
+    """NMS of (N, 4) boxes: indices kept, by falling score."""
     boxes = widen(boxes)
     if offset:  # width and height count the last pixel
         boxes = boxes + boxes.new_tensor([0, 0, offset, offset])
     return torchvision.ops.nms(boxes, scores.to(boxes.dtype), iou_threshold)
 
 
-@np.errstate(invalid='ignore')  # boxes without area: their overlap, 0 / 0, suppresses nothing
+@np.errstate(invalid='ignore')  # boxes without area overlap by 0 / 0, which suppresses nothing
 def softnms(boxes: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, sigma: float,
             min_score: float, method: int, offset: int) -> Tensor:
-    """Soft-NMS (arXiv 1704.04503): naive 0, linear 1 or Gaussian 2; fills ``dets``, (N, 5)."""
+    """Soft-NMS (arXiv 1704.04503), written to ``dets``, (N, 5).
+
+    ``method`` is 0 naive, 1 linear or 2 Gaussian.
+    """
     corners, score = boxes.double().numpy(), scores.double().numpy().copy()
     area = np.prod(corners[:, 2:] - corners[:, :2] + offset, axis=1)
     alive, kept = np.ones(len(score), bool), []
@@ -76,7 +79,10 @@ def softnms(boxes: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, s
 
 @np.errstate(invalid='ignore')
 def nms_match(dets: Tensor, iou_threshold: float) -> List[List[int]]:
-    """Groups of boxes, (N, 5) with scores: each one kept, and those that it suppresses."""
+    """Groups of boxes: each one kept, with those it suppresses.
+
+    ``dets`` is (N, 5), the last column scores.
+    """
     corners = dets[:, :4].double().numpy()
     area = np.prod(corners[:, 2:] - corners[:, :2], axis=1)
     order, groups = dets[:, 4].sort(descending=True, stable=True)[1].numpy(), []
@@ -93,10 +99,10 @@ def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Ten
                       argmax_x: Tensor, aligned_height: int, aligned_width: int,
                       spatial_scale: float, sampling_ratio: int, pool_mode: int, aligned: bool
                       ) -> None:
-    """RoIAlign (arXiv 1703.06870) of (N, C, H, W) maps at (K, 5) boxes; average alone."""
+    """RoIAlign (arXiv 1703.06870), average only: (N, C, H, W), (K, 5)."""
     _check_average(pool_mode)
     maps = widen(input)
-    # torchvision means by -1 what mmcv means by 0: as many samples as pixels.
+    # As many samples as pixels: -1 in torchvision, 0 in mmcv.
     output.copy_(_OPS.roi_align(maps, rois.to(maps.dtype), spatial_scale, aligned_height,
                                 aligned_width, sampling_ratio or -1, aligned))
 
@@ -133,7 +139,7 @@ def roi_pool_backward(grad_output: Tensor, rois: Tensor, argmax: Tensor, grad_in
 
 def deform_roi_pool_forward(input: Tensor, rois: Tensor, offset: Tensor, output: Tensor,
                             **settings: Any) -> None:
-    """Deformable RoI pooling (arXiv 1703.06211): each bin is moved by its offset."""
+    """Deformable RoI pooling (arXiv 1703.06211), offsets per bin."""
     output.copy_(deform_roi_pool(widen(input), widen(rois), widen(offset), **settings))
 
 
@@ -154,7 +160,7 @@ def deform_conv_forward(input: Tensor, weight: Tensor, offset: Tensor, output: T
 def deform_conv_backward_input(input: Tensor, offset: Tensor, grad_output: Tensor,
                                grad_input: Tensor, grad_offset: Tensor, weight: Tensor,
                                columns: Tensor, **settings: int) -> None:
-    """Gradients of maps and offsets; the weight's, computed with them, goes to a buffer."""
+    """Gradients of maps and offsets; ``columns`` stores the weight's."""
     found = _deform_gradients(_unmodulated(input, weight, offset), grad_output, False, settings)
     grad_input.copy_(found[0])
     grad_offset.copy_(found[2])
@@ -164,7 +170,7 @@ def deform_conv_backward_input(input: Tensor, offset: Tensor, grad_output: Tenso
 def deform_conv_backward_parameters(input: Tensor, offset: Tensor, grad_output: Tensor,
                                     grad_weight: Tensor, columns: Tensor, ones: Tensor, scale: int,
                                     **settings: int) -> None:
-    """Gradient of the weight, from the buffer if it is there."""
+    """Gradient of the weight, from ``columns`` if stored there."""
     if columns.shape != grad_weight.shape:
         columns = _deform_gradients(_unmodulated(input, grad_weight, offset), grad_output, False,
                                     settings)[1]
@@ -197,7 +203,7 @@ def modulated_deform_conv_backward(input: Tensor, weight: Tensor, bias: Tensor, 
 def masked_im2col_forward(features: Tensor, mask_h_idx: Tensor, mask_w_idx: Tensor,
                           data_col: Tensor, kernel_h: int, kernel_w: int, pad_h: int, pad_w: int
                           ) -> None:
-    """Windows of a (1, C, H, W) map at some places, (C * kernel_h * kernel_w, places)."""
+    """Windows at places: (1, C, H, W) -> (C * kernel_h * kernel_w, places)."""
     columns = F.unfold(features, (kernel_h, kernel_w), padding=(pad_h, pad_w))[0]
     across = features.shape[3] + 2 * pad_w - kernel_w + 1
     data_col.copy_(columns[:, mask_h_idx * across + mask_w_idx])
@@ -211,7 +217,10 @@ def masked_col2im_forward(columns: Tensor, mask_h_idx: Tensor, mask_w_idx: Tenso
 
 def sigmoid_focal_loss_forward(input: Tensor, target: Tensor, weight: Tensor, output: Tensor,
                                gamma: float, alpha: float) -> None:
-    """Focal loss (arXiv 1708.02002, eq. 5) of (N, C) logits; target C is the background."""
+    """Focal loss (arXiv 1708.02002, eq. 5) of (N, C) logits.
+
+    Target C is the background.
+    """
     output.copy_(focal_loss(widen(input), target, weight, gamma, alpha))
 
 
@@ -238,7 +247,7 @@ def carafe_backward(grad_output: Tensor, rfeatures: Tensor, masks: Tensor, rgrad
 
 
 def psamask_forward(input: Tensor, output: Tensor, **settings: int) -> None:
-    """Masks of PSANet: (N, H_mask * W_mask, H, W) to (N, H * W, H, W)."""
+    """PSANet's masks, (N, H_mask * W_mask, H, W) -> (N, H * W, H, W)."""
     output.copy_(psamask(input, **settings))
 
 
@@ -251,7 +260,7 @@ def psamask_backward(grad_output: Tensor, grad_input: Tensor, **settings: int) -
 def ms_deform_attn_forward(value: Tensor, value_spatial_shapes: Tensor,
                            value_level_start_index: Tensor, sampling_locations: Tensor,
                            attention_weights: Tensor, im2col_step: int) -> Tensor:
-    """Multi-scale deformable attention (arXiv 2010.04159, eq. 3), by mmcv's own formula."""
+    """Multi-scale deformable attention (arXiv 2010.04159, eq. 3), mmcv's formula."""
     return attention(value_spatial_shapes, *map(widen, (
         value, sampling_locations, attention_weights))).to(value.dtype)
 
@@ -298,7 +307,7 @@ def sync_bn_backward_param(grad_output: Tensor, norm: Tensor, grad_weight: Tenso
 
 def sync_bn_backward_data(grad_output: Tensor, weight: Tensor, grad_weight: Tensor,
                           grad_bias: Tensor, norm: Tensor, std: Tensor, grad_input: Tensor) -> None:
-    """Gradient of the map, with the gradients of all processes' parameters."""
+    """Gradient of the map, from all processes' parameter gradients."""
     count = norm.shape[0] * norm.shape[2]
     mean = (grad_weight[:, None] * norm + grad_bias[:, None]) / count
     grad_input.copy_((weight / std)[:, None] * (grad_output - mean))
@@ -306,7 +315,7 @@ def sync_bn_backward_data(grad_output: Tensor, weight: Tensor, grad_weight: Tens
 
 def _backward(formula: Callable[..., Tensor], inputs: Sequence[Tensor], grad_output: Tensor,
               targets: Sequence[Tensor]) -> None:
-    """Write the gradients of a formula with respect to its inputs into tensors of mmcv."""
+    """Write a formula's input gradients into mmcv's tensors."""
     with torch.enable_grad():
         inputs = [widen(tensor).detach().requires_grad_() for tensor in inputs]
         output = formula(*inputs)
@@ -330,14 +339,14 @@ def _intersection(boxes: np.ndarray, box: np.ndarray, offset: int = 0) -> np.nda
 
 
 def _unmodulated(input: Tensor, weight: Tensor, offset: Tensor) -> Tuple[Tensor, ...]:
-    """Operands of torchvision's convolution, with masks of 1 and a bias of 0."""
+    """Operands of torchvision's convolution; masks 1, bias 0."""
     mask = offset.new_ones((len(offset), offset.shape[1] // 2, *offset.shape[2:]))
     return input, weight, offset, mask, weight.new_zeros(len(weight))
 
 
 def _deform_settings(group: int, deformable_group: int, im2col_step: int = 0, **sides: int
                      ) -> Tuple[int, ...]:
-    """Settings in torchvision's order; mmcv has two ways to name them."""
+    """Settings in torchvision's order, from either of mmcv's namings."""
     names = ('dH', 'dW', 'padH', 'padW', 'dilationH', 'dilationW') if 'dH' in sides else (
         'stride_h', 'stride_w', 'pad_h', 'pad_w', 'dilation_h', 'dilation_w')
     return (*(sides[name] for name in names), group, deformable_group)
@@ -345,6 +354,6 @@ def _deform_settings(group: int, deformable_group: int, im2col_step: int = 0, **
 
 def _deform_gradients(operands: Sequence[Tensor], grad_output: Tensor, modulated: bool,
                       settings: dict) -> Tuple[Tensor, ...]:
-    """Of maps, weight, offsets, masks and bias."""
+    """Gradients of maps, weight, offsets, masks and bias."""
     return _OPS._deform_conv2d_backward(widen(grad_output), *map(widen, operands),
                                         *_deform_settings(**settings), modulated)

@@ -7,13 +7,16 @@ from torch import Tensor
 
 
 def widen(tensor: Tensor) -> Tensor:
-    """A tensor in float32 if it has 16 bits."""
+    """Cast a 16-bit tensor to float32."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def focal_loss(logits: Tensor, target: Tensor, weight: Tensor, gamma: float, alpha: float
                ) -> Tensor:
-    """Focal loss, (N, C), of logits, (N, C), and classes, (N); class C is the background."""
+    """Focal loss, (N, C), of (N, C) logits and (N) classes.
+
+    Class C is the background.
+    """
     hit = target[:, None] == torch.arange(logits.shape[1], device=logits.device)
     probability = logits.sigmoid()
     loss = torch.where(hit, -alpha * (1 - probability)**gamma * F.logsigmoid(logits),
@@ -23,7 +26,7 @@ def focal_loss(logits: Tensor, target: Tensor, weight: Tensor, gamma: float, alp
 
 def carafe(features: Tensor, masks: Tensor, kernel_size: int, group_size: int,
            scale_factor: int) -> Tensor:
-    """CARAFE: (N, C, H, W) enlarged, each output place a sum of its window by its own kernel."""
+    """CARAFE: upsample (N, C, H, W) by a kernel for each place."""
     n, channels, height, width = features.shape
     windows = F.unfold(features, kernel_size, padding=kernel_size // 2)
     windows = F.interpolate(windows.unflatten(2, (height, width)), scale_factor=scale_factor)
@@ -35,7 +38,7 @@ def carafe(features: Tensor, masks: Tensor, kernel_size: int, group_size: int,
 
 def psamask(masks: Tensor, psa_type: int, num_: int, h_feature: int, w_feature: int, h_mask: int,
             w_mask: int, half_h_mask: int, half_w_mask: int) -> Tensor:
-    """Values of each place's mask at all other places of the map: (N, H * W, H, W)."""
+    """Each place's mask over the whole map, (N, H * W, H, W)."""
     def places(side: int, mask: int, half: int) -> Tuple[Tensor, Tensor]:
         here = torch.arange(side, device=masks.device)
         place = here[:, None] - here + half  # (other, here)
@@ -61,7 +64,10 @@ def attention(shapes: Tensor, value: Tensor, locations: Tensor, weights: Tensor)
 def deform_roi_pool(maps: Tensor, rois: Tensor, offset: Tensor, pooled_height: int,
                     pooled_width: int, spatial_scale: float, sampling_ratio: int, gamma: float
                     ) -> Tensor:
-    """Deformable RoI pooling, sampled as RoIAlign does; boxes of equal sampling together."""
+    """Deformable RoI pooling, sampled like RoIAlign.
+
+    Boxes with equal numbers of samples are computed together.
+    """
     number, (height, width) = len(rois), maps.shape[2:]
     pooled = (pooled_height, pooled_width)
     start = rois[:, [2, 1]] * spatial_scale - 0.5  # y, x
@@ -91,7 +97,10 @@ def deform_roi_pool(maps: Tensor, rois: Tensor, offset: Tensor, pooled_height: i
 
 
 def _bilinear(maps: Tensor, batch: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """Sample (N, C, H, W) at (K, points): (K, C, points); edges extend beyond the map."""
+    """Sample (N, C, H, W) at (K, points) -> (K, C, points).
+
+    Edges extend beyond the map.
+    """
     height, width = maps.shape[2:]
     y, x = y.clamp(max=height - 1), x.clamp(max=width - 1)
     top, left = y.floor().long(), x.floor().long()

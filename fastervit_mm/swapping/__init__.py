@@ -19,10 +19,10 @@ from .readers import swap_readers
 from .training import swap_optimizer
 from .writing import written
 
-# What the published weights were trained with; the usual values of ImageNet.
+# Normalisation of the published weights' training, ImageNet's usual values.
 NORMALISATION = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375],
                      bgr_to_rgb=True)
-# Backbones whose heads take nothing else.
+# Backbones whose heads take no other.
 _WHOLE = ('BiSeNetV1', 'BiSeNetV2', 'CGNet', 'DDRNet', 'DetectoRS_ResNet', 'DetectoRS_ResNeXt',
           'ERFNet', 'FastSCNN', 'HourglassNet', 'ICNet', 'PIDNet', 'STDCContextPathNet',
           'TridentResNet', 'UNet', 'VPD')
@@ -36,8 +36,8 @@ class Swapped:
     """A config with FasterViT in place.
 
     Attributes:
-        text: The new config's.
-        changes: One sentence each.
+        text: Text of the new config.
+        changes: Its changes, one sentence each.
     """
     text: str
     changes: List[str]
@@ -47,11 +47,11 @@ def swap_backbone(config: Union[str, os.PathLike], arch: Union[str, dict] = '2',
                   out: Union[str, os.PathLike] = 'swapped.py') -> Swapped:
     """Inherit a config with FasterViT in place of its backbone.
 
-    The old backbone is built and run, on the meta device where it can, to find its maps' widths and
-    strides. FasterViT's stages of the same strides replace them, or of a dilated ResNet those of
-    the same order, and neck and heads get the new widths. A map that nothing reads is left out: its
-    output norm would get no gradient, which distributed training refuses. The neck then has to give
-    maps of the same widths and strides as before.
+    The old backbone is built and run, on the meta device if possible, to find its maps' widths and
+    strides. FasterViT's stages of the same strides replace its maps (of a dilated ResNet, the
+    stages in the same order), and neck and heads get the new widths. Maps that nothing reads are
+    left out: their output norms would get no gradient, which distributed training refuses. The neck
+    then has to give maps of the same widths and strides as before.
 
     Args:
         config: A path, a name such as ``'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'`` for a
@@ -59,13 +59,13 @@ def swap_backbone(config: Union[str, os.PathLike], arch: Union[str, dict] = '2',
             (:func:`fastervit_mm.get_config`).
         arch: A published variant, which starts from its ImageNet weights, or a dict as for
             :class:`fastervit_mm.FasterViT`, from scratch. Default ``'2'``.
-        out: The file that the text is for, which is not written. A config that is a path is named
-            relative to it.
+        out: Where the text will be saved; nothing is written. If ``config`` is a path, it is
+            inherited relative to it.
 
     Raises:
         FileNotFoundError: For a config that does not exist.
-        ConfigError: For a config that cannot be read, or in which FasterViT does not fit; the
-            message says why.
+        ConfigError: For a config that cannot be read, or that FasterViT does not fit; the message
+            says why.
         ValueError: For an unknown ``arch``.
     """
     variant = resolve_variant(arch)
@@ -78,7 +78,7 @@ def swap_backbone(config: Union[str, os.PathLike], arch: Union[str, dict] = '2',
             f'Config.fromfile({cfg.filename!r}).dump({text!r})"')
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     old, new = cfg.to_dict(), cfg.to_dict()
-    place = next((place for place in ('model', 'model.detector')  # the second in a tracker
+    place = next((place for place in ('model', 'model.detector')  # the second is a tracker's
                   if 'type' in (_at(old, place).get('backbone') or {})), None)
     if place is None:
         raise ConfigError(f'{cfg.filename}: has no model.backbone to replace')
@@ -126,7 +126,7 @@ def write(config: Union[str, os.PathLike], out: Union[str, os.PathLike],
 
 
 def _at(settings: Dict, place: str) -> Dict:
-    """Settings at a dotted name; empty without any."""
+    """Settings at a dotted name, or an empty dict."""
     for part in place.split('.'):
         settings = settings.get(part) or {}
     return settings
@@ -134,13 +134,13 @@ def _at(settings: Dict, place: str) -> Dict:
 
 def _swap_model(cfg: Config, new: Dict, place: str, variant: Variant, arch: Union[str, dict],
                 why: Dict[str, str]) -> Tuple[int, ...]:
-    """Change backbone, neck, heads, weights and preprocessors; returns FasterViT's stages."""
+    """Change the model's settings; return FasterViT's stages."""
     holder = _at(new, place)
     old = holder['backbone']
     if type_name(old) in _WHOLE:
-        raise ConfigError(f'{cfg.filename}: {place}.backbone: {type_name(old)} is a design of its '
-                          'own, not a network of stages, and its heads take nothing else. Take a '
-                          'config with a ResNet, a Swin or the like')
+        raise ConfigError(f'{cfg.filename}: {place}.backbone: {type_name(old)} is not a network of '
+                          'stages, and its heads take no other backbone. Take a config with a '
+                          'ResNet, a Swin or the like')
     reasons: Dict[str, str] = {}
     try:
         stages = swap_readers(holder, backbone_maps(old), fastervit_maps(
@@ -169,7 +169,7 @@ def _swap_model(cfg: Config, new: Dict, place: str, variant: Variant, arch: Unio
 
 
 def _preprocessors(node: Any, place: str) -> Iterator[Tuple[str, Dict]]:
-    """Every preprocessor of images, also within others."""
+    """All preprocessors of images, nested ones too."""
     if not isinstance(node, dict):
         return
     for key, value in node.items():
@@ -189,7 +189,7 @@ def _parameters(cfg: Config, model: Dict) -> Union[List[str], str]:
     """
     try:
         return _built(model)
-    except Exception as error:  # anybody's code
+    except Exception as error:  # foreign code may raise anything
         try:
             _built(cfg.model.to_dict())
         except Exception as own:
@@ -201,7 +201,7 @@ def _parameters(cfg: Config, model: Dict) -> Union[List[str], str]:
 def _built(model: Dict) -> List[str]:
     """Names of the parameters of a model."""
     model = deepcopy(model)
-    if 'teacher_ckpt' in model:  # would be loaded
+    if 'teacher_ckpt' in model:  # else it would be loaded
         model['teacher_ckpt'] = None
     for device in ('meta', 'cpu'):
         try:
@@ -224,7 +224,7 @@ def _imports(cfg: Config) -> Dict[str, Any]:
 
 
 def _changes(old: Any, new: Any, whole: Tuple[str, ...], place: str = '') -> Dict[str, Tuple]:
-    """(before, after) of every changed setting, by dotted name."""
+    """(before, after) of each changed setting, by dotted name."""
     if place in whole or not (isinstance(old, dict) and isinstance(new, dict)):
         return {} if old == new else {place: (old, new)}
     found: Dict[str, Tuple] = {}
@@ -258,7 +258,7 @@ def _sentences(changes: Dict[str, Tuple], place: str, kind: str, arch: Union[str
 
 
 def _pairs(name: str, before: Any, after: Any, reason: str, why: Dict[str, str]) -> List[str]:
-    """Sentences for a setting, one each within a list."""
+    """Sentences for a changed setting, one for each list item."""
     if isinstance(before, (list, tuple)) and isinstance(after, (list, tuple)) and any(
             isinstance(item, dict) for item in before) and len(before) == len(after):
         return [sentence for i, (b, a) in enumerate(zip(before, after))
@@ -285,7 +285,7 @@ def _text(config: Union[str, os.PathLike], cfg: Config, out: Path, kind: str,
         node = settings
         for part in parts:
             node = node.setdefault(part, {})
-        whole = isinstance(after, dict) and before is not _GONE  # in place of the base's
+        whole = isinstance(after, dict) and before is not _GONE  # replaces the base's
         node[last] = dict(_delete_=True, **after) if whole else after
     own = '\n'.join(written(settings[name], f'{name} = ') for name in _ORDER if name in settings)
     return f'{comment}\n_base_ = {_base(config, cfg, out)!r}\n{own}\n'
@@ -296,7 +296,7 @@ def _base(config: Union[str, os.PathLike], cfg: Config, out: Path) -> str:
     name = os.fspath(config)
     if '::' in name:
         return name if name.endswith('.py') else f'{name}.py'
-    if not os.path.isfile(name):  # a name of ours
+    if not os.path.isfile(name):  # this package's name
         path = Path(find_config(name))
         return f'fastervit_mm::{path.parent.name}/{path.name}'
     return os.path.relpath(cfg.filename, out.absolute().parent)

@@ -12,14 +12,14 @@ from torch import Tensor
 from ..config_files import ConfigError
 from ..models import type_name
 
-# Of images, in pixels, tried in turn: SSD's last maps need the first; some ViTs and necks take the
-# size of their config's crops alone.
+# Image sides in pixels, tried in turn: SSD's last maps need the first; some ViTs and necks take
+# only the size of their config's crops.
 _SIDES = (320, 512, 640)
 _STRIDES = (4, 8, 16, 32)  # of FasterViT's stages
 
 
 class Map(NamedTuple):
-    """A feature map: its channels and its stride in pixels."""
+    """Channels of a feature map, and its stride in pixels."""
     width: int
     stride: int
 
@@ -31,10 +31,10 @@ def backbone_maps(settings: dict) -> List[Map]:
         settings: The backbone's in a config; pretrained weights are not loaded.
 
     Raises:
-        ConfigError: For one that cannot be built or run here, or gives anything but maps.
+        ConfigError: If it cannot be built or run here, or gives anything but maps.
     """
     settings = dict(deepcopy(settings), init_cfg=None)
-    if 'pretrained' in settings:  # timm's are loaded when they are built
+    if 'pretrained' in settings:  # timm loads weights while building
         settings['pretrained'] = type(settings['pretrained'] or '')()
     with torch.no_grad():
         return _run('backbone', settings, lambda side, device: torch.zeros(
@@ -42,7 +42,7 @@ def backbone_maps(settings: dict) -> List[Map]:
 
 
 def fastervit_maps(widths: Sequence[int]) -> List[Map]:
-    """Maps of FasterViT's four stages, by their widths."""
+    """Maps of FasterViT's four stages, from their widths."""
     return [Map(*both) for both in zip(widths, _STRIDES)]
 
 
@@ -50,12 +50,12 @@ def neck_maps(neck: Any, maps: Sequence[Map]) -> Tuple[List[Map], List[int]]:
     """Run a neck to find its maps.
 
     Args:
-        neck: Its settings in a config, or a list of several's.
+        neck: Its settings in a config, or a list of settings.
         maps: The backbone's.
 
     Returns:
-        The neck's maps, and the indices of the backbone's maps that they depend on; the output
-        norms of others would get no gradient.
+        The neck's maps, and the indices of the backbone's maps that they depend on; output norms of
+        the others would get no gradient.
 
     Raises:
         ConfigError: For a neck that cannot be built or run here.
@@ -75,15 +75,15 @@ def neck_maps(neck: Any, maps: Sequence[Map]) -> Tuple[List[Map], List[int]]:
 def choose_stages(maps: Sequence[Map]) -> Tuple[int, ...]:
     """FasterViT's stages nearest to a backbone's maps, in order.
 
-    For a ResNet dilated after its second stage, with strides 4, 8, 8 and 8, all four.
+    All four for a ResNet dilated after its second stage, with strides 4, 8, 8 and 8.
 
     Raises:
         ConfigError: For more than four maps, or maps of one stride.
     """
     strides = [m.stride for m in maps]
     if len(maps) > len(_STRIDES) or strides != sorted(strides):
-        raise ConfigError(f'model.backbone: its maps have strides {strides}; FasterViT\'s stages '
-                          f'have {list(_STRIDES)}, and no others can stand in for them')
+        raise ConfigError(f'model.backbone: its maps have strides {strides}, which FasterViT\'s '
+                          f'stages, of strides {list(_STRIDES)}, cannot replace')
 
     def distance(stages: Tuple[int, ...]) -> Tuple[float, int]:
         return (sum(abs(math.log2(_STRIDES[stage] / stride))
@@ -93,7 +93,7 @@ def choose_stages(maps: Sequence[Map]) -> Tuple[int, ...]:
 
 
 def _run(what: str, settings: Any, inputs: Callable) -> Tuple[List[Map], List[Tensor]]:
-    """Build and run a part, on the meta device if possible."""
+    """Build and run a part, preferably on the meta device."""
     kinds = ', '.join(type_name(s) for s in (settings if isinstance(settings, list)
                                              else [settings]))
     reason = ''
@@ -102,7 +102,7 @@ def _run(what: str, settings: Any, inputs: Callable) -> Tuple[List[Map], List[Te
             with warnings.catch_warnings(), torch.device(device):
                 warnings.simplefilter('ignore')
                 part = MODELS.build(settings)
-                part.eval()  # some return nothing
+                part.eval()  # some return None
                 out = part(inputs(side, device))
         except Exception as error:  # anybody's code
             if device == 'cpu':
@@ -112,5 +112,5 @@ def _run(what: str, settings: Any, inputs: Callable) -> Tuple[List[Map], List[Te
             if not all(isinstance(m, Tensor) and m.ndim == 4 for m in out):
                 raise ConfigError(f'model.{what}: {kinds} does not give feature maps')
             return [Map(m.shape[1], 2**round(math.log2(side / m.shape[-1]))) for m in out], out
-    raise ConfigError(f'model.{what}: {kinds} cannot be run here, so what it gives is not known '
+    raise ConfigError(f'model.{what}: {kinds} cannot be run here, so its maps are not known '
                       f'({reason})')

@@ -7,9 +7,9 @@ from mmengine.config import Config
 from ..config_files import config_folder
 from ..models import type_name
 
-# As in the configs of this package, for a batch of 16: learning rate and weight decay.
+# Learning rate and weight decay of this package's configs, for a batch of 16.
 _OURS = dict(mmdet=(1e-4, 0.05), mmseg=(6e-5, 0.01))
-# An AdamW of a higher learning rate trains something else than a transformer.
+# With a higher learning rate, AdamW trains something other than a transformer.
 _HIGHEST = 5e-4
 
 
@@ -28,9 +28,9 @@ def swap_optimizer(cfg: Config, others: Optional[Sequence[str]], half: str, why:
 
     Args:
         cfg: The old config, whose schedule stays.
-        others: Names of the parameters outside the backbone; None if unknown.
-        half: The type for a config in mixed precision: ``'bfloat16'``, or ``''`` for its own.
-        why: Reasons are added, by the name of a setting.
+        others: Names of parameters outside the backbone; None if unknown.
+        half: Type for a config in mixed precision: ``'bfloat16'``, or ``''`` to keep its own.
+        why: Extended by reasons, by a setting's name.
 
     Returns:
         Changed settings of the config, by name.
@@ -49,7 +49,7 @@ def swap_optimizer(cfg: Config, others: Optional[Sequence[str]], half: str, why:
                                 f'{type_name(optimizer)}, lr={before:g}')
         optimizer = dict(type='AdamW', lr=lr, betas=(0.9, 0.999), weight_decay=decay)
         new['auto_scale_lr'] = dict(cfg.get('auto_scale_lr') or dict(enable=False),
-                                    base_batch_size=16)  # what that learning rate is for
+                                    base_batch_size=16)  # the batch of that learning rate
         new.update(_scaled(cfg, lr / before, why))
     else:
         why['optim_wrapper'] = 'as it was, but no weight decay on norms, biases and positions'
@@ -64,7 +64,7 @@ def swap_optimizer(cfg: Config, others: Optional[Sequence[str]], half: str, why:
 
 
 def _paramwise(given: Dict[str, Any], others: Optional[Sequence[str]]) -> Dict[str, Any]:
-    """Ours, with the config's for its neck and heads."""
+    """This package's settings, with the config's for neck and heads."""
     ours = paramwise_cfg()
     keys = given.get('custom_keys') or {}
     for key, settings in keys.items():
@@ -81,7 +81,7 @@ def _paramwise(given: Dict[str, Any], others: Optional[Sequence[str]]) -> Dict[s
 
 
 def _scaled(cfg: Config, factor: float, why: Dict[str, str]) -> Dict[str, Any]:
-    """The schedule, changed where it ends at a learning rate."""
+    """Schedule with its final learning rates scaled."""
     schedule: Optional[List[Dict]] = deepcopy(cfg.to_dict().get('param_scheduler'))
     changed = False
     for step in schedule if isinstance(schedule, list) else [schedule or {}]:
@@ -91,5 +91,5 @@ def _scaled(cfg: Config, factor: float, why: Dict[str, str]) -> Dict[str, Any]:
                 changed = True
     if not changed:
         return {}
-    why['param_scheduler'] = 'eta_min is a learning rate, and is scaled as that was'
+    why['param_scheduler'] = 'eta_min is scaled like the learning rate'
     return dict(param_scheduler=schedule)

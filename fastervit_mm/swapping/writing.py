@@ -1,17 +1,17 @@
-"""Settings as a person would write them in a config."""
+"""Config settings as a person would write them."""
 from typing import Any
 
 _WIDTH = 100
 
 
 def written(value: Any, start: str = '', indent: int = 0, end: str = '') -> str:
-    """A setting as Python, broken into parts where too long.
+    """Setting as Python, broken into lines if too long.
 
     Args:
         value: Made of dicts, lists, tuples, strings, numbers, None, booleans.
-        start: What stands before it on its first line.
+        start: Text before it on its first line.
         indent: Spaces before that.
-        end: What stands after it.
+        end: Text after it.
     """
     line = ' ' * indent + start + _inline(value) + end
     if len(line) <= _WIDTH or not value or not isinstance(value, (dict, list, tuple)):
@@ -21,7 +21,7 @@ def written(value: Any, start: str = '', indent: int = 0, end: str = '') -> str:
         named = all(isinstance(k, str) and k.isidentifier() for k in value)
         opening, closing = ('dict(', ')') if named else ('{', '}')
         parts = [written(v, f'{k}=' if named else f'{k!r}: ', inner, ',') for k, v in value.items()]
-        if named:  # a call closes behind its last part
+        if named:  # a call closes after its last part
             parts[-1] = parts[-1][:-1]
             closing, joint = f'){end}', ''
         else:

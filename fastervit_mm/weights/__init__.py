@@ -1,4 +1,4 @@
-"""Published checkpoints: their addresses, reading them safely, loading them completely."""
+"""Published checkpoints: addresses, safe reading, complete loading."""
 from .addresses import DETECTORS, PUBLISHED, resolve
 from .converting import convert
 from .dino import convert_dino, is_official_dino

@@ -1,6 +1,6 @@
 """Names of the published checkpoints.
 
-The weights are the authors', for non-commercial use under the licence that their page states; they
+The weights are the authors', for non-commercial use under the licence stated on their page; they
 are not part of this package (``WEIGHTS_LICENSE.md``).
 """
 _ROOT = 'https://huggingface.co/ahatamiz/FasterViT/resolve/main/'
@@ -23,7 +23,7 @@ DETECTORS = {
 
 
 def resolve(checkpoint: str) -> str:
-    """The URL of a published file; of anything but a ``fastervit://`` name, the argument.
+    """URL of a ``fastervit://`` name; any other argument unchanged.
 
     Args:
         checkpoint: Such as ``'fastervit://2-224-1k'``.

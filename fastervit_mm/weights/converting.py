@@ -1,4 +1,4 @@
-"""Extraction of a backbone, a classifier or a DINO detector from a file."""
+"""Extraction of a backbone, classifier or DINO detector."""
 import os
 from typing import Dict, Mapping, Optional, Tuple
 
@@ -23,25 +23,25 @@ from .reading import (
 
 def convert(source: str, target: Optional[str] = None, classifier: bool = False,
             prefix: Optional[str] = None) -> str:
-    """Write the backbone's tensors of ``source``, under this package's names, to ``target``.
+    """Write a file's backbone under this package's names.
 
-    Of a detector of the official DINO code, all tensors under mmdet's names.
+    From a detector of the official DINO code, all tensors are written, under mmdet's names.
 
     Args:
         source: Path, URL or ``fastervit://`` name.
-        target: File to write: a safetensors file, or one of torch's where its name does not end in
-            ``.safetensors``. Default the source's name with that ending, in the current folder.
+        target: File to write: safetensors if its name ends in ``.safetensors``, else torch's
+            format. Default the source's name with that ending, in the current folder.
         classifier: Write the whole classifier of the authors' file, under the names of mmpretrain's
             ``ImageClassifier`` (:func:`~fastervit_mm.weights.translate_whole`). Default False.
-        prefix: As that of :func:`~fastervit_mm.weights.load_backbone`. Default: found.
+        prefix: As in :func:`~fastervit_mm.weights.load_backbone`. Default: found.
 
     Returns:
         One line: the file, its tensors and its size.
 
     Raises:
         FileExistsError: If ``target`` exists; it is not changed.
-        CheckpointError: For a source that contains no FasterViT or, for ``classifier``, none; or a
-            DINO detector that cannot be converted.
+        CheckpointError: For a source without a FasterViT or, with ``classifier``, without a
+            classifier; or a DINO detector that cannot be converted.
     """
     target = target or _default_target(source)
     if os.path.exists(target):
@@ -61,7 +61,7 @@ def _default_target(source: str) -> str:
 
 def _extracted(source: str, classifier: bool, prefix: Optional[str]
                ) -> Tuple[Dict[str, Tensor], str]:
-    """Tensors to write, and what they are, in words."""
+    """Tensors to write, and their description."""
     whole = read_checkpoint(source, mapped=True)
     entry, prefix = entry_and_prefix(whole, prefix)
     found = tensors_of(whole, source, entry)
@@ -85,8 +85,8 @@ def _extracted(source: str, classifier: bool, prefix: Optional[str]
 
 
 def _save(tensors: Mapping[str, Tensor], target: str, source: str) -> None:
-    """Write tensors to a file that is whole or absent."""
-    # A copy of each: torch.save writes the whole storage of a tensor that is a view.
+    """Write tensors to a file, atomically."""
+    # Copies, because torch.save writes a view's whole storage.
     state_dict = {name: tensor.clone(memory_format=torch.contiguous_format)
                   for name, tensor in tensors.items()}
     partial = f'{target}.partial'

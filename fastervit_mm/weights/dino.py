@@ -1,6 +1,6 @@
-"""Detectors of the official DINO code with FasterViT, as mmdet's DINO with this backbone.
+"""Conversion of official DINO detectors with FasterViT to mmdet's DINO.
 
-``docs/dino.md`` says what was checked.
+``docs/dino.md`` lists what was checked.
 """
 import re
 from typing import Dict, Iterable, List, Mapping, Tuple
@@ -22,15 +22,15 @@ _LABELS = 'dn_query_generator.label_embedding.weight'
 
 # The decoder's heads are in a file twice, under these names too.
 _TWICE = re.compile(r'transformer\.decoder\.(class|bbox)_embed\.')
-# Values that the backbone keeps from its last step.
+# Values that the authors' backbone keeps from its last step.
 _CACHED = ('.relative_bias', '.relative_coords_table', '.relative_position_index')
 _DEFORMABLE = ('sampling_offsets', 'attention_weights', 'value_proj', 'output_proj')
-# In the order in which they are used, which is mmdet's: self-attention, cross-attention, MLP.
+# In mmdet's order, that of use: self-attention, cross-attention, MLP.
 _NORMS = dict(encoder=('norm1', 'norm2'), decoder=('norm2', 'norm1', 'norm3'))
 
 
 def is_official_dino(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether tensors are a detector's of the official DINO code with its FasterViT."""
+    """Whether tensors are an official DINO detector's with FasterViT."""
     return (any(re.match(r'(module\.)?transformer\.decoder\.layers\.', key) for key in tensors)
             and any(re.match(r'(module\.)?backbone\.0\.(patch_embed|levels)\.', key)
                     for key in tensors))
@@ -38,7 +38,7 @@ def is_official_dino(tensors: Mapping[str, Tensor]) -> bool:
 
 def convert_dino(tensors: Mapping[str, Tensor], checkpoint: str,
                  num_classes: int = 80) -> Dict[str, Tensor]:
-    """Rename an official DINO detector's tensors to mmdet's: all, or an error.
+    """Rename all tensors of an official DINO detector to mmdet's.
 
     The detector is that of ``configs/mmdet/dino_fvit_4_21k_224.py``: mmdet's ``DINO`` with biases
     in the neck, a FasterViT with ``pad_conv_stages=7`` and
@@ -47,18 +47,18 @@ def convert_dino(tensors: Mapping[str, Tensor], checkpoint: str,
     Args:
         tensors: The official detector's, by name.
         checkpoint: The file's name, for messages.
-        num_classes: Of a file with 91 classes, COCO's category ids: 80 keeps those of categories,
-            in mmdet's order; 91 keeps all, for the official queries even where an unused id
-            would win. Files with other classes stay as they are. Default 80.
+        num_classes: For a file with 91 classes, COCO's category ids: 80 keeps the used ids, in
+            mmdet's order; 91 keeps all, to choose queries as the official code does even where an
+            unused id scores highest. Files with other classes stay as they are. Default 80.
 
     Returns:
-        By mmdet's names. The decoder's layers share their heads in the file and have copies here.
+        Tensors by mmdet's names. Decoder layers share heads in the file, but have copies here.
 
     Raises:
-        CheckpointError: For tensors that are missing, have no place in such a detector, have
-            another shape or are not finite; for carrier tokens, which the detectors' code orders
-            otherwise, so that none of this backbone's weights are equal; and for position terms
-            that neither of the authors' formulas explains.
+        CheckpointError: For tensors that are missing, have no place in this detector, have another
+            shape or are not finite; for carrier tokens, which the detectors' code orders in a way
+            that this backbone cannot reproduce; and for position terms that neither of the
+            authors' formulas gives.
     """
     tensors = {key.removeprefix('module.'): value for key, value in tensors.items()}
     tensors = {key: value for key, value in tensors.items() if not _TWICE.match(key)}
@@ -66,8 +66,8 @@ def convert_dino(tensors: Mapping[str, Tensor], checkpoint: str,
            for key in tensors):
         raise CheckpointError(
             f'checkpoint={checkpoint!r}: a DINO detector whose FasterViT has carrier tokens (0 to '
-            '6). The official detectors arrange them so that no weights of this backbone compute '
-            'the same; those without carriers (4-21k) can be converted')
+            '6), in an order that this backbone cannot reproduce with any weights. Detectors '
+            'without carriers (4-21k) can be converted')
     check_finite(tensors, checkpoint)
     names = _names(tensors)
     backbone, unknown = _backbone(tensors)
@@ -83,7 +83,7 @@ def convert_dino(tensors: Mapping[str, Tensor], checkpoint: str,
 
 def _check_whole(converted: Mapping[str, Tensor], names: Mapping[str, str], unknown: List[str],
                  checkpoint: str) -> None:
-    """Raise an error unless tensors are all of a detector's, in shapes that fit each other."""
+    """Raise an error unless tensors are a whole, consistent detector's."""
     built, widths = _built(below('backbone.', converted))
     classes = [key for key in converted if key.startswith(_CLASSES)]
     shapes = {f'backbone.{key}': value.shape for key, value in built.items()}
@@ -108,12 +108,12 @@ def _check_whole(converted: Mapping[str, Tensor], names: Mapping[str, str], unkn
 
 
 def _keep_classes(converted: Dict[str, Tensor], num_classes: int, checkpoint: str) -> None:
-    """Leave out the rows of unused ids of COCO, in place."""
+    """Drop rows of COCO's unused ids, in place."""
     classes = [key for key in converted if key.startswith(_CLASSES)]
     num_rows = len(converted[classes[0]])
     rows = torch.tensor([i for i in range(num_rows) if i not in _UNUSED_IDS]
                         if (num_rows, num_classes) == (91, 80) else range(num_rows))
-    for key in (*classes, _LABELS):  # the denoising's labels have one more, which is never used
+    for key in (*classes, _LABELS):  # the denoising labels have one more row, never used
         if not converted[key].dim() or len(converted[key]) < num_rows:
             raise CheckpointError(
                 f'checkpoint={checkpoint!r}: {key} of shape {tuple(converted[key].shape)} lacks '
@@ -122,14 +122,14 @@ def _keep_classes(converted: Dict[str, Tensor], num_classes: int, checkpoint: st
 
 
 def below(prefix: str, tensors: Mapping[str, Tensor]) -> Dict[str, Tensor]:
-    """Tensors whose names begin with a prefix, without it."""
+    """Tensors below a prefix, by names without it."""
     return {key[len(prefix):]: value for key, value in tensors.items() if key.startswith(prefix)}
 
 
 def _names(tensors: Mapping[str, Tensor]) -> Dict[str, str]:
     """Map official names outside the backbone to mmdet's.
 
-    The file says how many layers and maps there are.
+    Numbers of layers and maps are the file's.
     """
     layers = {part: _count(rf'transformer\.{part}\.layers\.(\d+)\.', tensors)
               for part in ('encoder', 'decoder')}
@@ -173,28 +173,28 @@ def _names(tensors: Mapping[str, Tensor]) -> Dict[str, str]:
 
 
 def _count(pattern: str, names: Iterable[str]) -> int:
-    """Count the numbers in names; a hole among them shows as a missing name."""
+    """Count numbers in names; a gap becomes a missing name."""
     return len({found[1] for found in map(re.compile(pattern).match, names) if found})
 
 
 def _backbone(tensors: Mapping[str, Tensor]) -> Tuple[Dict[str, Tensor], List[str]]:
-    """The backbone's tensors under the authors' names, and names that no backbone has."""
+    """Backbone's tensors by the authors' names, and unknown names."""
     found = {key: value for key, value in below(_BACKBONE, tensors).items()
              if not key.endswith(_CACHED)}
     return found, [f'{_BACKBONE}{key}' for key in found if key.startswith(('norm.', 'head.'))]
 
 
 def _renamed(tensors: Mapping[str, Tensor]) -> Dict[str, Tensor]:
-    """The backbone's tensors under its own names; the detector's output norms are not dropped."""
+    """Backbone's tensors by its own names, output norms included."""
     own = {re.sub(r'^norm(\d)\.', r'out_norms.\1.', key): value for key, value in tensors.items()}
     to_current(own)
     return own
 
 
 def _built(tensors: Mapping[str, Tensor]) -> Tuple[Mapping[str, Tensor], Tuple[int, ...]]:
-    """Names and shapes of the whole backbone that tensors are of, and the widths of its maps.
+    """The tensors' whole backbone: names, shapes and map widths.
 
-    Of tensors with holes, a guess, in which something is missing.
+    If tensors are missing, this is a guess; the check then names them.
     """
     def shape(name: str) -> Tuple[int, ...]:
         found = tensors.get(name)
@@ -224,10 +224,10 @@ def _fold_positions(backbone: Dict[str, Tensor], tensors: Mapping[str, Tensor],
                     checkpoint: str) -> None:
     """Fold the detectors' formula of window positions into the classifier's.
 
-    Along an axis of n cells, the detectors' code has (i - n^2 // 2) / (n^2 // 2) where the
-    classifier, and this backbone, have (i - n // 2) / (n // 2): the one is a straight line of the
-    other, which goes into the first layer. The file tells which of them it was trained with: it
-    keeps the term of the last training step.
+    Along an axis of n cells, the detectors' code has (i - n^2 // 2) / (n^2 // 2), the classifier
+    and this backbone (i - n // 2) / (n // 2). Each is a linear function of the other, which is
+    folded into the first layer. The term of the last training step, which the file keeps, shows
+    which of them it was trained with.
     """
     for key in [key for key in backbone if key.endswith('.pos_embed.cpb_mlp.0.weight')]:
         root = key[:-len('0.weight')]
@@ -241,7 +241,7 @@ def _fold_positions(backbone: Dict[str, Tensor], tensors: Mapping[str, Tensor],
                 f'checkpoint={checkpoint!r}: '
                 + (f'{place} is missing' if kept is None else
                    f'{place} of shape {tuple(kept.shape)} fits no window')
-                + ', which tells how its positions were computed. The official code saves it; take '
+                + ', which shows how its positions were computed. The official code saves it; take '
                 'the file as that code wrote it')
         scale = (n // 2) / (n * n // 2)
         shift = (n // 2 - n * n // 2) / (n * n // 2)
@@ -249,17 +249,17 @@ def _fold_positions(backbone: Dict[str, Tensor], tensors: Mapping[str, Tensor],
         axis = (torch.arange(n) - n // 2) / (n // 2)
         cells = torch.cartesian_prod(axis, axis)
 
-        # Kept one step before the weights were last changed.
+        # Computed before the last update of the weights.
         as_classifier, as_detector = (
             ((F.linear(F.linear(cells, *first).relu(), last) - kept[0].float()).abs().max()
              / kept.float().abs().max().clamp(min=1e-12)).item()
             for first in ((weight, bias), folded))
         if min(as_classifier, as_detector) > 0.05:
             raise CheckpointError(
-                f'checkpoint={checkpoint!r}: {place} fits neither of the authors\' formulas of '
-                f'positions: off by {as_detector:.2f} of its largest value by that of their '
-                f'detectors, by {as_classifier:.2f} by that of their classifiers. Take the file as '
-                'the official code wrote it')
+                f'checkpoint={checkpoint!r}: {place} fits neither of the authors\' formulas for '
+                f'positions: its relative error is {as_detector:.2f} by that of their detectors, '
+                f'{as_classifier:.2f} by that of their classifiers. Take the file as the official '
+                'code wrote it')
         if as_detector < as_classifier:
             dtype = backbone[key].dtype
             backbone[key], backbone[f'{root}0.bias'] = (t.to(dtype) for t in folded)

@@ -5,11 +5,11 @@ from torch import Tensor
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint file that cannot be used; the message says why and what to do."""
+    """Unusable checkpoint; the message gives reason and remedy."""
 
 
 def check_finite(tensors: Mapping[str, Tensor], checkpoint: str) -> None:
-    """Raise an error for tensors with values that are not finite.
+    """Raise an error for tensors with non-finite values.
 
     Args:
         tensors: By name, without buffers that are infinite by design.

@@ -1,6 +1,6 @@
-"""Finding a network among a file's tensors, whatever trainers and wrappers put before its names.
+"""Finding a network in a file, below any prefix.
 
-The authors' own names become this backbone's in :mod:`fastervit_mm.backbone.names`.
+Trainers and wrappers add prefixes. :mod:`fastervit_mm.backbone.names` renames the authors' tensors.
 """
 import re
 from typing import Dict, Iterable, Mapping, Optional, Sequence, Set
@@ -11,45 +11,45 @@ from ..backbone.names import is_authors, to_current
 from .dino import below, convert_dino, is_official_dino
 from .errors import CheckpointError
 
-# Where a classifier of mmpretrain has what follows the backbone in the authors' files.
+# Names in the authors' files after the backbone, and in mmpretrain's classifiers.
 _CLASSIFIER = {'norm.': 'backbone.out_norms.3.', 'head.': 'head.fc.'}
-# The first tensors of a FasterViT, its own and the authors'; and of a SwinHAT and a Swin.
+# First tensors of a FasterViT, by its own and the authors' names; and of a SwinHAT and a Swin.
 _FIRST = (('stem.conv1.weight', 'patch_embed.conv_down.0.weight'),
           ('stem.conv.weight', 'patch_embed.projection.weight', 'patch_embed.proj.weight'))
 _USUAL = {'module', 'model', 'backbone'}
-# Put between names by torch.compile, FSDP and checkpoint_wrapper.
+# Inserted into names by torch.compile, FSDP and checkpoint_wrapper.
 WRAPPERS = re.compile(r'\b_(?:orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module)\.')
 
 
 def unwrapped(tensors: Mapping[str, Tensor]) -> Dict[str, Tensor]:
-    """Remove the names of torch's wrappers of modules from tensors' names."""
+    """Remove torch's wrappers from tensors' names."""
     return {WRAPPERS.sub('', name): tensor for name, tensor in tensors.items()}
 
 
 def is_averaged(name: str) -> bool:
-    """Whether an entry or a prefix, such as ``model_ema``, names averaged weights."""
+    """Whether a name such as ``model_ema`` means averaged weights."""
     return 'ema' in re.split('[._]', name.lower())
 
 
 def find_place(tensors: Mapping[str, Tensor], names: Sequence[Sequence[str]], usual: Set[str],
                checkpoint: str, remedy: str) -> Optional[str]:
-    """The prefix of a network's names in a file.
+    """Prefix of a network's names in a file.
 
     Args:
         tensors: By the file's names.
-        names: Names of the network's tensors, in groups; the first group that is found tells.
-        usual: Words of the prefix that is taken where there are several.
+        names: Names of the network's tensors, in groups; the first group found decides.
+        usual: Words of the prefix to prefer among several.
         checkpoint: The file's name, for the message.
-        remedy: What to do about several, for the message; ``{}`` in it is the first prefix.
+        remedy: Remedy for several prefixes, for the message; ``{}`` stands for the first.
 
     Returns:
-        Such as ``'model.backbone.'``; None for a file that has none of the names.
+        Such as ``'model.backbone.'``; None for a file without these names.
 
     Raises:
-        CheckpointError: For several, none of which is the usual one.
+        CheckpointError: For several prefixes without a preferred one.
     """
     for group in names:
-        # A network that a trainer holds under two names is one.
+        # A network that a trainer holds under two names counts once.
         found = {tensor.data_ptr(): key[:len(key) - len(name)]
                  for key, tensor in reversed(tensors.items()) for name in group
                  if key == name or key.endswith(f'.{name}')}
@@ -66,11 +66,11 @@ def find_place(tensors: Mapping[str, Tensor], names: Sequence[Sequence[str]], us
 
 def backbone_place(tensors: Mapping[str, Tensor], prefix: Optional[str] = None,
                    checkpoint: str = '') -> str:
-    """The prefix of a backbone's names in a file.
+    """Prefix of a backbone's names in a file.
 
     Args:
         tensors: By the file's names.
-        prefix: The one that was asked for. Default none: found.
+        prefix: The prefix, if known. Default: found.
         checkpoint: The file's name, for messages. Default none.
 
     Raises:
@@ -89,17 +89,16 @@ def backbone_place(tensors: Mapping[str, Tensor], prefix: Optional[str] = None,
 
 def translate(state_dict: Mapping[str, Tensor],
               prefix: Optional[str] = None, checkpoint: str = '') -> Dict[str, Tensor]:
-    """The backbone's tensors in a file, under the backbone's own names.
+    """A file's backbone tensors, by the backbone's own names.
 
     Args:
         state_dict: Tensors as the authors publish them, as this backbone saves them, or of a larger
             model.
-        prefix: Where the backbone is in a larger model. Default: where the file has a backbone's
-            first tensor.
+        prefix: Prefix of the backbone in a larger model. Default: found by its first tensor.
         checkpoint: The file's name, for messages. Default none.
 
     Returns:
-        What belongs to the backbone; the classifier and cached position values are left out.
+        The backbone's tensors, without classifier and cached position values.
 
     Raises:
         CheckpointError: For an official DINO detector that cannot be converted, and for several
@@ -115,11 +114,11 @@ def translate(state_dict: Mapping[str, Tensor],
 
 def whole_place(tensors: Mapping[str, Tensor], own: Iterable[str] = (),
                 checkpoint: str = '') -> str:
-    """The prefix of a whole model's names in a file, or of the authors' there.
+    """Prefix of a whole model's names in a file.
 
     Args:
         tensors: By the file's names.
-        own: The model's names. Default not known.
+        own: The model's names. Default: unknown.
         checkpoint: The file's name, for messages. Default none.
 
     Raises:
@@ -127,7 +126,7 @@ def whole_place(tensors: Mapping[str, Tensor], own: Iterable[str] = (),
     """
     tensors = unwrapped(tensors)
     remedy = 'Save one of them alone, without {} before its names'
-    # Short names such as level_embed are in other networks too.
+    # Other networks have short names such as level_embed too.
     names = sorted((name for name in own if name.count('.') > 2), key=len, reverse=True)
     place = find_place(tensors, [[name] for name in names], _USUAL - {'backbone'}, checkpoint,
                        remedy)
@@ -138,15 +137,15 @@ def whole_place(tensors: Mapping[str, Tensor], own: Iterable[str] = (),
 
 def translate_whole(state_dict: Mapping[str, Tensor], prefix: Optional[str] = None
                     ) -> Dict[str, Tensor]:
-    """All tensors of a file, under the names of a model that holds the backbone.
+    """A file's tensors, by the names of a whole model.
 
-    The authors' file has the model's backbone as ``backbone``, with a BatchNorm on its last map,
-    and the linear layer as ``head.fc``: mmpretrain's ``ImageClassifier`` with a ``LinearClsHead``.
+    The authors' file becomes mmpretrain's ``ImageClassifier`` with a ``LinearClsHead``: the
+    backbone as ``backbone``, with a BatchNorm on its last map, and the linear layer as ``head.fc``.
 
     Args:
-        state_dict: Tensors as the authors publish them, of this backbone alone, or of the model,
-            with any prefix. Others keep their names.
-        prefix: Of the model's names. Default :func:`whole_place`.
+        state_dict: Tensors as the authors publish them, of a bare backbone, or of the model, with
+            any prefix. Others keep their names.
+        prefix: Prefix of the model's names. Default :func:`whole_place`.
 
     Returns:
         A new dict; cached position values are left out.

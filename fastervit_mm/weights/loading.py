@@ -1,4 +1,4 @@
-"""Loading a backbone: completely, or with an error that says what is missing."""
+"""Complete loading of a backbone; errors name what is missing."""
 import logging
 from collections import OrderedDict
 from typing import Dict, List, Mapping, NamedTuple, Optional
@@ -24,7 +24,7 @@ _OUT_NORMS = 'out_norms.'
 
 
 class LoadReport(NamedTuple):
-    """What :func:`load_backbone` did.
+    """Result of :func:`load_backbone`.
 
     Attributes:
         loaded: Names of tensors that came from the file.
@@ -40,19 +40,19 @@ class LoadReport(NamedTuple):
 
 def load_backbone(backbone: nn.Module, checkpoint: str, prefix: Optional[str] = None,
                   allow_partial: bool = False, map_location='cpu') -> LoadReport:
-    """Load a FasterViT from a checkpoint, and log in one line what was loaded.
+    """Load a FasterViT from a checkpoint, and log a summary.
 
-    The output norms may keep their initial values: no published file contains them. Of a file
-    without carrier biases, as the authors' are, these are 0. Of a Swin's file, the carriers of a
-    :class:`~fastervit_mm.backbone.SwinHAT` keep theirs too.
+    The output norms may keep their initial values: no published file contains them. Carrier biases
+    that a file lacks, such as the authors', become 0. With a Swin's file, the carriers of a
+    :class:`~fastervit_mm.backbone.SwinHAT` keep their initial values too.
 
     Args:
         backbone: The :class:`~fastervit_mm.FasterViT` to load into.
         checkpoint: Path, URL or ``fastervit://`` name; the authors' file, this backbone's, or a
             whole detector's, segmentor's or classifier's. For a SwinHAT, a Swin's.
-        prefix: Of the backbone's names in the file, such as ``'student.backbone.'``; it may begin
-            with an entry of the file, such as ``'state_dict_ema'``. Default: found in the file, of
-            which averaged weights are taken where there are no others.
+        prefix: Prefix of the backbone's names in the file, such as ``'student.backbone.'``; it may
+            begin with an entry of the file, such as ``'state_dict_ema'``. Default: found;
+            averaged weights are taken only if there are no others.
         allow_partial: Accept a file in which tensors are missing or have other shapes.
         map_location: Argument of :func:`torch.load`. Default the CPU.
 
@@ -75,8 +75,8 @@ def load_backbone(backbone: nn.Module, checkpoint: str, prefix: Optional[str] = 
     unfilled = [k for k in needed if k not in fitting]
     if len(unfilled) == len(needed):
         raise CheckpointError(
-            f'checkpoint={checkpoint!r}: not a {type(backbone).__name__}: none of the backbone\'s '
-            f'tensors is in it under a name and in a shape that fits. It looks like '
+            f'checkpoint={checkpoint!r}: not a {type(backbone).__name__}: no tensor in it has a '
+            f'name and a shape of the backbone\'s. It looks like '
             f'{describe(tensors)}; its first names are {list(tensors)[:4]}'
             + ('' if prefix is None else f' below prefix={prefix!r}'))
     unused = [k for k in tensors if k not in own]
@@ -102,7 +102,7 @@ def load_backbone(backbone: nn.Module, checkpoint: str, prefix: Optional[str] = 
 
 def _renamed(backbone: nn.Module, found: Mapping[str, Tensor], prefix: Optional[str],
              checkpoint: str) -> Dict[str, Tensor]:
-    """The backbone's tensors in a file, under its own names."""
+    """A file's backbone tensors, by the backbone's own names."""
     swin = isinstance(backbone, SwinHAT)
     if swin and backbone.convert_weights:
         found = convert_microsoft(found, checkpoint)
@@ -111,7 +111,7 @@ def _renamed(backbone: nn.Module, found: Mapping[str, Tensor], prefix: Optional[
 
 
 def _new_carriers(backbone: nn.Module, tensors: Mapping[str, Tensor]) -> List[str]:
-    """Names of a SwinHAT's carriers where the file is a Swin's; else none."""
+    """A SwinHAT's carrier tensors that a Swin's file lacks."""
     new = [k for k in backbone.state_dict() if isinstance(backbone, SwinHAT) and is_carrier_part(k)]
     return [] if any(k in tensors for k in new) else new
 
@@ -129,13 +129,13 @@ def _problems(unfilled: List[str], mismatched: Mapping[str, str], surplus: List[
 
 def check_windows(backbone: nn.Module, state_dict: Mapping[str, Tensor], checkpoint: str,
                   prefix: Optional[str] = None) -> None:
-    """Raise an error for a file that fits a backbone, but was trained with other windows.
+    """Raise an error for weights trained with other windows.
 
     Args:
         backbone: The :class:`~fastervit_mm.FasterViT`.
         state_dict: The file's tensors under its own names.
         checkpoint: The file's name, for the message.
-        prefix: Of the backbone's names in a larger model. Default: found.
+        prefix: Prefix of the backbone's names in a larger model. Default: found.
 
     Raises:
         CheckpointError: Says which windows, and what to set.
@@ -150,7 +150,7 @@ def check_windows(backbone: nn.Module, state_dict: Mapping[str, Tensor], checkpo
 
 
 def describe(tensors: Mapping[str, Tensor]) -> str:
-    """Name the variant that tensors of these shapes belong to."""
+    """Name the variant with tensors of these shapes."""
     shapes = {k: tuple(v.shape) for k, v in tensors.items()}
     try:
         seen = dict(
@@ -172,7 +172,7 @@ def describe(tensors: Mapping[str, Tensor]) -> str:
 
 
 class PretrainedBackbone:
-    """The initializer behind ``init_cfg=dict(type='Pretrained', ...)`` of a FasterViT.
+    """Initializer for a FasterViT's ``init_cfg=dict(type='Pretrained', ...)``.
 
     The arguments are those of :func:`load_backbone`.
     """
@@ -203,14 +203,14 @@ def _remedy(backbone: nn.Module, tensors: Mapping[str, Tensor]) -> str:
 
 
 def _must_be_filled(key: str) -> bool:
-    # A BatchNorm's counter is used with momentum=None only, and old files lack it.
+    # BatchNorm uses its counter only with momentum=None, and old files lack it.
     return not key.startswith(_OUT_NORMS) and not key.endswith('num_batches_tracked')
 
 
 def _belongs_to_built_part(key: str, own: Mapping[str, Tensor]) -> bool:
-    """Whether a tensor of the file that the backbone lacks belongs to a stage that was built.
+    """Whether an unknown tensor belongs to a built stage.
 
-    Stages after the last output are not built, and a stage that is not an output has no output
+    Stages after the last output are not built, and stages that are not outputs have no output
     norm, so their tensors are unused. Unknown tensors of a built stage mean another network.
     """
     part = '.'.join(key.split('.')[:2]) + '.'
@@ -219,7 +219,7 @@ def _belongs_to_built_part(key: str, own: Mapping[str, Tensor]) -> bool:
 
 
 def _rest(report: LoadReport, new: List[str], zero: List[str]) -> str:
-    """What of a backbone, and of a file, was not loaded, for the log."""
+    """Describe what was not loaded, for the log."""
     norms = [k for k in report.fresh if k.startswith(_OUT_NORMS)]
     others = [k for k in report.fresh if k not in norms and k not in new]
     keep = ([f'{len(norms)} of output norms'] if norms else []) + (

@@ -1,4 +1,4 @@
-"""Reading of checkpoint files, which runs no code in them."""
+"""Reading checkpoint files without running their code."""
 import os
 import pickle
 import zipfile
@@ -20,14 +20,14 @@ from .finding import WRAPPERS, is_averaged
 from .restricted import load_values
 
 SAFETENSORS = '.safetensors'
-_USUAL = ('state_dict', 'model', '')  # entries of a file with its weights
+_USUAL = ('state_dict', 'model', '')  # entries with a file's weights
 
 
 def fetch(checkpoint: str) -> str:
-    """The local file of a path, a URL or a ``fastervit://`` name, downloaded if necessary.
+    """Local file of a path, URL or ``fastervit://`` name.
 
-    Downloads go to torch hub's folder, ``$TORCH_HOME/hub/checkpoints``, as mmengine's do; in a
-    distributed job one process of each machine downloads.
+    Files are downloaded if necessary, to torch hub's folder, ``$TORCH_HOME/hub/checkpoints``, as
+    mmengine's are; in a distributed job one process of each machine downloads.
 
     Raises:
         FileNotFoundError: For a path without a file.
@@ -62,8 +62,8 @@ def fetch(checkpoint: str) -> str:
 def read_checkpoint(checkpoint: str, map_location: Any = 'cpu', mapped: bool = False) -> Any:
     """Read a checkpoint file; no code in it is run.
 
-    A file of torch's is read with ``weights_only=True``; a safetensors file, which is one by its
-    content or its name, gives its tensors.
+    A torch file is read with ``weights_only=True``. A safetensors file, recognised by content or
+    name, gives its tensors.
 
     Args:
         checkpoint: Path, URL or ``fastervit://`` name.
@@ -79,7 +79,7 @@ def read_checkpoint(checkpoint: str, map_location: Any = 'cpu', mapped: bool = F
     path = fetch(checkpoint)
     with open(path, 'rb') as file:
         first = file.read(20)
-    if path.endswith(SAFETENSORS) or first[8:9] == b'{':  # after the length of its header
+    if path.endswith(SAFETENSORS) or first[8:9] == b'{':  # after the header's length
         return _read_safetensors(path, checkpoint, map_location, mapped)
     try:
         archive = first.startswith(b'PK') and zipfile.is_zipfile(path)
@@ -106,15 +106,15 @@ def read_checkpoint(checkpoint: str, map_location: Any = 'cpu', mapped: bool = F
 
 
 def entries(content: Any, name: str = '') -> Dict[str, Dict[str, Tensor]]:
-    """State dicts in the content of a file, by their dotted names.
+    """State dicts in a file's content, by dotted name.
 
     Args:
-        content: Tensors by name, whose own name is ``''``, or a dict with such entries.
-        name: Of the content. Default none.
+        content: Tensors by name, itself named ``''``, or a dict with such entries.
+        name: Name of the content. Default none.
 
     Returns:
-        With the weights that a trained network is tested with first: ``state_dict``, ``model``, the
-        file itself, others, averaged ones (EMA). No optimizer's state.
+        The usual weights first: ``state_dict``, ``model``, the file itself, others, averaged ones
+        (EMA). Without optimizer states.
     """
     found = {}
     if isinstance(content, Mapping):
@@ -130,7 +130,7 @@ def entries(content: Any, name: str = '') -> Dict[str, Dict[str, Tensor]]:
 
 
 def tensors_of(content: Any, checkpoint: str, entry: Optional[str] = None) -> Dict[str, Tensor]:
-    """Named tensors in the content of a file.
+    """Named tensors in a file's content.
 
     Args:
         content: Tensors by name, or a dict with such entries.
@@ -152,11 +152,11 @@ def tensors_of(content: Any, checkpoint: str, entry: Optional[str] = None) -> Di
 
 
 def entry_and_prefix(content: Any, prefix: Optional[str]) -> Tuple[Optional[str], Optional[str]]:
-    """Split a prefix into an entry of the file and the rest; None for none.
+    """Split a prefix into a file's entry and the rest.
 
     Args:
-        content: What was read from the file.
-        prefix: Before the names that are wanted; it may begin with the name of an entry.
+        content: Content of the file.
+        prefix: Prefix of the wanted names; it may begin with the name of an entry.
     """
     held = entries(content)
     for entry in held:
@@ -168,13 +168,13 @@ def entry_and_prefix(content: Any, prefix: Optional[str]) -> Tuple[Optional[str]
 
 def where_from(content: Any, tensors: Mapping[str, Tensor], entry: Optional[str],
                prefix: str) -> str:
-    """Name what was taken of a file, in brackets; nothing where there was no choice.
+    """Describe which of several choices was taken, in brackets.
 
     Args:
-        content: What was read from the file.
+        content: Content of the file.
         tensors: Those taken, by the file's names.
-        entry: The one asked for; None for the first of :func:`entries`.
-        prefix: Before the names of those taken.
+        entry: The requested entry; None for the first of :func:`entries`.
+        prefix: Prefix of the names taken.
     """
     held = list(entries(content)) or ['']
     taken = held[0] if entry is None else entry
@@ -193,7 +193,7 @@ def where_from(content: Any, tensors: Mapping[str, Tensor], entry: Optional[str]
 
 
 def _check_stored(path: str, checkpoint: str) -> None:
-    """Raise an error for a compressed archive, which may unpack to any size."""
+    """Refuse a compressed archive, which may unpack to any size."""
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
     size, unpacked = os.path.getsize(path), sum(entry.file_size for entry in entries)
@@ -220,13 +220,13 @@ def _read_safetensors(path: str, checkpoint: str, map_location: Any, mapped: boo
 
 
 def _copied(tensors: Mapping[str, Tensor], map_location: Any) -> Dict[str, Tensor]:
-    """Copy tensors to a device; to the CPU for a ``map_location`` that is a function or a dict."""
+    """Copy tensors to a device, by default the CPU."""
     device = map_location if isinstance(map_location, (str, torch.device)) else 'cpu'
     return {name: tensor.to(device, copy=True) for name, tensor in tensors.items()}
 
 
 def _check_held(tensors: Mapping[str, Tensor], checkpoint: str) -> None:
-    """Raise an error for views that expand a few numbers to fill the memory."""
+    """Refuse views that expand few numbers to fill the memory."""
     size = os.path.getsize(fetch(checkpoint))
     needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     if needed > 10 * size + 2**26:  # layers that share their weights are saved once
@@ -238,11 +238,10 @@ def _check_held(tensors: Mapping[str, Tensor], checkpoint: str) -> None:
 def load_from_fastervit(filename: str, map_location: Any = None) -> dict:
     """mmengine's loader for ``fastervit://`` names.
 
-    All tensors of the file under its own names; of a detector, under mmdet's. The backbone gives
-    them its names when it loads them, and :func:`~fastervit_mm.models.rename_published` those of a
-    whole model.
+    Returns all tensors of the file by its own names; a detector's by mmdet's. The backbone renames
+    them when it loads them, :func:`~fastervit_mm.models.rename_published` for a whole model.
     """
-    # Only the tensors: the optimizer's state in the file is three times as large.
+    # Only the tensors: the file's optimizer state is three times as large.
     content = read_checkpoint(filename, 'cpu', mapped=True)
     tensors = tensors_of(content, filename)
     if filename[len(SCHEME):] in DETECTORS:
@@ -268,10 +267,10 @@ def load_from_file(filename: str, map_location: Any = None) -> Any:
 
 @contextmanager
 def strict_loaders() -> Iterator[None]:
-    """Let mmengine read paths and URLs as :func:`read_checkpoint` does, in a ``with`` block.
+    """Context in which mmengine reads files by :func:`read_checkpoint`.
 
-    mmengine 0.10.7 uses torch's default for paths, which before torch 2.6 runs what a file holds,
-    and ``weights_only=False`` for downloads.
+    For paths mmengine 0.10.7 uses torch's default, which before torch 2.6 runs code in a file, and
+    for downloads ``weights_only=False``.
     """
     before = {prefix: CheckpointLoader._schemes[prefix] for prefix in ('', 'http://', 'https://')}
     CheckpointLoader.register_scheme(list(before), load_from_file, force=True)
@@ -283,7 +282,7 @@ def strict_loaders() -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """The cause in torch's message, without its advice to run the code."""
+    """Cause in torch's message, without advice to run the code."""
     text = str(error).rpartition('WeightsUnpickler error: ')[2].rpartition('] . ')[2]
     lines = [line.strip() for line in text.split('\n')]
     return next((line.partition('. ')[0].rstrip('.') for line in lines if line

@@ -1,8 +1,8 @@
-"""Reader of torch's files that makes values and runs nothing that a file names.
+"""Reader of torch files that runs no code.
 
-One for every version of torch. torch's own list of safe types is one for the whole process, so an
-addition changes what other code may load. Its reader sets items of objects that are not dicts until
-torch 2.9 (CVE-2026-24747); until 2.5 it loads TorchScript and unpacks tar files (CVE-2025-32434,
+The same for every version of torch. torch's own list of safe types is global to the process, so an
+addition changes what other code may load. Until torch 2.9 its reader sets items of objects that are
+not dicts (CVE-2026-24747); until 2.5 it loads TorchScript and unpacks tar files (CVE-2025-32434,
 GHSA-53q9-r3pm-6pq6).
 """
 import argparse
@@ -28,23 +28,23 @@ def load_values(path: str, map_location: Any, mapped: bool) -> Any:
     Args:
         path: The file.
         map_location: Argument of :func:`torch.load`.
-        mapped: Whether tensors on the CPU may be parts of the file, mapped into memory, which are
-            read when they are used. False reads them all.
+        mapped: Whether CPU tensors may be mapped into memory from the file and read on use. False
+            reads them all.
 
     Raises:
         pickle.UnpicklingError: For a file that holds more than values.
-        Exception: Of any kind, for a file that is damaged.
+        Exception: Of any kind, for a damaged file.
     """
-    # These are the parts of torch.load, with this module's Unpickler. torch.load itself refuses one
-    # where TORCH_FORCE_WEIGHTS_ONLY_LOAD is set.
+    # torch.load's own parts, with this module's unpickler. torch.load itself refuses an unpickler
+    # if TORCH_FORCE_WEIGHTS_ONLY_LOAD is set.
     parts = torch.serialization
     with open(path, 'rb') as file:
         if parts._is_zipfile(file):
             archive = torch._C.PyTorchFileReader(path)
             if parts._is_torchscript_zip(archive):
                 raise pickle.UnpicklingError('a TorchScript archive')
-            # Mapped, no tensor reaches beyond the file. Read, torch 2.1 believes what the file says
-            # of a tensor's size, and gives whatever is in memory after the data.
+            # A mapped tensor cannot reach beyond the file. Otherwise torch 2.1 believes the size
+            # that the file gives for a tensor, and returns whatever memory follows the data.
             whole = torch.UntypedStorage.from_file(path, False, os.path.getsize(path))
             return parts._load(archive, map_location if mapped else _in_memory(map_location),
                                CheckpointPickle, overall_storage=whole, encoding='utf-8')
@@ -70,7 +70,7 @@ _FUNCTIONS = [(HistoryBuffer, ('min', 'max', 'mean', 'current')),
 
 
 def _attribute(owner: object, name: str) -> object:
-    """Stand-in for ``getattr`` in a file: a few functions, which are not called.
+    """Stand-in for ``getattr`` in a file; gives a few functions.
 
     A HistoryBuffer is pickled with its methods, and mmengine's OneCycleLR with the function of its
     curve, each as a call of ``getattr``. ``getattr`` itself could reach anything.
@@ -85,8 +85,8 @@ def _empty_dict(factory: Any = None) -> dict:
     return {}
 
 
-# What may be called in a file: plain values stand in for the harmless types of configs, of
-# Lightning's hyperparameters and of paths.
+# What a file may call. Plain values stand in for the harmless types of configs, Lightning's
+# hyperparameters and paths.
 _STAND_INS = {
     'builtins.getattr': _attribute,
     **{f'builtins.{kind.__name__}': kind for kind in (
@@ -101,7 +101,7 @@ _STAND_INS = {
        for module in ('', '_local.') for pure in ('', 'Pure')
        for name, kind in (('Posix', PurePosixPath), ('Windows', PureWindowsPath))},
 }
-# What may be named and is never called.
+# What a file may name, but is never called.
 _NAMED = {'mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler':
           OneCycleParamScheduler}
 
@@ -109,10 +109,10 @@ _NAMED = {'mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler':
 class CheckpointUnpickler(pickle._Unpickler):
     """Python's unpickler, restricted to values and the names above.
 
-    What the program itself has declared by ``torch.serialization.add_safe_globals`` is allowed too.
-    Nothing else is imported, called, made or changed. Python's reader and not its faster twin, in
-    which only names can be restricted: a file could still change an allowed class, by the operation
-    that restores an object's state.
+    What the program itself has declared by ``torch.serialization.add_safe_globals`` is also
+    allowed. Nothing else is imported, called, created or changed. It derives from Python's slower
+    reader: in the C one only names can be restricted, and a file could still change an allowed
+    class through the operation that restores an object's state.
     """
 
     dispatch = {operation: method for operation, method in pickle._Unpickler.dispatch.items()
@@ -135,7 +135,7 @@ class CheckpointUnpickler(pickle._Unpickler):
         self._callable = {id(value) for value in self._allowed.values()}
 
     def find_class(self, module: str, name: str) -> Any:
-        # Names of Python 2, which protocol 2 has.
+        # Protocol 2 has Python 2's names.
         module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
         path = f'{module}.{name}'
         return self._allowed.get(path) or _NAMED.get(path) or self._refuse(f'global {path}')
@@ -157,7 +157,7 @@ class CheckpointUnpickler(pickle._Unpickler):
     def _build(self) -> None:
         state, value = self.stack.pop(), self.stack[-1]
         if type(value) in (OrderedDict, HistoryBuffer, argparse.Namespace):
-            if type(value) is HistoryBuffer:  # what its __setstate__ does, without the file's part
+            if type(value) is HistoryBuffer:  # as its __setstate__, without the file's functions
                 HistoryBuffer._set_default_statistics(value)
             value.__dict__.update(state)
         elif type(value) is dict:
@@ -194,7 +194,7 @@ class CheckpointUnpickler(pickle._Unpickler):
 
     def _storage(self) -> None:
         place = self.stack.pop()
-        # Of others, such as modules, torch looks for the source code.
+        # For others, such as modules, torch would look up the source code.
         if type(place) is not tuple or place[:1] not in (('storage',), (b'storage',)):
             self._refuse(f'place of {type(place).__name__}')
         self.append(self.persistent_load(place))
@@ -208,7 +208,7 @@ class CheckpointUnpickler(pickle._Unpickler):
 
 
 class CheckpointPickle:
-    """:class:`CheckpointUnpickler` as a pickle module, for torch."""
+    """:class:`CheckpointUnpickler` as a pickle module for torch."""
     Unpickler = CheckpointUnpickler
 
     @staticmethod

@@ -19,24 +19,24 @@ _RENAMED = [(re.compile(pattern), replacement) for pattern, replacement in [
     (r'\.ffn\.layers\.0\.0\.', '.mlp.fc1.'),
     (r'\.ffn\.layers\.1\.', '.mlp.fc2.'),
 ]]
-# What follows from the size of windows or of an image, and the classifier.
+# Buffers that follow from window or image size, and the classifier.
 _DROPPED = re.compile(r'(.*\.(relative_position_index|attn_mask)|norm\..*|head\..*)$')
 
 
 def is_carrier_part(name: str) -> bool:
-    """Whether a SwinHAT's tensor belongs to carriers, which a Swin lacks."""
+    """Whether a SwinHAT's tensor belongs to its carriers."""
     return '.carrier' in name
 
 
 def carrier_parts(names: Iterable[str]) -> str:
-    """List the parts that carriers' tensors belong to, each once."""
+    """List the parts that carriers' tensors belong to."""
     parts = {re.sub(r'^stages\.\d\.(blocks\.\d+\.)?', '', name) for name in names}
     parts = {re.sub(r'(carrier_\w+)\..*', r'\1', part) for part in parts}
     return ', '.join(sorted(parts))
 
 
 def describe_swin(tensors: Mapping[str, Tensor]) -> Optional[str]:
-    """Name the arguments of the SwinHAT that tensors belong to; None for others."""
+    """Arguments of the SwinHAT for these tensors; None for others."""
     try:
         tables = [tensors[f'stages.{stage}.blocks.0.'
                           'relative_position_bias_table'].shape for stage in range(4)]
@@ -53,11 +53,11 @@ def convert_microsoft(tensors: Mapping[str, Tensor], checkpoint: str) -> Dict[st
     """Rename tensors of Microsoft's repository to mmdet's, below ``backbone.``.
 
     Args:
-        tensors: By Microsoft's names; by others they stay as they are.
+        tensors: By Microsoft's names; others stay as they are.
         checkpoint: The file's name, for messages.
 
     Raises:
-        CheckpointError: Without mmdet, whose conversion this is, and for a file of another network.
+        CheckpointError: Without mmdet, whose conversion is used, and for another network's file.
     """
     tensors = {key.removeprefix('module.'): value for key, value in tensors.items()}
     if not any(key.startswith('layers.') for key in tensors):
@@ -69,17 +69,19 @@ def convert_microsoft(tensors: Mapping[str, Tensor], checkpoint: str) -> Dict[st
                               f'({error})') from error
     try:
         return swin_converter(tensors)
-    except (RuntimeError, ValueError) as error:  # another shape than a Swin's
+    except (RuntimeError, ValueError) as error:  # shapes are not a Swin's
         raise CheckpointError(f'checkpoint={checkpoint!r}: mmdet cannot convert it ({error}). '
                               'convert_weights=True is for files of '
                               'microsoft/Swin-Transformer') from error
 
 
 def rename_swin(tensors: Mapping[str, Tensor], checkpoint: str) -> Dict[str, Tensor]:
-    """Rename tensors of mmdet's Swin to a SwinHAT's; a SwinHAT's own stay.
+    """Rename tensors of mmdet's Swin to a SwinHAT's.
+
+    A SwinHAT's own stay unchanged.
 
     Args:
-        tensors: Of the backbone alone.
+        tensors: Of the bare backbone.
         checkpoint: The file's name, for messages.
 
     Raises:
@@ -96,7 +98,7 @@ def rename_swin(tensors: Mapping[str, Tensor], checkpoint: str) -> Dict[str, Ten
         if _DROPPED.match(name):
             continue
         if '.downsample.' in name and tensor.shape[-1:] and tensor.shape[-1] % 4 == 0:
-            # mmdet has the four cells of each channel after each other.
+            # In mmdet the four cells of each channel are adjacent.
             tensor = tensor.unflatten(-1, (-1, 4)).transpose(-1, -2).flatten(-2)
         for pattern, replacement in _RENAMED:
             name = pattern.sub(replacement, name)

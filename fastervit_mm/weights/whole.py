@@ -1,4 +1,4 @@
-"""Loading a whole model: the file's tensors under its names, and all of them or an error."""
+"""Complete loading of a whole model, with renamed tensors."""
 from typing import Any, Mapping
 
 from mmengine.logging import print_log
@@ -15,22 +15,22 @@ from .reading import entries, where_from
 
 def rename_published(content: Mapping[str, Any], model: nn.Module, checkpoint: str
                      ) -> Mapping[str, Any]:
-    """A file's content, with its tensors under a whole model's names.
+    """Rename a file's tensors to a whole model's names.
 
-    So a classifier (``configs/mmpretrain``) loads the authors' whole, head included, and prefixes
-    of other trainers and compilers do not matter.
+    So a classifier (``configs/mmpretrain``) loads the authors' files completely, head included, and
+    prefixes of other trainers and compilers do not matter.
 
     Args:
-        content: What :func:`~fastervit_mm.weights.read_checkpoint` returned.
+        content: Result of :func:`~fastervit_mm.weights.read_checkpoint`.
         model: The model that will load them, with or without wrappers.
         checkpoint: The file's name, for the message.
 
     Returns:
-        A new dict; of any other file, ``content`` itself.
+        A new dict, or ``content`` itself if nothing was renamed.
 
     Raises:
-        CheckpointError: For a file that was trained with other windows than the model has
-            (:meth:`~fastervit_mm.FasterViT.wrong_windows`); with the names, that trace is lost.
+        CheckpointError: For a file trained with other windows than the model's
+            (:meth:`~fastervit_mm.FasterViT.wrong_windows`); after renaming this could not be told.
     """
     entry, found = next(iter(entries(content).items()), ('', {}))
     for backbone in (m for m in model.modules() if isinstance(m, StagedBackbone)):
@@ -45,14 +45,14 @@ def rename_published(content: Mapping[str, Any], model: nn.Module, checkpoint: s
 
 
 def check_complete(model: nn.Module, content: Mapping[str, Any], checkpoint: str) -> None:
-    """Raise an error if a checkpoint does not fill a model.
+    """Raise an error unless a checkpoint fills a model.
 
     mmengine loads with ``strict=False``: with a checkpoint of another variant it only warns, and
     goes on with a network that is half random.
 
     Args:
         model: The model, with or without wrappers (DDP, test-time augmentation).
-        content: What was read from the file.
+        content: Content of the file.
         checkpoint: The file's name, for the message.
 
     Raises:
@@ -66,7 +66,7 @@ def check_complete(model: nn.Module, content: Mapping[str, Any], checkpoint: str
         if isinstance(module, StagedBackbone):
             to_current(tensors, f'{name}.' if name else '')
     missing = [k for k in own if k not in tensors and not k.endswith('num_batches_tracked')]
-    # Of FasterViT-6, which is FasterViT-5 with more blocks, all of 5 would be filled.
+    # FasterViT-6's file, with more blocks, would fill all of FasterViT-5.
     blocks = [k for k in tensors if k not in own and k.startswith('backbone.stages.')]
     mismatched = [f'{k} ({tuple(tensors[k].shape)} in the file, {tuple(own[k].shape)} in the '
                   'model)' for k in own if k in tensors and tensors[k].shape != own[k].shape]
@@ -86,7 +86,7 @@ def check_complete(model: nn.Module, content: Mapping[str, Any], checkpoint: str
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside wrappers for distributed training and test-time augmentation."""
+    """Model inside wrappers for distributed training or test-time augmentation."""
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     return model

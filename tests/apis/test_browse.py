@@ -1,4 +1,4 @@
-"""What is drawn is what the pipeline feeds the network, with its ground truth in place."""
+"""Pictures show the network's inputs, with ground truth in the right place."""
 import runpy
 import sys
 
@@ -18,7 +18,7 @@ FLIP = dict(type='RandomFlip', prob=1.)
 
 @pytest.fixture
 def config(tiny_coco, tiny_ade20k):
-    """A config of COCO or ADE20K on samples, with or without a pipeline of one's own."""
+    """A config of COCO or ADE20K on samples; optionally with another pipeline."""
     def load(name, steps=None):
         cfg = launch.load_config(str(REPO / 'configs' / name))
         root = tiny_coco if name == DET else tiny_ade20k
@@ -35,7 +35,7 @@ def config(tiny_coco, tiny_ade20k):
 
 
 def fed(item):
-    """What the network is fed, (H, W, 3) RGB."""
+    """The network's input, (H, W, 3) RGB."""
     return item['inputs'].permute(1, 2, 0).numpy()[..., ::-1]
 
 
@@ -51,7 +51,7 @@ def drawn(cfg, index, rescale=False):
 
 
 def check_drawn(changed, instances):
-    """What changed is in the boxes, and the masks are covered."""
+    """Check that only the boxes changed, and that masks are covered."""
     near = np.zeros(changed.shape, bool)
     for left, top, right, bottom in instances.bboxes.tensor.numpy().astype(int):
         # A name begins in its box's corner, and may be wider than the box.
@@ -94,7 +94,7 @@ def test_label_maps_lie_where_the_image_went(config):
 
 @pytest.mark.parametrize('index', [0, 2])
 def test_ground_truth_follows_a_test_pipeline_that_loads_it_late(index, config):
-    """It is the original image's; the picture is not."""
+    """Ground truth has the original image's size, the input another."""
     cfg = config(DET)
     assert [browse.annotated_late(cfg, f'{split}_dataloader')
             for split in ('train', 'val')] == [False, True]
@@ -181,12 +181,12 @@ def browse_dataset(monkeypatch, *arguments):
     runpy.run_path(str(REPO / 'tools/browse_dataset.py'), run_name='__main__')
 
 
-def test_the_tool_draws_all_where_asked(monkeypatch, tmp_path, tiny_ade20k, capsys):
+def test_the_tool_draws_all_into_the_given_folder(monkeypatch, tmp_path, tiny_ade20k, capsys):
     browse_dataset(
         monkeypatch, REPO / 'configs' / SEG, '--out', tmp_path, '--split', 'val', '--number', 0,
         '--cfg-options', f'val_dataloader.dataset.data_root={tiny_ade20k}',
         'val_dataloader.dataset.indices=2')
-    assert f'2 pictures in {tmp_path}; {tmp_path}/contact_sheet.png' in capsys.readouterr().out
+    assert f'2 figures in {tmp_path}; {tmp_path}/contact_sheet.png' in capsys.readouterr().out
     assert len(list(tmp_path.iterdir())) == 3
 
 
@@ -194,9 +194,9 @@ def test_the_tool_draws_all_where_asked(monkeypatch, tmp_path, tiny_ade20k, caps
     (('nowhere.py', ), "config='nowhere.py': no such file"),
     ((REPO / 'configs' / DET, ), 'train_dataloader.dataset.data_root'),  # the data are not there
     ((REPO / 'configs' / SEG, '--number', -1), 'number=-1: give at least 1'),
-    ((REPO / 'configs' / SEG, '--cfg-options', 'visualizer=None'), 'with a visualizer can be'),
+    ((REPO / 'configs' / SEG, '--cfg-options', 'visualizer=None'), 'with a visualizer'),
 ])
-def test_what_cannot_be_drawn_is_said_in_a_line(arguments, message, monkeypatch, tmp_path):
+def test_undrawable_data_are_an_error_of_one_line(arguments, message, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match=message) as caught:
         browse_dataset(monkeypatch, *arguments, '--out', 'out')
@@ -204,12 +204,12 @@ def test_what_cannot_be_drawn_is_said_in_a_line(arguments, message, monkeypatch,
     assert not list(tmp_path.glob('out/*'))
 
 
-def test_without_a_place_for_pictures_nothing_is_drawn(monkeypatch, capsys):
+def test_without_an_output_folder_nothing_is_drawn(monkeypatch, capsys):
     with pytest.raises(SystemExit) as caught:
         browse_dataset(monkeypatch, REPO / 'configs' / SEG)
     assert caught.value.code == 2 and 'give --out DIR, --show or both' in capsys.readouterr().err
 
 
-def test_a_split_that_is_not_there_is_named(config):
+def test_a_missing_split_is_named(config):
     with pytest.raises(ValueError, match="split='test': the config has no test_dataloader"):
         browse.browse(Config(dict(default_scope='mmdet')), None, 'test')

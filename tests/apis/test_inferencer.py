@@ -81,7 +81,7 @@ def test_detections_are_det_inferencers_as_coco_results(detect, detector, photos
 
 
 def test_det_inferencer_takes_the_coco_config_as_it_is(photos, tmp_path):
-    """FasterViT-2, as large as it is, with no data set near; weights are random."""
+    """FasterViT-2 at full size, without a dataset; weights are random."""
     from mmdet.apis import DetInferencer
     inferencer = DetInferencer(str(config_path('mmdet/cascade_fvit')), device='cpu',
                                show_progress=False)
@@ -132,7 +132,7 @@ def test_ids_without_annotations(detector, photos, tmp_path):
 
 @pytest.mark.parametrize('task, images', [('detector', 'photos'), ('segmentor', 'scenes')])
 def test_joined_datasets_change_nothing(task, images, request):
-    """The first one says how images are prepared, and what is called what."""
+    """Preprocessing and class names are the first dataset's."""
     config, checkpoint = request.getfixturevalue(task)
     image = request.getfixturevalue(images)[0]
     cfg = Config.fromfile(config)
@@ -146,7 +146,7 @@ def test_joined_datasets_change_nothing(task, images, request):
     assert cfg.test_dataloader.dataset.type == 'ConcatDataset'  # the caller's is left as it was
 
 
-def test_label_maps_are_mmsegs_and_those_of_test(segment, segmentor, scenes, tmp_path):
+def test_label_maps_equal_mmsegs_and_those_of_tools_test(segment, segmentor, scenes, tmp_path):
     from mmseg.apis import MMSegInferencer
 
     from fastervit_mm.engine import launch
@@ -217,7 +217,7 @@ def test_videos_of_detections(detect, clip, tmp_path):
     assert len(results.predictions) == 7
 
 
-def test_goes_on_past_what_cannot_be_read(segment, scenes, clip, tmp_path):
+def test_unreadable_images_do_not_stop_it(segment, scenes, clip, tmp_path):
     inputs = tmp_path / 'in'
     inputs.mkdir()
     for path in scenes[:2]:
@@ -241,7 +241,7 @@ def test_goes_on_past_what_cannot_be_read(segment, scenes, clip, tmp_path):
     assert done == [os.path.basename(path) for path in (*scenes[:2], scenes[3])]
 
 
-def test_a_small_image_does_not_take_its_batch_along(segment):
+def test_a_too_small_image_does_not_fail_its_batch(segment):
     generator = np.random.RandomState(0)
     small, other = (generator.randint(0, 256, (20, 20, 3), np.uint8) for _ in range(2))
     large = generator.randint(0, 256, (64, 64, 3), np.uint8)
@@ -314,7 +314,7 @@ def test_another_task_is_named(tmp_path):
         Inferencer(config, 'absent.pth')
 
 
-def test_imports_where_neither_mmdet_nor_mmseg_is(tmp_path):
+def test_imports_without_mmdet_and_mmseg(tmp_path):
     code = ('import sys\n'
             'sys.modules.update(mmdet=None, mmseg=None, mmpretrain=None)\n'
             'import fastervit_mm.apis\n'

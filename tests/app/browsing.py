@@ -56,7 +56,7 @@ def serving(folder, *arguments):
 
 @contextmanager
 def chromium():
-    """Headless, the one that tools/make_env.py finds; without one the test is skipped."""
+    """Headless Chromium as tools/make_env.py finds it; without it the test is skipped."""
     from playwright.sync_api import sync_playwright
     make_env = load_make_env()
     found = make_env.find_browser()
@@ -95,7 +95,7 @@ def remove(page):
 
 
 def words(page, pattern):
-    """Wait for the page's words to match a pattern."""
+    """Wait until the page's text matches a pattern."""
     page.wait_for_function(
         'pattern => new RegExp(pattern).test(document.querySelector("#words")?.innerText)',
         arg=pattern)
@@ -103,10 +103,10 @@ def words(page, pattern):
 
 
 def pixels(page, name, other_than=None):
-    """The picture that the browser shows, in its own size, and its address.
+    """The picture shown in the browser, at its own size, and its address.
 
     Args:
-        other_than: Address of a picture that it shows no longer.
+        other_than: Address of the previous picture.
     """
     page.wait_for_function(
         '([name, old]) => { const i = document.querySelector(`#${name} img`); '
@@ -117,7 +117,7 @@ def pixels(page, name, other_than=None):
 
 
 def listed(page):
-    """Lines of the table: what was found and how much of it."""
+    """Rows of the table: classes found, and how many of each."""
     cells = page.locator('#table').get_by_role('gridcell').all_inner_texts()
     return [(name.strip(), amount.strip()) for name, amount in zip(cells[::2], cells[1::2])]
 

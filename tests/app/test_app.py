@@ -129,14 +129,14 @@ def test_runs_are_found_with_their_best_last_or_newest_checkpoint(tmp_path):
     ((CONFIGS['mmseg'], ), 'give a checkpoint for every config'),
     ((CONFIGS['mmseg'], 'nothing.pth'), "'nothing.pth': no such file"),
 ])
-def test_without_a_checkpoint_the_tool_says_so(arguments, message, elsewhere, monkeypatch):
+def test_a_missing_checkpoint_is_reported(arguments, message, elsewhere, monkeypatch):
     monkeypatch.setattr(sys, 'argv', ['demo_app.py', *arguments])
     with pytest.raises(SystemExit, match=message) as caught:
         runpy.run_path(str(REPO / 'tools/demo_app.py'), run_name='__main__')
     assert caught.value.code.startswith('demo_app: ')
 
 
-def test_without_gradio_the_tool_says_what_to_install(saved, elsewhere, monkeypatch):
+def test_without_gradio_the_tool_names_the_install_command(saved, elsewhere, monkeypatch):
     monkeypatch.setitem(sys.modules, 'gradio', None)
     monkeypatch.delitem(sys.modules, 'fastervit_mm.app.page', raising=False)
     monkeypatch.setattr(sys, 'argv', ['demo_app.py', *map(str, saved['mmseg'][1:])])
@@ -144,7 +144,7 @@ def test_without_gradio_the_tool_says_what_to_install(saved, elsewhere, monkeypa
         runpy.run_path(str(REPO / 'tools/demo_app.py'), run_name='__main__')
 
 
-def test_an_image_too_thin_for_the_pipeline_is_said_in_a_line(saved, tmp_path):
+def test_an_image_too_thin_for_the_pipeline_is_an_error_of_one_line(saved, tmp_path):
     from fastervit_mm.app.page import Page
     page = Page([saved['mmdet']])
     for size in ((20, 8000, 3), (8000, 20, 3)):
@@ -153,7 +153,7 @@ def test_an_image_too_thin_for_the_pipeline_is_said_in_a_line(saved, tmp_path):
         assert 'Sorry' in words and 'of this size' in words and picture is None
 
 
-def test_a_port_in_use_is_said_with_the_option_that_settles_it(saved, elsewhere, monkeypatch):
+def test_a_port_in_use_is_reported_with_the_option_to_change_it(saved, elsewhere, monkeypatch):
     with socket.create_server(('127.0.0.1', 0)) as used:
         port = used.getsockname()[1]
         monkeypatch.setattr(sys, 'argv', ['demo_app.py', *map(str, saved['mmseg'][1:]), '--port',

@@ -84,7 +84,7 @@ def test_upload_see_the_prediction_click_see_attention(page, scene, address):
     ('fake.png', b'no picture either', 'fake.png is not an image that can be read'),
     ('small.png', None, 'H and W at least 32'),
 ])
-def test_what_is_no_picture_is_said_in_words(name, content, message, page, scene, tmp_path):
+def test_a_file_that_is_not_an_image_is_reported(name, content, message, page, scene, tmp_path):
     path = tmp_path / name
     if content is None:
         mmcv.imwrite(np.zeros((20, 40, 3), np.uint8), str(path))

@@ -15,7 +15,7 @@ ARCHS = {'propagating': dict(TINY, layer_scale=0.5, propagate_carriers=True),
 
 
 def stirred(module):
-    """In evaluation mode, with norms, scales and biases that a mix-up shows."""
+    """The module in evaluation mode, with distinct norms, scales and biases."""
     stir(module)
     for name, parameter in module.named_parameters():
         if name.endswith(('carrier_bias', 'bias_table')):
@@ -33,7 +33,7 @@ def maps(model, image):
 
 
 def error(got, expected):
-    """The largest difference, relative to the largest value of its map."""
+    """Largest difference, relative to the largest value of its map."""
     return max(relative(a, b) for a, b in zip(got, expected, strict=True))
 
 
@@ -43,7 +43,7 @@ def relative(a, b):
 
 
 def gradients(model, *images, seed=0):
-    """By name, after one backward pass from all outputs of each image."""
+    """Gradients by name, after one backward pass from all outputs of each image."""
     model.zero_grad()
     for image in images:
         torch.manual_seed(seed)
@@ -54,7 +54,7 @@ def gradients(model, *images, seed=0):
 
 
 def gradient_error(got, expected):
-    """The largest difference, relative to the largest gradient of all."""
+    """Largest difference, relative to the largest gradient of all."""
     assert got.keys() == expected.keys()
     scale = max(gradient.abs().max() for gradient in expected.values())
     return max(((got[name] - expected[name]).abs().max() / scale).item() for name in expected)
@@ -62,7 +62,7 @@ def gradient_error(got, expected):
 
 @torch.no_grad()
 def transposed(model):
-    """The model that sees rows as columns: kernels, tables and coordinates swapped."""
+    """The model with rows and columns exchanged in kernels, tables and coordinates."""
     twin = copy.deepcopy(model)
     for module in twin.modules():
         if isinstance(module, nn.Conv2d):
@@ -80,13 +80,13 @@ def transposed(model):
 
 
 def transposed_error(model, image):
-    """How far the maps of the transposed model and image are from the transposed maps."""
+    """Error between maps of the transposed model and image, and the transposed maps."""
     twins = maps(transposed(model), image.transpose(2, 3).contiguous())
     return error([twin.transpose(2, 3) for twin in twins], maps(model, image))
 
 
 class Operators(TorchDispatchMode):
-    """Counts operators, but those that run no kernel: they view, allocate, rename or ask."""
+    """Count operators, except those that only view, allocate, alias or query."""
     free = {'aten::empty', 'aten::empty_like', 'aten::empty_strided', 'aten::new_empty',
             'aten::detach', 'aten::alias', 'aten::_unsafe_view', 'aten::_reshape_alias',
             'aten::promote_types', 'aten::_local_scalar_dense'}
@@ -102,7 +102,7 @@ class Operators(TorchDispatchMode):
 
 
 def operators(call):
-    """Numbers by the operator's name."""
+    """Counts by operator name."""
     with Operators() as seen:
         call()
     return seen.count

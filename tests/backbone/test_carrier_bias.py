@@ -27,8 +27,8 @@ def test_it_is_added_for_cells_towards_carriers_alone():
 
 @torch.no_grad()
 @pytest.mark.parametrize('value, share', [(None, 4 / 53), (8., 4 / 53), (0, 0.)])
-def test_at_the_start_a_carrier_is_heard_as_a_cell_is(value, share):
-    """Or, at 0, next to not at all. Logits of the products are small then."""
+def test_initially_a_carrier_weighs_as_much_as_a_cell(value, share):
+    """With bias 0 hardly at all. Logits are small initially."""
     arch = TINY if value is None else dict(TINY, carrier_bias=value)
     stage = FasterViT(arch).stages[2]
     stage.position_biases.weight2.zero_()

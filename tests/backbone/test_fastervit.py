@@ -59,7 +59,7 @@ def test_an_image_is_computed_alike_alone_and_in_a_batch(height, width):
 
 
 @pytest.mark.parametrize('out_indices', [(0, ), (1, ), (0, 2), (3, ), (1, 2, 3)])
-def test_no_parameter_is_without_a_gradient(tiny_arch, out_indices):
+def test_every_parameter_has_a_gradient(tiny_arch, out_indices):
     model = FasterViT(tiny_arch, out_indices=out_indices)
     image = torch.rand(2, 3, 70, 50)
     assert [o.shape[1] for o in model(image)] == list(model.out_channels)
@@ -82,7 +82,7 @@ def test_layer_norm_outputs_are_normed_over_channels(tiny_arch):
 
 
 @pytest.mark.parametrize('frozen_stages', [-1, 0, 1, 2, 3, 4])
-def test_frozen_stages_hold_after_train(tiny_arch, frozen_stages):
+def test_frozen_stages_stay_frozen_after_train(tiny_arch, frozen_stages):
     model = FasterViT(tiny_arch, frozen_stages=frozen_stages).train()
     model.eval()
     model.train()
@@ -132,7 +132,7 @@ def test_timm_s_fx_extractor_gives_the_same_maps_at_two_sizes(tiny_arch, arch):
 
 @pytest.mark.parametrize('deployed', [False, True])
 def test_the_meta_device_runs(tiny_arch, deployed):
-    """As tools that count or plan use it; autocast knows no such device."""
+    """As counting tools use it; autocast does not know this device."""
     with torch.device('meta'):
         model = FasterViT(tiny_arch)
         if deployed:
@@ -182,7 +182,7 @@ def test_fields_of_arch_have_an_effect(choice):
     assert found[0].shape == found[1].shape and not torch.allclose(*found)
 
 
-def test_other_channels(tiny_arch):
+def test_images_of_other_channels_run(tiny_arch):
     assert FasterViT(tiny_arch, in_channels=4)(torch.rand(2, 4, 64, 64))[0].shape[1] == 16
 
 

@@ -1,4 +1,4 @@
-"""Any shape of image: what no wrong layout of windows and carriers passes."""
+"""Images of any shape: tests that every wrong layout of windows and carriers fails."""
 import pytest
 import torch
 from hypothesis import given, settings
@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from fastervit_mm import FasterViT, HATStage, SwinHAT
 from fastervit_mm.backbone import carriers, windows
-from fastervit_mm.backbone.carriers import averages, nearest
+from fastervit_mm.backbone.carriers import CarrierInitialiser, nearest, places
 from fastervit_mm.backbone.positions import grid
 from fastervit_mm.backbone.windows import pad, partition, unpartition
 from tests.backbone.common import ARCHS, error, maps, stirred, transposed_error
@@ -53,7 +53,7 @@ def rows_alone(x, size):
 
 
 def in_raster_order(h, w, size, device):
-    """Coordinates that are other carriers': these are in window order."""
+    """Coordinates in raster order, so wrong ones: carriers are in window order."""
     right = grid(h, w, size, device)
     return right._replace(coordinates=grid(h, w, 1, device).coordinates)
 
@@ -68,7 +68,7 @@ def transposed_codes(h, w, size, device):
     (carriers, 'grid', in_raster_order), (carriers, 'grid', transposed_codes)],
     ids=lambda value: getattr(value, '__name__', value))
 def test_the_transposed_network_shows_a_planted_fault(monkeypatch, module, name, fault):
-    """So that the tests above notice it."""
+    """The tests above would notice it."""
     settings = dict(pad_conv_stages=7) if fault is rows_alone else {}
     arch = dict(TINY, window_size=(1, 1), ct_size=1) if settings else ARCHS['propagating']
     model = stirred(FasterViT(arch, out_norm=None, **settings))
@@ -113,28 +113,29 @@ def test_padding_is_of_zeros_and_is_cropped_again(height, width, size):
 
 
 def test_carriers_of_the_pretraining_grid_are_the_authors():
-    x = torch.randn(1, 1, 14, 14, dtype=torch.double)
-    matrix = averages(14, 7, 2, x)
-    expected = torch.nn.functional.avg_pool2d(x, 5, stride=3)
-    torch.testing.assert_close(matrix @ x @ matrix.t(), expected)
+    x = torch.randn(1, 14, 14, 3, dtype=torch.double)
+    carriers = CarrierInitialiser(3, 7, 2).double()
+    expected = torch.nn.functional.avg_pool2d(carriers.conv(x.permute(0, 3, 1, 2)), 5, stride=3)
+    torch.testing.assert_close(unpartition(carriers(x)[0], 2, 4, 4), expected.permute(0, 2, 3, 1))
 
 
-@given(count=st.integers(1, 60), ct_size=st.integers(2, 3))
-def test_carriers_stay_at_their_own_place(count, ct_size):
-    """Each pools cells around its place in its window, within about one cell."""
-    cells, carriers = count * 7, count * ct_size
-    matrix = averages(cells, 7, ct_size, torch.zeros(1, dtype=torch.double))
-    torch.testing.assert_close(matrix.sum(1), torch.ones(carriers, dtype=torch.double))
-    assert ((matrix > 0).sum(1) == {2: 5, 3: 4}[ct_size]).all()
-    centre = (matrix * (torch.arange(cells) + 0.5)).sum(1)
-    place = (torch.arange(carriers) + 0.5) * 7 / ct_size
-    assert (centre - place).abs().max() <= 1.5
-    own_window = torch.arange(carriers) // ct_size
-    assert ((centre >= 7 * own_window) & (centre <= 7 * (own_window + 1))).all()
-    # As documented, in exact arithmetic.
-    kernel, last = {2: 5, 3: 4}[ct_size], max(carriers - 1, 1)
-    begin = [(2 * j * (cells - kernel) + last) // (2 * last) for j in range(carriers)]
-    assert (matrix > 0).double().argmax(1).tolist() == begin
+@given(windows=st.integers(1, 60), ct_size=st.integers(1, 3), window_size=st.integers(3, 9))
+def test_carriers_stay_at_their_own_place(windows, ct_size, window_size):
+    """Each pools cells around its place in its window, within about a cell and a half."""
+    made = CarrierInitialiser(1, window_size, ct_size)
+    cells, carriers = windows * window_size, windows * ct_size
+    begin = places(cells - made.region + 1, carriers, torch.device('cpu'))
+    # As documented, in exact arithmetic, halves up.
+    last = max(carriers - 1, 1)
+    assert begin.tolist() == [(2 * j * (cells - made.region) + last) // (2 * last)
+                              for j in range(carriers)]
+    assert 0 <= begin[0] and begin[-1] + made.region <= cells
+    if window_size == 7:
+        centre = begin + made.region / 2
+        place = (torch.arange(carriers) + 0.5) * 7 / ct_size
+        assert (centre - place).abs().max() <= 1.5
+        own_window = torch.arange(carriers) // ct_size
+        assert ((centre >= 7 * own_window) & (centre <= 7 * (own_window + 1))).all()
 
 
 @pytest.mark.parametrize('ct_size, window_size', [(1, 7), (2, 7), (3, 7), (2, 8), (4, 4)])

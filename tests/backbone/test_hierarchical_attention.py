@@ -44,7 +44,7 @@ def test_every_parameter_is_trained_recomputed_or_not(stage):
 
 
 @pytest.mark.parametrize('choice', [dict(ct_size=0), dict(ct_size=1), dict(ct_size=2)], ids=str)
-def test_what_is_far_is_seen_through_carriers_alone(choice):
+def test_distant_cells_are_seen_only_through_carriers(choice):
     stage = stirred(HATStage(16, 3, 2, window_size=4, **choice))
     x = torch.randn(1, 16, 4, 40)
     changed = x.clone()

@@ -1,4 +1,4 @@
-"""How few kernels the network is, counted as operators that are no views, and which it avoids."""
+"""Number of kernels, counted as operators that are not views, and kernels to avoid."""
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +15,7 @@ fused_on_cpu = needs_torch(2, 2, 'before, attention with a bias is no kernel on 
 
 @pytest.fixture
 def network():
-    """FasterViT-2 but for its widths, oneDNN's path off as in the counts of the documentation."""
+    """FasterViT-2 except for its widths, without oneDNN, as counted in the documentation."""
     model = FasterViT(dict(TINY, depths=(3, 3, 8, 5), drop_path_rate=0.2))
     with torch.backends.mkldnn.flags(enabled=False):
         yield model
@@ -59,7 +59,7 @@ def test_the_count_sees_what_it_should():
 
 
 @pytest.mark.parametrize('mode', ['train', 'eval', 'deployed'])
-def test_no_convolution_turns_a_weight_around(mode):
+def test_no_convolution_converts_the_layout_of_a_weight(mode):
     model = FasterViT(TINY).train(mode == 'train')
     if mode == 'deployed':
         model.switch_to_deploy()
@@ -75,7 +75,7 @@ def test_no_convolution_turns_a_weight_around(mode):
 
 @pytest.fixture
 def attention_calls(monkeypatch):
-    """Queries and masks that PyTorch's attention gets."""
+    """Queries and masks passed to PyTorch's attention."""
     calls, fused = [], torch.nn.functional.scaled_dot_product_attention
 
     def watched(q, k, v, attn_mask, scale):
@@ -99,7 +99,7 @@ def test_rows_of_a_mask_are_aligned_as_fused_kernels_need_them(attention_calls):
 
 
 def test_kernels_get_heads_of_a_multiple_of_8(attention_calls):
-    """Trained or deployed; for others PyTorch falls back to a kernel that keeps all logits."""
+    """In training or deployed; for others PyTorch's fallback kernel stores all logits."""
     model = FasterViT(dict(base='4', depths=(1, 1, 1, 1)), out_indices=(2, )).eval()
     image = torch.randn(1, 3, 64, 64)
     maps(model, image)

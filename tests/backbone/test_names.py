@@ -77,7 +77,7 @@ def test_more_than_ten_blocks_stay_in_order():
 
 
 def test_a_file_without_carrier_biases_gives_0(tmp_path, monkeypatch):
-    """Loaded by the module or from a file, whose log says so; and the other way not."""
+    """Loaded by the module, or from a file with a line in the log; on the meta device too."""
     old, lines = stirred(FasterViT(TINY)), []
     with torch.no_grad():
         old.stages[2].carrier_bias.zero_()
@@ -105,7 +105,7 @@ def test_a_file_without_carrier_biases_gives_0(tmp_path, monkeypatch):
 
 
 def test_a_hole_is_not_taken_for_an_older_file(tmp_path):
-    """Missing position terms of a block, or of all blocks, are an error that names them."""
+    """Position terms missing in one block, or in all, are an error that names them."""
     old = former(stirred(FasterViT(TINY)))
     path = str(tmp_path / 'hole.pth')
     for hole, message in (

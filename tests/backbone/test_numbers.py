@@ -1,4 +1,4 @@
-"""Half precision and images at the edge: finite, and near float32; docs/distributed.md has figures.
+"""Half precision and extreme images: finite, and near float32 (docs/distributed.md#numbers).
 
 Autocast is the CPU's. Networks have one block in each stage, since what overflows or rounds is a
 matter of widths, which are the variants' own. 6 has the widths of 5, and the 4-21k networks differ
@@ -58,7 +58,7 @@ def model(request):
 
 @pytest.mark.parametrize('scale', [1, 100])
 def test_every_width_is_near_float32(model, scale):
-    """White, black, constant and noise; and with what leaves the stem a hundred times as large."""
+    """White, black, constant and noise; also with the stem's output multiplied by 100."""
     scaled = model.stem.register_forward_hook(lambda module, args, out: scale * out)
     try:
         with torch.no_grad():
@@ -99,7 +99,7 @@ def test_gradients_are_finite_and_near_float32s(name):
 
 
 def test_gradients_of_padded_heads():
-    """FasterViT-4's of 49 channels, and fewer of them."""
+    """FasterViT-4's heads of 49 channels, fewer of them."""
     check_gradients(network('4', embed_dim=49, num_heads=(1, 1, 4, 8)), torch.bfloat16)
 
 
@@ -118,7 +118,7 @@ def check_gradients(model, dtype):
 
 
 def test_statistics_of_one_pixel_are_finite():
-    """BatchNorm in training, where the last map of a batch of two has two cells."""
+    """BatchNorm in training on two cells: the last map of a batch of two."""
     model = FasterViT(dict(TINY)).train()
     for dtype in (None, *BOUNDS):
         x = torch.zeros(2, 3, 32, 32)  # of no variance at all
@@ -204,7 +204,7 @@ def test_one_pixel_high_and_without_objects(detector, segmentor, dtype):
     assert result.pred_instances.scores.isfinite().all()
 
 
-def test_mmdet_says_that_no_anchor_is_inside(detector):
+def test_mmdet_reports_that_no_anchor_is_inside(detector):
     """Cascade R-CNN's own `allowed_border=0` on such an image: an error, no NaN."""
     allowed = detector.rpn_head.train_cfg.allowed_border
     detector.rpn_head.train_cfg.allowed_border = 0

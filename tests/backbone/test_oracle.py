@@ -21,7 +21,7 @@ def authors_maps(model, image):
 
 
 def with_weights_of(theirs, arch):
-    """Our network on the very tensors of theirs, so that the largest fit in memory."""
+    """Our network sharing their tensors, so that the largest fit in memory."""
     with torch.device('meta'):
         ours = FasterViT(arch, out_norm=None)
     ours.load_state_dict(translate(theirs.state_dict()), strict=True, assign=True)
@@ -77,7 +77,7 @@ def test_large_windows_equal_the_authors_in_a_narrow_network(arch, pixels):
 
 @pytest.mark.parametrize('arch', ['3', '4', '5', '6', '4-21k-224'])
 def test_every_tensor_has_the_authors_shape(arch, monkeypatch):
-    """At full depth: names and shapes alone, in memory that nothing is written to."""
+    """At full depth: names and shapes only, in memory that is never written."""
     import fastervit.models.faster_vit as module
     for place, name in ((module, 'trunc_normal_'), (torch.nn.init, 'kaiming_uniform_'),
                         (torch.nn.init, 'uniform_')):
@@ -116,7 +116,7 @@ def test_parameters_with_the_classifier_are_as_published(arch, millions):
 
 
 def test_the_authors_state_dict_loads_where_the_module_loads(authors):
-    """Names are translated at the door; the strict report stays."""
+    """Names are translated on loading; strict loading still reports the rest."""
     tensors = authors('0').state_dict()
     ours = FasterViT('0')
     norms = {k: v.clone() for k, v in ours.state_dict().items() if k.startswith('out_norms.')}

@@ -56,7 +56,7 @@ def test_windows_change_the_order_of_terms_alone():
 
 
 def test_each_block_has_its_own_terms():
-    """All of a stage at once are each of them alone."""
+    """Computed for the whole stage at once or for one block: the same."""
     together, pairs = PositionMLP(3, 4), torch.randn(10, 2)
     for i, found in enumerate(together(pairs)):
         alone = PositionMLP(1, 4)

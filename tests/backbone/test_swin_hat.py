@@ -27,14 +27,14 @@ def build(**settings):
 
 
 def timms(**settings):
-    """A network by the names of Microsoft's repository, which timm has too."""
+    """A timm Swin: it has the names of Microsoft's repository."""
     import timm
     return timm.create_model('swin_tiny_patch4_window7_224', num_classes=5, **settings)
 
 
 @pytest.fixture(scope='module')
 def mmdets():
-    """mmdet's Swin with no window shifted."""
+    """mmdet's Swin without shifts."""
     torch.manual_seed(0)
     swin = SwinTransformer(embed_dims=16, depths=TINY['depths'], num_heads=TINY['num_heads'],
                            drop_path_rate=0.)
@@ -47,7 +47,7 @@ def mmdets():
     return swin
 
 
-def test_without_carriers_it_is_mmdet_s_swin_without_shifts(mmdets, tmp_path):
+def test_without_carriers_it_equals_mmdet_s_swin_without_shifts(mmdets, tmp_path):
     torch.save(mmdets.state_dict(), tmp_path / 'swin.pth')
     model = build(ct_size=0)
     assert load_backbone(model, str(tmp_path / 'swin.pth')).fresh == []
@@ -56,7 +56,7 @@ def test_without_carriers_it_is_mmdet_s_swin_without_shifts(mmdets, tmp_path):
         assert error(maps(model, image), maps(mmdets, image)) < 1e-5
 
 
-def test_with_carriers_its_first_blocks_are_mmdet_s(mmdets, tmp_path):
+def test_with_carriers_its_first_blocks_equal_mmdet_s(mmdets, tmp_path):
     """In every stage."""
     torch.save(mmdets.state_dict(), tmp_path / 'swin.pth')
     model = build()
@@ -70,7 +70,7 @@ def test_with_carriers_its_first_blocks_are_mmdet_s(mmdets, tmp_path):
 
 
 def test_attention_sees_zeros_where_a_map_is_padded():
-    """And nothing else of a block sees padding; carriers are no zeros."""
+    """Nothing else in a block sees padding, and carriers are not zeros."""
     block, values = build(ct_size=2).stages[0].blocks[1], []
     block.attn.register_forward_pre_hook(lambda _, given: values.append(given[0]))
     x, carriers = torch.randn(2, 9, 13, 16), torch.randn(2, 2, 2, 4, 16)
@@ -84,7 +84,7 @@ def test_attention_sees_zeros_where_a_map_is_padded():
 
 
 @pytest.mark.parametrize('ct_size', [0, 1])
-def test_rows_are_seen_by_other_windows_through_carriers_alone(ct_size):
+def test_other_windows_see_a_row_only_through_carriers(ct_size):
     stage = build(ct_size=ct_size).stages[0]
     x = torch.randn(1, 16, 7, 70)
     changed = x.clone()
@@ -93,8 +93,8 @@ def test_rows_are_seen_by_other_windows_through_carriers_alone(ct_size):
     assert same == (ct_size == 0)
 
 
-def test_microsoft_s_file_fills_what_is_shared(tmp_path, monkeypatch):
-    """In its layout (timm's); the classifier's maps come out of the file's own network too."""
+def test_microsoft_s_file_fills_all_shared_tensors(tmp_path, monkeypatch):
+    """In Microsoft's layout, as timm's; maps equal those of timm's own network."""
     lines = []
     monkeypatch.setattr('fastervit_mm.weights.loading.print_log',
                         lambda line, **kwargs: lines.append(line))
@@ -169,7 +169,7 @@ def test_any_size_gives_ceil_strided_maps_prepared_for_export_too(ct_size):
 
 
 def test_every_parameter_is_trained_recomputed_or_not():
-    """So DDP stops for no parameter that is unused."""
+    """So DDP finds no unused parameter."""
     model = build(frozen_stages=1).train()
     image = torch.randn(2, 3, 97, 150)
     plain = gradients(model, image)

@@ -1,4 +1,4 @@
-"""switch_to_deploy(): the same numbers from folded weights, and no misuse in silence."""
+"""switch_to_deploy(): the same outputs from folded weights; misuse is an error."""
 import copy
 import pickle
 
@@ -57,7 +57,7 @@ def test_published_variants_too(arch):
     assert error(maps(model.switch_to_deploy(), image), expected) < 1e-4
 
 
-def test_what_was_folded_is_gone(model):
+def test_folded_layers_are_removed(model):
     kinds = (_BatchNorm,) if model.stages[2].blocks[-1].__dict__.get('propagate') else (
         _BatchNorm, LayerScale)  # where carriers propagate, one scale has a second use
     norms = list(model.out_norms.modules())
@@ -124,8 +124,8 @@ def test_a_cast_network_has_the_geometry_of_a_fresh_one(tiny):
             assert all(map(torch.equal, stage.cells, right))
 
 
-def test_16_bits_of_a_deployed_network_are_as_near_as_of_the_trained(tiny):
-    """Windows' constants are of float32 coordinates, and cast once."""
+def test_deployed_in_16_bits_it_is_as_near_float32_as_before(tiny):
+    """Constants of windows come from float32 coordinates and are cast once."""
     expected = maps(tiny, IMAGE)
     distances = [error([m.float() for m in maps(network.bfloat16(), IMAGE.bfloat16())], expected)
                  for network in (copy.deepcopy(tiny), copy.deepcopy(tiny).switch_to_deploy())]

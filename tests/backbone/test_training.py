@@ -47,7 +47,7 @@ def test_with_cp_saves_activations(build):
 
 @pytest.mark.parametrize('ct_size, branches', [(0, 2), (2, 4)])
 def test_drop_path_drops_whole_images(ct_size, branches):
-    """Each branch in all windows of an image alike: equal images have few outcomes."""
+    """Each branch is dropped in all windows of an image: equal images have few outcomes."""
     stage = stirred(HATStage(8, 1, 2, window_size=4, ct_size=ct_size, drop_paths=(0.5,))).train()
     x = torch.randn(1, 8, 12, 8).expand(200, -1, -1, -1)
     with torch.no_grad():
@@ -69,7 +69,7 @@ def test_stochastic_depth_grows_to_the_last_block(build):
 
 @pytest.mark.parametrize('hierarchical', [True, False])
 def test_a_rate_of_nearly_one_leaves_positions_alone(hierarchical):
-    """No branch is without stochastic depth."""
+    """Every branch has stochastic depth."""
     model = FasterViT(dict(TINY, depths=(1, 1, 1, 1), hierarchical=hierarchical,
                            drop_path_rate=1 - 1e-6), out_norm=None).train()
     stage, seen = model.stages[3], []

@@ -1,4 +1,4 @@
-"""Bad input, and what becomes of it; each row is a test.
+"""Bad input and its result; each row is a test.
 
 A row is typed in a folder that has ``detector.py`` and ``segmentor.py``, two small configs, their
 checkpoints, ``data/`` with four training images, ``photo.jpg`` and what the row itself makes.
@@ -23,13 +23,13 @@ class Case(NamedTuple):
     """A row.
 
     Attributes:
-        given: What is bad, in words.
+        given: What is bad.
         command: A program of ``tools/`` and its arguments, or Python in parentheses.
         sees: The line that the user sees; ``…`` stands for any text. Of an image that is
             predicted, the overlay's width and height.
         status: Exit status; of Python, the exception's name.
         make: Makes the file that is bad.
-        begins: Whether training begins before it is noticed.
+        begins: Whether training begins before the error.
     """
     given: str
     command: str
@@ -217,8 +217,8 @@ CONFIGS = [
     Case('an unknown schedule',
          _train('param_scheduler.1.type=CosineLR'),
          'train: detector.py: this config cannot run as it is: '
-         "param_scheduler.1.type='CosineLR': no such class is registered; similar: … One of your "
-         'own is found if custom_imports names its module'),
+         "param_scheduler.1.type='CosineLR': no such class is registered; similar: … To use your "
+         'own class, name its module in custom_imports'),
     Case('an unknown step of the pipeline',
          _train('train_dataloader.dataset.pipeline.2.type=RandomFlop'),
          'train: detector.py: this config cannot run as it is: '
@@ -383,8 +383,8 @@ CHECKPOINTS = [
          make=_starts('detector.pth', 'embed_dim=32')),
     Case('another prefix than the file has',
          'train.py mine.py',
-         "train: checkpoint='detector.pth': not a FasterViT: none of the backbone's tensors is "
-         'in it under a name and in a shape that fits. It looks like no FasterViT; its first '
+         "train: checkpoint='detector.pth': not a FasterViT: no tensor in it has a name and a "
+         'shape of the backbone\'s. It looks like no FasterViT; its first '
          "names are [… below prefix='neck'",
          make=_starts('detector.pth', prefix='neck')),
     Case('with half of the tensors',
@@ -457,8 +457,8 @@ CHECKPOINTS = [
     Case('one of a variant with carrier tokens',
          'convert_weights.py dino.pth out.pth',
          "convert_weights: checkpoint='dino.pth': a DINO detector whose FasterViT has carrier "
-         'tokens (0 to 6). The official detectors arrange them so that no weights of this backbone '
-         'compute the same; those without carriers (4-21k) can be converted',
+         'tokens (0 to 6), in an order that this backbone cannot reproduce with any weights. '
+         'Detectors without carriers (4-21k) can be converted',
          make=_dino(lambda tensors: tensors.update(
              {'backbone.0.levels.2.blocks.0.hat_norm1.weight': torch.ones(32)}))),
     Case('a tensor of 4 TB that is one number',
@@ -484,7 +484,7 @@ CHECKPOINTS = [
          'could not be downloaded (<urlopen error …>). Download it elsewhere and put it at …'),
     Case('to continue from, without the state of training',
          'train.py detector.py --resume detector.pth',
-         "train: checkpoint='detector.pth': holds no state of training to continue from (no "
+         "train: checkpoint='detector.pth': has no training state to resume (no "
          'meta, no message_hub). To start from its weights, leave --resume out: --cfg-options '
          'load_from=detector.pth'),
     Case('missing, to continue from',

@@ -1,4 +1,4 @@
-"""Each row of cases.py: what the user sees, and that nothing was lost or run."""
+"""Each row of cases.py: the user's view, nothing lost, no code run."""
 import fnmatch
 import os
 import re
@@ -42,7 +42,7 @@ def shop(tmp_path_factory):
 
 
 def furnished(shop, folder, *cases):
-    """A folder with what all rows have, what an earlier run left, and what these rows make."""
+    """A folder with the common files, an earlier run's results, and the files of these rows."""
     shutil.copytree(shop, folder, dirs_exist_ok=True, copy_function=os.link)
     shutil.rmtree(folder / 'data')
     shutil.copytree(shop / 'data', folder / 'data')  # some rows change it
@@ -116,7 +116,7 @@ def network_and_input(case):
 
 @pytest.fixture(scope='module')
 def together(shop, tmp_path_factory):
-    """Of each network, one run with the images and videos of all rows, and what it left."""
+    """One run of each network on the images and videos of all rows, and its results."""
     runs, cases_of = {}, {}
     for case in (case for part in TOGETHER for case in PARTS[part]):
         cases_of.setdefault(network_and_input(case)[0], []).append(case)
@@ -140,7 +140,7 @@ def together(shop, tmp_path_factory):
 
 
 @pytest.mark.parametrize('case', rows(together_with_others))
-def test_one_of_many_images(case: Case, together):
+def test_a_bad_image_among_many(case: Case, together):
     network, name = network_and_input(case)
     folder, lines = together[network]
     drawn = folder / 'out/vis' / f'{os.path.splitext(name)[0]}.jpg'

@@ -1,4 +1,4 @@
-"""What the cases of bad input share: small data, two small networks, and files that are bad."""
+"""Shared parts of the bad-input cases: small data, two small networks, bad files."""
 import json
 import os
 import shutil
@@ -104,7 +104,7 @@ def writes(name: str, content: Union[str, bytes, Callable[[], bytes]]) -> Make:
 
 
 def cuts(name: str, source: str, share: float = 0.5, old: bool = False) -> Make:
-    """A maker of the first part of a file, of torch's old format if asked for."""
+    """A maker of a truncated file, optionally in torch's old format."""
     def make(folder: Path) -> None:
         if old:
             saves(name, lambda content: content, old=True)(folder)
@@ -115,7 +115,7 @@ def cuts(name: str, source: str, share: float = 0.5, old: bool = False) -> Make:
 
 def saves(name: str, change: Callable[[dict], Any], old: bool = False,
           source: str = 'detector.pth') -> Make:
-    """A maker of a checkpoint: what ``change`` gives for the content of another."""
+    """A maker of a checkpoint: another's content, changed by ``change``."""
     def make(folder: Path) -> None:
         content = change(torch.load(folder / source, weights_only=True))
         torch.save(content, folder / name, _use_new_zipfile_serialization=not old)
@@ -146,7 +146,7 @@ def rezips(name: str, change: Callable[[bytes], bytes] = bytes, packed: bool = F
 
 
 def enlarges(data: bytes) -> bytes:
-    """A pickle whose first tensor, 8 x 3 x 3 x 3, is said to have 2^28 numbers, a gibibyte."""
+    """A pickle that declares 2^28 numbers, a gibibyte, for its first tensor of 8 x 3 x 3 x 3."""
     for said, instead in ((216, 2**28), (8, 2**28 // 27)):
         found = b'K' + bytes([said])
         assert found in data
@@ -194,7 +194,7 @@ def films(name: str, code: str, share: float) -> Make:
 
 
 class Attack:
-    """Makes a folder when it is unpickled by a reader that runs code."""
+    """Creates a folder when a reader that runs code unpickles it."""
 
     def __reduce__(self):
         return os.mkdir, (RAN, )
@@ -208,7 +208,7 @@ def zips(target: Path, *names: str) -> None:
 
 
 def turned(orientation: int) -> Image.Exif:
-    """EXIF that says by how much an image is turned."""
+    """EXIF data with an image's rotation."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     return exif
@@ -224,21 +224,21 @@ def bomb(folder: Path) -> None:
 
 
 def breaks(name: str) -> Make:
-    """A maker of a text in place of a file."""
+    """A maker that replaces a file by text."""
     def make(folder: Path) -> None:
         (folder / name).write_text('no image')
     return make
 
 
 def removes(name: str) -> Make:
-    """Takes a file away."""
+    """A maker that removes a file."""
     def make(folder: Path) -> None:
         (folder / name).unlink()
     return make
 
 
 def own(change: Callable[[dict], Any]) -> Make:
-    """A maker of ``own/``, a data set as a user has it, with changed annotations."""
+    """A maker of ``own/``, a user's dataset, with changed annotations."""
     def make(folder: Path) -> None:
         shutil.copytree(folder / 'data/train', folder / 'own/images/train')
         annotates(change, 'own/train.json')(folder)

@@ -1,4 +1,4 @@
-"""A detector's config made from small data, and what mmdet reads by it."""
+"""A detector's config made from small data, and the labels mmdet reads with it."""
 import json
 from pathlib import Path
 
@@ -15,7 +15,7 @@ NAMES = ['red', 'blue']
 
 
 def made(data, **settings):
-    """A config from data, as mmengine reads it, and what was said."""
+    """A config made from data, read by mmengine, and the report."""
     out = data.parent / 'mine.py'
     report = new_config('det', data, out, force=True, **settings)
     return Config.fromfile(str(out)), report

@@ -1,4 +1,4 @@
-"""Small pictures and annotation files, as somebody else's data have them."""
+"""Small pictures and annotation files in the forms of other people's data."""
 import json
 import random
 from pathlib import Path
@@ -24,7 +24,7 @@ def some_boxes(seed: int, classes: int = 2, size: Tuple[int, int] = SIZE, number
 
 def picture(path: Path, boxes: Sequence[Box] = (), size: Tuple[int, int] = SIZE, seed: int = 0,
             mode: str = 'RGB', **saving) -> None:
-    """A picture of rectangles, each in its class's colour, on noise."""
+    """A picture of rectangles in their classes' colours, on noise."""
     noise = np.random.default_rng(seed).integers(90, 130, (size[1], size[0], 3), dtype=np.uint8)
     image = Image.fromarray(noise)
     for label, x, y, w, h in boxes:

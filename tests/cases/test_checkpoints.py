@@ -1,4 +1,4 @@
-"""What we write we can read, and what others wrote too."""
+"""Checkpoints that this package writes, and others', can be read."""
 import argparse
 import collections
 import datetime
@@ -114,7 +114,7 @@ def test_a_trained_checkpoint_is_plain_values_whatever_its_metainfo(run):
 
 
 def test_a_run_with_one_cycle_resumes_bit_for_bit(run, tmp_path):
-    """Also from a checkpoint of mmengine's own, which has the function of its curve."""
+    """Also from mmengine's own checkpoint, which contains the scheduler's function."""
     content = read_checkpoint(str(run / 'iter_3.pth'))
     assert not any(map(callable, content['param_schedulers'][0].values()))
     older = dict(content, param_schedulers=[dict(
@@ -177,7 +177,7 @@ def test_older_checkpoints_are_read_as_plain_values(tmp_path, attributes, zipped
 
 
 class Own(torch.Tensor):
-    """A tensor of a class that no reader knows."""
+    """A tensor subclass that no reader knows."""
 
 
 @HOOKS.register_module()
@@ -186,8 +186,8 @@ class OwnTensors(Hook):
         checkpoint['state_dict']['own'] = torch.zeros(1).as_subclass(Own)
 
 
-def test_what_cannot_be_read_is_not_saved(tmp_path):
-    """It is known at the first checkpoint, and nothing half-good is left."""
+def test_unreadable_values_are_not_saved(tmp_path):
+    """The first checkpoint already fails, and no partial file is left."""
     with pytest.raises(CheckpointError, match='iter_3.pth was not saved.*Own'):
         trained(tmp_path, custom_hooks=[dict(type='OwnTensors')])
     assert not [*tmp_path.glob('*.pth*')]
@@ -201,7 +201,7 @@ def foreign(path):
 
 
 @pytest.mark.parametrize('read', [CheckpointLoader.load_checkpoint, read_checkpoint])
-def test_foreign_checkpoints_are_read_as_without_the_import(tmp_path, read):
+def test_importing_changes_nothing_for_other_readers(tmp_path, read):
     path = tmp_path / 'foreign.pth'
     foreign(path)
     content = read(str(path))
@@ -215,7 +215,7 @@ def test_foreign_checkpoints_are_read_as_without_the_import(tmp_path, read):
 
 
 @pytest.mark.skipif(not hasattr(torch.serialization, 'safe_globals'), reason='older torch')
-def test_what_a_program_declares_is_read(tmp_path):
+def test_declared_classes_are_read(tmp_path):
     torch.save(Declared(), tmp_path / 'own.pth')
     with pytest.raises(CheckpointError):
         read_checkpoint(str(tmp_path / 'own.pth'))
@@ -230,8 +230,8 @@ class Declared:
 
 @pytest.mark.parametrize('forced', ['TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD',
                                     'TORCH_FORCE_WEIGHTS_ONLY_LOAD'])
-def test_the_tools_stay_strict_and_others_decide_for_themselves(tmp_path, run, monkeypatch,
-                                                                forced):
+def test_the_tools_stay_strict_whatever_others_allow(tmp_path, run, monkeypatch,
+                                                     forced):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(forced, '1')
     torch.save(dict(state_dict=nn.Linear(1, 1).state_dict(), extra=Attack()), 'evil.pth')
@@ -285,7 +285,7 @@ ALONE = dict(
 
 
 @pytest.mark.parametrize('name', ALONE)
-def test_the_backbone_is_found_whatever_wrote_the_file(tmp_path, network, name):
+def test_the_backbone_is_found_in_files_of_other_trainers(tmp_path, network, name):
     tensors, path = network['backbone'].state_dict(), str(tmp_path / 'other.pth')
     torch.save(ALONE[name](tensors), path)
     backbone = FasterViT(TINY)
@@ -296,7 +296,7 @@ def test_the_backbone_is_found_whatever_wrote_the_file(tmp_path, network, name):
 
 
 @pytest.mark.parametrize('prefix', ['student.backbone.', 'teacher._orig_mod.backbone', None])
-def test_where_several_fit_the_prefix_tells(tmp_path, network, prefix):
+def test_of_several_backbones_the_prefix_decides(tmp_path, network, prefix):
     tensors, path = network['backbone'].state_dict(), str(tmp_path / 'other.pth')
     torch.save({**named('student.backbone.', tensors),
                 **named('teacher._orig_mod.backbone.', averaged(tensors))}, path)
@@ -310,7 +310,7 @@ def test_where_several_fit_the_prefix_tells(tmp_path, network, prefix):
 
 
 @pytest.mark.parametrize('prefix', ['state_dict_ema', 'state_dict_ema.model'])
-def test_averaged_weights_are_taken_where_they_are_asked_for(tmp_path, network, prefix):
+def test_averaged_weights_are_used_only_on_request(tmp_path, network, prefix):
     tensors, path = network['backbone'].state_dict(), str(tmp_path / 'other.pth')
     inner = prefix.partition('.')[2]
     torch.save(dict(state_dict=tensors, state_dict_ema=named(

@@ -143,7 +143,7 @@ IDS = [
 
 
 @pytest.mark.parametrize('alter', IDS)
-def test_ids_that_fail_are_told_and_numbered_anew(alter, tmp_path):
+def test_invalid_ids_are_reported_and_renumbered(alter, tmp_path):
     boxes = coco_data(tmp_path / 'data')
     change(tmp_path / 'data/val.json', alter)
     assert check_annotations(tmp_path / 'data/val.json', tmp_path / 'data/val').problems
@@ -154,7 +154,7 @@ def test_ids_that_fail_are_told_and_numbered_anew(alter, tmp_path):
     assert not (tmp_path / 'mine_data/train.json').exists()
 
 
-def test_ids_that_work_are_left_alone(tmp_path):
+def test_valid_ids_are_left_alone(tmp_path):
     coco_data(tmp_path)
     change(tmp_path / 'train.json', lambda c: (
         [i.update(id=f'image {i["id"]}') for i in c['images']],
@@ -175,7 +175,7 @@ def test_entries_without_a_key_are_named_by_both_tools(tmp_path):
                            str(tmp_path / 'train')]
 
 
-def test_what_mmdet_lacks_is_added(tmp_path):
+def test_keys_that_mmdet_needs_are_added(tmp_path):
     boxes = coco_data(tmp_path / 'data')
     change(tmp_path / 'data/val.json', lambda c: (
         [i.pop('width') for i in c['images']], [a.pop('area') for a in c['annotations']],
@@ -188,7 +188,7 @@ def test_what_mmdet_lacks_is_added(tmp_path):
     assert {split: seen(cfg, split) for split in boxes} == {s: right(b) for s, b in boxes.items()}
 
 
-def test_the_schedule_counts_what_is_trained_on(tmp_path):
+def test_the_schedule_counts_only_images_trained_on(tmp_path):
     for split, number, full in (('train', 40, 12), ('val', 3, 3)):
         for i in range(number):
             boxes = some_boxes(i) if i < full else []
@@ -204,7 +204,7 @@ def test_the_schedule_counts_what_is_trained_on(tmp_path):
     assert len(dataset_of(cfg, 'train')) == 40
 
 
-def test_problems_name_the_files_that_people_have(tmp_path):
+def test_problems_name_the_users_own_files(tmp_path):
     for i in range(5):
         picture(tmp_path / f'data/{i}.jpg', seed=i)
         yolo(tmp_path / f'data/{i}.txt', [(0, 90 if i == 3 else 10, 20, 20, 20)])
@@ -228,7 +228,7 @@ def test_other_forms_are_named(name, content, form, tmp_path):
 # --- which class is which ------------------------------------------------------------------------
 
 def left_and_right(root, orders):
-    """Red boxes to the left of blue ones, numbered in each folder in its own order."""
+    """Red boxes to the left of blue ones; each folder has its own numbering."""
     for number, (folder, names) in enumerate(orders.items()):
         for i in range(2):
             boxes = [(names.index('red'), 10, 10, 20, 20), (names.index('blue'), 50, 30, 20, 20)]
@@ -257,7 +257,7 @@ def test_lists_of_classes_that_differ_are_both_named(tmp_path):
     text(tmp_path / 'notes.json', json.dumps(dict(categories=categories)))
     assert of_sides(tmp_path) == dict(red={True}, blue={False})
     text(tmp_path / 'classes.txt', 'blue\nred\n')
-    with pytest.raises(DataError, match='classes.txt says blue, red.*notes.json says red, blue'):
+    with pytest.raises(DataError, match='classes.txt has blue, red.*notes.json has red, blue'):
         find_boxes(tmp_path)
 
 
@@ -289,7 +289,7 @@ def test_xml_is_read_in_the_encoding_that_it_declares(tmp_path):
 
 @pytest.mark.parametrize('there, said', [
     ('cafe\u0301.jpg', 'caf\u00e9.jpg'), ('my photo 50%.jpg', 'my%20photo%2050%25.jpg')])
-def test_names_that_systems_write_in_other_ways(there, said, tmp_path):
+def test_file_names_of_other_systems_are_matched(there, said, tmp_path):
     boxes = {said: some_boxes(1), '0.jpg': some_boxes(2)}
     for seed, name in enumerate((there, '0.jpg')):
         picture(tmp_path / 'data/images' / name, seed=seed)
@@ -319,7 +319,7 @@ def test_images_that_opencv_reads_are_found(suffix, form, tmp_path):
     assert len(find_boxes(tmp_path).splits['train'].paths) == 1
 
 
-def test_objects_that_are_ignored_or_equal_are_said(tmp_path):
+def test_ignored_and_repeated_objects_are_reported(tmp_path):
     coco_data(tmp_path)
 
     def kinds():

@@ -1,4 +1,4 @@
-"""Detection data as other people lay them out: which class is which, what belongs to what."""
+"""Other people's layouts of detection data: order of classes, pairs of files."""
 import json
 import shutil
 from pathlib import Path
@@ -30,7 +30,7 @@ def test_names_are_written_as_they_are(tmp_path):
         assert Config.fromfile(str(tmp_path / 'a.py')).classes == tuple(names)
 
 
-def test_a_config_that_reads_otherwise_is_not_saved(tmp_path):
+def test_a_config_that_would_read_differently_is_not_saved(tmp_path):
     with pytest.raises(DataError, match='classes'):
         write_config(tmp_path / 'a.py', "classes = ('a', 'b')\n", dict(classes=('b', 'a')))
     assert not list(tmp_path.iterdir())
@@ -59,7 +59,7 @@ def test_classes_are_in_the_order_of_the_file(tmp_path):
     ((0, 1), lambda c: c['categories'].insert(0, dict(id=9, name='another'))),
     ((1, ), lambda c: (c['categories'].pop(0), c.update(
         annotations=[a for a in c['annotations'] if a['category_id'] == 2])))])
-def test_splits_with_other_orders_get_one(labels, alter, tmp_path):
+def test_splits_with_different_orders_get_the_same(labels, alter, tmp_path):
     boxes = coco_data(tmp_path / 'data')
     change(tmp_path / 'data/val.json', alter)
     cfg, report = made(tmp_path / 'data')
@@ -234,7 +234,7 @@ def test_lists_of_darknet(tmp_path):
     assert stems(find_boxes(tmp_path)) == dict(train=list(range(6)), val=[6, 7])
 
 
-def test_settings_of_yolo_that_differ_are_asked_about(tmp_path):
+def test_conflicting_yolo_settings_are_an_error(tmp_path):
     yolo_data(tmp_path)
     text(tmp_path / 'data.yaml', 'names: [cat, dog]\n')
     text(tmp_path / 'copy.yaml', 'names: {0: cat, 1: dog}\n')

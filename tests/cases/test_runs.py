@@ -1,4 +1,4 @@
-"""What mmengine's own Runner trains or tests, ours does; what it would train wrongly is said."""
+"""Our runner does all that mmengine's does, and reports what that would train wrongly."""
 import json
 import random
 from itertools import islice
@@ -17,7 +17,7 @@ from fastervit_mm.config_files import ConfigError, read_config
 from fastervit_mm.datasets.class_order import label_order, numbered_by_file
 from fastervit_mm.engine import launch
 from fastervit_mm.engine.checks import _wrong_data
-from fastervit_mm.engine.class_checks import learned_otherwise, wrong_classes
+from fastervit_mm.engine.class_checks import reordered_checkpoint, wrong_classes
 from fastervit_mm.engine.metric_checks import wrong_metrics
 from fastervit_mm.engine.resuming import Draw, _Forward, reproducible
 from fastervit_mm.engine.settings import wrong_settings
@@ -27,12 +27,12 @@ from tests.conftest import TINY
 
 
 def noisy(info):
-    """What a pipeline gives: the sample's place, and random numbers as augmentation draws them."""
+    """A pipeline's result: the sample's index, and random numbers like augmentation's."""
     return info['sample_idx'], info.get('key_frame_id'), random.random(), np.random.rand()
 
 
 class Pictures(BaseDataset):
-    """Eleven pictures, upright and lying, of two classes."""
+    """Eleven images of two classes, portrait and landscape."""
     METAINFO = dict(classes=('red', 'blue'))
 
     def load_data_list(self):
@@ -105,7 +105,7 @@ def build(request, videos, monkeypatch):
 
 
 def taken(iterator, number):
-    """Batches, while something else draws random numbers too."""
+    """Batches drawn while other code uses random numbers too."""
     found = []
     for _ in range(number):
         random.random(), np.random.rand(), torch.rand(1)
@@ -115,7 +115,7 @@ def taken(iterator, number):
 
 @pytest.mark.parametrize('build', SAMPLERS, indirect=True)
 def test_every_sampler_trains_and_resumes(build):
-    """By iterations, over several epochs where the sampler has some; and in mmengine's order."""
+    """By iterations, over several epochs if the sampler has epochs, in mmengine's order."""
     whole = taken(_InfiniteDataloaderIterator(reproducible(build(), seed=5)), 14)
     for skip in (2, 9):
         resumed = _Forward(reproducible(build(), seed=5), skip)
@@ -142,8 +142,8 @@ def test_every_sampler_resumes_within_an_epoch(build):
     assert list(resumed) == epochs[2][1:]
 
 
-def test_nothing_is_drawn_before_the_first_batch_is_asked_for():
-    """Else a loop that resumes would begin behind what the loop that was built had taken."""
+def test_no_sample_is_drawn_before_the_first_batch():
+    """Otherwise a resumed loop would start after the samples that the first loop drew."""
     loader = reproducible(Runner.build_dataloader(dict(
         dataset=PICTURES, sampler=dict(type='InfiniteSampler'), batch_size=3, num_workers=2,
         collate_fn=list), seed=5), seed=5)
@@ -173,7 +173,7 @@ BACKWARDS = NAMES[::-1]
 
 
 def data(folder, train=NAMES, val=NAMES):
-    """Annotation files whose ids stay with the names; only the order of their lists differs."""
+    """Annotation files that differ only in the order of their categories."""
     for split, names in (('train', train), ('val', val)):
         making.coco(folder / f'{split}.json', {'0.jpg': making.some_boxes(0, 3)}, names,
                     ids=[NAMES.index(name) + 1 if name in NAMES else 9 for name in names])
@@ -197,7 +197,7 @@ def wrong(cfg, *loaders, training=True):
 
 
 def orders_in(problem, *orders):
-    """Whether a line holds orders of names, written one after the other."""
+    """Whether a line contains these lists of names."""
     return all(', '.join(map(repr, order)) in problem for order in orders)
 
 
@@ -239,7 +239,7 @@ def test_two_categories_of_one_name(tmp_path):
     assert "several categories are named 'blue'" in problem
 
 
-def test_the_evaluators_file_has_the_datasets_order(tmp_path):
+def test_the_evaluators_file_must_have_the_datasets_order(tmp_path):
     data(tmp_path)
     data(tmp_path / 'other', val=BACKWARDS)
     cfg = detector(tmp_path)
@@ -269,13 +269,13 @@ def test_a_checkpoint_of_the_same_classes_in_another_order(tmp_path):
 
     def found(classes):
         content = dict(meta=dict(dataset_meta=dict(classes=classes)))
-        return list(learned_otherwise(cfg, 'val_dataloader', content))
+        return list(reordered_checkpoint(cfg, 'val_dataloader', content))
     assert found(NAMES) == found(list(NAMES)) == found(('cat', 'dog')) == found(None) == []
     problem, = found(BACKWARDS)
     assert orders_in(problem, NAMES, BACKWARDS)
     for older in (dict(meta=dict(CLASSES=BACKWARDS)),
                   dict(meta=dict(dataset_meta=dict(classes=np.array(BACKWARDS))))):
-        assert len(list(learned_otherwise(cfg, 'val_dataloader', older))) == 1
+        assert len(list(reordered_checkpoint(cfg, 'val_dataloader', older))) == 1
 
 
 @pytest.mark.parametrize('kind, order', [
@@ -294,7 +294,7 @@ def test_labels_are_numbered_as_mmdet_does(tmp_path, kind, order):
     assert label_order(NAMES, tmp_path / 'train.json', numbered_by_file(kind)) == order
 
 
-def test_readers_that_number_by_the_configs_list():
+def test_datasets_that_number_labels_by_the_config_are_known():
     from mmdet import datasets
     for kind in ('VOCDataset', 'XMLDataset', 'WIDERFaceDataset', 'CrowdHumanDataset'):
         assert not numbered_by_file(getattr(datasets, kind))
@@ -356,7 +356,7 @@ def test_a_softmax_has_more_than_one_class(loss, out, problems):
 
 
 @pytest.mark.parametrize('crowds, problems', [([1, 1, 1], 1), ([1, 0, 1], 0), ([None, 1, 1], 0)])
-def test_there_is_more_to_train_on_than_crowds(tmp_path, crowds, problems):
+def test_a_file_of_crowds_alone_is_a_problem(tmp_path, crowds, problems):
     data(tmp_path)
     content = json.loads((tmp_path / 'train.json').read_text())
     for annotation, crowd in zip(content['annotations'], crowds):
@@ -371,7 +371,7 @@ def test_there_is_more_to_train_on_than_crowds(tmp_path, crowds, problems):
 
 @pytest.mark.parametrize('lacking, masks, problems', [
     ({}, True, 1), ({}, False, 0), (dict(segmentation=[]), True, 1), (dict(area=0), True, 0)])
-def test_masks_that_training_loads_are_there(tmp_path, lacking, masks, problems):
+def test_masks_that_training_loads_must_exist(tmp_path, lacking, masks, problems):
     data(tmp_path)
     content = json.loads((tmp_path / 'train.json').read_text())
     for annotation in content['annotations']:
@@ -392,7 +392,7 @@ def test_classes_under_the_key_of_release_candidates(tmp_path):
     assert problem.startswith('val_dataloader.dataset.metainfo.CLASSES')
 
 
-def test_the_evaluators_file_has_the_datasets_images(tmp_path):
+def test_the_evaluators_file_must_have_the_datasets_images(tmp_path):
     data(tmp_path)
     for name, images in (('same', ['0.jpg']), ('more', ['0.jpg', '1.jpg']), ('other', ['1.jpg'])):
         making.coco(tmp_path / f'{name}.json', {f'x/{image}': [] for image in images}, NAMES)
@@ -445,7 +445,7 @@ EVALUATORS = dict(
     ('iou', ['mIoU', 'aAcc'], ['mDice', 'IoU']),
     ('accuracy', ['accuracy/top5'], ['accuracy/top3', 'top1']),
     ('two', ['mIoU', 'f/mFscore'], ['mFscore', 'f/mIoU'])])
-def test_what_is_watched_is_measured(evaluator, right, wrong_names):
+def test_a_monitored_metric_that_is_not_computed_is_a_problem(evaluator, right, wrong_names):
     for number, name in enumerate([*right, *wrong_names]):
         cfg = Config(dict(
             model={}, val_evaluator=EVALUATORS[evaluator], custom_hooks=[
@@ -462,7 +462,7 @@ def test_what_is_watched_is_measured(evaluator, right, wrong_names):
 
 @pytest.mark.parametrize('setting', [dict(persistent_workers=True), dict(prefetch_factor=2)])
 @pytest.mark.parametrize('workers', [0, 2])
-def test_what_needs_workers_has_some(setting, workers):
+def test_settings_that_need_workers_are_a_problem_without_them(setting, workers):
     cfg = Config(dict(model={}, val_dataloader=dict(num_workers=workers, **setting)))
     found = list(wrong_settings(cfg, ['val_dataloader'], False))
     assert len(found) == (workers == 0)
@@ -519,7 +519,7 @@ default_scope = None
 
 @pytest.fixture(scope='module')
 def pure_python(tmp_path_factory):
-    """A config of classes instead of names: a binary segmentor, with two metrics."""
+    """A pure-Python config of a binary segmentor, with two metrics."""
     folder = tmp_path_factory.mktemp('pure_python')
     for name in ('a', 'b'):
         making.picture(folder / f'data/images/{name}.png', [(0, 10, 10, 30, 30)], size=(64, 64))
@@ -568,14 +568,14 @@ def test_a_config_of_classes_trains_resumes_and_is_tested(pure_python, tmp_path)
     assert {path.name for path in (tmp_path / 'out').iterdir()} == {'a.png', 'b.png'}
 
 
-def test_a_dataset_of_no_image_is_said_in_a_line(pure_python, tmp_path):
+def test_a_dataset_without_images_is_an_error_of_one_line(pure_python, tmp_path):
     cfg = launch.load_config(str(pure_python), work_dir=str(tmp_path / 'work'))
     cfg.train_dataloader.dataset.img_suffix = '.jpg'
-    with pytest.raises(ConfigError, match='data_root=.* no image'):
+    with pytest.raises(ConfigError, match='data_root=.* no usable image'):
         launch.train(cfg)
 
 
-def test_what_mmengines_hub_is_told_works_when_it_is_typed():
+def test_the_code_in_the_error_for_mmengines_hub_runs():
     from fastervit_mm.utils import register_all_modules
     with pytest.raises(ConfigError) as caught:
         register_all_modules()

@@ -1,4 +1,4 @@
-"""Folders of images and label maps as others have them: what belongs together, and what is read."""
+"""Other people's folders of images and label maps: pairs, and labels read."""
 from functools import lru_cache
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def quickly():
 
 
 def pair(image: Path, label_map: Path, number: int, labels=(0, 1), **saving) -> None:
-    """An image of one grey, and a map of which so many pixels have the second label."""
+    """A uniform image, and a label map with a number of pixels of the second label."""
     for path in (image, label_map):
         path.parent.mkdir(parents=True, exist_ok=True)
     Image.new('RGB', (SIDE, SIDE), (5 * number,) * 3).save(image)
@@ -44,7 +44,7 @@ def pair(image: Path, label_map: Path, number: int, labels=(0, 1), **saving) -> 
 
 
 def made(root: Path, tmp_path: Path, **settings):
-    """The report, the config, and the numbers of image and map of each sample that mmseg reads."""
+    """Report, config, and the numbers of image and label map in each sample of mmseg's."""
     report = new_config('seg', root, tmp_path / 'mine.py', console=Console(quiet=True), **settings)
     cfg = Config.fromfile(str(tmp_path / 'mine.py'))
     init_default_scope('mmseg')
@@ -95,7 +95,7 @@ def test_each_image_is_trained_with_its_map(layout, tmp_path):
 
 
 def write(root: Path, *names: str, split: str = 'train', count: int = 3, **kwargs) -> Path:
-    """Images, and for each the maps that are named, with {i} for its number."""
+    """Write images and their label maps, by names in which {i} is the number."""
     for i in range(1, count + 1):
         for name in names[1:]:
             pair(root / names[0].format(split=split, i=i), root / name.format(split=split, i=i), i,
@@ -104,7 +104,7 @@ def write(root: Path, *names: str, split: str = 'train', count: int = 3, **kwarg
 
 
 def chosen(root: Path, **settings):
-    """Names of the maps of each split, from the root on."""
+    """Label maps of each split, relative to the root."""
     data = find_label_maps(root, **settings)
     return {split: [label_map.relative_to(root).as_posix() for _, label_map in found.pairs]
             for split, found in data.splits.items()}
@@ -118,7 +118,7 @@ def chosen(root: Path, **settings):
     ('semantic/{split}/s{i}.png', 'instance/{split}/s{i}.png'),
     ('gt/semantic/{split}/s{i}.png', 'gt/instance/{split}/s{i}.png'),
     ('{split}/semantic/s{i}.png', '{split}/instance/s{i}.png')])
-def test_of_several_maps_none_is_taken_unasked(maps, tmp_path):
+def test_of_several_label_maps_none_is_chosen_silently(maps, tmp_path):
     inside = maps[0].startswith('{split}')
     images = '{split}/image/s{i}.png' if inside else 'images/{split}/s{i}.png'
     for split in ('train', 'val'):
@@ -154,14 +154,14 @@ def test_of_several_maps_none_is_taken_unasked(maps, tmp_path):
     ('images/{split}2017/{i:012d}.jpg', 'annotations/{split}2017/{i:012d}_labelTrainIds.png',
      ['annotations/{split}2017/{i:012d}.png']),
     ('images/{split}/{i}.jpg', 'masks/{split}/{i}.png', ['overlay_masks/{split}/{i}.jpg'])])
-def test_what_a_standard_settles_is_not_asked(image, meant, others, tmp_path):
+def test_known_datasets_need_no_option(image, meant, others, tmp_path):
     for split in ('train', 'val'):
         write(tmp_path, image, meant, *others, split=split)
     assert chosen(tmp_path) == {split: [meant.format(split=split, i=i) for i in (1, 2, 3)]
                                 for split in ('train', 'val')}
 
 
-def test_an_image_of_two_names_or_a_map_of_two_images_is_asked_about(tmp_path):
+def test_two_images_or_label_maps_of_one_name_need_an_option(tmp_path):
     write(tmp_path / 'a', 'images/{i}.jpg', 'masks/{i}.png')
     write(tmp_path / 'a', 'images/{i}.png', 'masks/{i}.png', count=1)
     with pytest.raises(DataError, match='1.jpg and .*1.png.*-suffix .jpg or --img-suffix .png$'):
@@ -174,7 +174,7 @@ def test_an_image_of_two_names_or_a_map_of_two_images_is_asked_about(tmp_path):
 
 
 def test_two_folders_whose_images_have_the_same_names_never_mix(tmp_path):
-    """A map of a sequence whose image is missing is not that of another sequence's."""
+    """A label map whose image is missing is not paired with another sequence's image."""
     write(tmp_path, 'images/a/{i}.png', 'masks/a/{i}.png')
     write(tmp_path, 'images/b/{i}.png', 'masks/b/{i}.png')
     (tmp_path / 'images/b/2.png').unlink()
@@ -268,7 +268,7 @@ def test_palette_maps_are_read_as_numbers(tmp_path):
 
 
 @pytest.mark.parametrize('other', ['train/train1.png', 'val/val0.png'])
-def test_a_palette_that_is_numbered_anew_is_a_problem(other, tmp_path):
+def test_a_renumbered_palette_is_a_problem(other, tmp_path):
     red, blue = (200, 0, 0), (0, 0, 200)
     labelled(tmp_path / 'data', stripes(0, 1, 2))
     for path in sorted((tmp_path / 'data').glob('masks/*/*.png')):
@@ -313,7 +313,7 @@ def test_folders_of_classes_number_labels_alike(folders, classes, wrong, tmp_pat
      'train0.tif.* -1.*--void -1'),
     (lambda path: Image.fromarray(np.stack([stripes(0, 1), *[stripes(0, 9)] * 2], 2)).save(path),
      r'train0.png.*\(1, 9, 9\).*label_colors.txt')])
-def test_what_cannot_be_trained_is_refused_in_a_line(break_it, message, tmp_path):
+def test_untrainable_data_are_refused_in_one_line(break_it, message, tmp_path):
     labelled(tmp_path / 'data', stripes(0, 1))
     for path in (tmp_path / 'data/masks').rglob('*.png'):
         break_it(path)
@@ -345,7 +345,7 @@ def test_colours_become_the_classes_of_their_file(name, content, tmp_path):
     assert cfg.palette == COLOURS[:3].tolist() and not report.problems
 
 
-def test_maps_of_numbered_segments_are_not_taken_for_classes(tmp_path):
+def test_instance_numbers_are_not_taken_for_classes(tmp_path):
     labelled(tmp_path / 'data', np.stack([stripes(7, 90, 12, 0)] + [stripes(0, 1, 3, 0)] * 2, 2))
     text(tmp_path / 'data/panoptic_train.json', '{"annotations": [{"segments_info": []}]}')
     with pytest.raises(DataError, match=r'numbers of segments.*panoptic_train\.json'):
@@ -367,7 +367,7 @@ def test_labels_of_all_splits_are_classes(tmp_path):
 
 
 def test_a_label_in_one_of_many_maps_is_known(tmp_path):
-    """It is in one that no sample of a few hundred would show."""
+    """The label is in a single map, which a sample of a few hundred would miss."""
     rare = np.zeros((8, 8), np.uint8)
     rare[0, 0] = 3
     labelled(tmp_path, dict(train=[rare if i == 1 else rare // 4 for i in range(402)]),
@@ -437,7 +437,7 @@ def test_lists_of_sequences_are_the_splits(tmp_path):
     assert found == dict(train={'bear', 'cat'}, val={'bus'})
 
 
-def test_images_that_no_list_names_lack_no_map(tmp_path):
+def test_images_outside_the_lists_need_no_label_map(tmp_path):
     write(tmp_path, 'JPEGImages/{i}.jpg', 'SegmentationClass/{i}.png', count=5)
     for i in (2, 3):
         (tmp_path / f'SegmentationClass/{i}.png').unlink()
@@ -447,7 +447,7 @@ def test_images_that_no_list_names_lack_no_map(tmp_path):
     assert [path.stem for path in pair_folders(*places).no_map] == ['2']
 
 
-def test_of_two_images_one_is_for_validation(tmp_path):
+def test_with_two_images_one_is_for_validation(tmp_path):
     write(tmp_path, 'images/{i}.jpg', 'masks/{i}.png', count=1)
     with pytest.raises(DataError, match=r'images/1\.jpg; training needs another'):
         find_label_maps(tmp_path)
@@ -455,7 +455,7 @@ def test_of_two_images_one_is_for_validation(tmp_path):
     assert sorted(map(len, chosen(tmp_path).values())) == [1, 1]
 
 
-def test_images_of_no_split_beside_training_images_are_asked_about(tmp_path):
+def test_images_of_unknown_split_beside_training_images_need_an_option(tmp_path):
     write(tmp_path, 'images/{split}/{i}.jpg', 'masks/{split}/{i}.png')
     write(tmp_path, 'images/{split}/{i}.jpg', 'masks/{split}/{i}.png', split='extra')
     with pytest.raises(DataError, match='no split.*extra.*maps .*masks/train .*images/train$'):
@@ -468,8 +468,8 @@ def test_images_of_no_split_beside_training_images_are_asked_about(tmp_path):
     assert taken['val'] == [f'masks/extra/{i}.png' for i in (1, 2, 3)]
 
 
-def test_a_map_beyond_what_pillow_takes(tmp_path):
-    """14000 x 14000, as aerial pictures: mmseg's reader of label maps refuses it."""
+def test_a_label_map_too_large_for_pillow_is_read(tmp_path):
+    """14000 x 14000, as of aerial images, which mmseg's own reader refuses."""
     side, path = 14000, tmp_path / '0.png'
     image = Image.new('1', (side, side))
     image.putpixel((5, 5), 1)
@@ -487,7 +487,7 @@ def test_a_map_beyond_what_pillow_takes(tmp_path):
     lambda root: (labelled(root, stripes(0, 1)), Image.new('L', (9, 9)).save(
         root / 'masks/val/val0.png')),
     lambda root: labelled(root, dict(train=[stripes(0, 1)] * 2, val=[stripes(0, 2)] * 2))])
-def test_both_tools_say_the_same(make, tmp_path):
+def test_both_tools_report_the_same_problems(make, tmp_path):
     make(tmp_path / 'data')
     report, _ = config(tmp_path / 'data', tmp_path)
     said = Console(record=True, width=300, quiet=False, force_terminal=False)

@@ -1,4 +1,4 @@
-"""What is drawn and written of predictions: every image, by its path, with the right names."""
+"""Drawn and saved predictions: every image, by its path, with the right names."""
 import json
 import pickle
 from pathlib import Path
@@ -102,7 +102,7 @@ def names_below(folder, pattern='*/*'):
     (['d/x.jpg', 'd/x.png', 'd/x.jpg.png'], [], ['x.jpg', 'x.png', 'x.jpg.png']),
     (['d/x.a.jpg', 'd/x.b.jpg', 'd/x'], [], ['x.a', 'x.b', 'x']),
 ])
-def test_results_are_named_by_the_path_below_what_was_given(paths, roots, names):
+def test_results_are_named_by_their_path_below_the_input(paths, roots, names):
     assert result_names(paths, roots) == names
 
 
@@ -175,7 +175,7 @@ def test_every_tool_takes_every_network(network, segmentors, tmp_path):
     assert (np.abs(fed.astype(float) - changed).max(-1) <= 1).mean() > 0.6
 
 
-def test_images_that_a_network_does_not_take_are_named_in_a_line(segmentors):
+def test_images_that_a_network_cannot_take_are_named_in_one_line(segmentors):
     grey, four, deep = (Inferencer(*segmentors[name], device='cpu')
                         for name in ('grey', 'four', 'deep'))
     image = np.random.RandomState(0).randint(0, 256, (40, 50, 3)).astype(np.uint8)
@@ -237,7 +237,7 @@ def test_any_name_is_drawn_and_samples_may_be_of_numpy(scope, sample):
     assert drawn.shape == again.shape == (120, 30 * len(NAMES), 3) and (drawn != again).any()
 
 
-def test_dollars_are_letters_and_unknown_letters_are_marked():
+def test_dollar_signs_are_plain_text_and_unknown_letters_are_marked():
     from matplotlib.figure import Figure
     figure = Figure()
     for name in ('$x$', '$5 cost$', 'a\\$b', 'Größe Ж λ'):
@@ -332,7 +332,7 @@ def test_a_panoptic_network_predicts(tmp_path):
 
 
 def test_a_detectors_predictions_name_their_files(tmp_path):
-    """A test run of images of equal names: their pictures, and the pickle's paths."""
+    """A test run on images of equal names: pictures, and paths in the pickle."""
     boxes = {f'{s}/0.jpg': making.some_boxes(n) for n, s in enumerate('ab')}
     for name, found in boxes.items():
         making.picture(tmp_path / name, found)

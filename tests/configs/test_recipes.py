@@ -1,4 +1,4 @@
-"""The recipes of ImageNet are those of the authors, and train: shared/design/imagenet.md."""
+"""The ImageNet recipes are the authors', and train."""
 import json
 import re
 
@@ -223,7 +223,7 @@ def test_a_recipe_trains_reduced_and_its_average_is_what_is_kept(tmp_path, arch,
 
 
 def test_a_network_of_21k_starts_the_fine_tuning_at_every_size(tmp_path):
-    """The checkpoint that the one config leaves fills the backbone of the others."""
+    """The pretraining config's checkpoint fills the backbones of the others."""
     init_default_scope('mmpretrain')
     narrow = dict(embed_dim=16, stem_channels=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 4),
                   layer_scale=1e-5, hierarchical=False)

@@ -109,7 +109,7 @@ def test_images_of_any_size(segmentor, size, mode):
 
 
 def test_sliding_windows_average_where_they_overlap(segmentor):
-    """A picture of one window is as whole; of a larger one, each corner is its own window's."""
+    """An image of one window equals whole inference; in a larger one, each corner its window's."""
     one = torch.randint(0, 256, (3, 96, 128), dtype=torch.uint8)
     whole = segment(segmentor, one, 'whole').seg_logits.data
     torch.testing.assert_close(segment(segmentor, one, 'slide').seg_logits.data, whole)

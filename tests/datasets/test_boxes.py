@@ -1,4 +1,4 @@
-"""Boxes in a folder of somebody's own data, in the three forms that people have."""
+"""Boxes in a folder of a user's data, in three formats."""
 import json
 
 import numpy as np
@@ -141,8 +141,8 @@ def test_without_a_validation_split_a_fifth_becomes_one(tmp_path):
         assert {a['image_id'] for a in data.splits[split].content['annotations']} == ids
 
 
-def test_of_several_files_the_instances_are_taken(tmp_path):
-    """As in COCO's own folder."""
+def test_of_several_files_the_instances_are_used(tmp_path):
+    """As in COCO's own annotations folder."""
     write_coco(tmp_path)
     (tmp_path / 'annotations/captions_train.json').write_text(json.dumps(dict(
         coco('abc'), annotations=[dict(id=1, image_id='a', caption='a cat')])))
@@ -177,7 +177,7 @@ def test_of_several_files_the_instances_are_taken(tmp_path):
     (lambda root: (write_coco(root), (root / 'annotations/instances_val.json').write_text(
         json.dumps(dict(coco('d'), images=[dict(id='d', file_name='d.jpg'), dict(id='e')])))),
      r'instances_val.json: keys missing: image e: no file_name')])
-def test_what_cannot_be_used_is_said(prepare, message, tmp_path):
+def test_unusable_data_are_reported(prepare, message, tmp_path):
     prepare(tmp_path)
     with pytest.raises(DataError, match=message):
         find_boxes(tmp_path)

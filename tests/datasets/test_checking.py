@@ -1,4 +1,4 @@
-"""tools/prepare_data.py check: what is wrong with one's own annotations and label maps."""
+"""tools/prepare_data.py check: problems of a user's annotations and label maps."""
 import copy
 import json
 import runpy
@@ -59,7 +59,7 @@ POLYGON = [10, 10, 30, 10, 30, 20]
 
 @pytest.fixture
 def mine(tmp_path):
-    """Three images in subfolders, two categories, four boxes with masks of every sort."""
+    """Three images in subfolders, two categories, four boxes with masks in every format."""
     class Mine:
         ann_file, images = tmp_path / 'annotations/train.json', tmp_path / 'train'
         content = dict(
@@ -160,7 +160,7 @@ def test_boxes_alone_need_no_masks(mine):
     assert mine.check().problems == [] and mine.check().masks == 0
 
 
-def test_what_is_harmless_is_a_note(mine):
+def test_harmless_findings_are_notes(mine):
     mine.content['annotations'] = []
     assert mine.kinds() == ['annotation file without any annotation']
     mine.content['categories'].append(dict(id=9, name='pen'))
@@ -178,7 +178,7 @@ def test_what_is_harmless_is_a_note(mine):
     assert not is_note('box outside its image')
 
 
-def test_boxes_in_another_format_are_told(mine, said):
+def test_boxes_in_another_format_are_reported(mine, said):
     mine.content['annotations'] = [
         dict(id=i, image_id=1, category_id=1, bbox=[5 * i, 4 * i, 5 * i + 9, 4 * i + 9], area=81,
              iscrowd=0) for i in range(1, 8)]
@@ -198,7 +198,7 @@ def test_boxes_in_another_format_are_told(mine, said):
 @pytest.mark.parametrize('text, said', [
     ('{"images": [', 'Expecting value'), ('[]', 'no list images, categories, annotations'),
     ('{"images": [], "annotations": []}', 'no list categories')])
-def test_a_malformed_file_and_its_damaged_images_are_told_together(text, said, mine):
+def test_a_malformed_file_and_its_damaged_images_are_reported_together(text, said, mine):
     mine.check()
     mine.ann_file.write_text(text)
     cut_short(mine.images / 'a/2.jpg')
@@ -243,7 +243,7 @@ def test_run_lengths_are_decompressed_as_by_pycocotools():
         assert (values.reshape(mask.shape, order='F') == mask).all()
 
 
-def test_an_image_in_two_splits_is_told_by_its_bytes(mine, tmp_path, said):
+def test_an_image_in_two_splits_is_found_by_its_bytes(mine, tmp_path, said):
     mine.check()
     content = copy.deepcopy(mine.content)
     val = tmp_path / 'val'
@@ -367,7 +367,7 @@ def test_traps_that_only_all_label_maps_show(labels, settings, kind, said, maps)
     assert is_note('labels start at 1') and not is_note('mask whose object is void')
 
 
-def test_lossy_label_maps_are_told(maps):
+def test_lossy_label_maps_are_reported(maps):
     for i in range(3):
         Image.fromarray(stripes(0, 1, 2)).save(maps.labels / f'a/{i}.jpg')
     assert 'label map saved as JPEG' in maps.kinds(map_suffix='.jpg')
@@ -409,7 +409,7 @@ def test_label_maps_are_printed(maps, said):
 
 @pytest.fixture
 def tool(monkeypatch, capsys):
-    """Runs the tool; its exit status and what it said."""
+    """Exit status and output of the tool."""
     def run(*arguments):
         monkeypatch.setattr(sys, 'argv', ['prepare_data.py', *map(str, arguments)])
         with pytest.raises(SystemExit) as stopped:

@@ -1,4 +1,4 @@
-"""Label maps in a folder of somebody's own data."""
+"""Label maps in a folder of a user's data."""
 import numpy as np
 import pytest
 from PIL import Image
@@ -102,7 +102,7 @@ def test_label_maps_get_other_numbers(tmp_path):
     (lambda root: photo(root / 'a.jpg'), 'no label maps were found'),
     (lambda root: write(root, splits=('val',)), "no training split, only 'val'"),
     (lambda root: (write(root), write(root, splits=('more',))), 'images of no split, such as')])
-def test_what_cannot_be_used_is_said(prepare, message, tmp_path):
+def test_unusable_data_are_reported(prepare, message, tmp_path):
     prepare(tmp_path)
     with pytest.raises(DataError, match=message):
         find_label_maps(tmp_path)

@@ -1,4 +1,4 @@
-"""tools/prepare_data.py: what is missing, how to get it, and what is wrong with what is there."""
+"""tools/prepare_data.py: missing data and their downloads, and problems of existing data."""
 import json
 import shutil
 import zipfile
@@ -17,7 +17,7 @@ from tests.running import run_tool
 
 @pytest.fixture
 def said():
-    """A console whose text can be read, on one line each."""
+    """A console that records its output, a line each."""
     console = Console(record=True, width=300, quiet=False, force_terminal=False)
     console.said = lambda: console.export_text(clear=False)
     return console
@@ -29,7 +29,7 @@ def tool(*arguments, cwd):
 
 
 @pytest.mark.parametrize('name', ['coco', 'ade20k'])
-def test_what_is_missing_and_how_to_get_it(name, tmp_path, said):
+def test_missing_data_are_named_with_the_download(name, tmp_path, said):
     assert not prepare(name, str(tmp_path / 'data'), console=said)
     for archive in DATA_SETS[name].archives:
         assert archive.address in said.said() and archive.size in said.said()
@@ -84,7 +84,7 @@ def test_a_download_cut_short_leaves_nothing_behind(tiny_coco, tmp_path, said):
     assert [p.name for p in tmp_path.iterdir()] == ['val2017.zip']
 
 
-def test_an_archive_of_something_else_is_said_to_be(tmp_path, said):
+def test_an_archive_with_other_contents_is_named(tmp_path, said):
     (tmp_path / 'other').mkdir()
     (tmp_path / 'other/cat.jpg').write_bytes(b'')
     zipped(tmp_path / 'other', tmp_path / 'val2017.zip')
@@ -93,7 +93,7 @@ def test_an_archive_of_something_else_is_said_to_be(tmp_path, said):
 
 
 @pytest.mark.parametrize('name', ['coco', 'ade20k'])
-def test_samples_have_no_problem_but_their_number(name, tiny_coco, tiny_ade20k, tmp_path):
+def test_samples_have_no_problem_except_their_number(name, tiny_coco, tiny_ade20k, tmp_path):
     root = dict(coco=tiny_coco, ade20k=tiny_ade20k)[name]
     code, output = tool(name, '--root', root, '--check', cwd=tmp_path)
     assert code == 1

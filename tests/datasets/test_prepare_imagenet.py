@@ -1,4 +1,4 @@
-"""tools/prepare_data.py imagenet: unpacking its tar files, and what is wrong with its images."""
+"""tools/prepare_data.py imagenet: unpacking its tar files, and problems of its images."""
 import io
 import tarfile
 

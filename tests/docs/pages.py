@@ -48,7 +48,7 @@ def fences(language: str) -> Iterator[Fence]:
 
 
 def words(command: str) -> List[str]:
-    """A command's words, without settings of the environment before it and a comment after it."""
+    """A command's words, without environment settings before and a comment after it."""
     found = shlex.split(command, comments=True)
     while found and re.match(r'\w+=', found[0]):
         found.pop(0)

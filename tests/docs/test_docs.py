@@ -1,4 +1,4 @@
-"""What the pages tell people to type works, or is marked with what it needs.
+"""Commands and code of the pages work, or are marked with what they need.
 
 Blocks of docs/own_data.md are run by test_own_data.py, test_detector_by_hand.py and
 test_segmentor_by_hand.py, those after ``make demo`` by benchmarks/tests/test_demo.py.
@@ -34,7 +34,7 @@ LAUNCHERS = {
 
 
 @pytest.mark.parametrize('fence, call', OURS, ids=[f'{f}-{" ".join(c)[:60]}' for f, c in OURS])
-def test_programs_take_what_the_pages_say(fence, call, monkeypatch, capsys):
+def test_programs_accept_the_arguments_of_the_pages(fence, call, monkeypatch, capsys):
     """Also where a block is marked: program, options and configs exist."""
     assert (REPO / call[0]).is_file()
     for word in call:
@@ -117,7 +117,7 @@ def test_the_detector_of_the_demo_is_evaluated_as_the_page_says(copy, session_fo
 
 
 def test_python_blocks_run(copy):
-    """One process for all: each block begins anew, as a reader's would."""
+    """In one process, each block in a fresh namespace."""
     plain = [f for f in PYTHON if not f.title and not f.mark]
     script = copy / 'blocks.py'
     script.write_text('import fastervit_mm  # in every environment of ours\n' + '\n'.join(
@@ -162,7 +162,7 @@ def test_links_outside_of_the_site_lead_to_files(page):
 
 
 def test_paths_in_the_pages_exist():
-    """In code spans, by their whole path from the clone's root."""
+    """Code spans with a full path from the clone's root."""
     pattern = (r'`((?:configs|tools|docker|docs|tests|fastervit_mm|benchmarks|\.github)'
                r'/[\w./*-]*)`')
     for page in PAGES:

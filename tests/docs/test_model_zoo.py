@@ -1,4 +1,4 @@
-"""docs/model_zoo.md is what the metafiles say, and the metafiles are what configs say."""
+"""docs/model_zoo.md agrees with the metafiles, and these with the configs."""
 import subprocess
 import sys
 
@@ -21,7 +21,7 @@ def make(*arguments):
                           capture_output=True, text=True)
 
 
-def test_the_committed_page_is_what_the_metafiles_give(tmp_path):
+def test_the_committed_page_equals_the_generated_one(tmp_path):
     done = make('--out', tmp_path / 'page.md')
     assert done.returncode == 0, done.stderr
     assert (tmp_path / 'page.md').read_text() == (REPO / 'docs/model_zoo.md').read_text(), (
@@ -49,7 +49,7 @@ def test_the_published_detector_has_an_address():
 
 @pytest.mark.parametrize('model', PUBLISHED_ONES, ids=lambda m: m['Name'])
 def test_metafiles_and_configs_of_published_weights_agree(model):
-    """Also in the figures that an evaluation is compared with."""
+    """Also the figures that evaluations are compared with."""
     cfg, meta = Config.fromfile(str(REPO / model['Config'])), model['Metadata']
     assert meta['Backbone'] == f'FasterViT-{cfg.model.backbone.arch}'
     assert resolve(meta['Published Weights']) in PUBLISHED.values()

@@ -51,7 +51,7 @@ def some_label_maps(source, target):
 
 
 def typed(command, folder):
-    """Its words as a shell expands them."""
+    """Run a command of the page, its words expanded as by a shell."""
     words = [word for part in shlex.split(command) for word in (
         sorted(glob.glob(part, root_dir=folder)) or [part])]
     assert words[0] == 'python' and words[1].startswith('$FVIT/tools/')

@@ -57,7 +57,7 @@ def test_the_check_finds_what_is_wrong(folder):
 
 @pytest.mark.long
 def test_the_config_trains_and_is_scored(folder):
-    """With class weights, and void among the labels, on which mmseg's own loss fails."""
+    """With class weights and void labels, on which mmseg's own loss fails."""
     code, output = run(command('python $FVIT/tools/train.py my_segmentor.py'), folder, SIZES)
     assert code == 0, output[-4000:]
     losses = re.findall(r'decode\.loss_ce: (\S+)', output)

@@ -74,7 +74,7 @@ def quartered(node):
 
 @pytest.fixture(scope='module')
 def trained(config, folder):
-    """A run that was killed behind its first checkpoint, and resumed to its end."""
+    """A run that was killed after its first checkpoint and resumed to its end."""
     work_dir = folder / 'run'
     log = folder / 'run.log'
     run = Started(log, 'train.py', config, '--work-dir', work_dir, *QUICK, cwd=folder)
@@ -96,7 +96,7 @@ def scalars(work_dir):
             for line in file.read_text().splitlines()]
 
 
-def test_a_killed_run_goes_on_from_its_last_checkpoint(trained):
+def test_a_killed_run_resumes_from_its_last_checkpoint(trained):
     work_dir, first, second = trained
     assert 'resumed epoch: 0, iter: 12' in second
     # What was lost is done again and nothing else.
@@ -126,7 +126,7 @@ MODES = dict(
 
 
 @pytest.mark.parametrize('mode', MODES)
-def test_maps_and_pictures_are_what_was_evaluated(mode, trained, config, folder, tiny_ade20k):
+def test_saved_label_maps_are_those_evaluated(mode, trained, config, folder, tiny_ade20k):
     flags, options = MODES[mode]
     output = finished(
         'test.py', config, trained[0] / 'iter_24.pth', '--work-dir', folder / mode, '--out',
@@ -159,7 +159,7 @@ def test_maps_and_pictures_are_what_was_evaluated(mode, trained, config, folder,
 
 @pytest.fixture(scope='module')
 def small(config, folder):
-    """Three stages, a block in each: what a compiler takes, it takes for every block."""
+    """Three stages, one block each: all blocks compile alike."""
     path = folder / 'small.py'
     path.write_text(f"_base_ = '{config}'\n" + """model = dict(
     backbone=dict(out_indices=(0, 1, 2), arch=dict(depths=(1, 1, 1, 1))),
@@ -178,7 +178,7 @@ def small(config, folder):
 @pytest.mark.long
 @needs_compiler
 def test_deployed_and_compiled_it_predicts_the_same(small, folder):
-    """Two images of different sizes, so that a compiled graph meets one it was not made for."""
+    """Two images of different sizes, the second new to the compiled graph."""
     maps = []
     for name, given in (('plain', []), ('compiled', ['--deploy', '--compile'])):
         out = folder / name
@@ -203,7 +203,7 @@ CONVOLUTIONS = {
 @pytest.mark.parametrize('backend, part', [
     ('eager', CONVOLUTIONS), pytest.param('aot_eager', {}, marks=pytest.mark.long)])
 def test_compiled_training_is_the_same_training(backend, part, small, folder, monkeypatch):
-    """Its forward pass is traced; with ``aot_eager`` its gradients too. No code is generated."""
+    """The forward pass is traced, with ``aot_eager`` the backward pass too; no code is made."""
     from fastervit_mm.engine import launch
     monkeypatch.setattr(torch.nn.Module, 'compile', functools.partialmethod(
         torch.nn.Module.compile, backend=backend))

@@ -111,7 +111,7 @@ def test_the_published_name_is_evaluated_in_one_line(config, folder):
 
 @pytest.mark.parametrize('what, message', [
     ('another variant', 'has carrier tokens'), ('a layer less', 'does not fit the model of this')])
-def test_a_file_that_is_not_whole_is_not_evaluated(what, message, config, tmp_path):
+def test_an_incomplete_file_is_not_evaluated(what, message, config, tmp_path):
     tensors = official_dino.small_tensors(**(dict(layers=1) if what == 'a layer less' else {}))
     if what == 'another variant':
         tensors['backbone.0.levels.2.blocks.0.hat_norm1.weight'] = torch.ones(32)

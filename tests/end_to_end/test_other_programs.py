@@ -1,4 +1,4 @@
-"""mmdet's own programs train and predict with mmcv's operators as they are found here."""
+"""mmdet's own programs train and predict with mmcv's operators as installed."""
 import subprocess
 import sys
 from pathlib import Path

@@ -1,6 +1,6 @@
 """cascade_fvit_0.py on a sample of COCO: train, save, resume, evaluate, as a user does.
 
-Every part of the real detector, but narrow: the widths are tested in tests/docs/test_finetune.py.
+Every part of the real detector, but narrow: full widths are in tests/docs/.
 """
 import json
 import pickle

@@ -89,7 +89,7 @@ def train(config, *options, without=()):
 
 
 def once(folder: Path, text: str, name: str, resume: str, options: list, **kwargs) -> Run:
-    """A run and its resumption, made once for all workers of pytest-xdist, which only read it."""
+    """A run and its resumption, made once for all pytest-xdist workers, which only read it."""
     said = folder / 'said.json'
     with FileLock(folder.with_name(f'{folder.name}.lock')):
         if not said.is_file():

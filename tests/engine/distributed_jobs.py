@@ -66,7 +66,7 @@ def _two_steps(backbone: FasterViT) -> None:
 
 
 def gradients() -> None:
-    """Gradients of DDP, and of a single process that has all images; BatchNorm fixed."""
+    """Gradients of DDP and of one process with all images; BatchNorm in evaluation mode."""
     torch.distributed.init_process_group('gloo')
     rank = torch.distributed.get_rank()
     torch.manual_seed(0)

@@ -48,14 +48,14 @@ def test_right_configs_pass(coco, ade):
 
 
 @pytest.mark.parametrize('path', SHAPES_CONFIGS, ids=lambda p: p.stem)
-def test_shapes_that_were_not_generated_are_missed(path, tmp_path, monkeypatch):
+def test_missing_generated_shapes_are_reported(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = problems(launch.load_config(str(path)))
     assert "train_dataloader.dataset.data_root='data/shapes/': no such folder" in found[0]
     assert 'prepare_data' not in found[0]  # they are not COCO
 
 
-def test_a_preflight_of_another_split_looks_at_that(coco):
+def test_another_split_is_checked_in_its_place(coco):
     coco.val_dataloader.dataset.ann_file = 'annotations/absent.json'
     check_config(coco, training=False)
     found, = problems(Config(coco.to_dict()), training=False, split='val')
@@ -122,7 +122,7 @@ def test_heads_of_another_number_of_classes(coco, ade):
     check_config(ade, training=False)  # to test a network on data of other classes is possible
 
 
-def test_widths_unlike_the_necks(coco, ade):
+def test_widths_that_the_neck_does_not_expect(coco, ade):
     coco.model.backbone.arch = '3'
     found, = problems(coco)
     assert 'model.neck.in_channels=[96, 192, 384, 768]' in found
@@ -136,7 +136,7 @@ def test_widths_unlike_the_necks(coco, ade):
     assert any('the backbone gives 2 maps' in p for p in found)
 
 
-def test_other_backbones_are_let_alone(ade):
+def test_other_backbones_are_not_checked(ade):
     ade.model.backbone = dict(type='ResNetV1c', depth=50)
     check_config(ade, training=False)
 
@@ -192,7 +192,7 @@ def test_a_batch_whose_learning_rate_was_not_scaled(coco, monkeypatch, launcher,
 
 
 @pytest.mark.parametrize('tool, arguments', [('train.py', []), ('test.py', ['x.pth'])])
-def test_both_tools_say_it_without_a_traceback(tool, arguments, tmp_path):
+def test_both_tools_report_problems_without_a_traceback(tool, arguments, tmp_path):
     done = run_tool(tool, COCO_CONFIG, *arguments, cwd=tmp_path)
     assert done.returncode == 1
     assert f'{tool[:-3]}: {COCO_CONFIG}: this config cannot run as it is:' in done.stderr

@@ -35,7 +35,7 @@ def test_a_resumed_run_is_one_curve(resumed):
     assert len(found['time']) == 6 and len(found['val/time']) == 3
 
 
-def test_a_validation_made_up_for_counts_where_the_run_was_killed_then(by_epoch, tmp_path):
+def test_a_repeated_validation_counts_at_the_iteration_of_the_kill(by_epoch, tmp_path):
     shutil.copytree(by_epoch.work_dir, tmp_path / 'run')
     folder = tmp_path / 'run/99991231_235959/vis_data'
     folder.mkdir(parents=True)
@@ -45,7 +45,7 @@ def test_a_validation_made_up_for_counts_where_the_run_was_killed_then(by_epoch,
     assert [i for i, _ in found['loss']] == [3, 7, 11]  # nothing else is replaced
 
 
-def test_the_picture_at_the_end_shows_all_of_it(resumed, monkeypatch, tmp_path):
+def test_the_final_figure_shows_the_whole_training(resumed, monkeypatch, tmp_path):
     drawn = []
     save = Figure.savefig
     monkeypatch.setattr(Figure, 'savefig', lambda figure, *args, **kwargs: (
@@ -61,7 +61,7 @@ def test_the_picture_at_the_end_shows_all_of_it(resumed, monkeypatch, tmp_path):
 
 
 def test_metrics_of_an_epoch_stand_at_their_iteration(by_epoch):
-    """Also where the last loss was logged an iteration before, and after a resumption."""
+    """Also if the last loss was logged an iteration earlier, and after a resumption."""
     found = curves.read_run(by_epoch.work_dir)
     assert [i for i, _ in found['loss']] == [3, 7, 11]
     assert [i for i, _ in found['coco/bbox_mAP']] == [4, 8, 12]
@@ -85,7 +85,7 @@ def test_a_run_begun_anew_in_its_folder_replaces_the_old(resumed, tmp_path):
     assert curves.read_run(tmp_path) == curves.read_run(first.parent)
 
 
-def test_runs_are_compared_by_what_matters(resumed, by_epoch):
+def test_runs_are_compared_by_loss_and_main_metrics(resumed, by_epoch):
     found = curves.compare_runs([resumed.work_dir, by_epoch.work_dir])
     assert {key: list(lines) for key, lines in found.items()} == {
         'loss': ['tiny_segmentor', 'tiny_detector'], 'mIoU': ['tiny_segmentor'],
@@ -109,8 +109,8 @@ def plot_logs(monkeypatch, *arguments):
     runpy.run_path(str(REPO / 'tools/plot_logs.py'), run_name='__main__')
 
 
-def test_the_tool_draws_runs_and_says_where_they_stand(resumed, by_epoch, monkeypatch, tmp_path,
-                                                       capsys):
+def test_the_tool_draws_runs_and_prints_their_last_values(resumed, by_epoch, monkeypatch, tmp_path,
+                                                          capsys):
     drawn = []
     save = Figure.savefig
     monkeypatch.setattr(Figure, 'savefig', lambda figure, *args, **kwargs: (
@@ -137,7 +137,7 @@ def test_the_tool_draws_runs_and_says_where_they_stand(resumed, by_epoch, monkey
     (('RUN', '--keys', 'top5'), "keys='top5': not in any run. Give some of .*mIoU"),
     (('RUN', 'RUN'), 'give each once'),
 ])
-def test_what_cannot_be_drawn_is_said_in_a_line(arguments, message, resumed, monkeypatch, tmp_path):
+def test_undrawable_runs_are_one_line(arguments, message, resumed, monkeypatch, tmp_path):
     names = dict(RUN=resumed.work_dir, EMPTY=tmp_path)
     with pytest.raises(SystemExit, match=message) as caught:
         plot_logs(monkeypatch, *(names.get(a, a) for a in arguments), '--out', tmp_path / 'a.png')

@@ -205,7 +205,7 @@ def test_a_checkpoint_is_gathered_into_a_safetensors_file(folder, sharded):
     assert sharded[0]['weights'] and all(
         torch.equal(weights[name], tensor) for name, tensor in sharded[0]['weights'].items())
     done = run_tool('gather_checkpoint.py', checkpoint, 'all.safetensors', '--all', cwd=folder)
-    assert done.returncode == 1 and 'holds weights alone' in done.stderr
+    assert done.returncode == 1 and 'holds only weights' in done.stderr
     assert not (folder / 'all.safetensors').exists()
 
 
@@ -269,8 +269,8 @@ model = dict(pretrained=None, backbone=dict(_delete_=True, type='FasterViT', arc
 @pytest.mark.parametrize('text, stages, remedy', [
     (RETINANET, '0', 'model.backbone.out_indices=(1, 2, 3), model.neck.in_channels=[32, 64, 128], '
      'model.neck.start_level=0'),
-    (FCN, '0, 1', 'model.backbone.out_indices=(2, 3), and each head')])
-def test_maps_that_nothing_reads_are_found_before_training(text, stages, remedy, tmp_path):
+    (FCN, '0, 1', 'model.backbone.out_indices=(2, 3), and renumber each head')])
+def test_unread_maps_are_found_before_training(text, stages, remedy, tmp_path):
     (tmp_path / 'config.py').write_text(text)
     cfg = Config.fromfile(str(tmp_path / 'config.py'))
     cfg.work_dir = str(tmp_path)

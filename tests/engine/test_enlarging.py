@@ -1,4 +1,4 @@
-"""Predictions are drawn so that they can be read, on images of any size."""
+"""Drawn predictions are legible on images of any size."""
 import cv2
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""A run says early how long it will take."""
+"""A run logs early how long it will take."""
 import re
 import time
 from pathlib import Path
@@ -18,7 +18,7 @@ LEFT = re.compile(LINE.pattern.replace('on this machine', 'left'))
 
 
 class Slow(BaseModel):
-    """Its first two iterations take much longer than the others, or those that are given."""
+    """The first two iterations, or the given ones, take much longer than the others."""
 
     def __init__(self, slow=(1, 2)):
         super().__init__()
@@ -32,7 +32,7 @@ class Slow(BaseModel):
 
 
 class Stop(Hook):
-    """Ends a run after so many iterations, of however many it was to have."""
+    """Ends a run after some iterations, however many were planned."""
 
     def __init__(self, after):
         self.after = after
@@ -59,7 +59,7 @@ def said(folder: Path, max_iters: int, stop: int, resume: bool = False, slow=(1,
             for found in line.finditer(log)]
 
 
-def test_it_is_said_once_from_iterations_past_the_first(tmp_path):
+def test_it_is_logged_once_without_the_first_iterations(tmp_path):
     (found, before), = said(tmp_path, max_iters=2400, stop=10)
     assert before == ['6']  # iterations 3 to 6 counted
     each, iterations = float(found[2]), int(found[3])
@@ -68,7 +68,7 @@ def test_it_is_said_once_from_iterations_past_the_first(tmp_path):
     assert minutes == pytest.approx(2400 * each / 60, rel=0.1, abs=0.6)
 
 
-def test_a_short_run_is_said_in_seconds_and_a_resumed_one_for_what_is_left(tmp_path):
+def test_a_short_run_is_estimated_in_seconds_and_a_resumed_one_for_the_rest(tmp_path):
     (found, _), = said(tmp_path, max_iters=20, stop=8)
     assert found[1].endswith(' seconds') and found[3] == '20'
     (found, _), = said(tmp_path, max_iters=20, stop=20, resume=True)
@@ -79,8 +79,8 @@ def test_a_run_that_ends_before_has_no_estimate(tmp_path):
     assert said(tmp_path, max_iters=5, stop=5) == []
 
 
-def test_it_is_corrected_when_iterations_take_longer_and_not_for_one(tmp_path):
-    """Given for what is left. The one is like that after a validation."""
+def test_it_is_corrected_for_slower_iterations_but_not_for_one(tmp_path):
+    """For the remaining time. A single slow one is like that after a validation."""
     (found, before), = said(tmp_path, max_iters=2400, stop=14, slow=(5, *range(11, 15)), line=LEFT)
     assert before == ['14']  # iterations 11 to 14 counted, and not 5, nor 7 to 10 again
     assert float(found[2]) >= 0.5 and found[3] == str(2400 - 14)

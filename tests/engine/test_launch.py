@@ -113,7 +113,7 @@ def test_flip_tta_reaches_every_joined_dataset(built):
     assert (first[1].scale, second[1].scale) == ((1333, 800), (96, 96))
 
 
-def test_another_split_takes_the_place_of_the_test(built, monkeypatch, tmp_path):
+def test_another_split_replaces_the_test_split(built, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     cfg = mmseg_config()
     cfg.test_dataloader = dict(cfg.test_dataloader, batch_size=7)
@@ -155,7 +155,7 @@ def test_a_checkpoint_of_another_model_is_refused():
 
 
 def test_a_checkpoint_of_a_deeper_network_is_refused():
-    """Of FasterViT-6, which is 5 with more blocks, all of 5 would be filled."""
+    """FasterViT-6 is FasterViT-5 with more blocks, so its file would fill all of 5."""
     shallow, deep = (torch.nn.ModuleDict(dict(backbone=FasterViT(dict(
         TINY, depths=(1, 1, blocks, 1))))) for blocks in (1, 2))
     hook = CompleteCheckpointHook()

@@ -9,13 +9,15 @@ import pytest
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
 
 from fastervit_mm.engine.console import quiet, quiet_children, quiet_libraries
 from fastervit_mm.engine.curves import read_run
+from fastervit_mm.engine.runner import QuietRunner
 from tests.conftest import REPO
 
 
-def test_a_shell_that_finds_no_compiler_is_not_heard(capfd):
+def test_a_missing_compiler_is_not_printed(capfd):
     with quiet_children():
         subprocess.run('no-such-gcc --version', shell=True)
     subprocess.run('echo heard >&2', shell=True)
@@ -25,7 +27,7 @@ def test_a_shell_that_finds_no_compiler_is_not_heard(capfd):
 @pytest.mark.parametrize('name', [
     'mmdet/cascade_fvit', 'mmdet/cascade_fvit_shapes', 'mmseg/upernet_fvit',
     'mmseg/upernet_fvit_shapes'])
-def test_configs_log_to_tensorboard_and_say_memory(name):
+def test_configs_log_to_tensorboard_and_print_memory(name):
     cfg = Config.fromfile(REPO / f'configs/{name}.py')
     assert [backend.type for backend in cfg.visualizer.vis_backends] == [
         'LocalVisBackend', 'OptionalTensorboardVisBackend']
@@ -48,13 +50,24 @@ def test_tensorboard_has_what_the_json_has(resumed):
     assert [e.step for e in events.Scalars('mIoU')] == [4, 8]
 
 
-def test_without_tensorboard_a_run_goes_on_and_says_so_once(resumed):
+def test_without_tensorboard_a_run_continues_with_one_notice(resumed):
     said = ('TensorBoard is not installed, so no event files are written; pip install '
             'tensorboard')
     assert said not in resumed.first and resumed.second.count(said) == 1
     first, second = sorted(resumed.work_dir.glob('*/vis_data'))
     assert list(first.glob('events.*')) and not list(second.glob('events.*'))
     assert [iteration for iteration, _ in read_run(second.parent)['loss']] == [6, 8, 10, 12]
+
+
+def test_a_second_run_in_a_process_writes_to_its_own_folder(tmp_path):
+    """Also with a name for the visualizer, as the bases of mmdet and mmseg have it."""
+    for name in ('first', 'second'):
+        runner = QuietRunner(
+            nn.Identity(), str(tmp_path / name), experiment_name=name, default_scope='mmseg',
+            visualizer=dict(type='SegLocalVisualizer', name='visualizer',
+                            vis_backends=[dict(type='LocalVisBackend')]))
+        runner.visualizer.add_scalar('mIoU', 1)
+        assert len(list((tmp_path / name).glob('*/vis_data/scalars.json'))) == 1
 
 
 def test_tensorboard_has_metrics_at_their_iteration(by_epoch):
@@ -68,7 +81,7 @@ def test_tensorboard_has_metrics_at_their_iteration(by_epoch):
 
 
 @pytest.mark.parametrize('name, iterations', [('resumed', 4), ('by_epoch', 2)])
-def test_the_console_says_time_left_and_memory(name, iterations, request):
+def test_the_console_shows_time_left_and_memory(name, iterations, request):
     run = request.getfixturevalue(name)
     lines = [line for line in run.first.splitlines() if '(train)' in line and 'loss: ' in line]
     assert len(lines) == iterations
@@ -80,7 +93,7 @@ def test_the_console_says_time_left_and_memory(name, iterations, request):
         int(re.search(r'memory: (\d+)', lines[0])[1])]
 
 
-def test_the_console_says_the_metric_that_matters_and_the_best_so_far(resumed):
+def test_the_console_shows_the_main_metric_and_the_best_so_far(resumed):
     curve = dict(read_run(resumed.work_dir)['mIoU'])
     assert list(curve) == [4, 8, 12]
     first, second = ([line.split(' - ')[-1] for line in output.splitlines()
@@ -92,7 +105,7 @@ def test_the_console_says_the_metric_that_matters_and_the_best_so_far(resumed):
                          f'{curve[best]:.4g}, at iteration {best})'.removeprefix('INFO - '))
 
 
-def test_a_detector_has_two_metrics_that_matter_and_epochs(by_epoch):
+def test_a_detector_shows_two_main_metrics_and_epochs(by_epoch):
     first, second = ([line.split(' - ')[-1] for line in output.splitlines()
                       if 'Validation at' in line] for output in (by_epoch.first, by_epoch.second))
     assert [line.split(': ')[0] for line in first + second] == [
@@ -116,7 +129,7 @@ NOISE = dict(
 
 
 @pytest.mark.parametrize('name', NOISE)
-def test_what_no_user_can_act_on_is_in_the_log_file_alone(name, request):
+def test_messages_that_need_no_action_are_only_in_the_log_file(name, request):
     run = request.getfixturevalue(name)
     for console, folder in zip((run.first, run.second), sorted(run.work_dir.glob('*/vis_data'))):
         log, = (path.read_text() for path in folder.parent.glob('*.log'))
@@ -127,7 +140,7 @@ def test_what_no_user_can_act_on_is_in_the_log_file_alone(name, request):
 
 
 def test_warnings_that_matter_stay_on_the_console(by_epoch):
-    """Batches of 2 at a learning rate for 5; nothing else of that rank."""
+    """The unscaled learning rate (batches of 2 instead of 5), and no other warning."""
     for console in (by_epoch.first, by_epoch.second):
         warned = [line for line in console.splitlines() if 'WARNING' in line or 'Warning' in line]
         assert len(warned) == 1 and 'the learning rate 0.0015 was chosen for 5' in warned[0]
@@ -154,7 +167,7 @@ def test_only_warnings_for_developers_leave_the_console(tmp_path, capsys):
 
 
 @pytest.mark.parametrize('name', ['resumed', 'by_epoch'])
-def test_how_each_tensor_began_is_in_the_log_file_alone(name, request):
+def test_initialisation_of_tensors_is_only_in_the_log_file(name, request):
     run = request.getfixturevalue(name)
     log = sorted(run.work_dir.glob('*/*.log'))[0].read_text()
     began = re.findall(r'^(\S+) - torch.Size\(.*\): $', log, re.MULTILINE)
@@ -162,8 +175,8 @@ def test_how_each_tensor_began_is_in_the_log_file_alone(name, request):
     assert 'torch.Size' not in run.first and 'TruncNormal' not in run.first
 
 
-def test_memory_is_what_the_process_held_at_its_height():
-    """In a process of its own: this one may get freed memory again."""
+def test_memory_is_the_peak_of_the_process():
+    """In a separate process, because this one may reuse freed memory."""
     subprocess.run([sys.executable, '-W', 'ignore', '-c', """
 import numpy as np
 from fastervit_mm.engine.logs import peak_resident_memory

@@ -1,5 +1,4 @@
-"""MESA: the loss of its formula, from the epoch on that the recipe says, and without a gradient
-through the teacher."""
+"""MESA: the formula's loss, from the recipe's epoch on, without a gradient through the teacher."""
 import copy
 import re
 from pathlib import Path
@@ -79,7 +78,7 @@ def config(folder, images, **options):
 
 
 class Witness(Hook):
-    """Computes anew, on copies, what each iteration's MESA should be."""
+    """Recomputes the expected MESA loss of each iteration on copies."""
     priority = 'VERY_LOW'
 
     def __init__(self):
@@ -164,7 +163,7 @@ def test_a_resumed_training_has_the_same_teacher(tmp_path, images):
 
 @pytest.mark.parametrize('options, message', [
     ({'custom_hooks': [dict(type='MESAHook', weight=1)]}, 'needs one EMAHook.*the config has 0')])
-def test_without_an_average_it_says_what_is_missing(tmp_path, images, options, message):
+def test_without_ema_the_error_names_the_missing_hook(tmp_path, images, options, message):
     cfg = config(tmp_path, images)
     cfg.merge_from_dict(options)
     with pytest.raises(ConfigError, match=message):

@@ -18,7 +18,7 @@ SHAPES = [(5, 12), (2, 7, 12), (2, 3, 7, 12), (1, 12), (40, 12), (2, 3, 17, 12)]
 
 @pytest.fixture
 def products(monkeypatch):
-    """Shapes of what went through oneDNN."""
+    """Shapes of the products that oneDNN computed."""
     shapes, original = [], onednn._by_convolution
     monkeypatch.setattr(onednn, '_by_convolution',
                         lambda x, *rest: shapes.append(tuple(x.shape)) or original(x, *rest))
@@ -50,7 +50,7 @@ def test_results_and_gradients_are_torchs(shape, dtype, limit, products):
     assert products == ([shape] if x[..., 0].numel() >= 16 else [])
 
 
-def test_tokens_in_another_order_in_memory(products):
+def test_non_contiguous_tokens(products):
     layer = layer_of(12, 20, bias=False)
     x = torch.randn(12, 3, 7).permute(2, 1, 0)
     assert torch.allclose(layer(x), F.linear(x, layer.weight), atol=1e-5) and len(products) == 1
@@ -76,7 +76,7 @@ def test_a_model_keeps_its_weights_names_and_copies(tiny_arch, products):
     assert products == [] and not any(isinstance(m, OneDnnLinear) for m in fast.modules())
 
 
-def test_runs_of_our_tools_take_necks_and_heads_along(tmp_path):
+def test_our_tools_also_convert_necks_and_heads(tmp_path):
     cfg = config(DETECTOR, tmp_path)
     model = build_runner(cfg).model
     fast = {name.split('.')[0] for name, m in model.named_modules() if isinstance(m, OneDnnLinear)}
@@ -84,7 +84,7 @@ def test_runs_of_our_tools_take_necks_and_heads_along(tmp_path):
     assert not any(type(m) is torch.nn.Linear for m in model.modules())
 
 
-def test_layers_of_other_libraries_are_taken_and_subclasses_left():
+def test_layers_of_other_libraries_are_converted_but_not_subclasses():
     class Own(torch.nn.Linear):
         pass
 
@@ -111,7 +111,7 @@ def test_types_that_do_not_match_are_refused_as_torch_refuses_them():
 @needs_torch(2, 7, 'before, compiled layers are as they are')
 @pytest.mark.parametrize('shape', SHAPES, ids=str)
 def test_the_operator_for_compilers(shape):
-    """Its fake twin gives the same shape, strides and type; it neither aliases nor changes."""
+    """Its fake implementation gives the same shape, strides and type; no aliasing or mutation."""
     arguments = (torch.randn(*shape), torch.randn(20, 12), torch.randn(20))
     torch.library.opcheck(torch.ops.fastervit_mm.linear.default, arguments)
     assert torch.allclose(torch.ops.fastervit_mm.linear(*arguments), F.linear(*arguments),

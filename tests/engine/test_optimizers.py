@@ -128,7 +128,7 @@ def test_without_a_fused_kernel_fused_is_left_out(monkeypatch):
 
 
 @needs_torch(2, 6, 'before, a build for CUDA asks for its driver here')
-def test_where_parameters_are():
+def test_devices_of_parameters():
     from torch._subclasses import FakeTensorMode
 
     def on_cuda(*devices):
@@ -142,7 +142,7 @@ def test_where_parameters_are():
 @fused_on_cpu
 @pytest.mark.parametrize('clip', [None, dict(max_norm=0.1)])
 def test_fused_goes_with_a_loss_scale(monkeypatch, clip):
-    """mmengine's wrapper with a scaler, on a CPU: a step is as without, one with inf is none."""
+    """mmengine's wrapper with a loss scale, on a CPU: the same step, and none with inf."""
     monkeypatch.setattr('mmengine.optim.optimizer.amp_optimizer_wrapper.is_cuda_available',
                         lambda: True)
     monkeypatch.setattr('torch.cuda.amp.GradScaler._lazy_init_scale_growth_tracker',
@@ -247,7 +247,7 @@ def test_a_resumed_optimizer_and_its_schedules_are_those_of_the_whole_run(runs):
         assert all(torch.equal(again[part][name], tensor) for name, tensor in whole[part].items())
 
 
-def test_the_log_says_what_a_group_has(runs):
+def test_the_log_describes_each_group(runs):
     found = re.findall(r'Optimizer: (\d+) parameters from (\S+) on: lr=(\S+), weight_decay=(\S+)',
                        runs[2])
     assert [(lr, decay) for _, _, lr, decay in found] == [('6e-05', '0.01'), ('6e-05', '0')]
@@ -274,7 +274,7 @@ def test_every_parameter_gets_its_own_state():
 
 
 @fused_on_cpu
-def test_how_kernels_start_is_not_taken_from_a_checkpoint(monkeypatch):
+def test_fused_and_foreach_are_not_taken_from_a_checkpoint(monkeypatch):
     monkeypatch.setattr(optimizers, '_on_cuda', lambda model: True)
     wrapper = built(FasterViT(TINY))
     wrapper.load_state_dict(saved(paramwise=PARAMWISE))

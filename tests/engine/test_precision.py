@@ -47,7 +47,7 @@ def test_large_networks_train_in_bfloat16_unless_told(gpu, cfg, amp, dtype):
         'dynamic' if dtype == 'float16' else dict(enabled=False))
 
 
-def test_what_a_config_says_of_its_loss_scale_stays(gpu):
+def test_the_configs_loss_scale_is_kept(gpu):
     cfg = config('6', loss_scale=512.)
     choose_for_training(cfg)
     assert cfg.optim_wrapper.loss_scale == 512.
@@ -59,7 +59,7 @@ def test_float32_stays_float32(gpu):
     assert cfg.optim_wrapper == dict(type='OptimWrapper')
 
 
-def test_without_a_gpu_nothing_of_mixed_precision_is_left():
+def test_without_a_gpu_mixed_precision_is_removed_completely():
     cfg = config(dtype='bfloat16', loss_scale='dynamic', use_fsdp=True)
     choose_for_training(cfg)
     assert cfg.optim_wrapper == dict(type='OptimWrapper')
@@ -68,14 +68,14 @@ def test_without_a_gpu_nothing_of_mixed_precision_is_left():
 @pytest.mark.parametrize('capability, hip, expected', [
     ((7, 5), None, False), ((8, 0), None, True), ((9, 0), None, True), ((0, 0), '6.2', True)])
 def test_which_gpus_have_bfloat16(monkeypatch, capability, hip, expected):
-    """Asked of the device's capability: of torch it is asked otherwise in each version."""
+    """By the device's capability, because torch's own query differs between versions."""
     monkeypatch.setattr(precision, 'is_cuda_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda: capability)
     monkeypatch.setattr(torch.version, 'hip', hip)
     assert precision._has_bfloat16() == expected
 
 
-def test_the_configs_of_large_networks_say_bfloat16():
+def test_configs_of_large_networks_set_bfloat16():
     for path in CONFIGS:
         cfg = Config.fromfile(str(path))
         large = cfg.model.backbone.arch in ('5', '6') or '21k' in cfg.model.backbone.arch
@@ -113,7 +113,7 @@ def test_an_older_gpu_tests_in_float16_and_is_warned_of_bfloat16(gpu, monkeypatc
     assert warning.endswith('For float16: --amp fp16')
 
 
-def test_a_type_that_cannot_be_is_an_error_of_one_line(tmp_path):
+def test_an_unavailable_type_is_an_error_of_one_line(tmp_path):
     for tool, amp, why in (
             ('train.py', ['--amp'], 'train: amp=True: mixed precision needs a GPU'),
             ('train.py', ['--amp', 'half'], "train: amp='half': give one of bf16, fp16"),

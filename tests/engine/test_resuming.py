@@ -1,4 +1,4 @@
-"""Stopped runs go on as if they had not been stopped."""
+"""Stopped runs resume as if they had never been stopped."""
 import copy
 import os
 import pickle
@@ -37,8 +37,8 @@ def start(config, work_dir, log):
 
 
 @pytest.mark.long
-def test_killed_anywhere_it_ends_as_if_it_had_not_been(campaign, tmp_path, session_folder):
-    """`make soak`, shorter: real kills in a step, in a validation and while a file is written."""
+def test_a_run_killed_anywhere_ends_like_an_undisturbed_one(campaign, tmp_path, session_folder):
+    """A shorter `make soak`: kills in a step, in a validation and while a file is written."""
     facts = campaign.soak(tmp_path, kills=3, epochs=4, images=8, longest=1.5, notices=1,
                           begin=start)
     log = (tmp_path / 'killed.log').read_text()[-3000:]
@@ -58,7 +58,7 @@ def test_killed_anywhere_it_ends_as_if_it_had_not_been(campaign, tmp_path, sessi
     assert len(campaign.differences(tmp_path / 'plain', other)) == 1
 
 
-def test_told_to_stop_and_then_killed_it_ends_as_if_it_had_not_been(
+def test_a_run_stopped_and_then_killed_ends_like_an_undisturbed_one(
         campaign, tiny_ade20k, tmp_path):
     """A segmentor of iterations, its random augmentation in other processes; SwinHAT."""
     from tests.engine.conftest import SEGMENTOR, SWIN_HAT
@@ -76,7 +76,7 @@ def test_told_to_stop_and_then_killed_it_ends_as_if_it_had_not_been(
     undisturbed = start(config, plain, tmp_path / 'plain.log')
 
     def stop(number, place):
-        """The status of a run that gets a signal at an iteration, and what it said."""
+        """Exit status and output of a run that gets a signal at an iteration."""
         log = tmp_path / f'{number}.log'
         run = start(config, stopped, log)
         while f'Iter(train) [{place}/12]' not in log.read_text() and run.poll() is None:
@@ -115,7 +115,7 @@ class Pressed(BaseModel):
 @pytest.mark.parametrize('times, ignored, says', [
     (1, False, r'stopped at iteration 1; saved in .*run/interrupted\.pth'), (2, False, '^$'),
     (2, True, None)])
-def test_ctrl_c_saves_a_second_one_does_not_and_the_background_ignores_it(
+def test_ctrl_c_saves_but_not_a_second_one_or_one_in_the_background(
         tmp_path, times, ignored, says):
     before = {number: signal.getsignal(number) for number in SIGNALS}
     signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.default_int_handler)
@@ -147,7 +147,7 @@ class Counted(BaseMetric):
         return dict(images=len(results))
 
 
-def test_a_validation_that_a_stop_cut_short_is_made_up_for(tmp_path):
+def test_an_interrupted_validation_is_rerun(tmp_path):
     loader = dict(batch_size=1, dataset=[torch.ones(1)] * 2, sampler=dict(type='DefaultSampler'))
 
     def validations(name, **settings):
@@ -167,7 +167,7 @@ def test_a_validation_that_a_stop_cut_short_is_made_up_for(tmp_path):
 
 
 class Seeing(Pressed):
-    """Keeps what it is trained on."""
+    """Records the samples it is trained on."""
 
     def __init__(self):
         super().__init__(0)
@@ -178,7 +178,7 @@ class Seeing(Pressed):
         return super().forward(sum(inputs), mode)
 
 
-def test_an_epoch_goes_on_from_its_middle_in_its_own_order(tmp_path):
+def test_an_epoch_resumes_from_its_middle_in_its_own_order(tmp_path):
     def seen(name, **settings):
         model = Seeing()
         Runner(model, str(tmp_path), train_dataloader=dict(
@@ -206,8 +206,8 @@ class Noise(list):
 
 @pytest.mark.parametrize('sampler', [
     dict(type='DefaultSampler', shuffle=True), dict(type='InfiniteSampler', shuffle=True)])
-def test_what_is_drawn_depends_on_seed_process_epoch_and_place_alone(sampler):
-    """Not on workers, on what else draws random numbers, or on where a loader begins."""
+def test_random_numbers_depend_only_on_seed_process_epoch_and_index(sampler):
+    """Not on workers, other users of random numbers, or the loader's start."""
     def loader(workers):
         return reproducible(Runner.build_dataloader(dict(
             dataset=Noise(range(11)), sampler=dict(sampler), batch_size=3, num_workers=workers,
@@ -260,7 +260,7 @@ exit $status
 
 @pytest.mark.long
 def test_a_full_disk_loses_nothing(by_epoch, run, tmp_path):
-    """Of a checkpoint that no longer fits, resumed behind one that an earlier crash cut short."""
+    """A checkpoint does not fit; resumed despite a truncated one of an earlier crash."""
     (run / 'last_checkpoint').write_text(str(run / 'epoch_3.pth'))
     cut(run / 'epoch_3.pth', 0.5)
     before = {path.name: path.read_bytes() for path in run.glob('*.pth')}
@@ -335,7 +335,7 @@ def test_the_newest_whole_checkpoint_is_found(run, caplog):
     assert newest_checkpoint(run) is None
 
 
-def test_a_checkpoint_of_numbers_that_are_none_is_passed_over_where_asked(run):
+def test_checkpoints_with_nan_are_skipped_on_request(run):
     content = read_checkpoint(str(run / 'epoch_3.pth'))
     next(iter(content['state_dict'].values())).fill_(float('nan'))
     torch.save(content, run / 'epoch_3.pth')
@@ -345,7 +345,7 @@ def test_a_checkpoint_of_numbers_that_are_none_is_passed_over_where_asked(run):
 
 
 def test_resuming_without_a_checkpoint_starts_at_the_beginning(by_epoch, tmp_path):
-    """With the weights that the config begins with, which mmengine would leave out."""
+    """With the config's initial weights, which mmengine would skip."""
     config = by_epoch.work_dir.parents[1] / 'tiny_detector.py'
     begin = by_epoch.work_dir / 'epoch_2.pth'
     done = run_tool('train.py', config, '--work-dir', tmp_path / 'new', '--resume',
@@ -357,7 +357,7 @@ def test_resuming_without_a_checkpoint_starts_at_the_beginning(by_epoch, tmp_pat
     assert f'Load checkpoint from {begin}' in done.output
 
 
-def test_a_loss_that_is_no_number_stops_the_run(by_epoch, run):
+def test_a_non_finite_loss_stops_the_run(by_epoch, run):
     config = by_epoch.work_dir.parents[1] / 'tiny_detector.py'
     (run / 'last_checkpoint').unlink()
     (run / 'epoch_3.pth').unlink()
@@ -373,7 +373,7 @@ def test_a_loss_that_is_no_number_stops_the_run(by_epoch, run):
 
 
 @pytest.mark.parametrize('at_once', [False, True])
-def test_the_first_batches_are_left_out_one_by_one_or_at_once(at_once):
+def test_batches_are_skipped_one_by_one_or_at_once(at_once):
     """OpenMMLab's mmengine asks for each, OneDL's says how many."""
     data = torch.utils.data.TensorDataset(torch.arange(10))
     loader = reproducible(torch.utils.data.DataLoader(data, batch_size=2), seed=0)

@@ -37,7 +37,7 @@ def test_without_void_it_equals_mmsegs(batch):
         assert torch.allclose(ours, theirs, atol=1e-6)
 
 
-def test_an_image_of_void_alone_gives_0(batch):
+def test_an_image_without_any_class_gives_0(batch):
     score, label = batch
     loss = WeightedCrossEntropyLoss(class_weight=WEIGHTS)(score, torch.full_like(label, 255))
     loss.backward()

@@ -1,4 +1,4 @@
-"""A run on a CPU takes fewer threads where other programs use the processors."""
+"""A run on a CPU uses fewer threads if other programs keep the cores busy."""
 import pytest
 import torch
 from mmengine.hooks import Hook
@@ -33,7 +33,7 @@ def test_an_idle_machine_loses_little():
         assert not said
 
 
-def test_one_thread_beside_another_program_and_two_when_it_is_gone():
+def test_one_thread_beside_another_program_and_two_afterwards():
     def cost(step, threads):
         return (BUSY if 300 <= step < 700 else IDLE)[threads]
     used, said = count(cost, 1500)
@@ -43,14 +43,14 @@ def test_one_thread_beside_another_program_and_two_when_it_is_gone():
     assert said[1].endswith('training goes on with 2')
 
 
-def test_a_program_that_was_there_first():
+def test_a_program_that_started_earlier():
     used, said = count(lambda step, threads: BUSY[threads], 1000)
     assert used[8:50] == [1] * 42 and used[-1] == 1 and len(said) == 1
     assert seconds(lambda step, threads: BUSY[threads], used) < 2 * 0.16 * 1000
 
 
-def test_images_of_other_sizes_decide_nothing():
-    """Up to twice the time a step, at random and for long; a step now and then ten times."""
+def test_varying_image_sizes_do_not_change_the_number():
+    """Steps of up to twice the time, at random and for long; some of ten times."""
     sizes = 1 + torch.rand(2000)
     sizes[1000:] = 1 + torch.arange(1000) // 100 % 2
     sizes[::97] = 10
@@ -58,7 +58,7 @@ def test_images_of_other_sizes_decide_nothing():
     assert not said and used.count(1) < 60
 
 
-def test_of_many_processors_as_many_as_are_free():
+def test_of_many_cores_the_free_ones_are_used():
     used, _ = count(lambda step, threads: (1 if threads <= 7 else 10) / threads, 1000, most=8)
     assert used[-1] == 7
     used, _ = count(lambda step, threads: (1 if threads <= 4 else 10) / threads, 1000, most=8)
@@ -66,7 +66,7 @@ def test_of_many_processors_as_many_as_are_free():
 
 
 class Look(Hook):
-    """Keeps the number of threads of each step."""
+    """Records the number of threads of each step."""
 
     def __init__(self):
         self.used = []
@@ -84,7 +84,7 @@ class Line(BaseModel):
         return dict(loss=(self.weight * inputs).sum())
 
 
-def test_a_run_tries_and_leaves_the_process_as_it_was(tmp_path):
+def test_a_run_tries_and_restores_the_number_of_threads(tmp_path):
     threads, look = torch.get_num_threads(), Look()
     torch.set_num_threads(2)
     try:
@@ -102,7 +102,7 @@ def test_a_run_tries_and_leaves_the_process_as_it_was(tmp_path):
 
 @pytest.mark.parametrize('gpu, deterministic, there', [
     (False, False, True), (False, True, False), (True, False, False)])
-def test_the_tools_have_it_on_cpus_unless_a_run_is_deterministic(
+def test_the_tools_add_the_hook_on_cpus_unless_deterministic(
         built, monkeypatch, gpu, deterministic, there):
     for module in (launch, precision):
         monkeypatch.setattr(module, 'has_amp_device', lambda: gpu)

@@ -1,4 +1,4 @@
-"""Small networks and their checkpoints, in the very configs of the demos."""
+"""Small networks and their checkpoints, by the demos' configs."""
 import torch
 
 from fastervit_mm.engine import launch
@@ -29,7 +29,7 @@ def config(which, work_dir, **more):
 
 
 def network(cfg, seed=0):
-    """Random weights, with norms and scales that a mix-up would show."""
+    """Random weights, with distinct norms and scales."""
     torch.manual_seed(seed)
     model = build_model(cfg)
     stir(model)

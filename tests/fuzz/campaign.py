@@ -1,4 +1,4 @@
-"""Fuzz for as long as one likes, and print what was tried: ``make fuzz``.
+"""Fuzz for some minutes and print a summary: ``make fuzz``.
 
     python -m tests.fuzz.campaign --minutes 10 [--only configs] [--seed 1]
 """

@@ -13,7 +13,7 @@ SHALLOW = (1, 1, 2, 1)
 
 
 def their_model(arch: str, **settings) -> torch.nn.Module:
-    """The authors' classifier, stirred; ``depths`` and others as their functions take them."""
+    """The authors' classifier, stirred; keyword arguments are those of their functions."""
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         import fastervit

@@ -47,7 +47,7 @@ def test_logits_equal_the_authors(path, tmp_path):
         assert relative_error(logits, theirs(image)) < 1e-5
 
 
-def test_a_classifier_without_its_running_mean_is_far_off(tmp_path):
+def test_logits_without_the_running_mean_differ(tmp_path):
     """The test above would find a BatchNorm that was not loaded."""
     cfg = Config.fromfile(str(REPO / 'configs/mmpretrain/fastervit-0_in1k.py'))
     cfg.model.backbone.arch = dict(asdict(VARIANTS['0']), depths=SHALLOW)

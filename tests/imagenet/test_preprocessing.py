@@ -23,7 +23,7 @@ PUBLISHED = {**{f'fastervit-{n}_in1k': (224, 1.0, 'center') for n in range(1, 7)
 
 
 def picture(size, mode='RGB', seed=0):
-    """Noise on a slope: every step of a resize shows in it."""
+    """Noise on a gradient, sensitive to every step of a resize."""
     width, height = size
     noise = np.random.default_rng(seed).integers(0, 80, (height, width, 3))
     slope = np.linspace(0, 175, width)[None, :, None] * [1, .5, .2] + np.zeros((height, 1, 1))
@@ -73,7 +73,7 @@ def test_pixels_equal_timms(path, folder):
         assert ours.dtype == torch.uint8 and torch.equal(ours.flip(0), theirs), name  # BGR
 
 
-def test_what_the_network_gets_equals_timms(folder):
+def test_the_networks_input_equals_timms(folder):
     path, = (p for p in CONFIGS if p.stem == 'fastervit-0_in1k')
     cfg = Config.fromfile(str(path))
     cfg.model.backbone.arch = dict(embed_dim=16, stem_channels=8, depths=(1, 1, 1, 1),

@@ -67,7 +67,7 @@ def folders(root, names, labels):
 
 
 def test_imagenet_a_is_scored_among_its_classes(data, published):
-    """Each image's class is the best of the 20 that are there, if not of the 1000."""
+    """Each image's class is the best of the 20 present, if not of all 1000."""
     root, scores = data
     names = timm.data.ImageNetInfo().label_names()
     present = list(range(5, 1000, 50))
@@ -133,7 +133,7 @@ def test_folders_of_imagenet_v2_are_numbers(data, published):
     assert 'accuracy/top1: 100.00, published by the authors: 70.90' in done.output
 
 
-def test_a_folder_that_is_no_class_is_named(tmp_path):
+def test_a_folder_that_is_not_a_class_is_named(tmp_path):
     (tmp_path / 'cats').mkdir()
     with pytest.raises(ValueError, match="1 folders are not classes of ImageNet-1K .*'cats'"):
         ImageNetFolders(data_root=str(tmp_path))

@@ -1,4 +1,4 @@
-"""Attention computed beside the backbone is the backbone's own, at the place that was asked for."""
+"""Recomputed attention equals the backbone's own, at the chosen place."""
 import pytest
 import torch
 import torch.nn.functional as F
@@ -41,7 +41,7 @@ def output_from(layer, given):
 
 
 @torch.no_grad()
-def test_probabilities_times_values_are_what_every_layer_gives(backbone, image):
+def test_probabilities_times_values_equal_each_layers_output(backbone, image):
     outputs = {}
     layers = [m for m in backbone.modules() if isinstance(m, Attention)]
     hooks = [m.register_forward_hook(lambda m, a, out: outputs.update({m: out})) for m in layers]
@@ -58,7 +58,7 @@ def test_probabilities_times_values_are_what_every_layer_gives(backbone, image):
 
 @torch.no_grad()
 @pytest.mark.parametrize('size', [(4, 6), (26, 40)], ids=['dense', 'in bands'])
-def test_some_queries_are_the_rows_of_all(size, monkeypatch):
+def test_chosen_queries_give_the_rows_of_all(size, monkeypatch):
     layer = Attention(16, 2)
     torch.nn.init.normal_(layer.qkv.weight, std=0.5)
     tokens = grid(*size, 2, torch.device('cpu'))
@@ -85,8 +85,8 @@ def test_some_queries_are_the_rows_of_all(size, monkeypatch):
     ((250, 140), (8, 15), (1, 2)),
     ((409, 149), (9, 25), (1, 3)),
 ])
-def test_a_point_is_looked_at_from_its_own_cell_and_window(backbone, image, point, cell, window):
-    """Against cells cut out of the stage's own map in two dimensions, with no window order."""
+def test_a_point_maps_to_its_own_cell_and_window(backbone, image, point, cell, window):
+    """Compared with cells cut from the stage's map in two dimensions, without window order."""
     handed = []
     stage = backbone.stages[2]
     hook = stage.register_forward_pre_hook(lambda m, args: handed.append(args[0]))
@@ -147,7 +147,7 @@ def test_shares_of_a_cell_sum_to_one(backbone, image):
         assert torch.allclose(block.cells.sum((1, 2)), torch.ones(4))
 
 
-def test_padding_is_told_from_picture(backbone):
+def test_padding_is_distinguished_from_the_image(backbone):
     # 160 x 416 pixels of which 130 x 400 are picture: beyond are the batch's padding (cells of the
     # map that see no picture) and the windows' (cells beyond the map).
     grid = stage_grids(backbone, (160, 416))[0]
@@ -163,6 +163,6 @@ def test_padding_is_told_from_picture(backbone):
     (dict(backbone=FasterViT(TINY, out_indices=(0, 1), init_cfg=None).eval()), 'without stages 3'),
     (dict(backbone=FasterViT(TINY, init_cfg=None).train()), 'call eval'),
 ])
-def test_what_cannot_be_looked_at_is_refused(backbone, image, given, message):
+def test_bad_places_are_refused(backbone, image, given, message):
     with pytest.raises(ValueError, match=message):
         attention_at(**{**dict(backbone=backbone, inputs=image, point=(5, 5)), **given})

@@ -1,4 +1,4 @@
-"""Receptive fields: without carriers they end with windows and convolutions, with them nowhere."""
+"""Receptive fields: bounded by windows and convolutions without carriers, unbounded with them."""
 import pytest
 import torch
 
@@ -30,7 +30,7 @@ def extent(field):
 
 @pytest.mark.parametrize('stage, cell', [
     (1, (20, 33)), (2, (13, 1)), (3, (3, 9)), (3, (13, 22)), (4, (2, 8))])
-def test_carriers_cut_the_field_is_what_windows_and_convolutions_allow(stage, cell, image):
+def test_without_carriers_the_field_ends_with_windows_and_convolutions(stage, cell, image):
     """To the pixel: nothing beyond, and the outermost pixels still matter."""
     model = network(window_size=(7, 3))
     field = effective_receptive_field(model, [image], stage, cell, draws=2, carriers=False)
@@ -50,7 +50,7 @@ def test_with_carriers_the_field_is_the_image(propagate, image):
 
 
 @torch.no_grad()
-def test_carriers_cut_is_the_network_without_carriers(image):
+def test_cutting_carriers_equals_the_network_without_them(image):
     model = network()
     before = model(image)
     plain = network(hierarchical=False, propagate_carriers=False)
@@ -66,7 +66,7 @@ def test_carriers_cut_is_the_network_without_carriers(image):
 
 
 def test_the_field_is_the_norm_of_the_jacobian(image):
-    """Random signs stand for all channels: on average they give what all of them would."""
+    """Random signs stand for all channels: their average gives the same result."""
     small = image[..., :64, :64]
     model = network()
     found = effective_receptive_field(model, [small], 3, (1, 2), draws=400)
@@ -93,7 +93,7 @@ def test_fields_are_averaged_over_images(image):
     (dict(draws=0), 'draws=0'),
     (dict(images=[]), 'give one or more'),
 ])
-def test_what_has_no_field_is_refused(given, message, image):
+def test_bad_arguments_are_named(given, message, image):
     with pytest.raises(ValueError, match=message):
         effective_receptive_field(**{**dict(
             backbone=network(), images=[image], stage=3, cell=(0, 0), draws=1), **given})

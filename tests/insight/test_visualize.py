@@ -48,7 +48,7 @@ def picture(tmp_path_factory):
     ('classifier', (224, 224), (224, 224)),  # short side 256, by pillow; the middle cut out
     ('0', (190, 300), (190, 300)),
 ], ids=['mmdet', 'mmseg', 'mmpretrain', 'bare'])
-def test_a_point_stays_on_what_it_pointed_at(config, size, valid, classifier, picture):
+def test_a_point_follows_its_object_through_the_pipeline(config, size, valid, classifier, picture):
     subject = load_subject(classifier if config == 'classifier' else config)
     assert 'random' in subject.weights
     prepared = subject.prepare(picture)
@@ -120,7 +120,7 @@ def test_the_tool_draws_a_trained_network(monkeypatch, tmp_path, scene, capsys):
     assert abs(mpimg.imread(tmp_path / 'out/overview.jpg').shape[1] - 1200) < 10
 
 
-def test_the_tool_says_when_weights_are_random(monkeypatch, tmp_path, scene, capsys):
+def test_figures_state_when_weights_are_random(monkeypatch, tmp_path, scene, capsys):
     visualize(monkeypatch, SEG, scene, '--point', 0, 0, '--out', tmp_path, '--draws', 1,
               '--field-stage', 4, '--average', scene, '--head', 1, '--block', 1)
     assert 'random weights, nothing trained' in capsys.readouterr().out
@@ -149,8 +149,8 @@ def test_a_swin_hat_is_drawn_from_stage_1_on(scene, tmp_path):
     assert stage.grid.stage == 3 and carried.shape[1] > 2 * alone.shape[1]
 
 
-def test_uniform_attention_is_called_so_and_shows_the_image(scene, tmp_path, monkeypatch):
-    """As a network without training may have it: here queries and position terms are zero."""
+def test_uniform_attention_is_labelled_and_shows_the_image(scene, tmp_path, monkeypatch):
+    """As in an untrained network: here queries and position terms are zero."""
     drawn = []
     save = Figure.savefig
     monkeypatch.setattr(Figure, 'savefig', lambda figure, *args, **kwargs: (
@@ -188,7 +188,7 @@ def test_uniform_attention_is_called_so_and_shows_the_image(scene, tmp_path, mon
     ((SEG, 'SCENE', '--point', 5, 5, '--block', 2), 'block=2: stage 3 has blocks 0 to 1'),
     (('mmdet.py', 'SCENE', '--point', 5, 5), 'holds no FasterViT'),
 ])
-def test_what_cannot_be_drawn_is_said_in_a_line(monkeypatch, tmp_path, scene, arguments, message):
+def test_bad_input_is_an_error_of_one_line(monkeypatch, tmp_path, scene, arguments, message):
     if arguments[0] == 'mmdet.py':
         (tmp_path / 'mmdet.py').write_text("_base_ = 'mmdet::yolox/yolox_tiny_8xb8-300e_coco.py'")
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""tools/new_config.py: what it chooses from the data, and that the config says so."""
+"""tools/new_config.py: its choices from the data, with their reasons in the config."""
 import json
 
 import numpy as np
@@ -17,7 +17,7 @@ from tests.running import run_tool
 
 def coco(root, size=(640, 480), side=40, count=3, splits=('train', 'val', 'test'), masks=False,
          images=4, name='cell'):
-    """Squares of one size; every image has as many."""
+    """Squares of one size, equally many in each image."""
     for split in splits:
         (root / split).mkdir(parents=True)
         content = dict(images=[], annotations=[],
@@ -189,7 +189,7 @@ def tool(*arguments, cwd):
     return run_tool('new_config.py', *arguments, cwd=cwd)
 
 
-def test_from_a_terminal_it_says_what_it_found_and_what_is_wrong(tmp_path):
+def test_the_tool_prints_its_findings_and_problems(tmp_path):
     data = coco(tmp_path / 'data')
     content = json.loads((data / 'train.json').read_text())
     content['annotations'][0]['bbox'] = [600, 0, 500, 40]

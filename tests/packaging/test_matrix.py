@@ -1,4 +1,4 @@
-"""The table of versions: what it says comes from runs, and a row that was not run says so."""
+"""The table of versions: outcomes come from runs, and other rows are marked."""
 import json
 
 import pytest
@@ -19,7 +19,7 @@ REPORT = """<testsuites><testsuite>
 </testsuite></testsuites>"""
 
 
-def test_the_page_says_what_was_run(matrix):
+def test_the_page_has_the_rows_that_were_run(matrix):
     figures = json.loads(matrix.FIGURES.read_text())
     assert set(figures) <= set(matrix.ROWS)
     page = matrix.PAGE.read_text()
@@ -32,7 +32,7 @@ def test_the_page_says_what_was_run(matrix):
             assert found['versions'][package].split('+')[0].startswith(wanted[package]), package
 
 
-def test_a_row_that_was_not_run_says_so(matrix):
+def test_a_row_that_was_not_run_is_marked(matrix):
     rows = matrix.table({}).splitlines()[2:]
     assert len(rows) == len(matrix.ROWS)
     assert all(row.endswith('| not run | – |') for row in rows)
@@ -41,7 +41,7 @@ def test_a_row_that_was_not_run_says_so(matrix):
 
 @pytest.mark.parametrize('distribution, cell', [
     ('mmcv', '2.1.0 compiled'), ('mmcv-lite', '2.1.0'), ('onedl-mmcv', '2.1.0 (OneDL)')])
-def test_the_table_says_which_mmcv_it_was(matrix, distribution, cell):
+def test_the_table_names_the_mmcv(matrix, distribution, cell):
     assert matrix.shown('mmcv', {distribution: '2.1.0'}) == cell
 
 
@@ -56,7 +56,7 @@ def test_failures_errors_and_skips_are_counted_and_fail_the_run(matrix):
 
 
 def test_a_row_is_made_with_its_python_and_versions(matrix, tmp_path, monkeypatch):
-    """make_env.py gets them; what it says is the outcome where it fails."""
+    """make_env.py gets both; if it fails, its message is the outcome."""
     monkeypatch.setattr(matrix, 'find_python', lambda version: str(tmp_path / 'python'))
     (tmp_path / 'python').write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n'
                                      'echo "make_env: no compiler" >&2\nexit 1\n')
@@ -76,7 +76,7 @@ def test_a_row_is_made_with_its_python_and_versions(matrix, tmp_path, monkeypatc
 
 
 def test_a_python_that_does_not_run_is_passed_over(matrix, tmp_path, monkeypatch):
-    """As pyenv's of a version that is installed and not chosen, which comes first on the PATH."""
+    """As pyenv's shim for a version that is installed but not selected, first on the PATH."""
     for name, body in (('first/python3.10', 'exit 127'),
                        ('home/.pyenv/versions/3.10.1/bin/python3.10', 'exit 0')):
         path = tmp_path / name

@@ -1,4 +1,4 @@
-"""What is built from this tree installs and works elsewhere, with its configs and tools."""
+"""Wheel and sdist of this tree install and work elsewhere, with configs and tools."""
 import json
 import os
 import re
@@ -266,7 +266,7 @@ def models():
     return found
 
 
-def test_metafiles_say_what_the_configs_say(models, facts):
+def test_metafiles_agree_with_the_configs(models, facts):
     for model in models:
         name, meta = model['Name'], model['Metadata']
         fact = facts[model['Config'].removeprefix('configs/').removesuffix('.py')]
@@ -349,7 +349,7 @@ def test_an_unknown_name_lists_near_ones(name, near):
         fastervit_mm.get_config(name)
 
 
-def test_an_install_without_configs_says_so(tmp_path, monkeypatch):
+def test_an_install_without_configs_is_an_error_that_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(config_files, '_PACKAGE', tmp_path / 'fastervit_mm')
     (tmp_path / 'configs/mmdet').mkdir(parents=True)  # some other package's, no clone
     with pytest.raises(FileNotFoundError, match='came without its configs'):

@@ -1,4 +1,4 @@
-"""No network and no programs at import or in training; licences; what `make audit` says."""
+"""No network and no programs at import or in training; licences; `make audit`."""
 import os
 import subprocess
 import sys
@@ -51,8 +51,8 @@ def test_neither_import_nor_training_uses_the_network_or_starts_a_program(tmp_pa
     assert int(done.stdout.split('imported ')[1].split()[0]) > 60 and 'ran' in done.stdout
 
 
-def test_the_watch_sees_requests_programs_and_sockets(tmp_path):
-    """The hook of the test above is not deaf."""
+def test_the_audit_hook_sees_requests_programs_and_sockets(tmp_path):
+    """Otherwise the test above could not fail."""
     acts = ("""
 import socket, subprocess, urllib.request
 for act in (lambda: urllib.request.urlopen('http://127.0.0.1:9'), lambda: subprocess.run(['true']),
@@ -93,9 +93,9 @@ def test_the_audit_names_licences_that_are_not_for_every_use_and_not_known(audit
     ([], 'osv gave no answer', 1, 'audit: vulnerabilities: osv gave no answer'),
     ([dict(name='a', version='1', vulns=[dict(id='CVE-1', fix_versions=['2'])])], '', 1,
      'audit: vulnerabilities: 1 distributions have known ones')])
-def test_the_audit_fails_where_it_does_not_know(answers, reason, status, line, audit, capsys,
-                                                monkeypatch):
-    """pip-audit ends with 0 where no database answers; its answers stand in for the network."""
+def test_the_audit_fails_on_an_unknown_answer(answers, reason, status, line, audit, capsys,
+                                              monkeypatch):
+    """pip-audit exits with 0 if no database answers; its replies are simulated."""
     monkeypatch.setattr(audit, 'look_up', lambda found: (answers, reason))
     monkeypatch.setattr(audit, 'installed', lambda: LICENCES)
     assert audit.main() == status

@@ -86,7 +86,7 @@ CASES = [
 
 @pytest.fixture(autouse=True)
 def _in_training():
-    """What a runner says to heads that ask, and no line for each parameter initialised."""
+    """Runner state that some heads query; initialisation is not logged."""
     hub, logger = MessageHub.get_current_instance(), MMLogger.get_current_instance()
     level = logger.level
     logger.setLevel('WARNING')
@@ -106,7 +106,7 @@ def written(config, tmp_path, arch=TINY):
 
 
 def sample(scope, size, masked):
-    """A sample with a large and a small object, or two classes and pixels without one."""
+    """A sample with a large and a small object, or with two classes and void pixels."""
     height, width = size
     meta = dict(img_id=0, img_path='', img_shape=size, ori_shape=size, pad_shape=size,
                 batch_input_shape=size, scale_factor=(1., 1.), flip=False, border=[0, height, 0,
@@ -170,7 +170,7 @@ def test_it_learns_and_predicts(case, tmp_path):
         assert 'masks' not in found or found.masks.shape[1:] == size
 
 
-def test_a_convolutional_networks_schedule_becomes_ours(tmp_path):
+def test_a_convolutional_network_gets_our_optimizer(tmp_path):
     """mmseg's `pretrained`, and a schedule that would end above the new learning rate."""
     cfg, swapped = written('mmseg::fcn/fcn_r50-d8_4xb4-80k_ade20k-512x512.py', tmp_path, '2')
     ours = Config.fromfile(REPO / 'configs/mmseg/upernet_fvit.py')
@@ -231,7 +231,7 @@ def test_a_transformers_optimizer_is_kept(tmp_path):
      'model.auxiliary_head', dict(in_channels=384, in_index=1)),
     ('mmdet/cascade_fvit_3', 'model.neck', dict(in_channels=[96, 192, 384, 768])),
 ])
-def test_settings_follow(config, place, expected, tmp_path):
+def test_dependent_settings_are_changed(config, place, expected, tmp_path):
     cfg, _ = written(config, tmp_path, '2')
     for part in filter(None, place.split('.')):
         cfg = cfg[part]
@@ -264,12 +264,12 @@ def test_large_variants_train_in_bfloat16(tmp_path):
     ('mmdet::nothing/here.py', 'no such config of an installed package'),
     ('nowhere.py', 'no such file'),
     ('mmdet::cornernet/cornernet_hourglass104_10xb5-crop511-210e-mstest_coco.py',
-     'HourglassNet is a design of its own'),
+     'HourglassNet is not a network of stages'),
     ('mmdet::rtmdet/rtmdet_x_p6_4xb8-300e_coco.py',
      'map 0 is 320 wide and of stride 4, not 320 and 8'),
     ('mmseg::vit/vit_deit-s16_upernet_8xb2-80k_ade20k-512x512.py', '4 maps all have stride 16'),
     ('mmseg::san/san-vit-b16_coco-stuff164k-640x640.py', 'no model.backbone to replace')])
-def test_what_does_not_fit_is_one_line(config, message):
+def test_unsuitable_configs_are_an_error_of_one_line(config, message):
     with pytest.raises((OSError, ValueError), match=message) as raised:
         swap_backbone(config)
     assert '\n' not in str(raised.value) and type(raised.value).__module__ != 'mmengine'

@@ -23,7 +23,7 @@ def infer(*arguments, cwd):
     return run_tool('infer.py', *arguments, cwd=cwd, environment={'COLUMNS': '100'})
 
 
-def test_a_folder_and_an_unreadable_file(segmentor, tiny_ade20k, tmp_path):
+def test_a_folder_with_an_unreadable_file(segmentor, tiny_ade20k, tmp_path):
     (tmp_path / 'bad.jpg').write_text('no image')
     images = sorted((tiny_ade20k / 'images/validation').iterdir())[:3]
     (tmp_path / 'in').mkdir()

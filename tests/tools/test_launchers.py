@@ -1,4 +1,4 @@
-"""The shell launchers: torchrun's start real processes, on CPUs; Slurm's hand everything on."""
+"""The shell launchers: torchrun's start real processes, on CPUs; Slurm's pass everything on."""
 import os
 import signal
 import socket
@@ -22,7 +22,7 @@ def launch(script, *arguments, cwd, **environment):
 
 
 def start(script, *arguments, cwd, log, **environment):
-    """A launcher that runs; what it and its processes print goes to a file."""
+    """A running launcher; its output and its processes' goes to a file."""
     path = f'{os.path.dirname(sys.executable)}:{os.environ["PATH"]}'
     with open(log, 'w') as out:
         return subprocess.Popen([str(REPO / 'tools' / script), *arguments], cwd=cwd, stdout=out,
@@ -41,7 +41,7 @@ def killed(tmp_path_factory, tiny_ade20k):
     """Training on two nodes of one process each, until that of the second is killed.
 
     Returns:
-        The folder, the log and the exit status of each node, and the seconds that the job lived on.
+        Each node's folder, log and exit status, and the seconds until the job ended.
     """
     folder = tmp_path_factory.mktemp('launched')
     (folder / 'tiny.py').write_text(SEGMENTOR.replace('ROOT', str(tiny_ade20k)))
@@ -92,8 +92,8 @@ def test_two_processes_test_as_one(killed):
      ['my config.py', '--work-dir', 'work', '--launcher', 'slurm', '--resume']),
     ('slurm_test.sh', ['part', 'job', 'my config.py', 'x.pth', '--tta'],
      ['my config.py', 'x.pth', '--launcher', 'slurm', '--tta'])])
-def test_srun_gets_the_job(script, arguments, expected, tmp_path):
-    """Against an srun that prints its arguments: no cluster is here."""
+def test_srun_gets_the_jobs_arguments(script, arguments, expected, tmp_path):
+    """With an srun that prints its arguments, for lack of a cluster."""
     srun = tmp_path / 'srun'
     srun.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     srun.chmod(0o755)
@@ -106,8 +106,8 @@ def test_srun_gets_the_job(script, arguments, expected, tmp_path):
 
 
 @pytest.mark.parametrize('batch_job', [False, True])
-def test_slurm_goes_on_where_the_time_was_over(batch_job, tmp_path):
-    """Against an srun whose first job ends as one on notice does."""
+def test_slurm_resumes_after_its_time_limit(batch_job, tmp_path):
+    """With an srun whose first job ends as after a notice."""
     for name, text in (('srun', 'echo "$@" >> jobs; exit $(($(wc -l < jobs) == 1 ? 75 : 3))'),
                        ('scontrol', 'echo "$@" >> jobs')):
         (tmp_path / name).write_text(f'#!/bin/sh\n{text}\n')
@@ -127,6 +127,6 @@ def test_slurm_goes_on_where_the_time_was_over(batch_job, tmp_path):
 
 @pytest.mark.parametrize('script', ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh',
                                     'slurm_test.sh'])
-def test_without_arguments_they_say_how_they_are_used(script, tmp_path):
+def test_without_arguments_they_print_their_usage(script, tmp_path):
     done = launch(script, cwd=tmp_path)
     assert done.returncode != 0 and 'usage:' in done.stderr

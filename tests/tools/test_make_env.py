@@ -1,4 +1,4 @@
-"""The environment's maker: what it checks, and what it says when something is missing.
+"""tools/make_env.py: its checks, and its messages about missing parts.
 
 That it makes a working environment is seen by every run of this suite: `make test` uses it.
 """
@@ -27,7 +27,7 @@ def test_a_python_that_is_too_new_is_named(make_env, monkeypatch):
         make_env.check_python()
 
 
-def test_what_a_build_needs_is_named_with_the_remedy(make_env, monkeypatch, tmp_path):
+def test_a_missing_build_tool_is_named_with_the_remedy(make_env, monkeypatch, tmp_path):
     monkeypatch.setenv('PATH', str(tmp_path))
     monkeypatch.delenv('CXX', raising=False)
     with pytest.raises(make_env.Missing, match='needs a C.. compiler.*apt install g..\n'):
@@ -69,7 +69,7 @@ def test_mmcv_is_built_by_the_standard_that_torch_needs(make_env, monkeypatch, t
 
 
 def test_torch_comes_with_the_torchvision_of_its_index(make_env, tmp_path, capsys):
-    """Where PyTorch's index is out of reach, the registry's pair, and no CPU build without one."""
+    """PyPI's pair if PyTorch's index is out of reach, and no CPU build without the other."""
     make_env.choose(make_env.parse_args(['--folder', str(tmp_path)]))
     (tmp_path / 'bin').mkdir()
     (tmp_path / 'lib/python3/site-packages').mkdir(parents=True)
@@ -82,7 +82,7 @@ def test_torch_comes_with_the_torchvision_of_its_index(make_env, tmp_path, capsy
     assert f'install torch==={torch} torchvision==={vision}' in second
 
 
-def test_pip_says_what_went_wrong(make_env, tmp_path):
+def test_errors_of_pip_are_shown(make_env, tmp_path):
     make_env.choose(make_env.parse_args(['--folder', str(tmp_path)]))
     (tmp_path / 'bin').mkdir()
     (tmp_path / 'lib/python3/site-packages').mkdir(parents=True)
@@ -93,7 +93,7 @@ def test_pip_says_what_went_wrong(make_env, tmp_path):
 
 
 def test_a_folder_that_cannot_be_made_is_named(make_env, tmp_path):
-    """Without advice to install python3-venv. As root may write everywhere, in a file."""
+    """Without advice to install python3-venv. Inside a file, because root may write anywhere."""
     (tmp_path / 'file').write_text('')
     make_env.choose(make_env.parse_args(['--folder', str(tmp_path / 'file/env')]))
     with pytest.raises(make_env.Missing, match='Errno .*file/env') as error:
@@ -103,7 +103,7 @@ def test_a_folder_that_cannot_be_made_is_named(make_env, tmp_path):
 
 @pytest.fixture
 def nothing_but(make_env, monkeypatch, tmp_path):
-    """No browser within reach; programs of one's own in a folder, which is given."""
+    """Hide all browsers; return a folder for programs on the PATH."""
     folder = tmp_path / 'bin'
     folder.mkdir()
     monkeypatch.setenv('PATH', str(folder))
@@ -145,7 +145,7 @@ def test_playwrights_own_browser_comes_first(make_env, nothing_but, tmp_path, ca
 @pytest.mark.parametrize('user, sudo, installed', [
     (0, None, True), (1000, 'test "$1" = -n && shift && exec "$@"', True),
     (1000, 'echo a password is required >&2; exit 1', False), (1000, None, False)])
-def test_the_systems_package_comes_where_nobody_has_to_be_asked(
+def test_the_systems_browser_is_installed_where_no_password_is_needed(
         user, sudo, installed, make_env, nothing_but, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(make_env.os, 'geteuid', lambda: user)
     program(nothing_but, 'python', 'exit 1')  # no network for playwright
@@ -166,7 +166,7 @@ def test_the_systems_package_comes_where_nobody_has_to_be_asked(
         assert 'are skipped. Install one:  sudo apt-get install chromium' in said
 
 
-def test_a_browser_that_cannot_be_had_is_tried_once_and_fails_ci(
+def test_an_unavailable_browser_is_tried_once_and_fails_ci(
         make_env, nothing_but, tmp_path, monkeypatch, capsys):
     program(nothing_but, 'python', f'echo asked >> {tmp_path}/asked; exit 1')
     for _ in range(2):
@@ -183,7 +183,7 @@ def test_a_browser_that_cannot_be_had_is_tried_once_and_fails_ci(
     assert not make_env.BROWSER_TRIED.exists()  # should it go again, it is looked for again
 
 
-def test_what_hangs_is_given_up(make_env, nothing_but):
+def test_a_hanging_command_is_abandoned(make_env, nothing_but):
     program(nothing_but, 'chromium', 'exec /bin/sleep 60')
     assert not make_env.runs(['chromium'], seconds=0.2)
 

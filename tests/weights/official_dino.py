@@ -35,7 +35,7 @@ model = dict(
 def names_and_shapes(width: int, stem: int, depths: Sequence[int], heads: Sequence[int],
                      layers: int, hidden: int, queries: int, windows: Sequence[int] = (14, 7),
                      stages: Sequence[int] = (1, 2, 3)) -> Dict[str, Shape]:
-    """Every name in a file of COCO's 91 classes, with its shape."""
+    """Names and shapes in a file of COCO's 91 classes."""
     found: Dict[str, Shape] = {}
 
     def add(name: str, out: int, *inputs: int, bias: bool = True) -> None:

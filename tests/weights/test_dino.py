@@ -97,7 +97,7 @@ def off(got, expected):
 
 
 def test_the_small_layout_is_the_official_code_s(official_tensors):
-    """So what the tests below say of it, and of the full size, they say of real files."""
+    """So the tests below, also of the full size, hold for real files."""
     assert names_and_shapes(**SMALL) == shapes_of(official_tensors)
 
 
@@ -139,7 +139,7 @@ def test_outputs_are_the_official_code_s(case, num_classes, official, small, off
 
 @torch.no_grad()
 def test_each_setting_is_needed(official, small, official_tensors):
-    """Without one of them, outputs are others: the test above would see it."""
+    """Without any one of them the test above would fail."""
     images = torch.from_numpy(np.load(official / 'inputs.npz')['single_image'])
     converted = convert_dino(official_tensors, 'official', 91)
     outputs = np.load(official / 'outputs.npz')
@@ -184,7 +184,7 @@ def test_other_numbers_of_classes_stay_as_they_are():
 
 
 def test_a_file_with_the_classifier_s_positions_is_not_folded():
-    """The file tells: it keeps the term that its last step computed."""
+    """The file's cached values show it."""
     tensors = small_tensors()
     root = 'backbone.0.levels.3.blocks.0.pos_embed.'
     first, bias, last = (tensors[f'{root}cpb_mlp.{part}'] for part in (
@@ -200,7 +200,7 @@ def test_a_file_with_the_classifier_s_positions_is_not_folded():
 
 
 def test_full_size_names_and_shapes():
-    """889 tensors, of which the decoder's heads are there twice, fill mmdet's 683."""
+    """889 tensors, with the decoder's heads twice, fill mmdet's 683."""
     layout = names_and_shapes(**FULL)
     assert len(layout) == 889
     converted = convert_dino(fill(layout, lambda shape: torch.zeros(()).expand(shape)), 'full')
@@ -235,7 +235,7 @@ def downloaded(tmp_path, monkeypatch):
     return put
 
 
-def test_it_is_read_where_mmengine_and_the_backbone_read_one(file, downloaded):
+def test_mmengine_and_the_backbone_read_the_published_name(file, downloaded):
     downloaded(file)
     expected = convert_dino(read_checkpoint(str(file))['model'], 'x')
     for source in (str(file), NAME):
@@ -324,7 +324,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize('what', BROKEN)
-def test_what_is_not_whole_is_refused(what):
+def test_incomplete_files_are_refused(what):
     change, message = BROKEN[what]
     tensors = small_tensors()
     change(tensors)
@@ -334,7 +334,7 @@ def test_what_is_not_whole_is_refused(what):
 
 
 class _Runs:
-    """Makes a folder when a reader runs code."""
+    """Creates a folder when a reader runs code."""
 
     def __init__(self, folder):
         self.folder = str(folder)
@@ -348,7 +348,7 @@ class _Runs:
     ('code', 'refused, and no code in it was run'),
     ('holes', 'tensors missing: 1 '),
     ('nan', 'NaN or infinity in 1 of')])
-def test_nothing_is_run_and_nothing_written(what, message, file, tmp_path):
+def test_bad_files_run_no_code_and_write_nothing(what, message, file, tmp_path):
     """A bad file is one line of the tool."""
     bad, ran = tmp_path / 'bad.pth', tmp_path / 'ran'
     if what == 'cut':

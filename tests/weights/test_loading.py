@@ -1,4 +1,4 @@
-"""Published files load whole, as they are, and safely; anything else is an error that helps."""
+"""Published files load completely, unchanged and safely; others are a helpful error."""
 import argparse
 from collections import OrderedDict
 
@@ -59,7 +59,7 @@ def test_the_authors_training_checkpoint_loads_through_init_cfg(authors_file, lo
     assert 'module.); carrier biases absent, set to 0\n' in log()
 
 
-def test_one_line_says_what_keeps_its_initial_values(authors_file, log):
+def test_one_line_names_the_tensors_that_keep_their_initial_values(authors_file, log):
     build(init_cfg=dict(type='Pretrained', checkpoint=str(authors_file[0])))
     line, = [line for line in log().splitlines() if 'tensors loaded from' in line]
     assert '315 of 336 tensors' in line
@@ -112,7 +112,7 @@ def test_the_wrong_variant_is_named_and_nothing_is_changed(authors_file):
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
-def test_a_file_with_holes_is_refused_unless_asked_for(tmp_path, log):
+def test_an_incomplete_file_is_refused_unless_asked_for(tmp_path, log):
     source = FasterViT(TINY)
     stir(source)
     tensors = {k: v for k, v in source.state_dict().items() if not k.startswith('stages.3.')}
@@ -150,7 +150,7 @@ def test_a_foreign_file_is_refused(tmp_path):
 
 
 class _Reach:
-    """Asks the reader for an attribute, as mmengine's histories do, but of something else."""
+    """Requests an attribute, as mmengine's histories do, but of another object."""
 
     def __reduce__(self):
         return getattr, (HistoryBuffer, '__init__')
@@ -188,7 +188,7 @@ def test_published_names():
 
 
 def test_a_published_name_is_read_from_the_download_folder(authors_file, tmp_path, monkeypatch):
-    """What was downloaded before, or by hand, is used: no network is needed."""
+    """An earlier or manual download is used, without the network."""
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
     folder = tmp_path / 'hub' / 'checkpoints'
     folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The reader of torch's files makes values, on every torch, and runs nothing."""
+"""The checkpoint reader makes plain values, on every torch, and runs no code."""
 import argparse
 import io
 import pickle
@@ -30,7 +30,7 @@ def same(a, b):
 
 
 @pytest.mark.parametrize('zipped', [True, False])
-def test_what_checkpoints_hold_is_read(tmp_path, zipped):
+def test_the_usual_contents_of_checkpoints_are_read(tmp_path, zipped):
     tensors = OrderedDict(a=torch.rand(3, 2), b=torch.ones(2).bfloat16(), n=torch.tensor(7))
     tensors['view'] = tensors['a'][:, 1]
     tensors._metadata = dict(version=1)
@@ -50,7 +50,7 @@ def test_what_checkpoints_hold_is_read(tmp_path, zipped):
 
 
 def test_a_history_that_is_read_first_knows_its_statistics(monkeypatch):
-    """As when a run is resumed: nothing has made another in this process."""
+    """As in a resumed run: the first history of this process."""
     file = io.BytesIO()
     pickle.dump(HistoryBuffer([1.0, 2.0], [1, 1]), file, protocol=2)
     file.seek(0)
@@ -59,7 +59,7 @@ def test_a_history_that_is_read_first_knows_its_statistics(monkeypatch):
 
 
 class Call:
-    """Is pickled as a call."""
+    """An object that is pickled as a call."""
 
     def __init__(self, *call):
         self.call = call
@@ -86,7 +86,7 @@ RAW = dict(
 
 @pytest.mark.parametrize('zipped', [True, False])
 @pytest.mark.parametrize('name', EVIL)
-def test_nothing_else_is(tmp_path, name, zipped, monkeypatch):
+def test_other_contents_are_refused(tmp_path, name, zipped, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save(dict(state_dict={}, extra=EVIL[name]()), 'evil.pth',
                _use_new_zipfile_serialization=zipped)
@@ -97,7 +97,7 @@ def test_nothing_else_is(tmp_path, name, zipped, monkeypatch):
 
 
 @pytest.mark.parametrize('name', RAW)
-def test_no_operation_goes_round_the_list(name):
+def test_no_pickle_operation_bypasses_the_allow_list(name):
     mean = HistoryBuffer.mean
     with pytest.raises((pickle.UnpicklingError, KeyError)):
         CheckpointPickle.load(io.BytesIO(b'\x80\x02' + RAW[name]))

@@ -1,4 +1,4 @@
-"""The authors' 4-21k files have the same names and shapes: the windows they are for are told."""
+"""The authors' 4-21k files, which differ only in windows, are told apart."""
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -42,7 +42,7 @@ def changed_nothing(model, load, match):
 
 
 @pytest.mark.parametrize('arch', FILES)
-def test_each_file_is_for_its_own_network_alone(arch, four):
+def test_each_file_loads_only_into_its_own_network(arch, four):
     with torch.device('meta'):
         network, chosen = FasterViT(arch), FasterViT(arch, other_windows=True)
     for name, tensors in four.items():
@@ -60,7 +60,7 @@ def test_each_file_is_for_its_own_network_alone(arch, four):
         assert f'Set window_size={FILES[name]}, as the file has, or other_windows=True' in said
 
 
-def test_a_file_of_other_windows_is_refused_unless_they_are_wanted(small_file):
+def test_a_file_of_other_windows_is_refused_unless_asked_for(small_file):
     path, tensors = small_file
     model = FasterViT(SMALL)
     said = changed_nothing(model, lambda: load_backbone(model, path),
@@ -125,13 +125,13 @@ def test_whole_models_of_the_runner_refuse_it(small_file):
 
 
 def test_files_without_the_authors_caches_load_with_any_windows(tmp_path):
-    """Ours tell no windows: they may be trained at one size and tuned at another."""
+    """Our files do not record windows: they may be fine-tuned at another size."""
     path = str(tmp_path / 'ours.pth')
     torch.save(FasterViT(SMALL, window_size=(24, 12)).state_dict(), path)
     assert load_backbone(FasterViT(SMALL), path).fresh == []
 
 
-def test_a_table_of_an_odd_shape_tells_nothing(small_file):
+def test_a_table_of_an_odd_shape_is_ignored(small_file):
     name = 'levels.2.blocks.0.attn.pos_emb_funct.relative_coords_table'
     for shape in ((), (3, )):
         assert FasterViT(SMALL).wrong_windows({name: torch.zeros(shape)}) is None
@@ -140,7 +140,7 @@ def test_a_table_of_an_odd_shape_tells_nothing(small_file):
 
 
 def test_the_four_variants_differ_in_windows_alone():
-    """Another field in which they differ would let a file be named wrongly."""
+    """If they differed in another field, a file could be named wrongly."""
     one = VARIANTS['4-21k-224']
     assert {name: replace(one, window_size=windows) for name, windows in FILES.items()} == {
         name: VARIANTS[name] for name in FILES}

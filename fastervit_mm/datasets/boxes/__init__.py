@@ -1,4 +1,4 @@
-"""Boxes and masks of a user's folder."""
+"""Boxes and masks in a user's folder."""
 from pathlib import Path
 from typing import List, Optional, Sequence
 
@@ -11,7 +11,7 @@ from .voc import find_voc
 from .yolo import find_yolo
 
 __all__ = ['BoxData', 'BoxSplit', 'find_boxes']
-_OTHER_FORMS = {  # the ending of their files, and what these hold
+_OTHER_FORMS = {  # ending and content of their files
     'CVAT': ('.xml', '<annotations>'), 'Open Images': ('.csv', 'ImageID', 'XMin'),
     'LabelMe': ('.json', '"shapes"', '"imagePath"'),
     'Supervisely': ('.json', '"objects"', '"size"')}
@@ -20,9 +20,9 @@ _OTHER_FORMS = {  # the ending of their files, and what these hold
 def find_boxes(folder: Path, ann_files: Sequence[Path] = (), run: Run = one_by_one) -> BoxData:
     """Find the boxes and masks below a folder.
 
-    The names of files and folders tell the splits (``train``, ``val``, ``valid``, ``test``, …), for
-    VOC ``ImageSets/Main`` and for YOLO ``data.yaml`` first. Without a validation split, a fifth of
-    the training images becomes one.
+    Names of files and folders give the splits (``train``, ``val``, ``valid``, ``test``, …); VOC's
+    ``ImageSets/Main`` and YOLO's ``data.yaml`` take precedence. Without a validation split, a fifth
+    of the training images becomes one.
 
     Args:
         folder: Annotations and images, in any arrangement.
@@ -32,7 +32,7 @@ def find_boxes(folder: Path, ann_files: Sequence[Path] = (), run: Run = one_by_o
             default one by one.
 
     Raises:
-        DataError: For a folder that has none of the three, or is ambiguous.
+        DataError: For a folder that has none of the three formats, or is ambiguous.
     """
     if not folder.is_dir():
         raise DataError(f'data={str(folder)!r}: no such folder ({folder.absolute()})')
@@ -66,7 +66,7 @@ def find_boxes(folder: Path, ann_files: Sequence[Path] = (), run: Run = one_by_o
 
 
 def _other_form(folder: Path) -> Optional[str]:
-    """Other format of the data, and what to export instead."""
+    """Unsupported format of the data, and advice what to export."""
     for path in files_in(folder, ['.json', '.xml', '.csv'])[:1000]:
         try:
             text = path.read_text(encoding='utf-8-sig')

@@ -1,4 +1,4 @@
-"""COCO files: finding them, and mending what mmdet cannot use."""
+"""COCO files: finding them, and correcting them for mmdet."""
 import json
 import os
 import shlex
@@ -20,20 +20,20 @@ def find_coco(folder: Path, images: Sequence[Path], ann_files: Sequence[Path], r
               ) -> Optional[BoxData]:
     """Find COCO files below a folder; None without any.
 
-    A file that mmdet or pycocotools cannot use as it is gets a mended content, to be written.
+    The content of a file that mmdet or pycocotools cannot use is corrected, to be written.
 
     Args:
         folder: The data's folder.
         images: All images in it.
-        ann_files: Files to take, in the order train, val, test; empty to look for some.
-        rejected: Reasons why other ``.json`` files are not annotation files are added.
+        ann_files: Files to take, in the order train, val, test; empty to search.
+        rejected: Extended by reasons why other ``.json`` files are not annotation files.
 
     Raises:
-        DataError: For a file that is wrong, or several for one split.
+        DataError: For a wrong file, or several files for one split.
     """
     if len(ann_files) > len(SPLITS):
-        raise DataError(f'ann: {len(ann_files)} files; give at most three, TRAIN.json VAL.json '
-                        'TEST.json, in this order')
+        raise DataError(f'ann: {len(ann_files)} files; give at most three, in the order TRAIN.json '
+                        'VAL.json TEST.json')
     found: Dict[Optional[str], List[Path]] = {}
     read: Dict[Path, ReadAnnotations] = {}
     for path in ann_files or files_in(folder, ['.json']):
@@ -60,7 +60,7 @@ def find_coco(folder: Path, images: Sequence[Path], ann_files: Sequence[Path], r
 
 
 def _of_panoptic(path: Path) -> ReadAnnotations:
-    """Boxes of things in a file of panoptic segmentation.
+    """Boxes of things in a panoptic segmentation file.
 
     Raises:
         ValueError: For any other file.
@@ -76,12 +76,12 @@ def _of_panoptic(path: Path) -> ReadAnnotations:
     read = entries_of(dict(content, annotations=boxes, categories=things), short_name(path, 2))
     if not read.content['annotations']:
         raise ValueError(': '.join(read_annotations(path).unusable[0]))
-    return read._replace(encoding='for panoptic segmentation, of which the boxes of things are '
+    return read._replace(encoding='for panoptic segmentation; the boxes of its things are '
                          'taken, without masks')
 
 
 def _divide(data: BoxData, folder: Path) -> None:
-    """Divide one file by the folders of its images."""
+    """Divide one file into splits by its images' folders."""
     whole = data.splits['train']
     names: Dict[Optional[str], Set[str]] = {}
     for image in whole.content['images']:
@@ -91,12 +91,12 @@ def _divide(data: BoxData, folder: Path) -> None:
         return
     without = names.pop(None, set())
     if without and 'train' in names:
-        data.notes.append(f'{len(without)} images lie in no folder of a split and were left out, '
+        data.notes.append(f'{len(without)} images are in no folder of a split and were left out, '
                           f'such as {min(without)}')
     elif without:
         names['train'] = without
     data.notes.append(f'{whole.source}: its images are divided among {", ".join(sorted(names))}, '
-                      'as their folders say')
+                      'by their folders')
     data.splits = {split: whole.part(part) for split, part in names.items()}
 
 
@@ -113,10 +113,10 @@ def _in_order(ann_files: Sequence[Path]) -> List[Tuple[str, Path]]:
 
 def _by_name(folder: Path, found: Dict[Optional[str], List[Path]], notes: List[str]
              ) -> List[Tuple[str, Path]]:
-    """One file of each split; notes what is left out."""
+    """One file for each split; the others are noted."""
     chosen = []
     for split, files in found.items():
-        # Beside COCO's instances lie captions and keypoints of the same images.
+        # COCO has captions and keypoints of the same images beside its instances.
         files = [path for path in files if path.name.startswith('instances')] or files
         if split is None and 'train' in found:
             notes.append(f'{", ".join(str(path.relative_to(folder)) for path in files)}: names no '
@@ -133,7 +133,7 @@ def _by_name(folder: Path, found: Dict[Optional[str], List[Path]], notes: List[s
 
 def _as_split(path: Path, read: ReadAnnotations, images: Sequence[Path], split: str, folder: Path,
               notes: List[str]) -> BoxSplit:
-    """A split of a file, mended where mmdet needs it."""
+    """Split of a file, corrected for mmdet."""
     content = read.content
     names = [image['file_name'] for image in content['images']]
     found = locate(names, images, path, split, folder)
@@ -157,7 +157,7 @@ def _as_split(path: Path, read: ReadAnnotations, images: Sequence[Path], split: 
 
 
 def _renamed(content: Content, found: Sequence[Optional[Path]]) -> Tuple[Path, List[str]]:
-    """Folder of all images; names that are not relative to it change."""
+    """Folder of all images; other names become relative to it."""
     images = [(image, path) for image, path in zip(content['images'], found) if path]
     name, path = images[0][0]['file_name'], images[0][1]
     place = Path(*path.parts[:-len(Path(name).parts)])
@@ -172,7 +172,7 @@ def _renamed(content: Content, found: Sequence[Optional[Path]]) -> Tuple[Path, L
 
 
 def _mended(content: Content, name: str, found: Sequence[Optional[Path]]) -> List[str]:
-    """Mend what mmdet or pycocotools cannot use; returns what."""
+    """Correct what mmdet or pycocotools cannot use; list the changes."""
     names = list(dict.fromkeys(category['name'] for category in content['categories']))
     changes = [': '.join(problem) for problem in islice(wrong_ids(content, name), 1)]
     if len(names) < len(content['categories']):
@@ -181,7 +181,7 @@ def _mended(content: Content, name: str, found: Sequence[Optional[Path]]) -> Lis
     numbers = dict(
         image={_key(image['id']): i for i, image in enumerate(content['images'], 1)},
         category={_key(c['id']): names.index(c['name']) + 1 for c in content['categories']})
-    # What belongs to an id given twice is ambiguous: the check says so.
+    # A repeated id is ambiguous: the check reports it.
     if changes and len(numbers['image']) == len(content['images']) and (
             len(numbers['category']) == len(content['categories'])):
         for number, annotation in enumerate(content['annotations'], 1):
@@ -204,5 +204,5 @@ def _mended(content: Content, name: str, found: Sequence[Optional[Path]]) -> Lis
 
 
 def _key(identity: Any) -> str:
-    """An id as text, alike for 1, 1.0 and '1'."""
+    """Id as text, equal for 1, 1.0 and '1'."""
     return str(int(identity) if isinstance(identity, float) and identity.is_integer() else identity)

@@ -1,4 +1,4 @@
-"""Boxes and masks of a user's data, whatever their format."""
+"""Boxes and masks of a user's data, of any format."""
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ class Box(NamedTuple):
         box: (left, top, width, height) in pixels.
         place: Where it was found, for messages.
         polygon: (x1, y1, x2, y2, …) in pixels; None without a mask.
-        ignored: Whether it neither trains nor counts.
+        ignored: Whether training and evaluation ignore it.
     """
     name: str
     box: Tuple[float, float, float, float]
@@ -30,12 +30,12 @@ class BoxSplit:
     """A split, with annotations in COCO's form.
 
     Attributes:
-        content: ``images``, ``annotations`` and ``categories``. An annotation's ``from`` is where
-            it was found, for messages.
+        content: ``images``, ``annotations`` and ``categories``. An annotation's ``from`` is its
+            origin, for messages.
         images: The folder to which the images' names are relative.
         source: The file or folder that it was read from, for messages.
-        ann_file: The file that has the content; None if one has to be written.
-        problems: What was wrong in reading it.
+        ann_file: The file with this content; None if it has to be written.
+        problems: Problems found while reading.
     """
     content: dict
     images: Path
@@ -45,12 +45,12 @@ class BoxSplit:
 
     @property
     def paths(self) -> List[Path]:
-        """Its images that exist."""
+        """Images that exist."""
         paths = (self.images / image['file_name'] for image in self.content['images'])
         return [path for path in paths if os.path.isfile(path)]
 
     def part(self, names: Collection[str]) -> 'BoxSplit':
-        """A split of the images with these names."""
+        """Split with only the images of these names."""
         images = [image for image in self.content['images'] if image['file_name'] in names]
         ids = {image['id'] for image in images}
         annotations = [a for a in self.content['annotations'] if a['image_id'] in ids]
@@ -65,7 +65,7 @@ class BoxData:
     Attributes:
         form: ``'COCO'``, ``'Pascal VOC'`` or ``'YOLO'``.
         splits: By name; from :func:`find_boxes` ``'train'``, ``'val'`` and perhaps ``'test'``.
-        notes: What was decided, one sentence each.
+        notes: Decisions, one sentence each.
     """
     form: str
     splits: Dict[str, BoxSplit]
@@ -105,7 +105,7 @@ def sizes_of(images: Sequence[Path], run: Run) -> Dict[Path, Tuple[int, int]]:
 
 def as_coco(pairs: Sequence[Tuple[Path, Sequence[Box]]], names: Sequence[str],
             sizes: Dict[Path, Tuple[int, int]], source: Path) -> BoxSplit:
-    """Images and their objects in COCO's form, categories as ``names``."""
+    """Images and objects in COCO's form, with ``names`` as categories."""
     folder = Path(os.path.commonpath([image.parent for image, _ in pairs]))
     ids = {name: i for i, name in enumerate(dict.fromkeys(names), 1)}
     content = dict(images=[], annotations=[],

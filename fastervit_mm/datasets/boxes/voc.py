@@ -15,9 +15,9 @@ from .data import Box, BoxData, as_coco, sizes_of
 def find_voc(folder: Path, images: Sequence[Path], run: Run) -> Optional[BoxData]:
     """Find VOC files below a folder; None without any.
 
-    Each file belongs to the image of its name in the folders most like its own. Splits are those of
-    ``ImageSets/Main`` beside the annotations (as in VOC2007 and VOC2012, each its own), or those
-    that folders name.
+    A file belongs to the image of the same name whose folders are most like its own. Splits are
+    those of ``ImageSets/Main`` beside the annotations (VOC2007 and VOC2012 each have their own), or
+    those named by folders.
 
     Raises:
         DataError: For a file that cannot be read or could belong to several images.
@@ -62,7 +62,7 @@ def _root(path: Path) -> ElementTree.Element:
     try:
         try:
             return ElementTree.fromstring(raw)
-        except ValueError:  # of several bytes a character, which expat leaves to Python
+        except ValueError:  # a multi-byte encoding, which expat leaves to Python
             declared = re.search(rb'encoding=["\']([\w.-]+)', raw)
             return ElementTree.fromstring(raw.decode(declared.group(1).decode()))
     except (ElementTree.ParseError, ValueError, LookupError) as error:
@@ -81,7 +81,7 @@ def _objects(path: Path, root: ElementTree.Element, folder: Path) -> List[Box]:
 
 
 def _box(found: ElementTree.Element, path: Path) -> Tuple[float, float, float, float]:
-    """(x, y, width, height) in pixels; VOC counts pixels from 1 and includes the last."""
+    """Box in pixels, from VOC's inclusive ones, counted from 1."""
     box = found.find('bndbox')
     try:
         left, top, right, bottom = (
@@ -97,7 +97,7 @@ def _box(found: ElementTree.Element, path: Path) -> Tuple[float, float, float, f
 
 def _other_size(name: Path, root: ElementTree.Element, image: Path, size: Tuple[int, int]
                 ) -> List[Problem]:
-    """A problem where a file gives another size than its image has; 0 stands for unknown."""
+    """Problem if a file states a wrong image size, except 0."""
     try:
         said = tuple(int(float(root.findtext(f'size/{side}', '0'))) for side in ('width', 'height'))
     except ValueError:

@@ -23,18 +23,18 @@ from ..images import IMAGES
 from ..pairing import locate, pair
 from .data import Box, BoxData, as_coco, sizes_of
 
-_MOST_CLASSES = 10_000  # that may have no name
-_NO_LABELS = ('classes', 'labels', 'README')  # names of other texts
-Line = Tuple[str, str, List[float]]  # its place for messages, its class, its numbers
+_MOST_CLASSES = 10_000  # limit for classes without names
+_NO_LABELS = ('classes', 'labels', 'README')  # names of other text files
+Line = Tuple[str, str, List[float]]  # place for messages, class, numbers
 
 
 class _Settings(NamedTuple):
     """Content of a data.yaml, or of darknet's files.
 
     Attributes:
-        names: Of classes by number, for the labels below each folder; the innermost counts.
-        splits: Folders, images or lists of images of each.
-        keypoints: Their number, and numbers of each; None if it says nothing of them.
+        names: Class names by number, for labels below each folder; the innermost folder counts.
+        splits: Folders, images or lists of images, by split.
+        keypoints: Their number, and how many numbers each has; None if not given.
         root: The folder of the splits.
         path: The file.
     """
@@ -49,15 +49,15 @@ def find_yolo(folder: Path, images: Sequence[Path], ann_files: Sequence[Path], r
               ) -> Optional[BoxData]:
     """Find YOLO labels below a folder; None without any.
 
-    Names and splits are those of ``data.yaml`` (a folder, a list of images or several of these for
-    each split), or of darknet's ``obj.names`` and ``train.txt``, or else splits are those that
-    folders name, and names those of the nearest ``classes.txt`` above the labels. An image without
-    a label file has no object, where others beside it have one.
+    Names and splits come from ``data.yaml`` (for each split a folder, a list of images or several
+    of these), or from darknet's ``obj.names`` and ``train.txt``; else folders name the splits, and
+    the nearest ``classes.txt`` above the labels the classes. An image without a label file, among
+    others with one, has no object.
 
     Args:
         folder: The data's folder.
         images: All images in it.
-        ann_files: The ``data.yaml`` to take; empty to look for one.
+        ann_files: The ``data.yaml`` to take; empty to search.
         run: How images are read.
 
     Raises:
@@ -97,8 +97,8 @@ def find_yolo(folder: Path, images: Sequence[Path], ann_files: Sequence[Path], r
 
 
 def _labels(folder: Path, images: Sequence[Path]) -> Dict[Path, Path]:
-    """Label files by image: by Ultralytics' rule, else by paths."""
-    # Systems write accents differently: composed or not.
+    """Label files by image, by Ultralytics' rule or paths."""
+    # File systems store accents composed or decomposed.
     files = {normalize('NFC', str(path)): path for path in files_in(folder, ['.txt'])
              if path.stem not in _NO_LABELS}
     labels = {}
@@ -109,7 +109,7 @@ def _labels(folder: Path, images: Sequence[Path]) -> Dict[Path, Path]:
         for place in (image, folder.joinpath(*parts)):
             if label := files.get(normalize('NFC', str(place.with_suffix('.txt')))):
                 labels[image] = label
-    # Where the rule finds nothing, such as for img/ and ann/.
+    # The rule finds nothing for folders such as img/ and ann/.
     return labels or {image: path for path, image in pair(files.values(), images, folder).items()}
 
 
@@ -117,7 +117,7 @@ def _settings(folder: Path, ann_files: Sequence[Path], labels: Iterable[Path]) -
     """Settings of a data.yaml, or else of darknet's files."""
     found: List[_Settings] = []
     for path in ann_files or files_in(folder, ['.yaml', '.yml']):
-        try:  # every value as it is written: a class may be called yes, or 1
+        try:  # every value as text: a class may be called yes, or 1
             content = yaml.BaseLoader(text_of(path)).get_single_data()
         except (yaml.YAMLError, RecursionError):
             content = None
@@ -127,13 +127,13 @@ def _settings(folder: Path, ann_files: Sequence[Path], labels: Iterable[Path]) -
             raise DataError(f'ann={str(path)!r}: not a data.yaml with names')
     different = [one.path for one in found if one[:-1] != found[0][:-1]]
     if different:
-        raise DataError(f'{found[0].path} and {different[0]}: say different things about names or '
+        raise DataError(f'{found[0].path} and {different[0]}: differ in names or '
                         f'splits. Name the one to take: --ann {found[0].path}')
     return found[0] if found else _of_darknet(folder, labels)
 
 
 def _of_darknet(folder: Path, labels: Iterable[Path]) -> _Settings:
-    """Settings of ``obj.names`` or ``classes.txt``, and of lists such as ``train.txt``."""
+    """Settings of ``obj.names``, ``classes.txt`` and lists such as ``train.txt``."""
     splits: Dict[str, List[str]] = {}
     for path in sorted(set(files_in(folder, ['.txt'])).difference(labels)):
         split = split_of(path, folder)
@@ -159,8 +159,8 @@ def _class_lists(folder: Path, labels: Iterable[Path]) -> Dict[Path, Dict[int, s
             other = lists.setdefault(place or folder, path)
             if found[other] != names:
                 raise DataError(
-                    f'{other} says {", ".join(found[other])}, and {path} says {", ".join(names)}: '
-                    'the classes in different orders. Remove the one by which labels are not '
+                    f'{other} has {", ".join(found[other])}, and {path} has {", ".join(names)}: '
+                    'different orders of the classes. Remove the one by which labels are not '
                     'numbered')
     return {place: dict(enumerate(found[path])) for place, path in lists.items()}
 
@@ -179,7 +179,7 @@ def _names_in(path: Path) -> List[str]:
 def _of_yaml(path: Path, content: dict, folder: Path) -> _Settings:
     """Settings of a data.yaml."""
     names = content['names']
-    if isinstance(names, str):  # one class, or a file of names
+    if isinstance(names, str):  # one class, or a file with names
         file = path.parent / names
         names = lines_of(file) if os.path.isfile(file) else [names]
     try:
@@ -222,12 +222,12 @@ def _splits(images: Sequence[Path], folder: Path, settings: _Settings, notes: Li
         elif chosen:
             listed[split] = [image for image in images if image in chosen]
     if listed and 'train' not in listed and 'train' in settings.splits:
-        raise DataError(f'{settings.path}: train={settings.splits["train"]}: no image of it is '
+        raise DataError(f'{settings.path}: train={settings.splits["train"]}: none of its images is '
                         f'below {folder}')
     taken, left = set(chain(*listed.values())), []
     for image in images:
         split = split_of(image.parent, folder)
-        if image not in taken:  # settings say all that belongs to a split
+        if image not in taken:  # settings list a split completely
             (left if split is None or split in settings.splits else
              listed.setdefault(split, [])).append(image)
     if 'train' not in listed and left:
@@ -240,7 +240,7 @@ def _splits(images: Sequence[Path], folder: Path, settings: _Settings, notes: Li
 
 def _images_of(entry: str, split: str, images: Sequence[Path], folder: Path, settings: _Settings
                ) -> Set[Optional[Path]]:
-    """Images that an entry names; None for an absent one."""
+    """Images that an entry names, None for an absent one."""
     beside = settings.path.parent
     parts = parts_of(entry)
     for first in range(max(len(parts), 1)):
@@ -309,7 +309,7 @@ def _has_visibilities(line: Line) -> bool:
 def _surrounds_points(line: Line) -> bool:
     """Whether four numbers are a box around the other points."""
     x, y, width, height, *points = line[2]
-    if len(points) % 2 or len(points) == 4:  # four points are corners of a turned box
+    if len(points) % 2 or len(points) == 4:  # four points are corners of a rotated box
         return False
     return all(half <= centre + 0.01 and centre + half <= 1.01 and all(
         p == 0 or abs(p - centre) <= half + 0.01 for p in values) for centre, half, values in (

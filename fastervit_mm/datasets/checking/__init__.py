@@ -1,4 +1,4 @@
-"""Checks of a dataset's files, for before a long run."""
+"""Checks of a dataset's files before a long run."""
 from .annotations import CheckedAnnotations, check_annotations, check_coco, check_content
 from .classes import check_class_folders, check_class_list
 from .coco_files import wrong_ids

@@ -21,7 +21,7 @@ class Category(NamedTuple):
     Attributes:
         name: Its name.
         boxes: Their number.
-        size: Median width and median height in pixels; None without boxes.
+        size: Median width and height in pixels; None without boxes.
     """
     name: str
     boxes: int
@@ -32,13 +32,13 @@ class CheckedAnnotations(NamedTuple):
     """Problems and content of an annotation file.
 
     Attributes:
-        problems: (kind, where) of each problem and note; :func:`is_note` tells them apart.
+        problems: (kind, where) of each problem and note (:func:`is_note`).
         images: Number of images that the file lists.
-        empty: Number of those without an annotation.
+        empty: Number of images without an annotation.
         annotations: Number of annotations.
-        masks: Number of those with a segmentation.
+        masks: Number of annotations with a segmentation.
         categories: In the order of the file.
-        files: The images that the file lists and that exist, by ``file_name``.
+        files: Listed images that exist, by ``file_name``.
     """
     problems: List[Problem]
     images: int = 0
@@ -70,7 +70,7 @@ def check_annotations(ann_file: Union[str, Path], images: Union[str, Path], run:
         read = read_annotations(ann_file)
     except (ValueError, RecursionError) as error:
         unreadable = ('unreadable annotation file', f'{name}: {error}')
-        # Damaged images are told now, not only after the file is mended.
+        # Report damaged images now, not only after the file is corrected.
         found = sorted(_images_below(folder))
         return CheckedAnnotations([unreadable, *_read(folder, found, name, run)[1]])
     checked = check_content(read.content, folder, name, run)
@@ -83,7 +83,7 @@ def check_annotations(ann_file: Union[str, Path], images: Union[str, Path], run:
 
 def check_content(content: Content, folder: Path, name: str, run: Run = one_by_one
                   ) -> CheckedAnnotations:
-    """Check annotations that were read, and all their images.
+    """Check annotations and all their images.
 
     Args:
         content: Entries with all keys, from :func:`read_annotations`.
@@ -96,7 +96,7 @@ def check_content(content: Content, folder: Path, name: str, run: Run = one_by_o
     read, problems = _read(folder, there, name, run)
     sizes: Dict[str, Any] = {file: image.size for file, image in read.items()}
     sizes.update(dict.fromkeys(_unlisted(folder, listed)))
-    for image in content['images']:  # a missing size was told; the rest can be checked
+    for image in content['images']:  # a missing size is reported; the rest can be checked
         known = sizes.get(image['file_name'])
         width, height = known if isinstance(known, tuple) else (math.inf, math.inf)
         image.setdefault('width', width)
@@ -117,7 +117,7 @@ def check_content(content: Content, folder: Path, name: str, run: Run = one_by_o
 def check_coco(content: Content, sizes: Mapping[str, Any], ann_file: str,
                num_classes: Optional[int] = None, turned: Mapping[str, int] = {}
                ) -> Iterator[Problem]:
-    """Find problems of a COCO file, masks excepted.
+    """Find problems of a COCO file, except of masks.
 
     Args:
         content: Content of the file.
@@ -177,7 +177,7 @@ def check_coco(content: Content, sizes: Mapping[str, Any], ann_file: str,
 
 def _read(folder: Path, names: List[str], title: str, run: Run
           ) -> Tuple[Dict[str, ReadImage], List[Problem]]:
-    """Images by name, and problems of the unreadable ones."""
+    """Images by name, and problems of unreadable ones."""
     read = dict(zip(names, run(read_image, [(str(folder / n),) for n in names],
                                f'{title}: images')))
     return read, [('unreadable image', f'{short_name(folder / name, 2)}: {image.size}')
@@ -193,7 +193,7 @@ def _unlisted(folder: Path, listed: List[str]) -> List[str]:
     normal = {Path(name).as_posix() for name in listed}
     beside = {Path(name).parent for name in listed}
     missing = any(not os.path.isfile(folder / name) for name in listed)
-    # A missing image may be elsewhere, which is worth saying.
+    # A missing image may be elsewhere; the message then says where.
     return sorted(name for name in _images_below(folder) if name not in normal
                   and (missing or not beside or Path(name).parent in beside))
 
@@ -223,7 +223,7 @@ def _check_more(content: Content, ann_file: str) -> Iterator[Problem]:
         box[0] + box[2] > images[a['image_id']]['width'] + 1
         or box[1] + box[3] > images[a['image_id']]['height'] + 1
         for a, box in zip(content['annotations'], boxes) if a['image_id'] in images)
-    # Every width is above its x only if it is the right edge.
+    # If every width exceeds its x, the widths are right edges.
     if outside and len(boxes) >= 5 and all(w > x and h > y for x, y, w, h in boxes):
         yield ('boxes that may be [left, top, right, bottom]',
                f'{ann_file}: COCO has [left, top, width, height]; such as {boxes[0]}')

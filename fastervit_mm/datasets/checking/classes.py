@@ -12,7 +12,7 @@ def check_class_folders(images: Sequence[str], each: int) -> List[Problem]:
 
     Args:
         images: Paths from the split's folder, such as ``n01440764/name.JPEG``.
-        each: Images that a class has, as published.
+        each: Published number of images of a class.
     """
     from timm.data import ImageNetInfo
     known = ImageNetInfo().label_names()
@@ -35,7 +35,7 @@ def check_class_list(path: Path, images: Sequence[str], num_classes: int, each: 
         path: The list: in each line an image's path from the split's folder, and a number.
         images: Paths of the images that exist.
         num_classes: Classes are numbered from 0.
-        each: Images that a class has, as published.
+        each: Published number of images of a class.
     """
     listed: Counter = Counter()
     counts: Counter = Counter()

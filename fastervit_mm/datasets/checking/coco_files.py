@@ -1,4 +1,4 @@
-"""Reading of COCO files, and their unusable entries."""
+"""Reading COCO files and finding unusable entries."""
 import json
 from collections import Counter
 from pathlib import Path
@@ -9,8 +9,8 @@ from .problems import Content, Problem, short_name
 
 _NUMBER = (int, float)
 _ID = (str, int, float)
-# Per list of a file: keys without which an entry cannot be checked, and keys without which mmdet
-# or pycocotools fail: area in training, iscrowd in the first evaluation.
+# For each list: keys needed to check an entry, and keys without which mmdet or pycocotools fail:
+# area in training, iscrowd in the first evaluation.
 _KEYS = dict(
     images=(dict(id=_ID, file_name=str), dict(width=_NUMBER, height=_NUMBER)),
     categories=(dict(id=_ID, name=str), {}),
@@ -23,10 +23,10 @@ class ReadAnnotations(NamedTuple):
     """Content of an annotation file.
 
     Attributes:
-        content: The usable entries, without their wrong values.
-        problems: All that is wrong.
-        unusable: Those of them for which an entry is left out of ``content``.
-        encoding: As Python calls it; mmdet reads ``'utf-8'`` alone.
+        content: The usable entries, without wrong values.
+        problems: All problems.
+        unusable: Problems for which an entry is left out of ``content``.
+        encoding: Python's name of it; mmdet reads only ``'utf-8'``.
     """
     content: Content
     problems: List[Problem]
@@ -38,7 +38,7 @@ def read_annotations(ann_file: Union[str, Path]) -> ReadAnnotations:
     """Read a COCO file and check its entries.
 
     Raises:
-        OSError, ValueError, RecursionError: For a file that is not one, with the reason.
+        OSError, ValueError, RecursionError: If it is not a COCO file, with the reason.
     """
     raw = Path(ann_file).read_bytes()
     read = entries_of(json.loads(raw), short_name(ann_file, 2))
@@ -49,7 +49,7 @@ def entries_of(content: Any, name: str) -> ReadAnnotations:
     """Check the entries of a file's content.
 
     Raises:
-        ValueError: For a content without the lists that COCO files have.
+        ValueError: For content without the lists of COCO files.
     """
     lacks = [k for k in _KEYS if not isinstance(content, dict)
              or not isinstance(content.get(k), list)]
@@ -72,7 +72,7 @@ def entries_of(content: Any, name: str) -> ReadAnnotations:
 
 
 def _faults(entry: Any, part: str, number: int, name: str) -> Dict[str, Problem]:
-    """Problems of an entry by key; absent keys share one."""
+    """Problems of an entry by key; missing keys share one."""
     place, (needed, wanted) = f'{name}: {_SINGULAR[part]}', _KEYS[part]
     if not isinstance(entry, dict):
         return {'': ('malformed entry', f'{place} number {number}: {entry!r:.40}')}
@@ -89,15 +89,15 @@ def _faults(entry: Any, part: str, number: int, name: str) -> Dict[str, Problem]
 
 
 def wrong_ids(content: Content, name: str) -> Iterator[Problem]:
-    """Find ids at which mmdet stops, or pycocotools after training.
+    """Find ids on which mmdet fails, or pycocotools after training.
 
     Args:
-        content: Of an annotation file.
-        name: Its name, for messages.
+        content: Content of an annotation file.
+        name: The file's name, for messages.
     """
     twice = Counter(annotation['id'] for annotation in content['annotations'])
     for annotation in content['annotations']:
-        # pycocotools notes what is found by its id, in an array of numbers in which 0 is not found.
+        # pycocotools marks found annotations by id in an array of numbers, where 0 is "not found".
         try:
             number = float(annotation['id'])
         except ValueError:

@@ -13,14 +13,14 @@ def images_in_both(splits: Iterable[Mapping[str, Path]], run: Run = one_by_one
     """Find images with the same bytes in two splits.
 
     Args:
-        splits: The files of each, such as :attr:`CheckedAnnotations.files`.
+        splits: Files of each split, such as :attr:`CheckedAnnotations.files`.
         run: How files are read; by default one by one.
     """
     by_size: Dict[int, List[Tuple[int, Path]]] = defaultdict(list)
     for number, split in enumerate(splits):
         for path in split.values():
             by_size[os.path.getsize(path)].append((number, path))
-    # Only files of the same length can be equal; reading those is enough.
+    # Only files of equal length can be equal, so only those are read.
     wanted = [one for found in by_size.values() if len(dict(found)) > 1 for one in found]
     known: Dict[Tuple[int, bytes], Path] = {}
     for (number, path), digest in zip(wanted, run(

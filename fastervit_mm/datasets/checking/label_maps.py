@@ -10,7 +10,7 @@ from ..label_maps import MapSplit, pair_folders
 from ..labels import VOID, LabelMap, colours_of, read_label_map, renumbered
 from .problems import Problem, Run, one_by_one, short_name
 
-Palette = Dict[int, Tuple[str, Tuple[int, ...]]]  # by label: the name of a map, and the colour
+Palette = Dict[int, Tuple[str, Tuple[int, ...]]]  # by label: a map's name, and the colour
 
 class Label(NamedTuple):
     """How often a label occurs.
@@ -18,7 +18,7 @@ class Label(NamedTuple):
     Attributes:
         label: Its number.
         share: Its share of all pixels, 0 to 1.
-        images: Number of label maps with it.
+        images: Number of label maps that have it.
     """
     label: int
     share: float
@@ -29,13 +29,13 @@ class CheckedLabelMaps(NamedTuple):
     """Problems and content of label maps.
 
     Attributes:
-        problems: (kind, where) of each problem and note; :func:`is_note` tells them apart.
+        problems: (kind, where) of each problem and note (:func:`is_note`).
         images: Number of images.
         maps: Number of label maps.
-        labels: Every label that occurs, void too, in their order.
+        labels: Every label that occurs, void too, ascending.
         files: The images by name.
-        ends: Endings of the names of images and maps, the most frequent first.
-        palette: The first colour of each label in a palette, and the map that has it.
+        ends: Endings of image and map names, the most frequent first.
+        palette: First palette colour of each label, and its map.
     """
     problems: List[Problem]
     images: int
@@ -51,9 +51,9 @@ class ReadSplit:
     """Label maps and images of a split, as read.
 
     Attributes:
-        name: Of the split, for messages.
+        name: Name of the split, for messages.
         split: Paths of images and maps.
-        images, maps: Of each pair.
+        images, maps: Contents, in the order of pairs.
     """
     name: str
     split: MapSplit
@@ -67,7 +67,7 @@ class ReadSplit:
 
 
 class _Meaning(NamedTuple):
-    """Meaning of labels, by arguments of :func:`check_label_maps`."""
+    """Meaning of labels, from arguments of :func:`check_label_maps`."""
     num_classes: Optional[int]
     void: int
     reduce_zero_label: bool
@@ -92,7 +92,7 @@ def read_split(split: MapSplit, name: str, run: Run = one_by_one) -> ReadSplit:
 
     Args:
         split: Paths of images and maps.
-        name: Of the split, for messages and progress.
+        name: Name of the split, for messages and progress.
         run: How files are read, such as by :func:`reading`; by default one by one.
     """
     read = [*run(_read, split.pairs, f'{name}: images and label maps')]
@@ -105,16 +105,16 @@ def check_label_maps(label_maps: Union[str, Path], images: Union[str, Path],
                      reduce_zero_label: bool = False, run: Run = one_by_one) -> CheckedLabelMaps:
     """Check label maps and images, decoded fully.
 
-    A label map has the path of its image in its own folder, but for the ending; both folders may
-    have subfolders.
+    Within the two folders, which may have subfolders, a label map and its image have the same path
+    except for the ending.
 
     Args:
         label_maps: Folder of label maps: images of one channel, with class numbers.
         images: Folder of their images.
-        num_classes: Number of classes, void not counted. By default whatever occurs is in range.
+        num_classes: Number of classes, without void. By default every label is in range.
         void: Label of no class, which training and evaluation ignore; mmseg's is 255.
-        img_suffix: How images' names end, such as ``_leftImg8bit.png``. Default any.
-        map_suffix: How label maps' names end. Default any.
+        img_suffix: Ending of images' names, such as ``_leftImg8bit.png``. Default any.
+        map_suffix: Ending of label maps' names. Default any.
         reduce_zero_label: As in mmseg: 0 is void too, and classes are 1 to ``num_classes``.
         run: How files are read, such as by :func:`reading`; by default one by one.
 
@@ -135,14 +135,14 @@ def check_label_maps(label_maps: Union[str, Path], images: Union[str, Path],
 def check_split(read: ReadSplit, num_classes: Optional[int] = None, void: int = VOID,
                 reduce_zero_label: bool = False, numbers: Optional[Mapping[int, int]] = None,
                 copied: bool = False, whole: bool = True) -> CheckedLabelMaps:
-    """Find problems of label maps that were read.
+    """Find problems of a split's label maps.
 
     Args:
         read: From :func:`read_split`.
         num_classes, void, reduce_zero_label: As in :func:`check_label_maps`.
-        numbers: Label or colour -> label in training. Default the same.
-        copied: Whether training reads copies of one channel, whatever the names' endings.
-        whole: Whether labels that do not occur are told.
+        numbers: Label or colour -> label in training. Default unchanged.
+        copied: Whether training reads one-channel copies, so that forms and endings do not matter.
+        whole: Whether to report labels that do not occur.
     """
     meaning, split = _Meaning(num_classes, void, reduce_zero_label), read.split
     problems = [('image without a label map', short_name(path, 3)) for path in split.no_map]
@@ -153,7 +153,7 @@ def check_split(read: ReadSplit, num_classes: Optional[int] = None, void: int = 
     for (image, path), image_read, found in zip(split.pairs, read.images, read.maps):
         name = short_name(path, 3)
         problems += _damages(short_name(image, 2), image_read, name, found)
-        problems += _oddities(name, found, copied, palette)
+        problems += _misread_forms(name, found, copied, palette)
         if found.coloured and numbers is None:
             continue
         labels = renumbered(found.pixels, numbers)
@@ -173,7 +173,7 @@ def check_split(read: ReadSplit, num_classes: Optional[int] = None, void: int = 
             f'{count} of {ends[0]} and {ends[1]}' for ends, count in split.ends.most_common())
             + '; mmseg reads one. tools/new_config.py seg takes all'))
     if whole:
-        problems += _traps(pixels, read.name, meaning)
+        problems += _joint_problems(pixels, read.name, meaning)
     total = sum(pixels.values())
     return CheckedLabelMaps(
         problems, len(split.pairs) + len(split.no_map), len(split.pairs) + len(split.no_image),
@@ -200,8 +200,8 @@ def _damages(image_name: str, image: ReadImage, name: str, found: LabelMap) -> I
                f'{name}: {found.size}, the image {image.size}')
 
 
-def _oddities(name: str, found: LabelMap, copied: bool, palette: Palette) -> Iterator[Problem]:
-    """Find forms that mmseg misreads; ``palette`` has the colours of other maps."""
+def _misread_forms(name: str, found: LabelMap, copied: bool, palette: Palette) -> Iterator[Problem]:
+    """Find forms that mmseg misreads; ``palette`` has other maps' colours."""
     if found.format == 'JPEG':
         yield ('label map saved as JPEG', f'{name}: compression changes labels; save it as PNG '
                'from where it was drawn')
@@ -218,7 +218,7 @@ def _oddities(name: str, found: LabelMap, copied: bool, palette: Palette) -> Ite
 
 def recoloured(name: str, own: Mapping[int, Tuple[int, ...]], palette: Palette
                 ) -> Iterator[Problem]:
-    """Find a label of another colour; ``palette`` gets new labels."""
+    """Find labels whose colour differs from ``palette``, and extend it."""
     for label, colour in own.items():
         other, known = palette.setdefault(label, (name, colour))
         if known != colour:
@@ -229,8 +229,8 @@ def recoloured(name: str, own: Mapping[int, Tuple[int, ...]], palette: Palette
             break
 
 
-def _traps(pixels: Mapping[int, int], folder: str, meaning: _Meaning) -> Iterator[Problem]:
-    """Find problems that only all label maps together show."""
+def _joint_problems(pixels: Mapping[int, int], folder: str, meaning: _Meaning) -> Iterator[Problem]:
+    """Find problems that show only in all label maps together."""
     if not pixels:
         return
     labels = sorted(label for label in pixels if not meaning.is_void(label))

@@ -8,7 +8,7 @@ from pycocotools import mask as mask_utils
 from ..folders import is_finite
 from .problems import Content, Problem, place_of
 
-_BEYOND = 3  # pixels that a polygon may exceed its image by; tools round, or allow a far edge
+_BEYOND = 3  # pixels by which a polygon may exceed its image: tools round, or allow a far edge
 
 
 def check_masks(content: Content, ann_file: str) -> Iterator[Problem]:
@@ -44,7 +44,7 @@ def _check_polygons(polygons: List[Any], size: Tuple[float, float]) -> Iterator[
         if not isinstance(polygon, list) or not all(map(is_finite, polygon)):
             yield ('malformed segmentation', 'a list of polygons of finite numbers is expected, '
                    '[[x1, y1, x2, y2, ...], ...]')
-            return  # of a list of numbers, once is enough
+            return  # report a list of numbers once
         if len(polygon) % 2:
             yield 'polygon with an odd count of numbers', f'{len(polygon)} numbers'
         elif len(polygon) < 6:
@@ -69,7 +69,7 @@ def _check_run_lengths(rle: Dict[str, Any], size: Tuple[float, float]) -> Iterat
                f'{said} (height, width), the image {list(size)}')
         return
     try:
-        # pycocotools decodes run lengths that are too short into whatever is in memory.
+        # From run lengths that are too short pycocotools decodes uninitialised memory.
         runs = counts if isinstance(counts, list) else _decompressed(counts)
         if sum(runs) != said[0] * said[1] or min(runs) < 0:
             raise ValueError
@@ -85,8 +85,8 @@ def _check_run_lengths(rle: Dict[str, Any], size: Tuple[float, float]) -> Iterat
 def _decompressed(counts: str) -> List[int]:
     """Decompress COCO's run lengths, as ``rleFrString`` of pycocotools does.
 
-    Each character has five bits of a number; from the fourth on, numbers are differences to the one
-    two before.
+    Each character holds five bits of a number. From the fourth on, a number is the difference from
+    the one two places earlier.
     """
     numbers = re.findall('[P-o]{0,12}[0-O]', counts)  # the last character of each is below P
     if ''.join(numbers) != counts:

@@ -1,4 +1,4 @@
-"""Printed check of a user's data, for ``tools/prepare_data.py check``."""
+"""Printed check of a user's data (``tools/prepare_data.py check``)."""
 import os
 from itertools import combinations
 from pathlib import Path
@@ -21,14 +21,14 @@ def print_annotations(ann: Sequence[str], images: Sequence[str],
 
     Args:
         ann: Annotation files, such as of training and validation.
-        images: The folder of images of each.
+        images: Image folder of each.
         console: Where to print. Default the terminal.
 
     Returns:
         Whether there is no problem; notes do not count.
 
     Raises:
-        OSError, ValueError: In one line, if files and folders do not exist or do not pair.
+        OSError, ValueError: With one line, if files or folders are missing or unpaired.
     """
     pairs, console = _pairs('ann', ann, 'images', images), console or Console()
     with reading(console) as run:
@@ -51,7 +51,7 @@ def print_label_maps(label_maps: Sequence[str], images: Sequence[str],
 
     Args:
         label_maps: Folders of label maps, such as of training and validation.
-        images: The folder of images of each.
+        images: Image folder of each.
         console: Where to print. Default the terminal.
         **settings: Of :func:`check_label_maps`.
 
@@ -59,7 +59,7 @@ def print_label_maps(label_maps: Sequence[str], images: Sequence[str],
         Whether there is no problem; notes do not count.
 
     Raises:
-        OSError, ValueError: In one line, if folders do not exist, are empty or do not pair.
+        OSError, ValueError: With one line, if folders are missing, empty or unpaired.
     """
     pairs, console = _pairs('label-maps', label_maps, 'images', images), console or Console()
     names = _names(label_maps)
@@ -90,7 +90,7 @@ def annotation_problems(checked: Sequence[CheckedAnnotations], images: Sequence[
 
 def label_problems(checked: Sequence[Tuple[str, CheckedLabelMaps]], void: Set[int], run: Run
                    ) -> List[Problem]:
-    """Problems of splits by name, that of training first."""
+    """Problems of named splits, the training split first."""
     problems = [problem for _, one in checked for problem in one.problems]
     (first, trained), *others = checked
     known, palette = {found.label for found in trained.labels} | void, dict(trained.palette)
@@ -107,8 +107,8 @@ def table_of_categories(checked: Sequence[Tuple[str, CheckedAnnotations]],
     """Table of the categories of several splits.
 
     Args:
-        checked: With the names of splits.
-        title: Default none.
+        checked: Names and content of the splits.
+        title: Title of the table. Default none.
     """
     cells = [{c.name: (str(c.boxes), f'{c.size[0]:.0f} x {c.size[1]:.0f}' if c.size else '')
               for c in one.categories} for _, one in checked]
@@ -122,10 +122,10 @@ def table_of_labels(checked: Sequence[Tuple[str, CheckedLabelMaps]], void: Set[i
     """Table of the labels of several splits.
 
     Args:
-        checked: With the names of splits.
+        checked: Names and content of the splits.
         void: Labels of no class.
-        names: Of labels. Default none.
-        title: Default none.
+        names: Names of labels. Default none.
+        title: Title of the table. Default none.
     """
     cells = [{found.label: (f'{found.share:.2%}', str(found.images)) for found in one.labels}
              for _, one in checked]
@@ -162,7 +162,7 @@ def _pairs(name: str, first: Sequence[str], other: str, second: Sequence[str]
 
 
 def _other_categories(ann: Sequence[str], checked: Sequence[CheckedAnnotations]) -> List[Problem]:
-    """Different categories; mmdet numbers them in each file's order."""
+    """Differences between categories; mmdet numbers by each file's order."""
     found = {short_name(path, 2): list(dict.fromkeys(c.name for c in one.categories))
              for path, one in zip(ann, checked) if one.categories}
     every = dict.fromkeys(name for names in found.values() for name in names)

@@ -13,7 +13,7 @@ Problem = Tuple[str, str]  # its kind, and where
 Content = Dict[str, List[Dict[str, Any]]]  # of an annotation file as COCO has them
 # Applies a function to each tuple of arguments; the third argument is a title.
 Run = Callable[[Callable, Sequence[Tuple], str], Iterable]
-# Kinds that are harmless in training, or that only a person can judge.
+# Kinds that do not harm training, or that only a person can judge.
 NOTES = frozenset((
     'no area', 'not annotated',
     'annotation file without any annotation', 'category without any annotation',
@@ -23,11 +23,11 @@ NOTES = frozenset((
     'palette label map', 'label map that is all void', 'labels start at 1',
     'label that never occurs', 'label that training lacks', 'label of several colours',
 ))
-_SHOWN = 5  # places a kind
+_SHOWN = 5  # places shown for each kind
 
 
 def is_note(kind: str) -> bool:
-    """Whether a kind is harmless or for people to judge."""
+    """Whether a kind is harmless or needs a person's judgement."""
     return kind in NOTES
 
 
@@ -38,9 +38,9 @@ def short_name(path: Union[str, Path], parts: int) -> str:
 
 def without_shared(problems: Iterable[Problem], kind: str, folders: Sequence[Union[str, Path]]
                    ) -> List[Problem]:
-    """Leave out a kind where splits share a folder.
+    """Drop a kind of problem if splits share a folder.
 
-    Each lacks the others' files there.
+    There each split lacks the others' files.
     """
     shared = len({Path(folder).resolve() for folder in folders}) < len(folders)
     return [problem for problem in problems if not (shared and problem[0] == kind)]
@@ -52,15 +52,15 @@ def place_of(annotation: Dict[str, Any], ann_file: str) -> str:
 
 
 def one_by_one(function: Callable, work: Sequence[Tuple], title: str) -> Iterable:
-    """A :data:`Run` without threads or progress."""
+    """:data:`Run` without threads or progress."""
     return (function(*arguments) for arguments in work)
 
 
 @contextmanager
 def reading(console: Console) -> Iterator[Run]:
-    """A :data:`Run` with threads and a progress bar.
+    """Context with a threaded :data:`Run` and a progress bar.
 
-    Threads are enough: Pillow decodes without holding Python's lock.
+    Threads suffice: Pillow releases Python's lock while decoding.
     """
     with ThreadPoolExecutor() as pool, Progress(console=console, transient=True) as progress:
         def run(function: Callable, work: Sequence[Tuple], title: str) -> Iterable:
@@ -82,7 +82,7 @@ def print_problems(problems: Iterable[Problem], console: Console) -> bool:
         console.print(f'{"note" if is_note(kind) else "[red]problem[/red]"}: {escape(kind)}: '
                       f'{len(places)}')
         for place in places[:_SHOWN]:
-            # Text of a file may be unprintable.
+            # A file's text may be unprintable.
             place = place.encode(errors='backslashreplace').decode()
             console.print(f'  {place}', highlight=False, soft_wrap=True, markup=False)
         if len(places) > _SHOWN:

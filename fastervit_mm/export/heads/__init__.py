@@ -1,7 +1,7 @@
-"""Heads as modules that can be exported, in graphs without a size that depends on pixels.
+"""Heads as modules that can be exported.
 
-A head's module is made from the whole model, ``Module(model)``, and raises ``ExportError`` for
-settings that it does not serve. It has
+No size in their graphs depends on pixel values. A head's module is built from the whole model,
+``Module(model)``, which raises ``ExportError`` for settings that it does not serve. It has
 
 - ``forward(maps, size) -> outputs``: the neck's maps, each (B, C, h, w), and (height, width) of the
   images without padding, as symbolic integers; a tuple of tensors;
@@ -26,7 +26,7 @@ _DETECTORS = {
 
 
 def whole(model: nn.Module, labels: bool = False) -> nn.Module:
-    """Make the exportable module of a model's heads.
+    """Build the exportable module of a model's heads.
 
     Args:
         model: A detector of mmdet, a segmentor of mmseg or a classifier of mmpretrain.
@@ -53,6 +53,6 @@ def whole(model: nn.Module, labels: bool = False) -> nn.Module:
 
 
 def not_served(what: str) -> ExportError:
-    """The error for a part of a model that cannot be exported."""
+    """Error for a part of a model that cannot be exported."""
     return ExportError(f'{what} cannot be exported; served are {", ".join(_DETECTORS)}. Export '
                        "--part features, and run the heads after them")
