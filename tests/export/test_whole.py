@@ -6,6 +6,7 @@ compared as the module that would be captured, or in a ``.pt2`` file.
 import copy
 import json
 import re
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,6 +17,7 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmpretrain.structures import DataSample
 from mmseg.structures import SegDataSample
+from pycocotools.mask import encode
 
 from fastervit_mm import export
 from fastervit_mm.engine import launch
@@ -216,6 +218,31 @@ def test_a_test_with_the_file_gives_mmdets_predictions_at_the_original_size(file
 
 
 @writes
+def test_an_evaluation_with_the_file_gives_mmdets_map(file, cascade, settings, folder):
+    """On annotations that every second of mmdet's detections is, since the weights are random."""
+    settings = {**settings, 'test_evaluator.ann_file': str(folder / 'found.json'),
+                'test_dataloader.dataset.ann_file': str(folder / 'found.json')}
+    cfg = launch.load_config(DETECTOR['config'], cfg_options=settings)
+    content = json.loads((folder / 'shapes/annotations/instances_val.json').read_text())
+    content['annotations'] = []
+    for image in content['images']:
+        path = folder / 'shapes/val' / image['file_name']
+        found = cascade.test_step(image_batch(cfg, path))[0].pred_instances[::2]
+        for box, label, mask in zip(found.bboxes.tolist(), found.labels.tolist(), found.masks):
+            area = encode(np.asfortranarray(mask.numpy().astype(np.uint8)))
+            content['annotations'].append(dict(
+                id=len(content['annotations']) + 1, image_id=image['id'], iscrowd=0,
+                category_id=content['categories'][label]['id'], area=int(mask.sum()),
+                bbox=[*box[:2], box[2] - box[0], box[3] - box[1]],
+                segmentation=dict(size=area['size'], counts=area['counts'].decode())))
+    (folder / 'found.json').write_text(json.dumps(content))
+    metrics = export.evaluate(cfg, str(folder / 'det.pth'), dict(onnx=file.path))
+    for name in ('coco/bbox_mAP', 'coco/segm_mAP'):
+        assert metrics['onnx'][name] == pytest.approx(metrics['PyTorch'][name], abs=1e-3)
+        assert 0.2 < metrics['onnx'][name] < 0.99
+
+
+@writes
 def test_the_tool_says_what_it_compared(tool):
     assert re.search(r'2 x 97 x 150 │ boxes of \d+ … unmatched of \d+ +│ +\S+ │ +\S+ │ holds', tool)
 
@@ -341,6 +368,12 @@ def test_an_old_onnxscript_is_named_before_anything_is_captured(cascade, tmp_pat
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(export.ExportError, match='onnxscript 0.6.2: export needs 0.7'):
         export.export(cascade, str(tmp_path / 'det.onnx'))
+
+
+def test_a_torchvision_without_operators_is_named(cascade, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'torchvision.extension', None)
+    with pytest.raises(export.ExportError, match="needs torchvision's operators"):
+        choose_part(cascade, 'whole')
 
 
 def test_a_folder_in_place_of_a_file_is_refused(cascade, tmp_path):

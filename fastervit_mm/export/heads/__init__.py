@@ -14,6 +14,7 @@ No size in their graphs depends on pixel values. A head's module is built from t
 """
 from importlib import import_module
 
+import torch
 from torch import nn
 
 from ..errors import ExportError
@@ -48,8 +49,21 @@ def whole(model: nn.Module, labels: bool = False) -> nn.Module:
     name = type(head).__name__
     if name not in _DETECTORS:
         raise not_served(name)
+    _check_torchvision()
     module, kind = _DETECTORS[name].split('.')
     return getattr(import_module(f'.{module}', __name__), kind)(model)
+
+
+def _check_torchvision() -> None:
+    try:
+        from torchvision.extension import _has_ops
+        works = _has_ops()
+    except (ImportError, RuntimeError):  # RuntimeError: operators for another torch
+        works = False
+    if not works:
+        raise ExportError('a whole detector needs torchvision\'s operators, which do not load '
+                          f'beside torch {torch.__version__}. Do: pip install --upgrade '
+                          '--force-reinstall torch torchvision, both from the same index')
 
 
 def not_served(what: str) -> ExportError:
