@@ -50,8 +50,9 @@ writes = needs_torch(2, 8, 'export for all sizes')
 SIZES = [(1, 160, 160), (3, 97, 150), (1, 32, 32), (2, 64, 448)]
 # With few candidates, of a small backbone: what is captured takes time.
 LIMITS = {'model.backbone.arch.depths': (1, 1, 1, 1), 'model.test_cfg.rpn.nms_pre': 40,
-          'model.test_cfg.rpn.max_per_img': 30, 'model.test_cfg.rcnn.max_per_img': 10}
+          'model.test_cfg.rpn.max_per_img': 30, 'model.test_cfg.rcnn.max_per_img': 6}
 FLAT = np.full((3, 64, 96), 90, np.uint8)
+SEED = 2  # of weights that find little in it
 
 
 class Eager(export.ExportedFile):
@@ -106,7 +107,7 @@ def settings(folder):
             'test_dataloader.dataset.indices': 4,
             'test_dataloader.dataset.ann_file': 'annotations/instances_val.json',
             'test_evaluator.ann_file': f'{folder}/shapes/annotations/instances_val.json'}
-    model = detector(config(DETECTOR, folder, **LIMITS, **data))
+    model = detector(config(DETECTOR, folder, **LIMITS, **data), SEED)
     threshold = best_scores(model, FLAT).max().item() * 1.001
     return options(DETECTOR, **LIMITS, **data, **{
         'model.test_cfg.rcnn.score_thr': threshold, 'work_dir': str(folder / 'run')})
@@ -114,7 +115,7 @@ def settings(folder):
 
 @pytest.fixture(scope='module')
 def cascade(settings):
-    return detector(launch.load_config(DETECTOR['config'], cfg_options=settings))
+    return detector(launch.load_config(DETECTOR['config'], cfg_options=settings), SEED)
 
 
 @pytest.fixture(scope='module')
@@ -146,7 +147,7 @@ def test_the_best_of_more_candidates_than_are_kept_are_in_the_file(file, cascade
     every.roi_head.test_cfg.max_per_img = 100
     scores = every.test_step(batch(image))[0].pred_instances.scores
     found = file(torch.as_tensor(image[::-1].copy())[None])[1][0]
-    assert len(scores) > 10 and torch.allclose(found, scores[:10], atol=1e-5)
+    assert len(scores) > 6 and torch.allclose(found, scores[:6], atol=1e-5)
 
 
 @writes
@@ -154,23 +155,23 @@ def test_an_image_without_detections_gives_zeros(file, cascade):
     images = torch.as_tensor(np.stack([FLAT, noise(64, 96)]))
     boxes, scores, labels, count, masks = file(images)
     expected = cascade.test_step(batch(FLAT, noise(64, 96)[::-1].copy()))  # read as BGR
-    assert [len(s.pred_instances) for s in expected] == count.tolist() == [0, 10]
+    assert [len(s.pred_instances) for s in expected] == count.tolist() == [0, 6]
     for output in (boxes, scores, labels, masks):
-        assert len(output[0]) == 10 and not output[0].any() and output[1].any()
+        assert len(output[0]) == 6 and not output[0].any() and output[1].any()
 
 
 @writes
 def test_outputs_are_what_the_metadata_promise(file):
     boxes, scores, labels, count, masks = file(torch.as_tensor(noise(50, 70))[None])
     assert file.outputs == ['boxes', 'scores', 'labels', 'count', 'masks']
-    assert boxes.shape == (1, 10, 4) and masks.shape == (1, 10, 28, 28)
+    assert boxes.shape == (1, 6, 4) and masks.shape == (1, 6, 28, 28)
     assert labels.dtype == count.dtype == torch.int64 and boxes.dtype == torch.float32
     assert (scores.diff() <= 0).all() and masks.amin() >= 0 and masks.amax() <= 1
     assert boxes.amin() >= 0 and (boxes[..., 0::2] <= 70).all() and (boxes[..., 1::2] <= 50).all()
     facts = file.facts
     assert (facts['task'], facts['input'], facts['smallest']) == ('detection', 'uint8', '32')
     assert json.loads(facts['resize']) == {'scale': [160, 160], 'keep_ratio': True}
-    assert json.loads(facts['max_detections']) == 10
+    assert json.loads(facts['max_detections']) == 6
     assert json.loads(facts['mask_threshold']) == 0.5
     assert scores[scores > 0].amin() > json.loads(facts['score_threshold']) > 0.1
 
@@ -211,7 +212,7 @@ def test_a_test_with_the_file_gives_mmdets_predictions_at_the_original_size(file
         other.roi_head.mask_head[2].conv_logits.weight.neg_()
     export.ExportedHook(file.path).before_test(SimpleNamespace(model=other))
     found = [other.test_step(one)[0] for one in data]
-    assert found[0].pred_instances.masks.shape == (10, 120, 130)
+    assert found[0].pred_instances.masks.shape == (6, 120, 130)
     assert 0.8 > found[0].scale_factor[0] > 0.7
     apart = differences(expected, found)
     assert apart['unmatched'] == 0 and apart['boxes'] < 1e-5 and apart['masks'] < 1e-3
