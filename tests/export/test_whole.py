@@ -155,7 +155,8 @@ def test_an_image_without_detections_gives_zeros(file, cascade):
     images = torch.as_tensor(np.stack([FLAT, noise(64, 96)]))
     boxes, scores, labels, count, masks = file(images)
     expected = cascade.test_step(batch(FLAT, noise(64, 96)[::-1].copy()))  # read as BGR
-    assert [len(s.pred_instances) for s in expected] == count.tolist() == [0, 6]
+    assert [len(s.pred_instances) for s in expected] == count.tolist()
+    assert count[0] == 0 < count[1]
     for output in (boxes, scores, labels, masks):
         assert len(output[0]) == 6 and not output[0].any() and output[1].any()
 
@@ -212,10 +213,10 @@ def test_a_test_with_the_file_gives_mmdets_predictions_at_the_original_size(file
         other.roi_head.mask_head[2].conv_logits.weight.neg_()
     export.ExportedHook(file.path).before_test(SimpleNamespace(model=other))
     found = [other.test_step(one)[0] for one in data]
-    assert found[0].pred_instances.masks.shape == (6, 120, 130)
-    assert 0.8 > found[0].scale_factor[0] > 0.7
+    assert found[0].pred_instances.masks.shape[1:] == (120, 130) and found[0].scale_factor[0] < 0.9
     apart = differences(expected, found)
-    assert apart['unmatched'] == 0 and apart['boxes'] < 1e-5 and apart['masks'] < 1e-3
+    assert len(found[0].pred_instances) and apart['unmatched'] == 0
+    assert apart['boxes'] < 1e-5 and apart['masks'] < 1e-3
 
 
 @writes
