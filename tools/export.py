@@ -94,7 +94,7 @@ def run(args):
     export.print_checks(checks, 'Beside PyTorch, relative', console)
     if not all(check.holds for check in checks):
         remove(args.out)
-        console.print(f'{args.out}: removed, since it does not compute what PyTorch does',
+        console.print(f'{args.out}: not kept, since its outputs differ from PyTorch\'s',
                       highlight=False, soft_wrap=True)
         return 1
     files = {Path(args.out).suffix[1:]: args.out}

@@ -128,8 +128,8 @@ def check_preprocessing(model: nn.Module, file: ExportedFile) -> List[Check]:
         file: The exported file.
 
     Returns:
-        One check; none for a backbone alone, which has no preprocessing, and for a file that
-        normalises, whose outputs depend on it.
+        One check, or none for a bare backbone, which has no preprocessing, and for a file that
+        normalises, whose outputs show it.
     """
     if not hasattr(model, 'data_preprocessor') or file.facts['input'] != 'normalized':
         return []
@@ -151,9 +151,12 @@ def check_preprocessing(model: nn.Module, file: ExportedFile) -> List[Check]:
 
 @torch.no_grad()
 def reference(model: nn.Module, facts: Mapping[str, str], images: Tensor) -> Tuple[Tensor, ...]:
-    """PyTorch's outputs for images as the file's pipeline reads them, or normalised ones.
+    """PyTorch's outputs; for a whole segmentor or classifier, OpenMMLab's.
 
-    For a whole segmentor the logits as mmseg computes them, for a classifier mmpretrain's scores.
+    Args:
+        model: The network.
+        facts: The file's metadata.
+        images: (B, C, H, W), normalised if the file takes them so, else BGR from 0 to 255.
     """
     if facts['part'] != 'whole':
         return Exportable(model, facts['part'])(images)

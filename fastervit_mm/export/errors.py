@@ -1,5 +1,5 @@
-"""The error of an export."""
+"""Error of an export."""
 
 
 class ExportError(RuntimeError):
-    """A network that cannot be exported as asked, and why."""
+    """Export that is not possible; the message says why."""

@@ -18,7 +18,7 @@ class ExportedHook(Hook):
     post-processing and the metrics.
 
     Args:
-        path: The ``.onnx`` or ``.pt2`` file; of a segmentor, with logits and not with labels.
+        path: The ``.onnx`` or ``.pt2`` file; of a segmentor, with logits, not labels.
 
     Raises:
         ExportError: For a file that cannot be read.

@@ -1,4 +1,4 @@
-"""Differences between two detectors' predictions for the same images."""
+"""Differences between two sets of detections."""
 from typing import Any, Dict, Sequence
 
 import numpy as np
@@ -10,14 +10,14 @@ _SAME = 0.01
 
 
 def differences(expected: Sequence[Any], got: Sequence[Any]) -> Dict[str, float]:
-    """Pair detections of equal labels by their boxes, and compare the pairs.
+    """Pair detections of equal labels by their boxes, and compare them.
 
-    Suppression keeps one of two boxes by a comparison, which rounding decides where it is close, so
-    a few detections may have no partner.
+    Suppression chooses between boxes by comparisons. Where one is close, rounding decides it, so a
+    few detections may have no partner.
 
     Args:
         expected: mmdet's data samples with ``pred_instances``.
-        got: The same images' from another source.
+        got: Data samples of the same images from another source.
 
     Returns:
         ``boxes``, largest difference of a coordinate as a share of the image's longer side;

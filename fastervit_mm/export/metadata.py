@@ -1,4 +1,4 @@
-"""What a program needs to know to run an exported file."""
+"""Metadata of an exported file."""
 import json
 import os
 from typing import Any, Dict, List, Optional, Sequence
@@ -18,7 +18,10 @@ _RESIZES = ('Resize', 'ResizeEdge')
 
 def metadata(model: nn.Module, network: Exportable, part: str, deploy: bool,
              cfg: Optional[Config] = None) -> Dict[str, str]:
-    """Facts of a file; those that are not plain words are JSON.
+    """Metadata that a program needs to run a file.
+
+    ``producer``, ``part``, ``input``, ``channel_order`` (the network's), ``deployed`` and, of a
+    whole network, ``task`` are words; all others are JSON.
 
     Args:
         model: The network.
@@ -51,7 +54,7 @@ def metadata(model: nn.Module, network: Exportable, part: str, deploy: bool,
 
 
 def _resize(cfg: Optional[Config]) -> Optional[Dict[str, Any]]:
-    """The settings of the test pipeline's resizing, and of cutting the centre after it."""
+    """Settings of the test pipeline's resizing and centre crop."""
     found: Dict[str, Any] = {}
     _, dataset = next(dataset_configs(cfg or Config(), 'test_dataloader'), ('', {}))
     for step in dataset.get('pipeline') or []:
@@ -63,7 +66,7 @@ def _resize(cfg: Optional[Config]) -> Optional[Dict[str, Any]]:
 
 
 def _category_ids(cfg: Optional[Config], classes: Sequence[str]) -> List[int]:
-    """The classes' ids in the test set's annotation file, or else in COCO."""
+    """Ids of the classes in the test annotation file, else in COCO."""
     from mmdet.datasets import CocoDataset
     for _, dataset in dataset_configs(cfg or Config(), 'test_dataloader'):
         file = annotation_file(dataset)

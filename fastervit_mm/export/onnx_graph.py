@@ -34,11 +34,11 @@ def operators(path: str) -> List[str]:
 
 
 def forbidden_ops(path: str, detects: bool = False) -> List[str]:
-    """The operators of an ONNX file that :data:`FORBIDDEN_OPS` names.
+    """Operators of an ONNX file that are in :data:`FORBIDDEN_OPS`.
 
     Args:
         path: The file.
-        detects: Whether it holds a whole detector, which may suppress boxes. Default False.
+        detects: Whether it is a whole detector, which may have NonMaxSuppression. Default False.
     """
     return sorted(FORBIDDEN_OPS.intersection(operators(path))
                   - {'NonMaxSuppression' if detects else ''})

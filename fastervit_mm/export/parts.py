@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from .errors import ExportError
 from .heads import whole
-from .pictures import INPUTS, Pictures, preprocessing
+from .pictures import INPUTS, SMALLEST, Pictures, preprocessing
 
 PARTS = ('backbone', 'features', 'whole')
 
@@ -14,7 +14,7 @@ def choose_part(model: nn.Module, part: Optional[str] = None) -> str:
     """Choose the part to export: the requested or the largest.
 
     Args:
-        model: A segmentor, detector, classifier, or a backbone alone.
+        model: A segmentor, detector, classifier, or a bare backbone.
         part: ``'backbone'``, ``'features'`` (up to the neck) or ``'whole'`` (heads as well).
             Default ``'whole'`` where the heads can be exported, else ``'features'`` for networks
             with a neck, ``'backbone'`` for others.
@@ -40,7 +40,7 @@ def choose_part(model: nn.Module, part: Optional[str] = None) -> str:
 
 
 def choose_input(part: str, input: Optional[str] = None) -> str:
-    """What images a file of a part takes, as in :class:`Exportable`.
+    """Choose the input of a part's file: the requested or the default.
 
     Raises:
         ExportError: For an input that the part does not take.
@@ -58,7 +58,7 @@ def input_channels(model: nn.Module) -> int:
 
 
 class Exportable(nn.Module):
-    """The part of a network that is exported: images (B, C, H, W) -> a tuple of tensors.
+    """Part of a network: images (B, C, H, W) -> tuple of tensors.
 
     Args:
         model: A segmentor, detector, classifier, or a bare backbone.
@@ -75,8 +75,8 @@ class Exportable(nn.Module):
             :meth:`name_outputs`.
 
     Raises:
-        ExportError: For labels of a network that gives none, or an input that the part does not
-            take.
+        ExportError: For ``labels`` of a network that gives none, or an ``input`` that the part
+            does not take.
     """
 
     def __init__(self, model: nn.Module, part: str, labels: bool = False,
@@ -98,10 +98,10 @@ class Exportable(nn.Module):
     @property
     def smallest(self) -> int:
         """Smallest side of an image, in pixels."""
-        return getattr(self.heads, 'smallest', 32)
+        return getattr(self.heads, 'smallest', SMALLEST)
 
     def forward(self, images: Tensor) -> Tuple[Tensor, ...]:
-        """(B, C, H, W) -> maps, or what the heads give for images of H x W."""
+        """(B, C, H, W) -> maps, or the heads' outputs."""
         H, W = images.shape[2:]
         x = images if self.pictures is None else self.pictures(images)
         maps = self.backbone(x)

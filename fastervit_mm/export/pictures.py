@@ -1,4 +1,4 @@
-"""Normalising and padding of images inside a file, as the model's preprocessing does it."""
+"""Normalisation and padding of images within a file."""
 from dataclasses import dataclass, field
 from typing import List
 
@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from ..backbone.windows import dense
 
 INPUTS = ('uint8', 'float32', 'normalized')
-SMALLEST = 32  # pixels of a side; a stage of stride 32 has one cell then
+SMALLEST = 32  # side of an image, in pixels
 
 
 @dataclass
 class Preprocessing:
-    """What a ``data_preprocessor`` of mmdet, mmseg or mmpretrain does to an image.
+    """Settings of a ``data_preprocessor`` of mmdet, mmseg or mmpretrain.
 
     Attributes:
         mean: Of each channel, in the network's order; empty where nothing is subtracted.
@@ -31,7 +31,7 @@ class Preprocessing:
 
 
 def preprocessing(model: nn.Module) -> Preprocessing:
-    """What a model's preprocessing does to a test image; nothing for a backbone alone."""
+    """Preprocessing of a model's test images; none for a bare backbone."""
     given = getattr(model, 'data_preprocessor', None)
     # The names in mmdet, mmseg and mmpretrain.
     rgb = any(getattr(given, name, given is None)
@@ -46,7 +46,7 @@ def preprocessing(model: nn.Module) -> Preprocessing:
 
 
 class Pictures(nn.Module):
-    """Images as they are read -> normalised and padded: (B, C, H, W), RGB, 0 to 255.
+    """RGB images from 0 to 255 -> normalised and padded.
 
     Args:
         settings: The model's preprocessing.
@@ -60,9 +60,9 @@ class Pictures(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W), uint8 or float32 -> (B, C, at least H, at least W), float32."""
-        if not self.rgb and images.shape[1] == 3:
-            images = images[:, [2, 1, 0]]
-        x = images.float()
+        x = images.float()  # first: TensorRT knows uint8 only as an input
+        if not self.rgb and x.shape[1] == 3:
+            x = x[:, [2, 1, 0]]
         if len(self.mean):
             x = (x - self.mean) / self.std
         divisor = self.divisor

@@ -1,4 +1,4 @@
-"""Predictions of OpenMMLab's models by a whole exported file."""
+"""Predictions of a whole exported file, as OpenMMLab's."""
 import copy
 from typing import Any, List, Mapping
 
@@ -11,7 +11,7 @@ from .running import ExportedFile
 
 @torch.no_grad()
 def predict(file: ExportedFile, model: nn.Module, data: Mapping[str, Any]) -> List[Any]:
-    """Do a detector's or classifier's ``test_step`` with a file.
+    """Run a detector's or classifier's ``test_step`` with a file.
 
     Args:
         file: A whole detector or classifier.
@@ -34,7 +34,7 @@ def predict(file: ExportedFile, model: nn.Module, data: Mapping[str, Any]) -> Li
 
 
 def raw(images: Tensor, kind: str) -> Tensor:
-    """Images (..., C, H, W) as pipelines read them, BGR, as a file of that input takes them."""
+    """Convert BGR images (..., C, H, W) to a file's uint8 or float32."""
     if images.shape[-3] == 3:
         images = images.flip(-3)
     return images.round().clamp(0, 255).to(torch.uint8) if kind == 'uint8' else images.float()
@@ -49,7 +49,7 @@ def _input(file: ExportedFile, model: nn.Module, image: Tensor, sample: Any) -> 
 
 def _instances(model: nn.Module, outputs: Mapping[str, Tensor], meta: Mapping[str, Any]
                ) -> InstanceData:
-    """mmdet's detections of one image, from those in a file's outputs."""
+    """mmdet's detections of one image, from a file's outputs."""
     from mmdet.structures.bbox import scale_boxes
     count = int(outputs['count'])
     found = InstanceData(bboxes=outputs['boxes'][0, :count], scores=outputs['scores'][0, :count],

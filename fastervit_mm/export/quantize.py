@@ -19,13 +19,13 @@ METHODS = ('minmax', 'percentile')
 
 def calibration_images(cfg: Config, model: nn.Module, folder: str,
                        limit: int = 64, input: str = 'normalized') -> Iterator[Tensor]:
-    """Images of a folder as a file gets them, through the test pipeline.
+    """Images of a folder as a file takes them, through the test pipeline.
 
     Args:
         cfg: The config.
         model: Its network, for the ``data_preprocessor``.
         folder: Folder of images; subfolders are not read.
-        limit: Largest number of images, taken evenly from the sorted names. Default 64.
+        limit: Largest number of images, taken at equal steps of the sorted names. Default 64.
         input: What the file takes, as in :class:`~.parts.Exportable`. Default ``'normalized'``.
 
     Yields:
@@ -68,9 +68,8 @@ def quantize(path: str, out: str, images: Iterable[Tensor], method: str = 'minma
     Args:
         path: Path of the float file.
         out: Path of the int8 file.
-        images: Images to take the ranges of activations from, (B, C, H, W), as the file takes
-            them.
-        method: How a range is taken: ``'minmax'`` or ``'percentile'``. Default ``'minmax'``.
+        images: (B, C, H, W) images for calibration, as the file takes them.
+        method: How ranges are chosen: ``'minmax'`` or ``'percentile'``. Default ``'minmax'``.
 
     Raises:
         ExportError: For a file that is not ONNX, an unknown method, or no image.

@@ -74,7 +74,7 @@ _SWAPS = {Attention: SpeltOutAttention}
 
 def prepared(model: nn.Module, part: str, labels: bool = False, deploy: bool = True,
              input: Optional[str] = None) -> Exportable:
-    """A copy of a network's part that can be exported; the network stays as it is."""
+    """Exportable copy of a part; the network stays unchanged."""
     exportable = undo_onednn(Exportable(deepcopy(model), part, labels, input)).eval()
     if deploy:
         for backbone in [m for m in exportable.modules() if isinstance(m, StagedBackbone)]:

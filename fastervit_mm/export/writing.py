@@ -27,7 +27,9 @@ _EXTERNAL = 1_900_000_000  # bytes of weights; an ONNX file cannot exceed 2 GiB
 def export(model: nn.Module, path: str, part: Optional[str] = None, labels: bool = False,
            deploy: bool = True, opset: int = OPSET, input: Optional[str] = None,
            cfg: Optional[Config] = None) -> Dict[str, str]:
-    """Write a network, or a part of it, to a file that takes images of any number and size.
+    """Write a network, or part of it, to a file.
+
+    The file takes any number of images of any size from the smallest in its metadata.
 
     Args:
         model: A segmentor, detector, classifier, or a bare backbone, in evaluation mode. It is
@@ -90,7 +92,7 @@ def _captured(network: Exportable) -> 'torch.export.ExportedProgram':
     Dim = torch.export.Dim
     smallest = network.smallest
     sizes = {0: Dim('batch', min=1), 2: Dim('height', min=smallest), 3: Dim('width', min=smallest)}
-    # Sizes that no constant of the network could be mistaken for.
+    # Sizes that equal no constant of the network.
     example = torch.zeros(2, input_channels(network), 198 + smallest, 301 + smallest,
                           dtype=torch.uint8 if network.input == 'uint8' else torch.float32)
     with torch.no_grad(), _quiet(), config.patch(backed_size_oblivious=True):

@@ -6,6 +6,7 @@ compared as the module that would be captured, or in a ``.pt2`` file.
 import copy
 import json
 import re
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,6 +17,7 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmpretrain.structures import DataSample
 from mmseg.structures import SegDataSample
+from pycocotools.mask import encode
 
 from fastervit_mm import export
 from fastervit_mm.engine import launch
@@ -46,9 +48,11 @@ writes = needs_torch(2, 8, 'export for all sizes')
 # One image and several; square and not; multiples of 32 and not; the smallest, whose levels have
 # fewer anchors than nms_pre.
 SIZES = [(1, 160, 160), (3, 97, 150), (1, 32, 32), (2, 64, 448)]
-LIMITS = {'model.test_cfg.rpn.nms_pre': 40, 'model.test_cfg.rpn.max_per_img': 30,
-          'model.test_cfg.rcnn.max_per_img': 10}
+# With few candidates, of a small backbone: what is captured takes time.
+LIMITS = {'model.backbone.arch.depths': (1, 1, 1, 1), 'model.test_cfg.rpn.nms_pre': 40,
+          'model.test_cfg.rpn.max_per_img': 30, 'model.test_cfg.rcnn.max_per_img': 6}
 FLAT = np.full((3, 64, 96), 90, np.uint8)
+SEED = 2  # of weights that find little in it
 
 
 class Eager(export.ExportedFile):
@@ -103,7 +107,7 @@ def settings(folder):
             'test_dataloader.dataset.indices': 4,
             'test_dataloader.dataset.ann_file': 'annotations/instances_val.json',
             'test_evaluator.ann_file': f'{folder}/shapes/annotations/instances_val.json'}
-    model = detector(config(DETECTOR, folder, **LIMITS, **data))
+    model = detector(config(DETECTOR, folder, **LIMITS, **data), SEED)
     threshold = best_scores(model, FLAT).max().item() * 1.001
     return options(DETECTOR, **LIMITS, **data, **{
         'model.test_cfg.rcnn.score_thr': threshold, 'work_dir': str(folder / 'run')})
@@ -111,7 +115,7 @@ def settings(folder):
 
 @pytest.fixture(scope='module')
 def cascade(settings):
-    return detector(launch.load_config(DETECTOR['config'], cfg_options=settings))
+    return detector(launch.load_config(DETECTOR['config'], cfg_options=settings), SEED)
 
 
 @pytest.fixture(scope='module')
@@ -134,8 +138,7 @@ def file(tool, folder):
 
 @writes
 def test_a_file_gives_mmdets_detections_at_every_size_and_batch(file, cascade):
-    numbers = exact(cascade, file)
-    assert numbers[0] == 10 and min(numbers) > 0  # as many as are kept
+    assert min(exact(cascade, file)) > 0
 
 
 @writes
@@ -144,7 +147,7 @@ def test_the_best_of_more_candidates_than_are_kept_are_in_the_file(file, cascade
     every.roi_head.test_cfg.max_per_img = 100
     scores = every.test_step(batch(image))[0].pred_instances.scores
     found = file(torch.as_tensor(image[::-1].copy())[None])[1][0]
-    assert len(scores) > 10 and torch.allclose(found, scores[:10], atol=1e-5)
+    assert len(scores) > 6 and torch.allclose(found, scores[:6], atol=1e-5)
 
 
 @writes
@@ -152,23 +155,24 @@ def test_an_image_without_detections_gives_zeros(file, cascade):
     images = torch.as_tensor(np.stack([FLAT, noise(64, 96)]))
     boxes, scores, labels, count, masks = file(images)
     expected = cascade.test_step(batch(FLAT, noise(64, 96)[::-1].copy()))  # read as BGR
-    assert [len(s.pred_instances) for s in expected] == count.tolist() == [0, 10]
+    assert [len(s.pred_instances) for s in expected] == count.tolist()
+    assert count[0] == 0 < count[1]
     for output in (boxes, scores, labels, masks):
-        assert len(output[0]) == 10 and not output[0].any() and output[1].any()
+        assert len(output[0]) == 6 and not output[0].any() and output[1].any()
 
 
 @writes
 def test_outputs_are_what_the_metadata_promise(file):
     boxes, scores, labels, count, masks = file(torch.as_tensor(noise(50, 70))[None])
     assert file.outputs == ['boxes', 'scores', 'labels', 'count', 'masks']
-    assert boxes.shape == (1, 10, 4) and masks.shape == (1, 10, 28, 28)
+    assert boxes.shape == (1, 6, 4) and masks.shape == (1, 6, 28, 28)
     assert labels.dtype == count.dtype == torch.int64 and boxes.dtype == torch.float32
     assert (scores.diff() <= 0).all() and masks.amin() >= 0 and masks.amax() <= 1
     assert boxes.amin() >= 0 and (boxes[..., 0::2] <= 70).all() and (boxes[..., 1::2] <= 50).all()
     facts = file.facts
     assert (facts['task'], facts['input'], facts['smallest']) == ('detection', 'uint8', '32')
     assert json.loads(facts['resize']) == {'scale': [160, 160], 'keep_ratio': True}
-    assert json.loads(facts['max_detections']) == 10
+    assert json.loads(facts['max_detections']) == 6
     assert json.loads(facts['mask_threshold']) == 0.5
     assert scores[scores > 0].amin() > json.loads(facts['score_threshold']) > 0.1
 
@@ -180,7 +184,7 @@ def test_the_graph_of_a_detector_keeps_to_what_tensorrt_takes(file):
     model = onnx.load(file.path)
     ratios = [a.i for n in model.graph.node if n.op_type == 'RoiAlign' for a in n.attribute
               if a.name == 'sampling_ratio']  # one that is missing is read as 0 or as 1
-    assert ratios == [1] * 4 * 6  # levels, heads
+    assert ratios == [1] * 4 * (3 + 1)  # levels, stages; the mask heads share theirs
     constants = {w.name: onnx.numpy_helper.to_array(w) for w in model.graph.initializer}
     assert all(constants[n.input[1]].max() < 3840 for n in model.graph.node if n.op_type == 'TopK')
 
@@ -198,9 +202,7 @@ def test_openvino_reads_the_same_file(file):
 @writes
 def test_a_test_with_the_file_gives_mmdets_predictions_at_the_original_size(file, cascade, folder):
     """Also where another network is around it."""
-    cfg = Config(dict(test_dataloader=launch.load_config(
-        DETECTOR['config'], cfg_options={'test_dataloader.dataset.data_root': f'{folder}/shapes/'}
-    ).test_dataloader))
+    cfg = config(DETECTOR, folder)
     step = next(s for s in cfg.test_dataloader.dataset.pipeline if s['type'] == 'Resize')
     step.update(scale=(150, 97))
     data = [image_batch(cfg, noise(120, 130, seed).transpose(1, 2, 0)) for seed in (0, 1)]
@@ -211,15 +213,40 @@ def test_a_test_with_the_file_gives_mmdets_predictions_at_the_original_size(file
         other.roi_head.mask_head[2].conv_logits.weight.neg_()
     export.ExportedHook(file.path).before_test(SimpleNamespace(model=other))
     found = [other.test_step(one)[0] for one in data]
-    assert found[0].pred_instances.masks.shape == (10, 120, 130)
-    assert 0.8 > found[0].scale_factor[0] > 0.7
+    assert found[0].pred_instances.masks.shape[1:] == (120, 130) and found[0].scale_factor[0] < 0.9
     apart = differences(expected, found)
-    assert apart['unmatched'] == 0 and apart['boxes'] < 1e-5 and apart['masks'] < 1e-3
+    assert len(found[0].pred_instances) and apart['unmatched'] == 0
+    assert apart['boxes'] < 1e-5 and apart['masks'] < 1e-3
+
+
+@writes
+def test_an_evaluation_with_the_file_gives_mmdets_map(file, cascade, settings, folder):
+    """On annotations that every second of mmdet's detections is, since the weights are random."""
+    settings = {**settings, 'test_evaluator.ann_file': str(folder / 'found.json'),
+                'test_dataloader.dataset.ann_file': str(folder / 'found.json')}
+    cfg = launch.load_config(DETECTOR['config'], cfg_options=settings)
+    content = json.loads((folder / 'shapes/annotations/instances_val.json').read_text())
+    content['annotations'] = []
+    for image in content['images']:
+        path = folder / 'shapes/val' / image['file_name']
+        found = cascade.test_step(image_batch(cfg, path))[0].pred_instances[::2]
+        for box, label, mask in zip(found.bboxes.tolist(), found.labels.tolist(), found.masks):
+            area = encode(np.asfortranarray(mask.numpy().astype(np.uint8)))
+            content['annotations'].append(dict(
+                id=len(content['annotations']) + 1, image_id=image['id'], iscrowd=0,
+                category_id=content['categories'][label]['id'], area=int(mask.sum()),
+                bbox=[*box[:2], box[2] - box[0], box[3] - box[1]],
+                segmentation=dict(size=area['size'], counts=area['counts'].decode())))
+    (folder / 'found.json').write_text(json.dumps(content))
+    metrics = export.evaluate(cfg, str(folder / 'det.pth'), dict(onnx=file.path))
+    for name in ('coco/bbox_mAP', 'coco/segm_mAP'):
+        assert metrics['onnx'][name] == pytest.approx(metrics['PyTorch'][name], abs=1e-3)
+        assert 0.2 < metrics['onnx'][name] < 0.99
 
 
 @writes
 def test_the_tool_says_what_it_compared(tool):
-    assert re.search(r'2 x 97 x 150 │ boxes of \d+ … unmatched of \d+ +│ +\S+ │ +1e-03 │ holds', tool)
+    assert re.search(r'2 x 97 x 150 │ boxes of \d+ … unmatched of \d+ +│ +\S+ │ +\S+ │ holds', tool)
 
 
 @writes
@@ -343,6 +370,12 @@ def test_an_old_onnxscript_is_named_before_anything_is_captured(cascade, tmp_pat
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(export.ExportError, match='onnxscript 0.6.2: export needs 0.7'):
         export.export(cascade, str(tmp_path / 'det.onnx'))
+
+
+def test_a_torchvision_without_operators_is_named(cascade, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'torchvision.extension', None)
+    with pytest.raises(export.ExportError, match="needs torchvision's operators"):
+        choose_part(cascade, 'whole')
 
 
 def test_a_folder_in_place_of_a_file_is_refused(cascade, tmp_path):

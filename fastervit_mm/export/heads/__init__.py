@@ -1,7 +1,7 @@
-"""Heads as modules that can be exported, in graphs without a size that depends on pixels.
+"""Heads as modules that can be exported.
 
-A head's module is made from the whole model, ``Module(model)``, and raises ``ExportError`` for
-settings that it does not serve. It has
+No size in their graphs depends on pixel values. A head's module is built from the whole model,
+``Module(model)``, which raises ``ExportError`` for settings that it does not serve. It has
 
 - ``forward(maps, size) -> outputs``: the neck's maps, each (B, C, h, w), and (height, width) of the
   images without padding, as symbolic integers; a tuple of tensors;
@@ -14,6 +14,7 @@ settings that it does not serve. It has
 """
 from importlib import import_module
 
+import torch
 from torch import nn
 
 from ..errors import ExportError
@@ -36,7 +37,7 @@ _DETECTORS = {
 
 
 def whole(model: nn.Module, labels: bool = False) -> nn.Module:
-    """Make the exportable module of a model's heads.
+    """Build the exportable module of a model's heads.
 
     Args:
         model: A detector of mmdet, a segmentor of mmseg or a classifier of mmpretrain.
@@ -58,11 +59,24 @@ def whole(model: nn.Module, labels: bool = False) -> nn.Module:
     name = type(head).__name__
     if name not in _DETECTORS:
         raise not_served(name)
+    _check_torchvision()
     module, kind = _DETECTORS[name].split('.')
     return getattr(import_module(f'.{module}', __name__), kind)(model)
 
 
+def _check_torchvision() -> None:
+    try:
+        from torchvision.extension import _has_ops
+        works = _has_ops()
+    except (ImportError, RuntimeError):  # RuntimeError: operators for another torch
+        works = False
+    if not works:
+        raise ExportError('a whole detector needs torchvision\'s operators, which do not load '
+                          f'beside torch {torch.__version__}. Do: pip install --upgrade '
+                          '--force-reinstall torch torchvision, both from the same index')
+
+
 def not_served(what: str) -> ExportError:
-    """The error for a part of a model that cannot be exported."""
+    """Error for a part of a model that cannot be exported."""
     return ExportError(f'{what} cannot be exported; served are {", ".join(_DETECTORS)}. Export '
                        "--part features, and run the heads after them")

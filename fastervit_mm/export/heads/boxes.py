@@ -1,7 +1,7 @@
-"""Boxes in graphs whose shapes never depend on an image: decoding, choosing, suppression.
+"""Boxes in graphs of constant size: decoding, suppression, choice.
 
-What is left out keeps its place with a score of 0 or less, so every tensor has a constant number
-of rows. Shapes: B images, N boxes, C classes.
+A box that is left out keeps its row, with a score of 0 or less. Shapes: B images, N boxes, C
+classes.
 """
 from typing import Any, Callable, Dict, Mapping, Tuple
 
@@ -18,10 +18,10 @@ OUTPUTS = ('boxes', 'scores', 'labels', 'count')
 
 def _suppress(boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshold: float,
               limit: int) -> Tensor:
-    """Set the scores of boxes that non-maximum suppression removes to 0.
+    """Set scores of boxes removed by non-maximum suppression to 0.
 
-    Each class of each image is suppressed on its own, as
-    :func:`torchvision.ops.nms` does; a file has ONNX's NonMaxSuppression.
+    Each class of each image is suppressed on its own: by torchvision in PyTorch and in ``.pt2``
+    files, by ONNX's NonMaxSuppression in ``.onnx`` files.
 
     Args:
         boxes: (B, N, 4) as x1, y1, x2, y2.
@@ -49,7 +49,7 @@ if hasattr(torch.library, 'custom_op'):  # torch 2.4; export itself needs 2.8
 
 
 def translations() -> Dict[Callable, Callable]:
-    """ONNX's form of :func:`suppress`, for ``torch.onnx.export``'s ``custom_translation_table``."""
+    """ONNX translation of :func:`suppress`, for ``torch.onnx.export``."""
     from onnxscript import opset18 as op
 
     def suppress_onnx(boxes, scores, iou_threshold: float, score_threshold: float, limit: int):
@@ -78,7 +78,7 @@ def iou_threshold(nms: Mapping) -> float:
 
 
 def positive(settings: Mapping, name: str) -> int:
-    """A number of boxes in test settings of mmdet, which a graph needs as a constant.
+    """Read a number of boxes from mmdet's test settings.
 
     Raises:
         ExportError: For settings without it, or with -1, which stands for all boxes.
@@ -99,8 +99,8 @@ def suppress_labelled(boxes: Tensor, scores: Tensor, labels: Tensor, classes: in
         scores: (B, N), 0 or less for boxes that are absent.
         labels: (B, N), int64.
         classes: Number of classes.
-        iou_threshold: As in :func:`suppress`.
-        limit: As in :func:`suppress`.
+        iou_threshold: As for :func:`suppress`.
+        limit: As for :func:`suppress`.
 
     Returns:
         Scores (B, N), 0 for boxes removed.
@@ -117,7 +117,7 @@ def take(values: Tensor, index: Tensor) -> Tensor:
 
 
 def top(scores: Tensor, number: int) -> Tuple[Tensor, Tensor]:
-    """Highest scores and their rows, also of fewer boxes than asked for.
+    """Highest scores and their rows, padded to a constant number.
 
     Args:
         scores: (B, N).
@@ -137,10 +137,10 @@ def rows(features: Tensor, width: int) -> Tensor:
 
 
 def priors(generator: Any, level: int, features: Tensor) -> Tensor:
-    """Anchors or points of a level, in the order of its cells, and those of a row more.
+    """Anchors or points of a level, and of one more row of cells.
 
-    The row is there for a graph that does not ask whether a map has one cell. Rows of :func:`top`
-    of the map's scores never lie in it.
+    Without that row, the graph would ask whether a map has one cell. Indices of :func:`top` for
+    the map's scores never lie in it.
 
     Args:
         generator: mmdet's ``prior_generator``.
@@ -181,7 +181,7 @@ def clip(boxes: Tensor, size: Tuple[int, int]) -> Tensor:
 
 def detections(boxes: Tensor, scores: Tensor, labels: Tensor, number: int
                ) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The best boxes of each image, as a file gives them: :data:`OUTPUTS`.
+    """Best boxes of each image, the outputs of a file.
 
     Args:
         boxes: (B, N, 4).

@@ -34,10 +34,10 @@ class Segmentor(nn.Module):
 
 
 def labels_of(logits: Tensor, head: nn.Module) -> Tensor:
-    """Labels of a segmentor's logits, (B, classes, H, W) -> (B, H, W), as mmseg takes them.
+    """mmseg's labels for logits: (B, classes, H, W) -> (B, H, W).
 
     Args:
-        logits: One channel for a head that tells two classes apart by a threshold.
+        logits: With one channel for a head that separates two classes by a threshold.
         head: The segmentor's ``decode_head``.
     """
     if head.out_channels == 1:

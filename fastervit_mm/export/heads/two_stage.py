@@ -16,7 +16,7 @@ _BOX_HEADS = ('BBoxHead', 'ConvFCBBoxHead', 'Shared2FCBBoxHead', 'Shared4Conv1FC
 
 
 class TwoStage(nn.Module):
-    """RPN and RoI heads of a two-stage detector: maps -> boxes, scores, labels, count, masks.
+    """RPN and RoI heads: maps -> boxes, scores, labels, count, masks.
 
     Args:
         model: A detector of mmdet with ``rpn_head`` and ``roi_head``.
@@ -62,7 +62,7 @@ class TwoStage(nn.Module):
         return boxes, scores, labels, count, masks
 
     def propose(self, maps: Tuple[Tensor, ...], size: Tuple[int, int]) -> Tuple[Tensor, Tensor]:
-        """The RPN's proposals: boxes (B, N, 4), and which of them there are, (B, N)."""
+        """Proposals of the RPN: boxes (B, N, 4), and which exist (B, N)."""
         before, after = self.rpn_limits
         boxes, scores = [], []
         for level, (logits, deltas) in enumerate(zip(*self.rpn(maps))):
@@ -105,7 +105,7 @@ class TwoStage(nn.Module):
         return boxes, total / len(self.box_heads)
 
     def choose(self, boxes: Tensor, scores: Tensor) -> Tuple[Tensor, ...]:
-        """The detections of boxes as :meth:`refine` returns them and scores (B, C, N)."""
+        """Detections of boxes from :meth:`refine` and scores (B, C, N)."""
         B, C, N = scores.shape
         settings = self.iou, float(self.test_cfg.score_thr), self.number
         if boxes.ndim == 3:
@@ -119,7 +119,7 @@ class TwoStage(nn.Module):
                               self.number)
 
     def masks(self, maps: Tuple[Tensor, ...], boxes: Tensor, labels: Tensor) -> Tensor:
-        """Probabilities (B, M, h, w) to paste into boxes (B, M, 4), of the labels (B, M)."""
+        """Masks (B, M, h, w) of boxes (B, M, 4) with labels (B, M)."""
         total = 0
         for extractor, head in zip(self.mask_extractors, self.mask_heads):
             total = total + head(_align(extractor, maps, boxes)).sigmoid()
@@ -136,8 +136,8 @@ def _list(module: nn.Module) -> nn.ModuleList:
 def _align(extractor: nn.Module, maps: Sequence[Tensor], boxes: Tensor) -> Tensor:
     """RoIAlign: maps (B, D, h, w), boxes (B, N, 4) -> (B N, D, cells, cells).
 
-    Every level takes every box, so that no shape depends on which boxes belong to it. The boxes of
-    other levels are empty there, and cost little.
+    Each level gets all boxes, so no shape depends on which belong to it. Those of other levels are
+    empty there, and cost little.
     """
     B, N = boxes.shape[:2]
     image = torch.arange(B, device=boxes.device, dtype=boxes.dtype)[:, None, None].expand(-1, N, 1)
