@@ -24,14 +24,15 @@ EXTRAS = {
                   'regex'],
     'onedl': ['onedl-mmengine>=0.10.12', 'onedl-mmcv>=2.3.6', 'onedl-mmdetection>=3.5.1',
               'onedl-mmsegmentation>=1.4.2', 'onedl-mmpretrain>=1.3.6', 'ftfy', 'regex'],
-    'export': ['onnx', 'onnxruntime', 'onnxscript'],
+    'export': ['onnx', 'onnxruntime', 'onnxscript>=0.7'],
     'app': ['gradio>=6'],
     'tensorboard': ['tensorboard'],
     'docs': ['mkdocs-material'],
     'dev': ['ruff', 'mypy', 'pre-commit', 'build'],
 }
 EXTRAS['test'] = ['pytest', 'pytest-xdist', 'hypothesis', 'fastervit==1.0.0', 'build', 'playwright',
-                  *EXTRAS['export'], *EXTRAS['app'], *EXTRAS['tensorboard'], *EXTRAS['docs']]
+                  'openvino', *EXTRAS['export'], *EXTRAS['app'], *EXTRAS['tensorboard'],
+                  *EXTRAS['docs']]
 
 
 class BuildWithMim(build_py):

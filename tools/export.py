@@ -14,9 +14,10 @@ from fastervit_mm import export  # noqa: E402
 from fastervit_mm.command_line import Settings, errors_in_one_line  # noqa: E402
 from fastervit_mm.engine import launch  # noqa: E402
 from fastervit_mm.export.check import SIZES, TOLERANCE, print_metrics  # noqa: E402
-from fastervit_mm.export.parts import PARTS  # noqa: E402
+from fastervit_mm.export.parts import PARTS, choose_input, choose_part  # noqa: E402
+from fastervit_mm.export.pictures import INPUTS  # noqa: E402
 from fastervit_mm.export.quantize import METHODS, calibration_images  # noqa: E402
-from fastervit_mm.export.writing import OPSET  # noqa: E402
+from fastervit_mm.export.writing import OPSET, remove  # noqa: E402
 from fastervit_mm.models import load_model  # noqa: E402
 
 
@@ -28,7 +29,10 @@ def parse_args():
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('out', help='OUT.onnx, or OUT.pt2 for torch.export')
     parser.add_argument('--part', choices=PARTS, help='backbone, features (up to the neck) or '
-                        'whole (default: whole for segmentors, features for detectors)')
+                        'whole (default: whole where the heads can be exported)')
+    parser.add_argument('--input', choices=INPUTS, help='what the file takes: uint8 or float32, '
+                        'RGB from 0 to 255, which it normalises and pads, or normalized images '
+                        '(default: uint8 for a whole network, else normalized)')
     parser.add_argument('--labels', action='store_true',
                         help='export a segmentor\'s labels instead of its logits')
     parser.add_argument('--no-deploy', action='store_true', help='do not fold the backbone')
@@ -77,8 +81,11 @@ def run(args):
         raise export.ExportError('--evaluate: metrics are computed from logits; leave --labels out')
     cfg = launch.load_config(args.config, cfg_options=args.cfg_options)
     model = load_model(cfg, args.checkpoint)
-    images = args.int8 and calibration_images(cfg, model, args.int8, args.calibration_images)
-    facts = export.export(model, args.out, args.part, args.labels, not args.no_deploy, args.opset)
+    part = choose_part(model, args.part)
+    images = args.int8 and calibration_images(cfg, model, args.int8, args.calibration_images,
+                                              choose_input(part, args.input))
+    facts = export.export(model, args.out, part, args.labels, not args.no_deploy, args.opset,
+                          args.input, cfg)
     console.print(f'{args.out}: {facts["part"]}, {facts["outputs"]}, {_megabytes(args.out)}',
                   highlight=False, soft_wrap=True)
     file = export.ExportedFile(args.out)
@@ -86,8 +93,9 @@ def run(args):
               *export.check(model, file, args.check_sizes, args.tolerance)]
     export.print_checks(checks, 'Beside PyTorch, relative', console)
     if not all(check.holds for check in checks):
-        console.print(f'{args.out}: outputs differ from PyTorch\'s', highlight=False,
-                      soft_wrap=True)
+        remove(args.out)
+        console.print(f'{args.out}: not kept, since its outputs differ from PyTorch\'s',
+                      highlight=False, soft_wrap=True)
         return 1
     files = {Path(args.out).suffix[1:]: args.out}
     if args.int8:

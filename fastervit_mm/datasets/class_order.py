@@ -24,6 +24,16 @@ def category_names(path: Union[str, Path]) -> List[str]:
     return [str(category['name']) for category in _categories(path)]
 
 
+def category_ids(path: Union[str, Path], names: Sequence[str]) -> List[int]:
+    """Ids of a COCO file's categories by name; none if a name is not among them.
+
+    Raises:
+        ValueError: As :func:`category_names`.
+    """
+    ids = {str(category['name']): category.get('id') for category in _categories(path)}
+    return [ids[name] for name in names] if ids.keys() >= set(names) else []
+
+
 def _categories(path: Union[str, Path]) -> List[Dict[str, Any]]:
     decoder = json.JSONDecoder()
     if not os.path.getsize(path):

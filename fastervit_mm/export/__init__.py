@@ -3,8 +3,9 @@
 Importing this registers the hook that tests a network by its exported file.
 """
 from .check import check, check_preprocessing, evaluate, print_checks
+from .errors import ExportError
 from .hook import ExportedHook
-from .parts import ExportError, choose_part
+from .parts import choose_part
 from .quantize import quantize
 from .running import ExportedFile
 from .writing import export

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
+import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.structures import BaseDataElement
 from rich.console import Console
@@ -15,12 +16,17 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from ..engine import launch
-from .parts import Exportable, labels_of
+from .heads.segmentor import labels_of
+from .matching import differences
+from .parts import Exportable, input_channels
+from .predicting import predict, raw
 from .running import ExportedFile
 
 # (images, height, width): one and several, square and not, multiples of 32 and not, one window.
 SIZES = ((1, 224, 224), (2, 256, 320), (1, 97, 150), (2, 333, 500), (1, 32, 64), (3, 64, 448))
 TOLERANCE = 1e-3
+# Share of detections that may differ: see matching.py.
+UNMATCHED = 0.05
 
 
 @dataclass(frozen=True)
@@ -29,10 +35,11 @@ class Check:
 
     Attributes:
         size: (images, height, width).
-        output: Name of the output.
+        output: Name of the output; of a detector, what is compared and of how many detections.
         shape: Shape of PyTorch's output.
         error: Largest difference over PyTorch's largest value; for labels, the share of pixels
-            with another label. Infinite if the shapes differ.
+            with another label; for a detector, as in :func:`~.matching.differences`. Infinite if
+            the shapes differ.
         tolerance: Largest ``error`` allowed; None if the error is only reported.
     """
     size: Tuple[int, int, int]
@@ -63,17 +70,51 @@ def check(model: nn.Module, file: Union[str, ExportedFile],
     if not isinstance(file, ExportedFile):
         file = ExportedFile(file)
     noise = torch.Generator().manual_seed(0)
-    channels = getattr(model, 'backbone', model).in_channels
+    compare = _detections if file.facts.get('task') == 'detection' else _outputs
+    smallest = int(file.facts['smallest'])
+    sizes = [(number, *(max(side, smallest) for side in sides)) for number, *sides in sizes]
+    return [found for size in sizes for found in compare(model, file, size, tolerance, noise)]
+
+
+def _outputs(model: nn.Module, file: ExportedFile, size: Tuple[int, int, int],
+             tolerance: Optional[float], noise: torch.Generator) -> List[Check]:
+    shape = size[0], input_channels(model), *size[1:]
+    if file.facts['input'] == 'normalized':
+        images = given = torch.randn(shape, generator=noise)
+    else:
+        images = torch.randint(256, shape, generator=noise, dtype=torch.uint8)
+        given = raw(images, file.facts['input'])
     found = []
-    for size in sizes:
-        images = torch.randn(size[0], channels, *size[1:], generator=noise)
-        for name, got, expected in zip(file.outputs, file(images),
-                                       reference(model, file.facts['part'], images), strict=True):
-            if name == 'labels':
-                expected = labels_of(expected, model.decode_head)
-            found.append(Check(tuple(size), name, tuple(expected.shape),
-                               _error(got, expected), tolerance))
+    for name, got, expected in zip(file.outputs, file(given),
+                                   reference(model, file.facts, images), strict=True):
+        if name == 'labels':
+            expected = labels_of(expected, model.decode_head)
+        found.append(Check(tuple(size), name, tuple(expected.shape), _error(got, expected),
+                           tolerance))
     return found
+
+
+@torch.no_grad()
+def _detections(model: nn.Module, file: ExportedFile, size: Tuple[int, int, int],
+                tolerance: Optional[float], noise: torch.Generator) -> List[Check]:
+    from mmdet.structures import DetDataSample
+    # mmdet clips boxes to the image without padding, which is not in a file that is given it.
+    divisor = int(file.facts.get('pad_divisor', 1))
+    height, width = (-(-n // divisor) * divisor for n in size[1:])
+    # Coarse and fine noise, in which a trained detector finds more than in fine noise alone.
+    images = sum(F.interpolate(128 * torch.rand(size[0], 3, -(-height // n), -(-width // n),
+                                                generator=noise), (height, width))
+                 for n in (24, 1)).to(torch.uint8)
+    shape = height, width
+    data = dict(inputs=list(images), data_samples=[
+        DetDataSample(metainfo=dict(img_shape=shape, ori_shape=shape, scale_factor=(1., 1.)))
+        for _ in images])
+    expected = model.test_step(deepcopy(data))
+    apart = differences(expected, predict(file, model, data))
+    number = sum(len(sample.pred_instances) for sample in expected)
+    return [Check(tuple(size), f'{name} of {number}', (number, ), error,
+                  tolerance and (UNMATCHED if name == 'unmatched' else tolerance))
+            for name, error in apart.items()]
 
 
 @torch.no_grad()
@@ -87,12 +128,13 @@ def check_preprocessing(model: nn.Module, file: ExportedFile) -> List[Check]:
         file: The exported file.
 
     Returns:
-        One check, or none for a bare backbone, which has no preprocessing.
+        One check, or none for a bare backbone, which has no preprocessing, and for a file that
+        normalises, whose outputs show it.
     """
-    if not hasattr(model, 'data_preprocessor'):
+    if not hasattr(model, 'data_preprocessor') or file.facts['input'] != 'normalized':
         return []
     height, width = 40, 56
-    image = torch.randint(256, (getattr(model, 'backbone', model).in_channels, height, width),
+    image = torch.randint(256, (input_channels(model), height, width),
                           generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     expected = model.data_preprocessor(
         dict(inputs=[image], data_samples=[BaseDataElement()]), training=False)['inputs']
@@ -108,10 +150,21 @@ def check_preprocessing(model: nn.Module, file: ExportedFile) -> List[Check]:
 
 
 @torch.no_grad()
-def reference(model: nn.Module, part: str, images: Tensor) -> Tuple[Tensor, ...]:
-    """PyTorch's outputs; for a whole segmentor, mmseg's logits."""
-    if part != 'whole':
-        return Exportable(model, part)(images)
+def reference(model: nn.Module, facts: Mapping[str, str], images: Tensor) -> Tuple[Tensor, ...]:
+    """PyTorch's outputs; for a whole segmentor or classifier, OpenMMLab's.
+
+    Args:
+        model: The network.
+        facts: The file's metadata.
+        images: (B, C, H, W), normalised if the file takes them so, else BGR from 0 to 255.
+    """
+    if facts['part'] != 'whole':
+        return Exportable(model, facts['part'])(images)
+    if facts['input'] != 'normalized':
+        images = model.data_preprocessor(dict(
+            inputs=list(images), data_samples=[BaseDataElement() for _ in images]))['inputs']
+    if facts['task'] == 'classification':
+        return (torch.stack([sample.pred_score for sample in model.predict(images)]), )
     shape = tuple(images.shape[2:])
     metas = [dict(img_shape=shape, ori_shape=shape, pad_shape=shape) for _ in images]
     return (model.encode_decode(images, metas), )

@@ -33,9 +33,15 @@ def operators(path: str) -> List[str]:
     return sorted(kinds)
 
 
-def forbidden_ops(path: str) -> List[str]:
-    """Operators of an ONNX file that are in :data:`FORBIDDEN_OPS`."""
-    return sorted(FORBIDDEN_OPS.intersection(operators(path)))
+def forbidden_ops(path: str, detects: bool = False) -> List[str]:
+    """Operators of an ONNX file that are in :data:`FORBIDDEN_OPS`.
+
+    Args:
+        path: The file.
+        detects: Whether it is a whole detector, which may have NonMaxSuppression. Default False.
+    """
+    return sorted(FORBIDDEN_OPS.intersection(operators(path))
+                  - {'NonMaxSuppression' if detects else ''})
 
 
 def data_dependent_shapes(path: str) -> List[str]:

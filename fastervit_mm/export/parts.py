@@ -1,14 +1,13 @@
 """Exportable part of a network, as its own module."""
 from typing import List, Optional, Tuple
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .errors import ExportError
+from .heads import whole
+from .pictures import INPUTS, SMALLEST, Pictures, preprocessing
+
 PARTS = ('backbone', 'features', 'whole')
-
-
-class ExportError(RuntimeError):
-    """Export that is not possible; the message says why."""
 
 
 def choose_part(model: nn.Module, part: Optional[str] = None) -> str:
@@ -16,91 +15,105 @@ def choose_part(model: nn.Module, part: Optional[str] = None) -> str:
 
     Args:
         model: A segmentor, detector, classifier, or a bare backbone.
-        part: ``'backbone'``, ``'features'`` (up to the neck) or ``'whole'`` (a segmentor's logits
-            or labels). Default ``'whole'`` for mmseg's encoder-decoders, ``'features'`` for
-            networks with a neck, ``'backbone'`` for others.
+        part: ``'backbone'``, ``'features'`` (up to the neck) or ``'whole'`` (heads as well).
+            Default ``'whole'`` where the heads can be exported, else ``'features'`` for networks
+            with a neck, ``'backbone'`` for others.
 
     Raises:
         ExportError: Where the network has no such part.
     """
-    segments = _segments(model)
+    has_neck = getattr(model, 'neck', None) is not None
     if part is None:
-        return 'whole' if segments else 'features' if getattr(
-            model, 'neck', None) is not None else 'backbone'
+        try:
+            whole(model)
+        except ExportError:
+            return 'features' if has_neck else 'backbone'
+        return 'whole'
     if part not in PARTS:
         raise ExportError(f'part={part!r}: give one of {list(PARTS)}')
-    if part == 'whole' and not segments:
-        raise ExportError(
-            f'part=\'whole\': {type(model).__name__} is not an encoder-decoder of mmseg with one '
-            'decode head. Heads of detectors choose boxes, whose number depends on the image: '
-            'export the \'features\' and run the heads after them')
-    if part == 'features' and getattr(model, 'neck', None) is None:
+    if part == 'whole':
+        whole(model)
+    if part == 'features' and not has_neck:
         raise ExportError(f'part=\'features\': {type(model).__name__} has no neck; give '
-                          '\'backbone\'' + (' or \'whole\'' if segments else ''))
+                          '\'backbone\' or \'whole\'')
     return part
 
 
-def _segments(model: nn.Module) -> bool:
-    return (hasattr(model, 'encode_decode') and hasattr(model, 'decode_head')
-            and not isinstance(model.decode_head, nn.ModuleList))
+def choose_input(part: str, input: Optional[str] = None) -> str:
+    """Choose the input of a part's file: the requested or the default.
+
+    Raises:
+        ExportError: For an input that the part does not take.
+    """
+    taken = INPUTS if part == 'whole' else ('normalized', )
+    if input is not None and input not in taken:
+        raise ExportError(f'input={input!r}: a file of part={part!r} takes one of {list(taken)}')
+    return input or taken[0]
+
+
+def input_channels(model: nn.Module) -> int:
+    """Channels of a model's images, by its first convolution."""
+    return next(m.in_channels for m in getattr(model, 'backbone', model).modules()
+                if isinstance(m, nn.Conv2d))
 
 
 class Exportable(nn.Module):
-    """Part of a network: normalised (B, C, H, W) -> tuple of tensors.
+    """Part of a network: images (B, C, H, W) -> tuple of tensors.
 
     Args:
         model: A segmentor, detector, classifier, or a bare backbone.
         part: From :func:`choose_part`.
-        labels: Return labels (B, H, W) instead of logits (B, classes, H, W). Default False.
+        labels: For a segmentor, labels (B, H, W) instead of logits (B, classes, H, W). Default
+            False.
+        input: ``'uint8'`` or ``'float32'`` for RGB images from 0 to 255, which the module
+            normalises and pads; ``'normalized'`` for images that are so already. Default
+            ``'uint8'`` for the whole network, else ``'normalized'``.
 
     Attributes:
         names (list[str]): Names of the outputs: ``stride4``... for maps of the backbone,
-            ``feature0``... for those of the neck; ``logits`` or ``labels``. Empty until
+            ``feature0``... for those of the neck, or those of the heads. Empty until
             :meth:`name_outputs`.
 
     Raises:
-        ExportError: For ``labels`` of a network that gives none.
+        ExportError: For ``labels`` of a network that gives none, or an ``input`` that the part
+            does not take.
     """
 
-    def __init__(self, model: nn.Module, part: str, labels: bool = False):
+    def __init__(self, model: nn.Module, part: str, labels: bool = False,
+                 input: Optional[str] = None):
         super().__init__()
         if labels and part != 'whole':
             raise ExportError(f'labels=True: only a whole segmentor gives labels, and '
                               f'part={part!r}; give part=\'whole\' or leave labels out')
+        self.input = choose_input(part, input)
+        self.pictures = None if self.input == 'normalized' else Pictures(preprocessing(model))
         self.backbone = getattr(model, 'backbone', model)
         self.neck = None if part == 'backbone' else getattr(model, 'neck', None)
-        self.decode_head = model.decode_head if part == 'whole' else None
-        self.labels = labels
+        self.heads = whole(model, labels) if part == 'whole' else None
+        if self.pictures and self.heads.task == 'segmentation' and self.pictures.divisor != 1:
+            raise ExportError(f'input={self.input!r}: the segmentor\'s data_preprocessor pads test '
+                              'images (test_cfg); give \'normalized\' and pad before the file')
         self.names: List[str] = []
 
+    @property
+    def smallest(self) -> int:
+        """Smallest side of an image, in pixels."""
+        return getattr(self.heads, 'smallest', SMALLEST)
+
     def forward(self, images: Tensor) -> Tuple[Tensor, ...]:
-        """(B, C, H, W) -> maps, or full-size logits or labels."""
-        maps = self.backbone(images)
+        """(B, C, H, W) -> maps, or the heads' outputs."""
+        H, W = images.shape[2:]
+        x = images if self.pictures is None else self.pictures(images)
+        maps = self.backbone(x)
         if self.neck is not None:
             maps = self.neck(maps)
-        if self.decode_head is None:
-            return tuple(maps)
-        logits = F.interpolate(self.decode_head(maps), images.shape[2:], mode='bilinear',
-                               align_corners=self.decode_head.align_corners)
-        return (labels_of(logits, self.decode_head) if self.labels else logits, )
+        return tuple(maps) if self.heads is None else self.heads(maps, (H, W))
 
     def name_outputs(self, number: int) -> None:
-        if self.decode_head is not None:
-            self.names = ['labels' if self.labels else 'logits']
+        if self.heads is not None:
+            self.names = list(self.heads.names)
         elif self.neck is not None:
             self.names = [f'feature{i}' for i in range(number)]
         else:
             indices = getattr(self.backbone, 'out_indices', range(number))
             self.names = [f'stride{4 * 2**i}' for i in indices]
-
-
-def labels_of(logits: Tensor, head: nn.Module) -> Tensor:
-    """mmseg's labels for logits: (B, classes, H, W) -> (B, H, W).
-
-    Args:
-        logits: With one channel for a head that separates two classes by a threshold.
-        head: The segmentor's ``decode_head``.
-    """
-    if head.out_channels == 1:
-        return (logits[:, 0].sigmoid() > head.threshold).long()
-    return logits.argmax(dim=1)

@@ -8,8 +8,9 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from ..datasets.images import IMAGES
-from ..pipelines import model_input
-from .parts import ExportError
+from ..pipelines import model_batch, model_input
+from .errors import ExportError
+from .predicting import raw
 from .writing import INPUT
 
 # Without entropy: onnxruntime's has fewer bins than levels, and leaves every range unchanged.
@@ -17,17 +18,18 @@ METHODS = ('minmax', 'percentile')
 
 
 def calibration_images(cfg: Config, model: nn.Module, folder: str,
-                       limit: int = 64) -> Iterator[Tensor]:
-    """Images of a folder, through test pipeline and normalisation.
+                       limit: int = 64, input: str = 'normalized') -> Iterator[Tensor]:
+    """Images of a folder as a file takes them, through the test pipeline.
 
     Args:
         cfg: The config.
         model: Its network, for the ``data_preprocessor``.
         folder: Folder of images; subfolders are not read.
         limit: Largest number of images, taken at equal steps of the sorted names. Default 64.
+        input: What the file takes, as in :class:`~.parts.Exportable`. Default ``'normalized'``.
 
     Yields:
-        float32 (1, C, H, W).
+        (1, C, H, W).
 
     Raises:
         ExportError: For a limit below 1, a folder that does not exist or has no images, or an image
@@ -41,13 +43,16 @@ def calibration_images(cfg: Config, model: nn.Module, folder: str,
     if not paths:
         raise ExportError(f'calibration folder {folder!r}: holds no image '
                           f'({", ".join(IMAGES)})')
-    return _images(cfg, model, paths[::-(-len(paths) // limit)])
+    return _images(cfg, model, paths[::-(-len(paths) // limit)], input)
 
 
-def _images(cfg: Config, model: nn.Module, paths: List[Path]) -> Iterator[Tensor]:
+def _images(cfg: Config, model: nn.Module, paths: List[Path], input: str) -> Iterator[Tensor]:
     for path in paths:
         try:
-            yield model_input(model, cfg, path).float()
+            if input == 'normalized':
+                yield model_input(model, cfg, path).float()
+            else:
+                yield raw(model_batch(model, cfg, path)['inputs'][0], input)[None]
         except Exception as error:
             raise ExportError(f'{path}: cannot be prepared: {error}') from error
 
@@ -63,7 +68,7 @@ def quantize(path: str, out: str, images: Iterable[Tensor], method: str = 'minma
     Args:
         path: Path of the float file.
         out: Path of the int8 file.
-        images: Normalised (B, C, H, W) images for calibration.
+        images: (B, C, H, W) images for calibration, as the file takes them.
         method: How ranges are chosen: ``'minmax'`` or ``'percentile'``. Default ``'minmax'``.
 
     Raises:

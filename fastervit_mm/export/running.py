@@ -6,21 +6,21 @@ from typing import Dict, List, Tuple
 import torch
 from torch import Tensor
 
-from .parts import ExportError
+from .errors import ExportError
 from .writing import INPUT
 
 
 class ExportedFile:
     """Exported file as a function: (B, C, H, W) -> tuple of tensors.
 
-    An ``.onnx`` file is run by onnxruntime on the CPU, a ``.pt2`` file by PyTorch.
+    Images are what ``facts['input']`` names: uint8 or float32, RGB, from 0 to 255, or float32,
+    normalised. An ``.onnx`` file is run by onnxruntime on the CPU, a ``.pt2`` file by PyTorch.
 
     Args:
         path: Path of the file.
 
     Attributes:
-        facts (dict[str, str]): The file's metadata: ``part``, ``outputs``, ``mean``, ``std``,
-            ``channel_order``...
+        facts (dict[str, str]): The file's metadata (:mod:`fastervit_mm.export.metadata`).
 
     Raises:
         ExportError: For a file that does not exist, is of another kind or was not written by
@@ -30,7 +30,8 @@ class ExportedFile:
     def __init__(self, path: str):
         self.path = str(path)
         if not Path(path).is_file():
-            raise ExportError(f'path={self.path!r}: no such file')
+            raise ExportError(f'path={self.path!r}: ' + (
+                'a folder; give the exported file' if Path(path).is_dir() else 'no such file'))
         if self.path.endswith('.onnx'):
             import onnxruntime
             options = onnxruntime.SessionOptions()
@@ -46,9 +47,9 @@ class ExportedFile:
             self.facts = json.loads(extra['metadata.json'] or '{}')
         else:
             raise ExportError(f'path={self.path!r}: give a name that ends in .onnx or .pt2')
-        if 'part' not in self.facts:
-            raise ExportError(f'path={self.path!r}: was not written by tools/export.py; its '
-                              'metadata do not say what it holds')
+        if 'input' not in self.facts:
+            raise ExportError(f'path={self.path!r}: was not written by this version of '
+                              'tools/export.py; its metadata do not say what it takes')
 
     @property
     def outputs(self) -> List[str]:
@@ -56,6 +57,10 @@ class ExportedFile:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tuple[Tensor, ...]:
+        smallest = int(self.facts['smallest'])
+        if min(images.shape[2:]) < smallest:
+            raise ExportError(f'{self.path} does not take images of {tuple(images.shape)}: a side '
+                              f'has at least {smallest} pixels')
         try:
             if self._session is None:
                 return tuple(self._module(images))

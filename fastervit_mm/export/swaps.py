@@ -1,5 +1,6 @@
 """Replacements for layers that bind a graph to one size."""
 from copy import deepcopy
+from typing import Optional
 
 import torch
 from torch import Tensor, nn
@@ -71,9 +72,10 @@ class SpeltOutAttention(Attention):
 _SWAPS = {Attention: SpeltOutAttention}
 
 
-def prepared(model: nn.Module, part: str, labels: bool = False, deploy: bool = True) -> Exportable:
+def prepared(model: nn.Module, part: str, labels: bool = False, deploy: bool = True,
+             input: Optional[str] = None) -> Exportable:
     """Exportable copy of a part; the network stays unchanged."""
-    exportable = undo_onednn(Exportable(deepcopy(model), part, labels)).eval()
+    exportable = undo_onednn(Exportable(deepcopy(model), part, labels, input)).eval()
     if deploy:
         for backbone in [m for m in exportable.modules() if isinstance(m, StagedBackbone)]:
             backbone.switch_to_deploy()

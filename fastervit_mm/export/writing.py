@@ -4,15 +4,19 @@ import json
 import logging
 import os
 import warnings
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Dict, Optional, Sequence
+from typing import Dict, Optional
 
 import torch
+from mmengine.config import Config
 from torch import nn
 
-from ..version import __version__
+from .errors import ExportError
+from .heads.boxes import translations
+from .metadata import metadata
 from .onnx_graph import data_dependent_shapes, forbidden_ops
-from .parts import Exportable, ExportError, choose_part
+from .parts import Exportable, choose_part, input_channels
 from .swaps import prepared
 
 OPSET = 18
@@ -21,11 +25,11 @@ _EXTERNAL = 1_900_000_000  # bytes of weights; an ONNX file cannot exceed 2 GiB
 
 
 def export(model: nn.Module, path: str, part: Optional[str] = None, labels: bool = False,
-           deploy: bool = True, opset: int = OPSET) -> Dict[str, str]:
+           deploy: bool = True, opset: int = OPSET, input: Optional[str] = None,
+           cfg: Optional[Config] = None) -> Dict[str, str]:
     """Write a network, or part of it, to a file.
 
-    The file takes any number of float32 images (B, channels, H, W), H and W at least 32, already
-    normalised; mean and standard deviation are in its metadata.
+    The file takes any number of images of any size from the smallest in its metadata.
 
     Args:
         model: A segmentor, detector, classifier, or a bare backbone, in evaluation mode. It is
@@ -36,44 +40,48 @@ def export(model: nn.Module, path: str, part: Optional[str] = None, labels: bool
         deploy: Fold the backbone first, in the copy
             (:meth:`fastervit_mm.FasterViT.switch_to_deploy`). Default True.
         opset: Version of ONNX's operator set. Default 18.
+        input: What images (B, channels, H, W) are, as in :class:`~.parts.Exportable`:
+            ``'uint8'``, ``'float32'`` or ``'normalized'``.
+        cfg: The model's config. The file then also says how its test pipeline resizes and which
+            category ids the classes have.
 
     Returns:
         The file's metadata.
 
     Raises:
-        ExportError: For a path or network that cannot be exported.
+        ExportError: For a path, packages or network with which nothing can be exported.
     """
     suffix = Path(path).suffix
     if suffix not in ('.onnx', '.pt2'):
         raise ExportError(f'path={str(path)!r}: give a name that ends in .onnx or .pt2')
+    if os.path.isdir(path):
+        raise ExportError(f'path={str(path)!r}: is a folder; give the name of a file')
     folder = os.path.dirname(path) or '.'
     if not os.path.isdir(folder):
         raise ExportError(f'path={str(path)!r}: there is no folder {folder!r}')
+    if suffix == '.onnx':
+        _check_packages()
     part = choose_part(model, part)
-    network = prepared(model, part, labels, deploy)
+    network = prepared(model, part, labels, deploy, input)
     program = _captured(network)
-    facts = metadata(model, network, part, deploy)
+    facts = metadata(model, network, part, deploy, cfg)
     if suffix == '.pt2':
         torch.export.save(program, path, extra_files={'metadata.json': json.dumps(facts)})
     else:
-        _save_onnx(program, str(path), network.names, facts, opset)
+        _save_onnx(program, str(path), network, facts, opset)
     return facts
 
 
-def metadata(model: nn.Module, network: Exportable, part: str, deploy: bool) -> Dict[str, str]:
-    """Metadata that a program needs to run the file."""
-    normaliser = getattr(model, 'data_preprocessor', None)
-    mean, std = (getattr(normaliser, name, None) for name in ('mean', 'std'))
-    # The flag's names in mmdet, mmseg and mmpretrain.
-    rgb = any(getattr(normaliser, name, normaliser is None)
-              for name in ('_channel_conversion', 'channel_conversion', 'to_rgb'))
-    return dict(
-        producer=f'fastervit_mm {__version__}', part=part, outputs=json.dumps(network.names),
-        mean=json.dumps([] if mean is None else mean.flatten().tolist()),
-        std=json.dumps([] if std is None else std.flatten().tolist()),
-        channel_order='RGB' if rgb else 'BGR',
-        classes=json.dumps(list(map(str, getattr(model, 'dataset_meta', {}).get('classes') or ()))),
-        deployed=str(deploy))
+def _check_packages() -> None:
+    for package in ('onnx', 'onnxscript', 'onnxruntime'):
+        try:
+            found = version(package)
+        except PackageNotFoundError as error:
+            raise ExportError(f'{package} is not installed: pip install onnx onnxscript '
+                              'onnxruntime, or the extra [export]') from error
+        if package == 'onnxscript' and tuple(map(int, found.split('.')[:2])) < (0, 7):
+            raise ExportError(f'onnxscript {found}: export needs 0.7 or newer, which translates '
+                              'RoIAlign: pip install --upgrade onnxscript')
 
 
 def _captured(network: Exportable) -> 'torch.export.ExportedProgram':
@@ -82,9 +90,11 @@ def _captured(network: Exportable) -> 'torch.export.ExportedProgram':
         raise ExportError(f'torch {torch.__version__}: export for all sizes needs torch 2.8 or '
                           'newer')
     Dim = torch.export.Dim
-    sizes = {0: Dim('batch', min=1), 2: Dim('height', min=32), 3: Dim('width', min=32)}
+    smallest = network.smallest
+    sizes = {0: Dim('batch', min=1), 2: Dim('height', min=smallest), 3: Dim('width', min=smallest)}
     # Sizes that equal no constant of the network.
-    example = torch.zeros(2, network.backbone.in_channels, 230, 333)
+    example = torch.zeros(2, input_channels(network), 198 + smallest, 301 + smallest,
+                          dtype=torch.uint8 if network.input == 'uint8' else torch.float32)
     with torch.no_grad(), _quiet(), config.patch(backed_size_oblivious=True):
         network.name_outputs(len(network(example)))
         # Without this setting, which torch.onnx uses too, one window along an axis or a batch of
@@ -96,19 +106,15 @@ def _captured(network: Exportable) -> 'torch.export.ExportedProgram':
                               f'{_first_line(error)}') from error
 
 
-def _save_onnx(program: 'torch.export.ExportedProgram', path: str, names: Sequence[str],
+def _save_onnx(program: 'torch.export.ExportedProgram', path: str, network: Exportable,
                facts: Dict[str, str], opset: int) -> None:
-    for package in ('onnx', 'onnxscript', 'onnxruntime'):
-        try:
-            __import__(package)
-        except ModuleNotFoundError as error:
-            raise ExportError(f'{package} is not installed: pip install onnx onnxscript '
-                              'onnxruntime, or the extra [export]') from error
+    detects = facts.get('task') == 'detection'
     with torch.no_grad(), _quiet():
         try:
             onnx_program = torch.onnx.export(
-                program, dynamo=True, input_names=[INPUT], output_names=list(names),
-                opset_version=opset, verbose=False)
+                program, dynamo=True, input_names=[INPUT], output_names=network.names,
+                opset_version=opset, verbose=False,
+                custom_translation_table=translations() if detects else None)
         except RuntimeError as error:
             raise ExportError(f'torch.onnx cannot write this network: {_first_line(error)}'
                               ) from error
@@ -122,13 +128,18 @@ def _save_onnx(program: 'torch.export.ExportedProgram', path: str, names: Sequen
             node.replace_input_with(1, limit)
     size = sum(p.numel() * p.element_size() for p in program.state_dict.values())
     onnx_program.save(path, external_data=size > _EXTERNAL)
-    problems = [*forbidden_ops(path), *data_dependent_shapes(path)]
+    problems = [*forbidden_ops(path, detects), *data_dependent_shapes(path)]
     if problems:
-        for written in (path, f'{path}.data'):
-            if os.path.exists(written):
-                os.remove(written)
+        remove(path)
         raise ExportError(f'{path}: not kept, since TensorRT does not accept these of its nodes: '
                           f'{", ".join(problems)}')
+
+
+def remove(path: str) -> None:
+    """Remove an exported file, with the weights beside a large one."""
+    for written in (path, f'{path}.data'):
+        if os.path.exists(written):
+            os.remove(written)
 
 
 def _first_line(error: Exception) -> str:

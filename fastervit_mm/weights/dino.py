@@ -16,6 +16,7 @@ from .errors import CheckpointError, check_finite, some
 _BACKBONE = 'backbone.0.'
 _UNUSED_IDS = {0, 12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 """Unused COCO category ids below 91; the official classes are category ids."""
+COCO_IDS = tuple(sorted(set(range(91)) - _UNUSED_IDS))
 _CLASSES = 'bbox_head.cls_branches.'
 _LABELS = 'dn_query_generator.label_embedding.weight'
 

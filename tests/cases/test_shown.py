@@ -27,7 +27,7 @@ from fastervit_mm.engine.results import (
     segments_of,
     write_segments,
 )
-from fastervit_mm.export.parts import labels_of
+from fastervit_mm.export.heads.segmentor import labels_of
 from fastervit_mm.insight import subject_of
 from fastervit_mm.models import build_model, load_model
 from fastervit_mm.pipelines import read_by

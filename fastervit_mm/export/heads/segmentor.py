@@ -1,0 +1,45 @@
+"""Segmentors of mmseg: logits or labels at the image's size."""
+from typing import Tuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import ExportError
+
+
+class Segmentor(nn.Module):
+    """Decode head of an encoder-decoder: maps -> logits or labels of every pixel.
+
+    Args:
+        model: A segmentor of mmseg.
+        labels: Labels (B, H, W) instead of logits (B, classes, H, W). Default False.
+
+    Raises:
+        ExportError: For a model with several decode heads.
+    """
+    task = 'segmentation'
+
+    def __init__(self, model: nn.Module, labels: bool = False):
+        super().__init__()
+        if isinstance(model.decode_head, nn.ModuleList):
+            raise ExportError(f'{type(model).__name__} has several decode heads; a segmentor with '
+                              "one can be exported whole. Export --part backbone")
+        self.decode_head, self.labels = model.decode_head, labels
+        self.names = ['labels' if labels else 'logits']
+
+    def forward(self, maps: Tuple[Tensor, ...], size: Tuple[int, int]) -> Tuple[Tensor, ...]:
+        logits = F.interpolate(self.decode_head(maps), size, mode='bilinear',
+                               align_corners=self.decode_head.align_corners)
+        return (labels_of(logits, self.decode_head) if self.labels else logits, )
+
+
+def labels_of(logits: Tensor, head: nn.Module) -> Tensor:
+    """mmseg's labels for logits: (B, classes, H, W) -> (B, H, W).
+
+    Args:
+        logits: With one channel for a head that separates two classes by a threshold.
+        head: The segmentor's ``decode_head``.
+    """
+    if head.out_channels == 1:
+        return (logits[:, 0].sigmoid() > head.threshold).long()
+    return logits.argmax(dim=1)
