@@ -130,9 +130,8 @@ class Network:
 
     def _normalised(self, image: np.ndarray) -> np.ndarray:
         """(H, W, 3) -> (1, 3, H, W) as the file takes it."""
-        images = image.transpose(2, 0, 1)[None]
-        if self.facts['input'] != 'uint8':
-            images = images.astype(np.float32)
+        kind = np.uint8 if self.facts['input'] == 'uint8' else np.float32
+        images = image.transpose(2, 0, 1)[None].astype(kind)
         if self.facts['input'] == 'normalized':
             images = images[:, ::-1] if self.facts['channel_order'] == 'BGR' else images
             mean, std = (np.float32(self.facts[name] or none)[:, None, None]
@@ -185,8 +184,8 @@ def prepare(image: np.ndarray, rule: Optional[Dict[str, Any]]) -> np.ndarray:
     (height, width), scale = image.shape[:2], rule.get('scale')
     scale = [scale, scale] if isinstance(scale, int) else scale or [width, height]
     if 'edge' in rule:
-        along = int((width < height) == (rule['edge'] == 'long'))  # the side that is given
-        size = [int(scale[0] * n / image.shape[1 - along]) for n in (width, height)]
+        given = dict(short=min(height, width), long=max(height, width), height=height, width=width)
+        size = [max(1, int(scale[0] * n / given[rule['edge']])) for n in (width, height)]
     elif rule.get('keep_ratio'):
         factor = min(max(scale) / max(height, width), min(scale) / min(height, width))
         size = [max(1, int(n * factor + 0.5)) for n in (width, height)]
