@@ -116,8 +116,7 @@ class Network:
             raise ValueError(f'{width} x {height} pixels, {fed.shape[1]} x {fed.shape[0]} for the '
                              f'network, which takes at least {self.facts["smallest"]} a side')
         outputs = self._session.run(None, {'images': self._normalised(fed)})
-        found = {output.name: values[0] for output, values in zip(
-            self._session.get_outputs(), outputs)}
+        found = {out.name: values[0] for out, values in zip(self._session.get_outputs(), outputs)}
         if self.task == 'segmentation':
             values, = found.values()
             return dict(labels=labels_at(values[..., :fed.shape[0], :fed.shape[1]], height, width))
@@ -237,11 +236,9 @@ def labels_at(values: np.ndarray, height: int, width: int) -> np.ndarray:
         raise ValueError('logits of one channel, without their threshold; export with --labels')
     low, high, down = _neighbours(values.shape[1], height)
     left, right, across = _neighbours(values.shape[2], width)
-    labels = np.empty((height, width), np.int64)
-    for i in range(height):  # one by one, for little memory
-        row = values[:, low[i]] * down[0, i] + values[:, high[i]] * down[1, i]
-        labels[i] = (row[:, left] * across[0] + row[:, right] * across[1]).argmax(0)
-    return labels
+    rows = (values[:, low[i]] * down[0, i] + values[:, high[i]] * down[1, i] for i in range(height))
+    return np.stack([  # row by row, for little memory
+        (row[:, left] * across[0] + row[:, right] * across[1]).argmax(0) for row in rows])
 
 
 def tiles(shape: Sequence[int], side: Optional[int]) -> List[Window]:
@@ -389,21 +386,23 @@ def _colour(label: int) -> Tuple[int, ...]:
 
 
 def collect(inputs: Sequence[str], out: Path) -> Dict[str, str]:
-    """Paths of images, folders and patterns, and the names of their results.
+    """Paths of images, and the names of their results.
 
     Args:
-        inputs: Those of images, of folders, with all below them, and patterns.
-        out: Folder of results, whose images are left out.
+        inputs: Images, folders with all below them, and patterns.
+        out: Folder of results, which are not inputs of a folder around them.
     """
     paths, folders = [], []
     for given in inputs:
-        inside = [str(path) for path in Path(given).rglob('[!.]*') if path.suffix.lower() in IMAGES
-                  and out.resolve() not in path.resolve().parents]
-        found = sorted(inside or glob.glob(given, recursive=True)) or [given]
-        paths += found
-        folders += [given] if inside else map(os.path.dirname, found)
+        results = {out.resolve() / name for name in ('vis', 'pred')} - {
+            *(Path(given).resolve() / 'x').parents}
+        pattern = os.path.join(glob.escape(given), '**', '*') if os.path.isdir(given) else given
+        found = sorted(path for path in glob.glob(pattern, recursive=True) if path == given or (
+            path.lower().endswith(IMAGES) and not results & {*Path(path).resolve().parents}))
+        paths += found or [given]
+        folders += [given] if os.path.isdir(given) else map(os.path.dirname, found or [given])
     root = os.path.commonpath(map(os.path.abspath, folders))
-    full = {path: os.path.relpath(path, root) for path in paths}
-    stems = Counter(os.path.splitext(name)[0] for name in full.values())
-    return {path: stem if stems[stem := os.path.splitext(name)[0]] == 1 else name
+    full = {path: Path(os.path.relpath(path, root)) for path in paths}
+    stems = Counter(name.with_suffix('') for name in full.values())
+    return {path: str(name if stems[stem := name.with_suffix('')] > 1 else stem)
             for path, name in full.items()}

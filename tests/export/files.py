@@ -95,7 +95,7 @@ def write(path: Path, task: str, **facts) -> str:
              **facts}
     words = ('task', 'producer', 'part', 'input', 'channel_order', 'deployed')  # not JSON
     onnx.helper.set_model_props(model, {name: fact if name in words else json.dumps(fact)
-                                        for name, fact in facts.items()})
+                                        for name, fact in facts.items() if facts['task']})
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
     return str(path)
