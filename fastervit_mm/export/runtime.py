@@ -27,7 +27,6 @@ IMAGES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.gif', '.ppm', '.pgm', '.bm
           '.webp')
 _MOST_PIXELS = 2**30  # of OpenCV
 LEAST_TILE = 32  # pixels
-_SAME = 0.5  # overlap from which two boxes of a class are one object
 
 Found = Dict[str, np.ndarray]
 Window = Tuple[int, int, int, int]
@@ -104,8 +103,6 @@ class Network:
             found = self._run(image[y1:y2, x1:x2])
             found = {name: values[found['scores'] >= score_thr] for name, values in found.items()}
             parts.append({**found, 'boxes': found['boxes'] + np.float32((x1, y1, x1, y1))})
-        if len(parts) == 1:
-            return parts[0]
         whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         kept = merge([part['boxes'] for part in parts], whole['scores'], whole['labels'], windows)
         return {name: values[kept] for name, values in whole.items()}
@@ -263,9 +260,10 @@ def merge(boxes: Sequence[np.ndarray], scores: np.ndarray, labels: np.ndarray,
           windows: Sequence[Window]) -> np.ndarray:
     """Merge the boxes of several tiles, class by class.
 
-    A box goes where it shares more than half of its union with a better one; a box that a tile's
-    edge cuts, where it shares more than half of the smaller of both. Boxes that are not cut are
-    better than those that are, then those of a higher score.
+    A box goes where another tile has a better one and they share more than half of their union; a
+    box that its tile's edge cuts, where they share more than half of the smaller of both. Boxes
+    that are not cut are better than those that are, then those of a higher score. Boxes of the
+    same tile stay as the network chose them.
 
     Args:
         boxes: Of each tile, (n, 4), x1 y1 x2 y2 in the image.
@@ -278,6 +276,7 @@ def merge(boxes: Sequence[np.ndarray], scores: np.ndarray, labels: np.ndarray,
     cut = np.concatenate([((abs(own - np.float32(window)) < (window[2] - window[0]) / 50)
                            & (np.array(window) != windows[0])).any(1)
                           for own, window in zip(boxes, windows)])
+    owner = np.repeat(np.arange(len(boxes)), [len(own) for own in boxes])
     boxes = np.concatenate(boxes)
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
     order, kept = np.lexsort((-scores, cut)), []
@@ -289,7 +288,8 @@ def merge(boxes: Sequence[np.ndarray], scores: np.ndarray, labels: np.ndarray,
         shared = sides.clip(0).prod(1)
         of = np.where(cut[order], np.minimum(areas[best], areas[order]),
                       areas[best] + areas[order] - shared)
-        order = order[(labels[order] != labels[best]) | (shared <= _SAME * of)]
+        others = (labels[order] != labels[best]) | (owner[order] == owner[best])
+        order = order[others | (shared <= of / 2)]
     return np.array(sorted(kept, key=lambda i: -scores[i]), int)
 
 
