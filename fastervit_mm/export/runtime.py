@@ -49,6 +49,8 @@ class Network:
     """
 
     def __init__(self, path: str):
+        # Releases from 1.29 on report each run to Microsoft, unless this is set before the import.
+        os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
         import onnxruntime  # not needed by other functions
         if not os.path.isfile(path):
             raise ValueError(f'{path}: {"a folder" if os.path.isdir(path) else "no such file"}; '
