@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # a clone that is not installed
 
 
-def parse_args(file):
-    """Arguments for a file of tools/export.py, or for a config and a checkpoint."""
+def parse_args():
+    """Arguments: ``model``, a file of tools/export.py, or ``config`` and ``checkpoint``."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         usage='%(prog)s [options] CONFIG CHECKPOINT INPUT... --out DIR\n'
@@ -26,7 +26,7 @@ def parse_args(file):
         'OUT/predictions.json (the five likeliest classes of each image); overlays go to OUT/vis/. '
         'Files of an image have its path below the folder that was given, or that all inputs have '
         'in common. Inputs that cannot be read are listed at the end; the exit status is then 1.')
-    if file:
+    if any(argument.lower().endswith('.onnx') for argument in sys.argv[1:]):
         parser.add_argument('model', metavar='MODEL.onnx', help='file of tools/export.py')
     else:
         parser.add_argument('config', help='config file, or the name of one of this package\'s '
@@ -53,10 +53,9 @@ def parse_args(file):
 
 
 def main():
-    file = any(argument.lower().endswith('.onnx') for argument in sys.argv[1:])
-    args = parse_args(file)
+    args = parse_args()
     warnings.simplefilter('ignore')
-    failures = (run_file if file else run_checkpoint)(args)
+    failures = (run_file if 'model' in args else run_checkpoint)(args)
     if len(failures) == 1:
         (source, reason), = failures
         sys.exit(f'infer: {source} gave no prediction: {reason}')
