@@ -16,8 +16,9 @@ from fastervit_mm.command_line import errors_in_one_line  # noqa: E402
 def parse_args():
     parser = argparse.ArgumentParser(
         description=__doc__ + ' Needs gradio: pip install \'.[app]\' in a clone.')
-    parser.add_argument('files', nargs='*', metavar='CONFIG CHECKPOINT',
-                        help='networks to choose from (default: those found in --work-dirs)')
+    parser.add_argument('files', nargs='*', metavar='CONFIG CHECKPOINT or MODEL.onnx',
+                        help='networks to choose from; a file of tools/export.py stands alone '
+                        '(default: those found in --work-dirs)')
     parser.add_argument('--work-dirs', metavar='DIR', help='folder to search for runs with a '
                         'config and a checkpoint (default: work_dirs, if no CONFIG is given)')
     parser.add_argument('--host', default='127.0.0.1', help='address to serve on; 0.0.0.0 admits '

@@ -20,11 +20,13 @@ from ..engine.checks import unwritable
 from ..engine.console import quiet_libraries
 from ..engine.onednn import use_onednn
 from ..engine.results import build_visualizer, draw, drawable, segments_of
+from ..export.runtime import LEAST_TILE, tiles
 from ..models import dataset_config, load_model, switch_to_deploy
 from ..pipelines import image_pipeline, model_batch, read_by
 from .categories import Categories, find_categories, metainfo
 from .inputs import Failure, Input, Source, collect, images
 from .outputs import Prediction, ResultFiles, Results
+from .tiling import boxes_of, joined
 
 # Errors from reading and preparing a broken or too small image.
 _BAD_IMAGE = (OSError, ValueError, AssertionError, cv2.error)
@@ -92,8 +94,8 @@ class Inferencer:
         return find_categories(self.cfg, self.classes)
 
     def __call__(self, inputs: Union[Input, Sequence[Input]], out_dir: Optional[str] = None,
-                 batch_size: int = 1, score_thr: float = 0.3, show_progress: bool = False
-                 ) -> Results:
+                 batch_size: int = 1, score_thr: float = 0.3, show_progress: bool = False,
+                 tile: Optional[int] = None) -> Results:
         """Predict on images and videos, and write results if asked.
 
         The folder gets ``vis/`` with overlays (a video of a video; images below 480 pixels
@@ -119,6 +121,9 @@ class Inferencer:
                 segmentor. Default 1.
             score_thr: Lowest score of detections that are drawn and written. Default 0.3.
             show_progress: Show a progress bar. Default False.
+            tile: Side in pixels of tiles that a detector looks at beside the whole image, for small
+                objects in large images: :func:`~fastervit_mm.export.runtime.tiles`, their boxes
+                merged by :func:`~fastervit_mm.export.runtime.merge`. Default None, no tiles.
 
         Raises:
             ValueError: For an argument out of range, a folder that cannot be written to, results
@@ -126,6 +131,7 @@ class Inferencer:
                 that cannot be read are in ``Results.failures``.
         """
         out = _check_call(batch_size, score_thr, out_dir)
+        self._check_tile(tile)
         sources, failures = collect(inputs, [out / 'vis', out / 'pred'] if out else ())
         _check_kept(sources, out)
         assert out is None or self.visualizer  # built before the first image
@@ -136,7 +142,8 @@ class Inferencer:
             task = progress.add_task('Inference', total=sum(
                 1 if source.frames is None else source.frames for source in sources))
             try:
-                for batch in self._predict(sources, batch_size, failures):
+                for batch in (self._predict_tiles(sources, batch_size, failures, score_thr, tile)
+                              if tile else self._predict(sources, batch_size, failures)):
                     predictions += [self._finish(*one, score_thr, files) for one in batch]
                     progress.advance(task, len(batch))
                 progress.update(task, total=len(predictions))
@@ -172,6 +179,31 @@ class Inferencer:
         if waiting:
             yield run()
 
+    def _predict_tiles(self, sources: Iterable[Source], batch_size: int, failures: List[Failure],
+                       score_thr: float, tile: int) -> Iterator[List[tuple]]:
+        """Yield as :meth:`_predict`; a batch has tiles of one image."""
+        for source in sources:
+            try:
+                for frame, image in images(source):
+                    pixels = image if isinstance(image, np.ndarray) else read_by(self.cfg, image)
+                    if frame is not None and self._grey:
+                        pixels = mmcv.bgr2gray(pixels)
+                    windows = tiles(pixels.shape, tile)
+                    samples: List[Any] = []
+                    for i in range(0, len(windows), batch_size):
+                        samples += self._sampled([
+                            np.ascontiguousarray(pixels[y1:y2, x1:x2])
+                            for x1, y1, x2, y2 in windows[i:i + batch_size]], score_thr)
+                    yield [(source, frame, pixels, joined(samples, windows))]
+            except _BAD_IMAGE as error:
+                failures.append(Failure(source.given, _one_line(error)))
+
+    @torch.no_grad()
+    def _sampled(self, crops: Sequence[np.ndarray], score_thr: float) -> List[Any]:
+        batches = [model_batch(self.model, self.cfg, crop) for crop in crops]
+        batch = {name: [item[name][0] for item in batches] for name in batches[0]}
+        return [self.kept(sample.cpu(), score_thr) for sample in self.model.test_step(batch)]
+
     @torch.no_grad()
     def _forward(self, batch: list, failures: List[Failure]) -> List[tuple]:
         try:
@@ -205,6 +237,12 @@ class Inferencer:
                                 _label_offset=self._label_offset)
         return files.add(source, prediction, *self.drawn(image, sample)) if files else prediction
 
+    def _check_tile(self, tile: Optional[int]) -> None:
+        if tile is not None and (self.categories is None or self._things is not None):
+            raise ValueError(f'tile={tile}: only for detectors of objects; leave it out')
+        if tile is not None and tile < LEAST_TILE:
+            raise ValueError(f'tile={tile}: give at least {LEAST_TILE} pixels')
+
     def kept(self, sample: Any, score_thr: float) -> Any:
         """Remove a data sample's detections of a lower score."""
         if 'pred_instances' in sample:
@@ -225,13 +263,9 @@ class Inferencer:
         return draw(self.visualizer, picture[..., ::-1], sample, **options), words
 
     def _instances(self, found: Any) -> List[Dict]:
-        from mmdet.structures.mask import encode_mask_results, mask2bbox
+        from mmdet.structures.mask import encode_mask_results
         masks = found.get('masks')
-        if masks is not None and ('bboxes' not in found or not found.bboxes.any()):
-            boxes = mask2bbox(torch.as_tensor(masks))  # such as SOLO's
-        else:
-            boxes = found.bboxes
-        boxes = np.asarray(boxes.tolist(), dtype=float).reshape(-1, 4)
+        boxes = np.asarray(boxes_of(found).tolist(), dtype=float).reshape(-1, 4)
         boxes[:, 2:] -= boxes[:, :2]
         ids = self.categories.ids
         instances = [dict(category_id=ids[label], bbox=box, score=score) for label, box, score in

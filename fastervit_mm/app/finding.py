@@ -1,4 +1,4 @@
-"""Trained checkpoints and their configs."""
+"""Trained checkpoints and their configs, and exported files."""
 from pathlib import Path
 from typing import List, NamedTuple, Optional, Sequence, Union
 
@@ -6,34 +6,37 @@ from ..weights.addresses import SCHEME
 
 
 class Trained(NamedTuple):
-    """Checkpoint with its config.
+    """Checkpoint with its config, or exported file.
 
     Attributes:
         name: Name on the page.
-        config: Path.
+        config: Path; None for an exported file.
         checkpoint: Path, or a ``fastervit://`` name.
     """
     name: str
-    config: Path
+    config: Optional[Path]
     checkpoint: Union[Path, str]
 
 
 def pairs(files: Sequence[Union[str, Path]]) -> List[Trained]:
-    """Pair files in the order config, checkpoint, config, checkpoint.
+    """Pair files in the order config, checkpoint, config, checkpoint; one of ONNX stands alone.
 
     Raises:
-        ValueError: For an odd number of files.
+        ValueError: For an odd number of other files.
         FileNotFoundError: For a file that does not exist.
     """
+    alone = [file for file in files if str(file).endswith('.onnx')]
+    files = [file for file in files if file not in alone]
     if len(files) % 2:
         raise ValueError(f'files={list(map(str, files))}: give a checkpoint for every config, as '
                          'CONFIG CHECKPOINT CONFIG CHECKPOINT')
-    for file in files:
+    for file in [*files, *alone]:
         if not _published(file) and not Path(file).is_file():
             raise FileNotFoundError(f'files: {str(file)!r}: no such file ({Path(file).absolute()})')
     return [Trained(f'{Path(config).stem} ({Path(checkpoint).name})', Path(config),
                     str(checkpoint) if _published(checkpoint) else Path(checkpoint))
-            for config, checkpoint in zip(files[::2], files[1::2])]
+            for config, checkpoint in zip(files[::2], files[1::2])] + [
+                Trained(Path(file).name, None, Path(file)) for file in alone]
 
 
 def _published(file: Union[str, Path]) -> bool:

@@ -3,7 +3,7 @@ import os
 import tempfile
 from functools import lru_cache
 from pathlib import Path
-from typing import Optional, Sequence, Tuple
+from typing import Optional, Sequence, Tuple, Union
 
 import numpy as np
 from mmcv import imresize
@@ -17,11 +17,12 @@ import gradio as gr  # noqa: E402
 
 from ..weights import CheckpointError  # noqa: E402
 from .finding import Trained  # noqa: E402
-from .predicting import Predictor  # noqa: E402
+from .predicting import FilePredictor, Predictor, predictor_of  # noqa: E402
 
 MAX_PIXELS = 4_000_000
 _HINT = ('Click on the picture: what does the network look at from there? Blue is the place and '
          'its window.')
+_NO_HINT = 'What a network looks at is shown of a checkpoint, not of a file.'
 
 
 class Page:
@@ -42,7 +43,7 @@ class Page:
                              'give each another name')
         # Two at a time: more large models would fill a GPU.
         self.predictor = lru_cache(maxsize=2)(
-            lambda name: Predictor(self.models[name], device))
+            lambda name: predictor_of(self.models[name], device))
 
     def predict(self, name: str, file: Optional[str], score_thr: float, block: int):
         """Return words, picture, table, attention, slider of blocks, and place."""
@@ -52,7 +53,7 @@ class Page:
             predictor = self.predictor(name)
             image = _read(predictor, file)
             picture, rows, shown = predictor.predict(image, score_thr)
-            block = min(int(block), predictor.num_blocks - 1)
+            block = max(min(int(block), predictor.num_blocks - 1), 0)
             height, width = image.shape[:2]
             place = (width / 2, height / 2)
             attention = predictor.attention(image, place, block)
@@ -60,8 +61,8 @@ class Page:
             return self._failed(f'**Sorry:** {error}')
         shown = f' The picture shows {shown}.' if shown else ''
         words = (f'{Path(file).name}, {width} x {height}: {len(rows)} {predictor.task}.{shown} '
-                 f'{_HINT}')
-        slider = gr.update(maximum=predictor.num_blocks - 1, value=block,
+                 f'{_HINT if predictor.num_blocks else _NO_HINT}')
+        slider = gr.update(maximum=max(predictor.num_blocks - 1, 1), value=block,
                            visible=predictor.num_blocks > 1)
         return words, picture, [list(row) for row in rows], attention, slider, place
 
@@ -75,6 +76,8 @@ class Page:
                 int(block), predictor.num_blocks - 1))
         except (CheckpointError, OSError, ValueError) as error:
             return f'**Sorry:** {error}', None
+        if attention is None:
+            return _NO_HINT, None
         x, y = place
         return f'{Path(file).name}, seen from x = {x:.0f}, y = {y:.0f}. {_HINT}', attention
 
@@ -141,7 +144,7 @@ SETTINGS = dict(
     share=False, ssr_mode=False, footer_links=[], show_error=True)
 
 
-def _read(predictor: Predictor, file: str) -> np.ndarray:
+def _read(predictor: Union[Predictor, FilePredictor], file: str) -> np.ndarray:
     """Read an image by the pipeline, scaled down to ``MAX_PIXELS``."""
     try:
         image = predictor.read(file)

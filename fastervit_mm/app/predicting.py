@@ -1,5 +1,5 @@
-"""Predictions and attention of a trained checkpoint, image by image."""
-from typing import List, NamedTuple, Tuple
+"""Predictions and attention of a trained checkpoint or an exported file, image by image."""
+from typing import List, NamedTuple, Tuple, Union
 
 import numpy as np
 import torch
@@ -8,13 +8,15 @@ from ..apis import Inferencer
 from ..datasets.images import as_picture
 from ..engine import launch
 from ..engine.results import segments_of
+from ..export import runtime
 from ..insight import attention_at, subject_of
 from ..insight.attention import main_stage
 from ..insight.drawing import draw_place
 from ..pipelines import model_batch, read_by
 from .finding import Trained
 
-_TASKS = {'mmdet': 'objects', 'mmseg': 'areas', 'mmpretrain': 'classes'}
+_TASKS = {'mmdet': 'objects', 'mmseg': 'areas', 'mmpretrain': 'classes',
+          'detection': 'objects', 'segmentation': 'areas', 'classification': 'classes'}
 
 
 class Prediction(NamedTuple):
@@ -105,6 +107,58 @@ class Predictor:
             found = sample.pred_instances
             return [(names[label], f'{score:.2f}') for label, score in sorted(
                 zip(found.labels.tolist(), found.scores.tolist()), key=lambda row: -row[1])]
-        total = np.prod(sample.ori_shape)
-        return [(name, f'{100 * area / total:.1f} %') for name, area in sorted(
-            found, key=lambda row: -row[1]) if area]
+        return _shares(found, np.prod(sample.ori_shape))
+
+
+class FilePredictor:
+    """Exported detector, segmentor or classifier, with the methods of :class:`Predictor`.
+
+    Args:
+        path: An ``.onnx`` file of a whole network.
+
+    Raises:
+        ValueError: For a file that is not such a network.
+    """
+    num_blocks = 0
+
+    def __init__(self, path: str):
+        self.network = runtime.Network(path)
+        self.task = _TASKS[self.network.task]
+
+    def read(self, file: str) -> np.ndarray:
+        """Read an image: (H, W, 3) RGB."""
+        try:
+            return runtime.read_image(file)
+        except Exception as error:  # noqa: BLE001  decoders raise anything
+            raise ValueError(f'{file}: {error}') from error
+
+    def predict(self, image: np.ndarray, score_thr: float = 0.3) -> Prediction:
+        """Predict as :meth:`Predictor.predict`."""
+        network = self.network
+        found = network(image, score_thr)
+        if network.task == 'detection':
+            rows = [(network.name(label), f'{score:.2f}') for label, score in zip(
+                found['labels'].tolist(), found['scores'].tolist())]
+        elif network.task == 'classification':
+            rows = [(best['name'], f'{best["score"]:.2f}')
+                    for best in runtime.likeliest(found, network)]
+        else:
+            rows = _shares([(network.name(label), area) for label, area in enumerate(
+                np.bincount(found['labels'].ravel()).tolist())], found['labels'].size)
+        return Prediction(np.asarray(runtime.draw(image, found, network)), rows)
+
+    def attention(self, image: np.ndarray, point: Tuple[float, float], block: int = 0) -> None:
+        """None: a file does not give it."""
+
+
+def predictor_of(trained: Trained, device: str = 'cpu') -> Union[Predictor, FilePredictor]:
+    """Open a checkpoint or an exported file; for a file the device is onnxruntime's."""
+    if trained.config is None:
+        return FilePredictor(str(trained.checkpoint))
+    return Predictor(trained, device)
+
+
+def _shares(areas: List[Tuple[str, int]], total: int) -> List[Tuple[str, str]]:
+    """Shares of an image, the largest first."""
+    return [(name, f'{100 * area / total:.1f} %') for name, area in sorted(
+        areas, key=lambda row: -row[1]) if area]

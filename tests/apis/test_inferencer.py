@@ -11,12 +11,14 @@ import pytest
 import torch
 from mmengine.config import Config
 from PIL import Image
+from pycocotools import mask as coco
 from pycocotools.coco import COCO
 
 from fastervit_mm import FasterViT
 from fastervit_mm.apis import Inferencer
 from fastervit_mm.config_files import config_path
 from fastervit_mm.engine.enlarging import enlargement
+from fastervit_mm.export.runtime import tiles
 from fastervit_mm.weights import CheckpointError
 from tests.conftest import REPO
 
@@ -322,3 +324,31 @@ def test_imports_without_mmdet_and_mmseg(tmp_path):
     done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], cwd=tmp_path, text=True,
                           capture_output=True, env={**os.environ, 'PYTHONPATH': str(REPO)})
     assert done.returncode == 0 and done.stdout.strip() == 'Inferencer', done.stderr
+
+
+def test_tiles_are_not_predicted_as_images_of_their_own(detect, photos):
+    """The image of four photos: what each tile gives is what its pixels give as an image."""
+    pixels = np.vstack([np.hstack([cv2.imread(path)[:200, :200] for path in photos[i:i + 2]])
+                        for i in (0, 2)])
+    prediction, = detect(pixels, score_thr=0., tile=200, batch_size=3).predictions
+    views = [pixels[y1:y2, x1:x2] for x1, y1, x2, y2 in tiles(pixels.shape, 200)]
+    assert len(views) == 10
+    alone = [p.instances for p in detect(views, score_thr=0., batch_size=3).predictions]
+    offsets = [window[:2] for window in tiles(pixels.shape, 200)]
+    expected = {(one['category_id'], one['score']): (one, offset)
+                for found, offset in zip(alone, offsets) for one in found}
+    assert len(alone[0]) < len(prediction.instances) < len(expected)
+    for one in prediction.instances:
+        own, (x, y) = expected[one['category_id'], one['score']]
+        assert one['bbox'] == pytest.approx(np.add(own['bbox'], (x, y, 0, 0)), abs=1e-3)
+        mask, cropped = (coco.decode(found['segmentation']) for found in (one, own))
+        assert mask.shape == pixels.shape[:2] and mask.sum() == cropped.sum()
+        assert np.array_equal(mask[y:y + len(cropped), x:x + cropped.shape[1]], cropped)
+    scores = [one['score'] for one in prediction.instances]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_tiles_change_an_image_of_one_tile(detect, photos):
+    plain, tiled = (detect(photos[0], score_thr=0., tile=side).predictions[0].instances
+                    for side in (None, 5000))
+    assert plain == tiled and plain

@@ -16,6 +16,7 @@ from fastervit_mm.engine import launch
 from fastervit_mm.models import build_model
 from fastervit_mm.weights import CheckpointError
 from tests.conftest import CLASSIFIER, REPO
+from tests.export.files import scene, write
 
 CONFIGS = dict(
     mmdet=str(REPO / 'configs/mmdet/cascade_fvit_shapes.py'),
@@ -163,3 +164,24 @@ def test_a_port_in_use_is_reported_with_the_option_to_change_it(saved, elsewhere
     said, other = re.fullmatch(r'(demo_app: --port \d+: .*) such as --port (\d+)',
                                caught.value.code).groups()
     assert f'--port {port}:' in said and 0 < int(other) < 65536 and int(other) != port
+
+
+@pytest.mark.parametrize('task, rows', [
+    ('detection', [('red', '0.98'), ('blue', '0.82')]),
+    ('segmentation', [('red', '90.6 %'), ('blue', '9.4 %')]),
+    ('classification', [('blue', '1.00'), ('red', '0.00'), ('green', '0.00')]),
+])
+def test_a_file_is_shown_otherwise_than_it_answers(task, rows, tmp_path):
+    from fastervit_mm.app.page import Page
+    page = Page(pairs([write(tmp_path / f'{task}.onnx', task)]))
+    image = scene(200, 320, red=(10, 20, 70, 80), blue=(100, 50, 200, 110))
+    mmcv.imwrite(np.ascontiguousarray(image[..., ::-1]), str(tmp_path / 'image.png'))
+    words, picture, found, attention, *_ = page.predict(
+        f'{task}.onnx', str(tmp_path / 'image.png'), 0.3, 3)
+    assert 'image.png, 320 x 200' in words and 'not of a file' in words
+    assert [tuple(row) for row in found] == rows
+    assert picture.shape == (400, 640, 3) and attention is None
+    assert page.look(f'{task}.onnx', str(tmp_path / 'image.png'), 0, (5, 5))[1] is None
+    mmcv.imwrite(image[:20], str(tmp_path / 'low.png'))
+    words, picture, *_ = page.predict(f'{task}.onnx', str(tmp_path / 'low.png'), 0.3, 0)
+    assert 'Sorry' in words and '320 x 20 pixels' in words and picture is None

@@ -6,6 +6,7 @@ import mmcv
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from benchmarks.shapes.scenes import CLASSES, PALETTE, draw_scene
 from fastervit_mm.engine import launch
@@ -13,6 +14,8 @@ from fastervit_mm.models import build_model
 from tests.app import browsing
 from tests.app.browsing import listed, pixels, upload, words
 from tests.conftest import REPO
+from tests.export.files import scene as objects
+from tests.export.files import write
 
 CONFIG = REPO / 'configs/mmseg/upernet_fvit_shapes.py'
 
@@ -97,6 +100,21 @@ def test_a_file_that_is_not_an_image_is_reported(name, content, message, page, s
     browsing.remove(page)
     upload(page, scene)
     assert 'Sorry' not in words(page, '320 x 160')
+
+
+def test_an_exported_file_is_not_shown_or_a_click_breaks_it(browser, tmp_path):
+    write(tmp_path / 'finder.onnx', 'detection')
+    Image.fromarray(objects(200, 320, red=(10, 20, 70, 80))).save(tmp_path / 'image.png')
+    with browsing.serving(tmp_path, 'finder.onnx') as own:
+        with browsing.visiting(browser, own) as page:
+            upload(page, tmp_path / 'image.png')
+            assert 'image.png, 320 x 200: 1 objects' in words(page, '320 x 200')
+            assert listed(page) == [('red', '0.98')]
+            drawn, _ = pixels(page, 'picture')
+            assert drawn.shape == (400, 640, 3) and drawn[100, 80, 0] > 200
+            page.locator('#picture img').click()
+            words(page, '^What a network looks at is shown of a checkpoint')
+            assert page.locator('#attention img').count() == 0
 
 
 @pytest.mark.parametrize('ci, outcome', [

@@ -18,6 +18,7 @@ from benchmarks.shapes.files import coco_annotation, label_map
 from benchmarks.shapes.scenes import CLASSES, draw_scene
 from fastervit_mm.models import build_model
 from tests.conftest import TINY, stir
+from tests.export.files import write
 
 RAN = 'code_ran'  # the folder that code in a file would make
 SIDE = 64
@@ -190,6 +191,13 @@ def films(name: str, code: str, share: float) -> Make:
         data = whole.read_bytes()
         whole.unlink()
         (folder / name).write_bytes(data[:int(len(data) * share)])
+    return make
+
+
+def finder(name: str, **facts) -> Make:
+    """A maker of a whole detector in a file; of one without a task, another program's."""
+    def make(folder: Path) -> None:
+        write(folder / name, 'detection', **facts)
     return make
 
 

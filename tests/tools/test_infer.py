@@ -1,11 +1,17 @@
 """tools/infer.py as a user runs it."""
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools.coco import COCO
 
 from tests.apis import models
+from tests.conftest import REPO
+from tests.export.files import scene, write
 from tests.running import run_tool
 
 
@@ -55,3 +61,76 @@ def test_a_detector_a_pattern_and_the_progress(detector, tiny_coco, tmp_path):
     assert 'Inference' in done.stdout and '2/2' in done.stdout
     assert {f'out/{name}' for name in ('predictions.json', 'images.json', 'vis')} <= {
         line.strip() for line in done.stdout.splitlines()}
+
+
+# What an environment for exported files does not have.
+ABSENT = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmdet', 'cv2', 'rich', 'timm',
+          'pycocotools', 'matplotlib', 'fastervit_mm')
+
+
+@pytest.fixture(scope='module')
+def photos(tmp_path_factory):
+    """Two images, one of them in a folder of its own, and where their objects are."""
+    folder = tmp_path_factory.mktemp('photos')
+    (folder / 'in/deep').mkdir(parents=True)
+    Image.fromarray(scene(150, 200, red=(20, 30, 90, 120))).save(folder / 'in/a.png')
+    Image.fromarray(scene(200, 150, green=(20, 30, 90, 120))).save(folder / 'in/deep/b.png')
+    return folder
+
+
+def check_detections(folder):
+    found = COCO(str(folder / 'out/images.json')).loadRes(str(folder / 'out/predictions.json'))
+    assert {i: category['name'] for i, category in found.cats.items()} == {
+        7: 'red', 8: 'green', 9: 'blue'}
+    assert {image['file_name']: [(one['category_id'], one['bbox']) for one in found.imgToAnns[i]]
+            for i, image in found.imgs.items()} == {
+        'in/a.png': [(7, [20, 30, 70, 90])], 'in/deep/b.png': [(8, [20, 30, 70, 90])]}
+    for one in found.anns.values():
+        mask = found.annToMask(one)
+        assert mask[31:119, 21:89].all() and mask.sum() == 70 * 90 - 4  # without its corners
+    for name, size in (('a', (600, 450)), ('deep/b', (450, 600))):
+        assert Image.open(folder / f'out/vis/{name}.jpg').size == size
+
+
+def test_a_file_is_run_without_torch(photos, tmp_path):
+    (tmp_path / 'in').symlink_to(photos / 'in')
+    write(tmp_path / 'finder.onnx', 'detection', category_ids=[7, 8, 9])
+    done = run_tool('infer.py', 'finder.onnx', 'in', '--out', 'out', cwd=tmp_path, without=ABSENT)
+    assert done.returncode == 0, done.stderr
+    assert '2 images, 2 instances' in done.stdout
+    check_detections(tmp_path)
+    again = run_tool('infer.py', 'finder.onnx', '.', 'gone.jpg', '--out', 'out', '--tile', 100,
+                     '--score-thr', 0.99, cwd=tmp_path, without=ABSENT)
+    assert again.returncode == 1 and '2 images, 0 instances' in again.stdout  # not those in out/
+    assert again.stderr.strip() == ("infer: gone.jpg gave no prediction: [Errno 2] No such file or "
+                                    "directory: 'gone.jpg'")
+
+
+def test_a_segmentor_and_a_classifier_in_files(photos, tmp_path):
+    write(tmp_path / 'areas.onnx', 'segmentation', label_offset=1)
+    write(tmp_path / 'kinds.onnx', 'classification')
+    for name in ('areas', 'kinds'):
+        done = run_tool('infer.py', f'{name}.onnx', photos / 'in/deep', '--out', name, cwd=tmp_path,
+                        without=ABSENT)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / name / 'vis/b.jpg').is_file()
+    labels = np.asarray(Image.open(tmp_path / 'areas/pred/b.png'))
+    assert (labels[30:120, 20:90] == 2).all() and (labels == 1).sum() == labels.size - 90 * 70
+    found, = json.loads((tmp_path / 'kinds/predictions.json').read_text())
+    assert [one['name'] for one in found['top']] == ['green', 'red', 'blue']
+    assert sum(one['score'] for one in found['top']) == pytest.approx(1)
+    assert f'{found["file_name"]}: green 1.00' in done.stdout
+
+
+@pytest.mark.long
+def test_a_file_in_an_environment_of_three_packages(photos, tmp_path):
+    (tmp_path / 'in').symlink_to(photos / 'in')
+    write(tmp_path / 'finder.onnx', 'detection', category_ids=[7, 8, 9])
+    python = tmp_path / 'venv/bin/python'
+    subprocess.run([sys.executable, '-m', 'venv', tmp_path / 'venv'], check=True)
+    subprocess.run([python, '-m', 'pip', 'install', '-q', 'onnxruntime', 'numpy', 'pillow'],
+                   check=True)
+    environment = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
+    subprocess.run([python, REPO / 'tools/infer.py', 'finder.onnx', 'in', '--out', 'out'],
+                   cwd=tmp_path, env=environment, check=True)
+    check_detections(tmp_path)
