@@ -2,6 +2,7 @@
 
 Importing this registers the hook that tests a network by its exported file.
 """
+from . import runtime  # sets what onnxruntime reads when it is imported
 from .check import check, check_preprocessing, evaluate, print_checks
 from .errors import ExportError
 from .hook import ExportedHook
@@ -11,4 +12,4 @@ from .running import ExportedFile
 from .writing import export
 
 __all__ = ['ExportError', 'ExportedFile', 'ExportedHook', 'check', 'check_preprocessing',
-           'choose_part', 'evaluate', 'export', 'print_checks', 'quantize']
+           'choose_part', 'evaluate', 'export', 'print_checks', 'quantize', 'runtime']

@@ -27,6 +27,8 @@ IMAGES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.gif', '.ppm', '.pgm', '.bm
           '.webp')
 _MOST_PIXELS = 2**30  # of OpenCV
 LEAST_TILE = 32  # pixels
+# onnxruntime from 1.29 on reports each run to Microsoft, unless this is set before its import.
+os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
 
 Found = Dict[str, np.ndarray]
 Window = Tuple[int, int, int, int]
@@ -49,8 +51,6 @@ class Network:
     """
 
     def __init__(self, path: str):
-        # Releases from 1.29 on report each run to Microsoft, unless this is set before the import.
-        os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
         import onnxruntime  # not needed by other functions
         if not os.path.isfile(path):
             raise ValueError(f'{path}: {"a folder" if os.path.isdir(path) else "no such file"}; '
