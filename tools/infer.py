@@ -100,6 +100,8 @@ def run_file(args):
         runtime = load_runtime()
         if args.tile is not None and args.tile < runtime.LEAST_TILE:
             raise ValueError(f'tile={args.tile}: give at least {runtime.LEAST_TILE} pixels')
+        if not 0 <= args.score_thr <= 1:
+            raise ValueError(f'score_thr={args.score_thr}: give a score from 0 to 1')
         runtime.Image.MAX_IMAGE_PIXELS = None  # read_image has a limit of its own
         network = runtime.Network(args.model)
         paths = runtime.collect(args.inputs, out)

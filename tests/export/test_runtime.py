@@ -1,6 +1,7 @@
 """The runtime of whole files beside what it stands in for: mmcv, mmdet, mmseg, pycocotools."""
 import ast
 import importlib.util
+import os
 import sys
 
 import cv2
@@ -183,6 +184,24 @@ WINDOWS = [(0, 0, 400, 200), (0, 0, 200, 200), (150, 0, 350, 200)]
 def test_tiles_are_merged_wrongly(boxes, scores, labels, kept):
     found = runtime.merge(list(map(rows, boxes)), np.array(scores), np.array(labels), WINDOWS)
     assert found.tolist() == kept
+
+
+def test_runs_of_onnxruntime_are_reported():
+    assert os.environ['ORT_DISABLE_TELEMETRY'] == '1'
+
+
+def test_tiles_miss_small_objects_or_what_one_pass_finds(tmp_path):
+    """None of the small ones is left in the whole image at the network's size."""
+    network = Network(write(tmp_path / 'finder.onnx', 'detection', score_threshold=0.5,
+                            resize=dict(scale=[200, 200], keep_ratio=True)))
+    large, small = [100, 60, 660, 440], [[30, 20, 32, 22], [620, 471, 622, 473]]
+    image = scene(500, 700, blue=large, red=small)
+    whole = network(image)
+    assert whole['labels'].tolist() == [2]
+    found = network(image, tile=200)
+    assert found['labels'].tolist() == [0, 0, 2]
+    assert sorted(found['boxes'][:2].tolist()) == small
+    assert np.array_equal(found['boxes'][2:], whole['boxes'])
 
 
 def test_tiles_find_no_more_than_the_whole_image(tmp_path):
