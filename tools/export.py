@@ -1,9 +1,10 @@
 #!/usr/bin/env python
-"""Export to ONNX or torch.export, check the file, quantize it."""
+"""Export to ONNX or torch.export, check the file, make copies in int8 or float16."""
 import argparse
 import os
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
@@ -48,6 +49,7 @@ def parse_args():
                         help='number of images from that folder (default: 64)')
     parser.add_argument('--calibration', choices=METHODS, default=METHODS[0],
                         help=f'how ranges are determined (default: {METHODS[0]})')
+    parser.add_argument('--half', action='store_true', help='also write OUT.fp16.onnx, in float16')
     parser.add_argument('--evaluate', action='store_true', help='also compute the metrics of the '
                         'config\'s test data, with PyTorch and with each file')
     parser.add_argument('--cfg-options', nargs='+', action=Settings, metavar='KEY=VALUE',
@@ -75,8 +77,9 @@ def main():
 
 def run(args):
     console = Console()
-    if args.int8 and not args.out.endswith('.onnx'):
-        raise export.ExportError(f'--int8: the quantizer takes .onnx, not {args.out!r}')
+    for name in ('int8', 'half'):
+        if getattr(args, name) and not args.out.endswith('.onnx'):
+            raise export.ExportError(f'--{name}: is made from .onnx, not {args.out!r}')
     if args.evaluate and args.labels:
         raise export.ExportError('--evaluate: metrics are computed from logits; leave --labels out')
     cfg = launch.load_config(args.config, cfg_options=args.cfg_options)
@@ -98,13 +101,17 @@ def run(args):
                       highlight=False, soft_wrap=True)
         return 1
     files = {Path(args.out).suffix[1:]: args.out}
+    copies = {}
     if args.int8:
-        small = args.out[:-len('.onnx')] + '.int8.onnx'
-        export.quantize(args.out, small, images, args.calibration)
-        console.print(f'{small}: {_megabytes(small)}', highlight=False, soft_wrap=True)
-        export.print_checks(export.check(model, small, args.check_sizes, None),
-                            'int8 beside PyTorch, relative, on noise', console)
-        files['int8'] = small
+        copies['int8'] = partial(export.quantize, images=images, method=args.calibration)
+    if args.half:
+        copies['fp16'] = export.halve
+    for name, write in copies.items():
+        files[name] = f'{args.out.removesuffix(".onnx")}.{name}.onnx'
+        write(args.out, files[name])
+        console.print(f'{files[name]}: {_megabytes(files[name])}', highlight=False, soft_wrap=True)
+        export.print_checks(export.check(model, files[name], args.check_sizes, None),
+                            f'{name} beside PyTorch, relative, on noise', console)
     if args.evaluate:
         print_metrics(export.evaluate(cfg, args.checkpoint, files), console)
     return 0

@@ -2,7 +2,7 @@
 import os
 import tempfile
 from pathlib import Path
-from typing import Iterable, Iterator, List, Set
+from typing import Any, Dict, Iterable, Iterator, List, Set
 
 from mmengine.config import Config
 from torch import Tensor, nn
@@ -80,7 +80,6 @@ def quantize(path: str, out: str, images: Iterable[Tensor], method: str = 'minma
         raise ExportError(f'method={method!r}: give one of {list(METHODS)}')
     import onnx
     from onnxruntime import quantization
-    from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Reader(quantization.CalibrationDataReader):
         """Images one by one, as often as the quantizer asks."""
@@ -100,12 +99,10 @@ def quantize(path: str, out: str, images: Iterable[Tensor], method: str = 'minma
     if not images:
         raise ExportError('images=[]: calibration needs at least one image')
     with tempfile.TemporaryDirectory() as folder:
-        folded = os.path.join(folder, 'folded.onnx')
-        # Folds constants, so that each linear layer's weight is a constant.
-        quant_pre_process(str(path), folded, skip_symbolic_shape=True, skip_onnx_shape=True)
-        chosen = layers(onnx.load(folded))
+        model = folded(path, folder)
+        chosen = layers(model)
         quantization.quantize_static(
-            folded, str(out), Reader(images), quant_format=quantization.QuantFormat.QDQ,
+            model, str(out), Reader(images), quant_format=quantization.QuantFormat.QDQ,
             per_channel=True, activation_type=quantization.QuantType.QInt8,
             weight_type=quantization.QuantType.QInt8, nodes_to_quantize=chosen,
             op_types_to_quantize=['Conv', 'MatMul', 'Gemm'],
@@ -113,10 +110,32 @@ def quantize(path: str, out: str, images: Iterable[Tensor], method: str = 'minma
                 minmax=quantization.CalibrationMethod.MinMax,
                 percentile=quantization.CalibrationMethod.Percentile)[method],
             extra_options=dict(ActivationSymmetric=True, WeightSymmetric=True))
-    facts = {p.key: p.value for p in onnx.load(str(path), load_external_data=False).metadata_props}
-    result = onnx.load(str(out))
-    onnx.helper.set_model_props(result, {**facts, 'int8': f'{len(chosen)} layers, {method}'})
-    onnx.save(result, str(out))
+    save(onnx.load(str(out)), path, out, {'int8': f'{len(chosen)} layers, {method}'})
+
+
+def folded(path: str, folder: str) -> Any:
+    """ONNX file with constants folded, so that each linear layer's weight is one.
+
+    Args:
+        path: The file.
+        folder: Folder for a temporary file.
+
+    Returns:
+        An ``onnx.ModelProto``.
+    """
+    import onnx
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+    out = os.path.join(folder, 'folded.onnx')
+    quant_pre_process(str(path), out, skip_symbolic_shape=True, skip_onnx_shape=True)
+    return onnx.load(out)
+
+
+def save(model: Any, path: str, out: str, facts: Dict[str, str]) -> None:
+    """Save an ``onnx.ModelProto`` made from a file, with that file's metadata and ``facts``."""
+    import onnx
+    given = onnx.load(str(path), load_external_data=False).metadata_props
+    onnx.helper.set_model_props(model, {**{p.key: p.value for p in given}, **facts})
+    onnx.save(model, str(out))
 
 
 def layers(model) -> List[str]:

@@ -387,7 +387,7 @@ def main(monkeypatch, *arguments):
     ('seg.onnx', ['--part', 'features'], 'has no neck'),
     ('seg.onnx', ['--part', 'backbone', '--input', 'uint8'], "takes one of ..normalized"),
     ('seg.onnx', ['--part', 'backbone', '--labels'], 'only a whole segmentor gives labels'),
-    ('seg.pt2', ['--int8', '.'], 'the quantizer takes .onnx'),
+    ('seg.pt2', ['--int8', '.'], 'is made from .onnx'),
     ('seg.onnx', ['--int8', 'absent'], 'no such folder'),
     ('seg.onnx', ['--labels', '--evaluate'], 'leave --labels out'),
 ])

@@ -5,6 +5,7 @@ compared as the module that would be captured, or in a ``.pt2`` file.
 """
 import copy
 import json
+import os
 import re
 import sys
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from mmengine.config import Config
 from mmengine.structures import InstanceData
 from mmpretrain.structures import DataSample
 from mmseg.structures import SegDataSample
+from onnx import TensorProto
 from pycocotools.mask import encode
 
 from fastervit_mm import export
@@ -277,6 +279,44 @@ def test_other_weights_of_a_head_do_not_pass(file, cascade):
             find(other).add_(torch.linspace(-0.3, 0.3, len(find(other))))
         assert [c for c in export.check(other, file, SIZES[:1])
                 if not c.holds and c.output.startswith((says, 'unmatched'))]
+
+
+# Copies
+
+@writes
+def test_a_float16_copy_places_and_chooses_boxes_in_float32(file, cascade, tmp_path):
+    path = str(tmp_path / 'half.onnx')
+    export.halve(file.path, path)
+    onnx.checker.check_model(path)
+    graph = onnx.shape_inference.infer_shapes(onnx.load(path), strict_mode=True).graph
+    kinds = {**{w.name: w.data_type for w in graph.initializer},
+             **{v.name: v.type.tensor_type.elem_type
+                for v in (*graph.input, *graph.output, *graph.value_info)}}
+    constants = {w.name for w in graph.initializer}
+    exact = ('NonMaxSuppression', 'RoiAlign', 'TopK', 'ScatterND')
+    layers = [n for n in graph.node if n.op_type in ('Conv', 'Gemm') and n.input[1] in constants]
+    assert len(layers) > 50 and {kinds[n.input[0]] for n in layers} == {TensorProto.FLOAT16}
+    assert {kinds[n.input[0]] for n in graph.node if n.op_type in exact} == {TensorProto.FLOAT}
+    assert os.path.getsize(path) < 0.65 * os.path.getsize(file.path)
+    boxes, expected = (export.ExportedFile(p)(torch.as_tensor(noise(97, 150))[None])[0]
+                       for p in (path, file.path))
+    assert boxes.dtype == torch.float32 and (boxes != boxes.half()).float().mean() > 0.5
+    assert 0 < (boxes[0, 0] - expected[0, 0]).abs().max() < 0.5
+
+
+@writes
+def test_int8_of_a_detector_keeps_boxes_in_float32(file, tmp_path):
+    path = str(tmp_path / 'int8.onnx')
+    export.quantize(file.path, path, [torch.as_tensor(noise(97, 150))[None]])
+    nodes = onnx.load(path).graph.node
+    by = {name: n.op_type for n in nodes for name in n.output}
+    layers = [n for n in nodes if n.op_type in ('Conv', 'Gemm')]
+    assert len(layers) > 50 and {by[n.input[0]] for n in layers} == {'DequantizeLinear'}
+    places = [name for n in nodes if n.op_type in ('NonMaxSuppression', 'RoiAlign', 'TopK')
+              for name in (n.input[1:2] if n.op_type == 'RoiAlign' else n.input[:2])]
+    assert 'DequantizeLinear' not in {by.get(name) for name in places}
+    boxes, _, _, count, _ = export.ExportedFile(path)(torch.as_tensor(noise(97, 150))[None])
+    assert count > 0 and (boxes[0, 0, 2:] > boxes[0, 0, :2]).all()
 
 
 # Other detectors
