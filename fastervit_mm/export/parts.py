@@ -90,9 +90,6 @@ class Exportable(nn.Module):
         self.backbone = getattr(model, 'backbone', model)
         self.neck = None if part == 'backbone' else getattr(model, 'neck', None)
         self.heads = whole(model, labels) if part == 'whole' else None
-        if self.pictures and self.heads.task == 'segmentation' and self.pictures.divisor != 1:
-            raise ExportError(f'input={self.input!r}: the segmentor\'s data_preprocessor pads test '
-                              'images (test_cfg); give \'normalized\' and pad before the file')
         self.names: List[str] = []
 
     @property
@@ -107,7 +104,12 @@ class Exportable(nn.Module):
         maps = self.backbone(x)
         if self.neck is not None:
             maps = self.neck(maps)
-        return tuple(maps) if self.heads is None else self.heads(maps, (H, W))
+        if self.heads is None:
+            return tuple(maps)
+        if self.heads.task == 'segmentation' and self.pictures and self.pictures.divisor != 1:
+            # As mmseg: logits of the padded images, then cut.
+            return tuple(y[..., :H, :W] for y in self.heads(maps, x.shape[2:]))
+        return self.heads(maps, (H, W))
 
     def name_outputs(self, number: int) -> None:
         if self.heads is not None:
