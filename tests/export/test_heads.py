@@ -1,4 +1,4 @@
-"""One-stage detectors, DETRs and Mask2Former in a file, beside mmdet and mmseg.
+"""One-stage detectors and DETRs in a file, beside mmdet.
 
 Each is mmdet's own config, made small, with a ResNet.
 """
@@ -9,11 +9,9 @@ import torch
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.hub import get_config
-from mmseg.structures import SegDataSample
 
 from fastervit_mm import export
 from fastervit_mm.export.parts import choose_part
-from fastervit_mm.export.runtime import labels_at
 from fastervit_mm.models import build_model
 from tests.conftest import stir
 from tests.export.test_whole import SIZES, Eager, exact, writes
@@ -52,21 +50,6 @@ DETR = {
     'Deformable DETR of two stages': (
         f'{DEFORMABLE}-refine-twostage_r50_16xb2-50e_coco', TRANSFORMER),
 }
-
-LAYER = {**dict.fromkeys(('self_attn_cfg.embed_dims', 'cross_attn_cfg.embed_dims',
-                          'ffn_cfg.embed_dims', 'ffn_cfg.feedforward_channels'), 32)}
-MASK2FORMER = {
-    **BACKBONE, 'decode_head.in_channels': [8, 16, 32, 64], 'decode_head.feat_channels': 32,
-    'decode_head.out_channels': 32, 'decode_head.num_classes': 5, 'decode_head.num_queries': 10,
-    'decode_head.loss_cls.class_weight': [1.] * 5 + [0.1],
-    'decode_head.positional_encoding.num_feats': 16,
-    'decode_head.pixel_decoder.positional_encoding.num_feats': 16,
-    'decode_head.pixel_decoder.norm_cfg.num_groups': 4,
-    'decode_head.pixel_decoder.encoder.num_layers': 1,
-    'decode_head.transformer_decoder.num_layers': 4,  # more than levels
-    **{f'decode_head.{part}.layer_cfg.{key}': value for key, value in LAYER.items()
-       for part in ('transformer_decoder', 'pixel_decoder.encoder')
-       if 'encoder' not in part or not key.startswith('cross')}}
 
 # The layers before the scores.
 CLASSES = re.compile(r'((retina|atss|gfl|conv|rtm)_cls|cls_branches)\..*weight')
@@ -124,45 +107,6 @@ def test_a_detr_gives_mmdets_queries_and_detections(kind):
         found = file._module.heads.queries(maps)
     for got, layers in zip(found, expected):
         assert (got - layers[-1]).abs().max() < 1e-4
-
-
-def mask2former():
-    """Mask2Former of mmseg, which pads images to multiples of 32."""
-    cfg = get_config('mmseg::mask2former/mask2former_r50_8xb2-160k_ade20k-512x512.py')
-    cfg = Config(dict(default_scope='mmseg', model=cfg.model))
-    cfg.merge_from_dict({f'model.{key}': value for key, value in MASK2FORMER.items()})
-    torch.manual_seed(0)
-    model = build_model(cfg).eval()
-    stir(model)
-    with torch.no_grad():
-        model.decode_head.cls_embed.weight *= 5
-    return model
-
-
-@pytest.mark.parametrize('settings', [dict(), dict(labels=True), dict(input='normalized')])
-def test_mask2former_gives_mmsegs_logits_or_labels(settings):
-    model = mask2former()
-    checks = export.check(model, Eager(model, **settings), SIZES)
-    assert len(checks) == len(SIZES) and all(check.error < 1e-4 for check in checks)
-    image = torch.rand(1, 3, 64, 96)
-    found = model.encode_decode(image, [dict(img_shape=(64, 96))])
-    assert len(found.argmax(1).unique()) > 2 and found.std() > 0.01
-
-
-@writes
-@pytest.mark.long
-def test_a_file_of_mask2former_gives_mmsegs_labels_of_padded_images(tmp_path):
-    model = mask2former()
-    path = str(tmp_path / 'segmentor.onnx')
-    export.export(model, path)
-    assert all(check.error < 1e-3 for check in export.check(model, path, SIZES))
-    image = torch.randint(256, (3, 50, 70), dtype=torch.uint8)
-    data = dict(inputs=[image], data_samples=[SegDataSample(metainfo=dict(
-        ori_shape=(100, 140), img_shape=(50, 70)))])
-    expected = model.test_step(data)[0].pred_sem_seg.data[0]
-    logits, = export.ExportedFile(path)(image.flip(0)[None])
-    found = labels_at(logits[0].numpy(), 100, 140)
-    assert (found == expected.numpy()).mean() > 0.999
 
 
 @writes

@@ -1,7 +1,7 @@
 """DINO and Deformable DETR: encoder, decoder and boxes without suppression.
 
-As mmdet's ``DetectionTransformer.predict`` for images of one size, which it does not mask. Shapes: B
-images, N cells of all levels, Q queries, C classes.
+As mmdet's ``DetectionTransformer.predict`` for images of one size, which it does not mask. Shapes:
+B images, N cells of all levels, Q queries, C classes.
 """
 import copy
 import math
