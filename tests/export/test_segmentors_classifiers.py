@@ -51,12 +51,20 @@ def mask2former_config():
 
 
 def mask2former():
-    """Mask2Former of mmseg, which pads images to multiples of 32."""
+    """Mask2Former of mmseg, which pads images to multiples of 32.
+
+    Its random weights give every query masks with and without the pixels of an image.
+    """
     torch.manual_seed(0)
     model = build_model(mask2former_config()).eval()
     stir(model)
+    head = model.decode_head
     with torch.no_grad():
-        model.decode_head.cls_embed.weight *= 5
+        maps = model.extract_feat(torch.randn(2, 3, 128, 128))
+        head.pixel_decoder.mask_feature.bias -= head.pixel_decoder(maps)[0].mean((0, 2, 3))
+        head.mask_embed[-1].weight *= 20
+        head.cls_embed.weight *= 3
+        head.cls_embed.bias -= head(maps, None)[0][-1].mean((0, 1))
     return model
 
 

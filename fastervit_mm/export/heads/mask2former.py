@@ -34,7 +34,7 @@ class EncodingOfSizes(SinePositionalEncoding):
 
     def forward(self, mask: Tensor, input: Tensor = None) -> Tensor:
         """(B, h, w), or ``input`` (B, D, h, w) -> (B, D, h, w)."""
-        return super().forward(None, mask[:, None] if input is None else input)
+        return dense(super().forward(None, mask[:, None] if input is None else input))
 
 
 class PixelDecoder(MSDeformAttnPixelDecoder):
