@@ -127,7 +127,8 @@ def classifier(tmp_path_factory):
     paths = [str(folder / name) for name in ('classifier.py', 'classifier.pth', 'classifier.onnx')]
     (folder / 'classifier.py').write_text(f"""
 _base_ = 'fastervit_mm::mmpretrain/fastervit-2_in1k.py'
-model = dict(backbone=dict(arch={TINY!r}), head=dict(in_channels=128, num_classes=5))
+model = dict(backbone=dict(arch=dict(_delete_=True, **{TINY!r})),
+             head=dict(in_channels=128, num_classes=5))
 """)
     cfg = launch.load_config(paths[0])
     model = network(cfg)
