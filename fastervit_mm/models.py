@@ -6,6 +6,7 @@ import copy
 import logging
 import os
 from contextlib import suppress
+from inspect import signature
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple, Union
 
 import numpy as np
@@ -171,6 +172,14 @@ def dataset_config(cfg: Config, loader: str = 'test_dataloader') -> Dict:
 def annotation_file(dataset: Mapping[str, Any]) -> str:
     """The path of a dataset's annotation file, by its settings."""
     return os.path.join(dataset.get('data_root') or '', str(dataset.get('ann_file') or ''))
+
+
+def label_offset(cfg: Config) -> int:
+    """The first class's number in label maps: 1 with mmseg's ``reduce_zero_label``, else 0."""
+    _, dataset = next(dataset_configs(cfg, 'test_dataloader'), ('', {}))
+    kind = class_of(dataset, cfg, DATASETS)
+    default = kind and signature(kind).parameters.get('reduce_zero_label')
+    return int(bool(dataset.get('reduce_zero_label', default and default.default)))
 
 
 def image_folders(cfg: Config, loader: str = 'test_dataloader') -> List[str]:

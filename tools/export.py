@@ -15,6 +15,7 @@ from fastervit_mm import export  # noqa: E402
 from fastervit_mm.command_line import Settings, errors_in_one_line  # noqa: E402
 from fastervit_mm.engine import launch  # noqa: E402
 from fastervit_mm.export.check import SIZES, TOLERANCE, print_metrics  # noqa: E402
+from fastervit_mm.export.onnx_graph import TOP_K, largest_top_k  # noqa: E402
 from fastervit_mm.export.parts import PARTS, choose_input, choose_part  # noqa: E402
 from fastervit_mm.export.pictures import INPUTS  # noqa: E402
 from fastervit_mm.export.quantize import METHODS, calibration_images  # noqa: E402
@@ -91,6 +92,10 @@ def run(args):
                           args.input, cfg)
     console.print(f'{args.out}: {facts["part"]}, {facts["outputs"]}, {_megabytes(args.out)}',
                   highlight=False, soft_wrap=True)
+    if args.out.endswith('.onnx') and (kept := largest_top_k(args.out)) > TOP_K:
+        console.print(f'{args.out}: keeps the best {kept} candidates, and TensorRT takes {TOP_K}; '
+                      'for it, lower nms_pre or max_per_img in model.test_cfg',
+                      highlight=False, soft_wrap=True)
     file = export.ExportedFile(args.out)
     checks = [*export.check_preprocessing(model, file),
               *export.check(model, file, args.check_sizes, args.tolerance)]

@@ -107,7 +107,7 @@ def run_file(args):
         paths = runtime.collect(args.inputs, out)
         for path, name in paths.items():
             try:
-                image = runtime.read_image(path)
+                image = runtime.read_image(path, not network.facts.get('ignore_orientation'))
                 found = network(image, args.score_thr, args.tile)
             except Exception as error:  # noqa: BLE001  a decoder may raise anything
                 failures.append((path, runtime.first_line(error)))

@@ -21,7 +21,7 @@ from ..engine.console import quiet_libraries
 from ..engine.onednn import use_onednn
 from ..engine.results import build_visualizer, draw, drawable, segments_of
 from ..export.runtime import LEAST_TILE, tiles
-from ..models import dataset_config, load_model, switch_to_deploy
+from ..models import label_offset, load_model, switch_to_deploy
 from ..pipelines import image_pipeline, model_batch, read_by
 from .categories import Categories, find_categories, metainfo
 from .inputs import Failure, Input, Source, collect, images
@@ -77,9 +77,7 @@ class Inferencer:
         fusion = getattr(self.model, 'panoptic_fusion_head', None)
         self._things = getattr(fusion, 'num_things_classes', None)
         self._grey = any('grayscale' in step.get('color_type', '') for step in image_pipeline(cfg))
-        # Datasets with reduce_zero_label number classes from 1 in label maps.
-        self._label_offset = int(bool(dataset_config(cfg).get('reduce_zero_label', own.get(
-            'reduce_zero_label', False)))) if self.segments else 0
+        self._label_offset = label_offset(cfg) if self.segments else 0
 
     @cached_property
     def visualizer(self) -> Visualizer:

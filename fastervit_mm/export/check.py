@@ -160,6 +160,7 @@ def reference(model: nn.Module, facts: Mapping[str, str], images: Tensor) -> Tup
     """
     if facts['part'] != 'whole':
         return Exportable(model, facts['part'])(images)
+    height, width = images.shape[2:]
     if facts['input'] != 'normalized':
         images = model.data_preprocessor(dict(
             inputs=list(images), data_samples=[BaseDataElement() for _ in images]))['inputs']
@@ -167,7 +168,7 @@ def reference(model: nn.Module, facts: Mapping[str, str], images: Tensor) -> Tup
         return (torch.stack([sample.pred_score for sample in model.predict(images)]), )
     shape = tuple(images.shape[2:])
     metas = [dict(img_shape=shape, ori_shape=shape, pad_shape=shape) for _ in images]
-    return (model.encode_decode(images, metas), )
+    return (model.encode_decode(images, metas)[..., :height, :width], )  # without padding
 
 
 def _error(got: Tensor, expected: Tensor) -> float:

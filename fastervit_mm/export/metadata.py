@@ -7,7 +7,7 @@ from mmengine.config import Config
 from torch import nn
 
 from ..datasets.class_order import category_ids
-from ..models import annotation_file, dataset_configs, type_name
+from ..models import annotation_file, dataset_configs, label_offset, type_name
 from ..version import __version__
 from ..weights.dino import COCO_IDS
 from .parts import Exportable
@@ -28,13 +28,16 @@ def metadata(model: nn.Module, network: Exportable, part: str, deploy: bool,
         network: The part of it that is exported.
         part: The part's name.
         deploy: Whether the backbone was folded.
-        cfg: The model's config, for ``resize`` and ``category_ids``.
+        cfg: The model's config, for ``resize``, ``ignore_orientation``,
+            ``category_ids`` and ``label_offset``.
     """
-    settings = preprocessing(model)
+    settings, steps = preprocessing(model), _steps(cfg)
     classes = list(map(str, getattr(model, 'dataset_meta', {}).get('classes') or ()))
     facts: Dict[str, Any] = dict(
         outputs=network.names, mean=settings.mean, std=settings.std, classes=classes,
-        smallest=network.smallest, resize=_resize(cfg))
+        smallest=network.smallest, resize=_resize(steps))
+    if any('ignore_orientation' in step.get('color_type', '') for step in steps):
+        facts['ignore_orientation'] = True
     if network.input == 'normalized':
         facts['pad_divisor'] = settings.divisor
     heads = network.heads
@@ -45,6 +48,8 @@ def metadata(model: nn.Module, network: Exportable, part: str, deploy: bool,
             facts['mask_threshold'] = heads.test_cfg.mask_thr_binary
         if ids := _category_ids(cfg, classes):
             facts['category_ids'] = ids
+    elif heads is not None and heads.task == 'segmentation':
+        facts['label_offset'] = label_offset(cfg or Config())
     words = dict(
         producer=f'fastervit_mm {__version__}', part=part, input=network.input,
         channel_order='RGB' if settings.rgb else 'BGR', deployed=str(deploy))
@@ -53,13 +58,20 @@ def metadata(model: nn.Module, network: Exportable, part: str, deploy: bool,
     return {**words, **{name: json.dumps(fact) for name, fact in facts.items()}}
 
 
-def _resize(cfg: Optional[Config]) -> Optional[Dict[str, Any]]:
-    """Settings of the test pipeline's resizing and centre crop."""
-    found: Dict[str, Any] = {}
+def _steps(cfg: Optional[Config]) -> Sequence[Dict[str, Any]]:
+    """Steps of the test pipeline."""
     _, dataset = next(dataset_configs(cfg or Config(), 'test_dataloader'), ('', {}))
-    for step in dataset.get('pipeline') or []:
+    return dataset.get('pipeline') or []
+
+
+def _resize(steps: Sequence[Dict[str, Any]]) -> Optional[Dict[str, Any]]:
+    """Settings of a pipeline's resizing and centre crop."""
+    found: Dict[str, Any] = {}
+    for step in steps:
         if type_name(step) in _RESIZES:
             found.update({key: value for key, value in step.items() if key != 'type'})
+            if type_name(step) == 'ResizeEdge':
+                found.setdefault('edge', 'short')
         elif type_name(step) == 'CenterCrop':
             found['crop_size'] = step['crop_size']
     return found or None

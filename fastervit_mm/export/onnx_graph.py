@@ -7,6 +7,7 @@ FORBIDDEN_OPS = frozenset((
     'Compress', 'If', 'Loop', 'Mod', 'NonZero', 'NonMaxSuppression', 'OneHot', 'OptionalHasElement',
     'Scan', 'SequenceAt', 'SequenceConstruct', 'SequenceEmpty', 'SequenceInsert', 'SplitToSequence',
     'StringNormalizer', 'Unique'))
+TOP_K = 3840  # the most that TensorRT's TopK keeps
 # Inputs that set the shape of the output, or where it is cut.
 _SHAPE_INPUTS = dict(
     ConstantOfShape=(0, ), Expand=(1, ), Pad=(1, 3), Range=(0, 1, 2), Reshape=(1, ),
@@ -61,3 +62,12 @@ def data_dependent_shapes(path: str) -> List[str]:
         if node.op_type not in ('Shape', 'Size') and seen.intersection(node.input):
             seen.update(node.output)
     return found
+
+
+def largest_top_k(path: str) -> int:
+    """Most values that a TopK node of an ONNX file keeps; 0 without one."""
+    import onnx
+    graph = onnx.load(path, load_external_data=False).graph
+    constants = {one.name: one for one in graph.initializer}
+    return max((int(onnx.numpy_helper.to_array(constants[node.input[1]]).item())
+                for node in graph.node if node.op_type == 'TopK'), default=0)

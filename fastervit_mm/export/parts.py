@@ -1,6 +1,8 @@
 """Exportable part of a network, as its own module."""
+import logging
 from typing import List, Optional, Tuple
 
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from .errors import ExportError
@@ -16,8 +18,8 @@ def choose_part(model: nn.Module, part: Optional[str] = None) -> str:
     Args:
         model: A segmentor, detector, classifier, or a bare backbone.
         part: ``'backbone'``, ``'features'`` (up to the neck) or ``'whole'`` (heads as well).
-            Default ``'whole'`` where the heads can be exported, else ``'features'`` for networks
-            with a neck, ``'backbone'`` for others.
+            Default ``'whole'`` where the heads can be exported, else, with the reason in the log,
+            ``'features'`` for networks with a neck, ``'backbone'`` for others.
 
     Raises:
         ExportError: Where the network has no such part.
@@ -26,8 +28,11 @@ def choose_part(model: nn.Module, part: Optional[str] = None) -> str:
     if part is None:
         try:
             whole(model)
-        except ExportError:
-            return 'features' if has_neck else 'backbone'
+        except ExportError as error:
+            part = 'features' if has_neck else 'backbone'
+            if hasattr(model, 'backbone'):
+                print_log(f'part={part!r}: {error}', 'current', logging.WARNING)
+            return part
         return 'whole'
     if part not in PARTS:
         raise ExportError(f'part={part!r}: give one of {list(PARTS)}')
@@ -90,9 +95,6 @@ class Exportable(nn.Module):
         self.backbone = getattr(model, 'backbone', model)
         self.neck = None if part == 'backbone' else getattr(model, 'neck', None)
         self.heads = whole(model, labels) if part == 'whole' else None
-        if self.pictures and self.heads.task == 'segmentation' and self.pictures.divisor != 1:
-            raise ExportError(f'input={self.input!r}: the segmentor\'s data_preprocessor pads test '
-                              'images (test_cfg); give \'normalized\' and pad before the file')
         self.names: List[str] = []
 
     @property
@@ -107,7 +109,12 @@ class Exportable(nn.Module):
         maps = self.backbone(x)
         if self.neck is not None:
             maps = self.neck(maps)
-        return tuple(maps) if self.heads is None else self.heads(maps, (H, W))
+        if self.heads is None:
+            return tuple(maps)
+        if self.heads.task == 'segmentation' and self.pictures and self.pictures.divisor != 1:
+            # As mmseg: logits of the padded images, then cut.
+            return tuple(y[..., :H, :W] for y in self.heads(maps, x.shape[2:]))
+        return self.heads(maps, (H, W))
 
     def name_outputs(self, number: int) -> None:
         if self.heads is not None:

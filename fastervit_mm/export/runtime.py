@@ -153,8 +153,12 @@ def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def read_image(path: str) -> np.ndarray:
+def read_image(path: str, turn: bool = True) -> np.ndarray:
     """Read an image as mmcv does: (H, W, 3) uint8 RGB, turned by EXIF, without alpha.
+
+    Args:
+        path: The file.
+        turn: False for networks whose metadata have ``ignore_orientation``. Default True.
 
     Raises:
         OSError: For a file that Pillow cannot read in full.
@@ -163,7 +167,7 @@ def read_image(path: str) -> np.ndarray:
     with Image.open(path) as image:
         if image.width * image.height > _MOST_PIXELS:
             raise ValueError(f'{image.width} x {image.height} pixels; at most 2^30 are read')
-        image = ImageOps.exif_transpose(image)
+        image = ImageOps.exif_transpose(image) if turn else image
         if image.mode.startswith('I'):  # grey of 16 bits
             image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
         return np.asarray(image.convert('RGB'))

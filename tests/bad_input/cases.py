@@ -548,6 +548,11 @@ COMMANDS = [
     Case('an unknown kind of export',
          'export.py segmentor.py segmentor.pth model.xyz',
          "export: path='model.xyz': give a name that ends in .onnx or .pt2"),
+    Case('a head that cannot be exported',
+         'export.py detector.py detector.pth model.onnx --part whole --cfg-options '
+         'model.roi_head.mask_head.type=HTCMaskHead model.roi_head.mask_head.with_conv_res=False',
+         'export: HTCMaskHead cannot be exported; served are StandardRoIHead, … Export --part '
+         'features, and run the heads after them'),
     Case('a folder in place of an exported file',
          'infer.py data.onnx photo.jpg --out out',
          'infer: data.onnx: a folder; give a file that tools/export.py wrote',

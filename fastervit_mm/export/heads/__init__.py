@@ -47,7 +47,10 @@ def whole(model: nn.Module, labels: bool = False) -> nn.Module:
         ExportError: For a model whose heads cannot be exported.
     """
     if hasattr(model, 'encode_decode'):
-        from .segmentor import Segmentor
+        if type(model.decode_head).__name__ == 'Mask2FormerHead':
+            from .mask2former import Mask2Former as Segmentor
+        else:
+            from .segmentor import Segmentor
         return Segmentor(model, labels)
     if labels:
         raise ExportError('labels=True: only a whole segmentor gives labels, and this is a '

@@ -15,22 +15,33 @@ class Segmentor(nn.Module):
         labels: Labels (B, H, W) instead of logits (B, classes, H, W). Default False.
 
     Raises:
-        ExportError: For a model with several decode heads.
+        ExportError: For several decode heads, or one that is not served.
     """
     task = 'segmentation'
 
     def __init__(self, model: nn.Module, labels: bool = False):
         super().__init__()
-        if isinstance(model.decode_head, nn.ModuleList):
+        from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+        head = model.decode_head
+        kind = type(head)
+        if isinstance(head, nn.ModuleList):
             raise ExportError(f'{type(model).__name__} has several decode heads; a segmentor with '
                               "one can be exported whole. Export --part backbone")
-        self.decode_head, self.labels = model.decode_head, labels
+        if kind.__name__ != 'Mask2FormerHead' and kind.predict is not BaseDecodeHead.predict:
+            raise ExportError(f'{kind.__name__} cannot be exported; served are heads that give one '
+                              'map of logits, as UPerHead, and Mask2FormerHead. Export --part '
+                              'backbone, and run the head after it')
+        self.decode_head, self.labels = head, labels
         self.names = ['labels' if labels else 'logits']
 
     def forward(self, maps: Tuple[Tensor, ...], size: Tuple[int, int]) -> Tuple[Tensor, ...]:
-        logits = F.interpolate(self.decode_head(maps), size, mode='bilinear',
-                               align_corners=self.decode_head.align_corners)
+        logits = self.logits(maps, size)
         return (labels_of(logits, self.decode_head) if self.labels else logits, )
+
+    def logits(self, maps: Tuple[Tensor, ...], size: Tuple[int, int]) -> Tensor:
+        """(B, classes, *size)."""
+        return F.interpolate(self.decode_head(maps), size, mode='bilinear',
+                             align_corners=self.decode_head.align_corners)
 
 
 def labels_of(logits: Tensor, head: nn.Module) -> Tensor:
