@@ -137,7 +137,8 @@ def run_file(args):
     except (ImportError, OSError, ValueError) as error:
         sys.exit(f'infer: {error}')
     print(f'{len(images)} images' + f', {len(results)} instances' * (network.task == 'detection'))
-    print(*(f'  {out / name}' for name in (*written, 'vis')), sep='\n')
+    print(*(f'  {out / name}' for name in (*written, 'pred', 'vis') if (out / name).exists()),
+          sep='\n')
     return failures
 
 
