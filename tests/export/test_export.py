@@ -427,7 +427,7 @@ def test_torch_export_of_labels(cfg, tmp_path):
         logits = segmentor.encode_decode(image, [dict(img_shape=(97, 150))])
         segmentor.decode_head.conv_seg.bias -= logits.mean(dim=(0, 2, 3))
     path = str(tmp_path / 'labels.pt2')
-    export.export(segmentor, path, labels=True)
+    export.export(segmentor, path, labels=True, input='normalized')
     file = export.ExportedFile(path)
     checks = export.check(segmentor, file, SIZES)
     assert {c.output for c in checks} == {'labels'} and all(c.holds for c in checks)
