@@ -96,7 +96,13 @@ def _captured(network: Exportable) -> 'torch.export.ExportedProgram':
     example = torch.zeros(2, input_channels(network), 198 + smallest, 301 + smallest,
                           dtype=torch.uint8 if network.input == 'uint8' else torch.float32)
     with torch.no_grad(), _quiet(), config.patch(backed_size_oblivious=True):
-        network.name_outputs(len(network(example)))
+        try:
+            network.name_outputs(len(network(example)))
+        except RuntimeError as error:
+            raise ExportError(
+                f'the network does not take images of {tuple(example.shape[2:])} '
+                f'({_first_line(error)}). For layers that need sides divisible by 32, set '
+                'model.data_preprocessor.pad_size_divisor=32') from error
         # Without this setting, which torch.onnx uses too, one window along an axis or a batch of
         # one would need another graph.
         try:

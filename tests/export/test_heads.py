@@ -14,7 +14,7 @@ from fastervit_mm import export
 from fastervit_mm.export.parts import choose_part
 from fastervit_mm.models import build_model
 from tests.conftest import stir
-from tests.export.test_whole import SIZES, Eager, exact, writes
+from tests.export.test_whole import SIZES, Eager, batch, exact, noise, writes
 
 RESNET = dict(_delete_=True, type='ResNet', depth=18, base_channels=8, out_indices=(1, 2, 3))
 BACKBONE = {'backbone.depth': 18, 'backbone.base_channels': 8, 'backbone.init_cfg': None}
@@ -112,12 +112,18 @@ def test_a_detr_gives_mmdets_queries_and_detections(kind):
 @writes
 @pytest.mark.parametrize('kind', [
     'RTMDet', *(pytest.param(kind, marks=pytest.mark.long) for kind in
-                ('RetinaNet', 'GFL', 'FCOS', 'DINO', 'Deformable DETR'))])
+                ('RetinaNet', 'ATSS', 'GFL', 'FCOS', 'DINO', 'Deformable DETR'))])
 def test_a_file_gives_mmdets_detections_at_every_size_and_batch(kind, tmp_path):
     model = small(*{**ONE_STAGE, **DETR}[kind])
     path = str(tmp_path / 'detector.onnx')
     export.export(model, path)
-    assert min(exact(model, export.ExportedFile(path))) > 0
+    file = export.ExportedFile(path)
+    assert min(exact(model, file)) > 0
+    if kind in DETR:
+        image = noise(97, 150)
+        scores = model.test_step(batch(image))[0].pred_instances.scores
+        found = file(torch.as_tensor(image[::-1].copy())[None])[1][0]
+        assert (found.logit() - scores.logit()).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize('kind, change, says', [
@@ -132,6 +138,14 @@ def test_settings_that_are_not_served_are_named_in_a_line(kind, change, says):
     with pytest.raises(export.ExportError) as error:
         choose_part(model, 'whole')
     assert re.search(says, str(error.value)) and '\n' not in str(error.value)
+
+
+def test_a_neck_that_needs_padding_names_the_setting(tmp_path):
+    """As RTMDet's, in mmdet's own config, which pads in its pipeline."""
+    name, options = ONE_STAGE['RTMDet']
+    model = small(name, {**options, 'data_preprocessor.pad_size_divisor': 1})
+    with pytest.raises(export.ExportError, match='sides divisible by 32.*pad_size_divisor=32'):
+        export.export(model, str(tmp_path / 'detector.pt2'))
 
 
 def test_a_two_stage_detr_says_the_smallest_image_with_enough_cells():

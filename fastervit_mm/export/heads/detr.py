@@ -13,6 +13,7 @@ import torch
 from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
 from torch import Tensor, nn
 
+from ...backbone.windows import dense
 from ..pictures import preprocessing
 from . import boxes as ops
 from . import not_served
@@ -66,17 +67,19 @@ class Detr(nn.Module):
         memory = encode(detector.encoder.layers, maps, detector.positional_encoding,
                         detector.level_embed)
         shapes = sizes_of(maps)
-        start, _ = detector.pre_decoder(memory, None, shapes)
-        query = {key: start[key] for key in ('query', 'query_pos', 'reference_points')
-                 if key in start}
+        # Learned queries are made for one image: a layer of expanded ones asks how many there are.
+        start, _ = detector.pre_decoder(
+            memory if detector.as_two_stage else memory[:1], None, shapes)
+        query = {key: dense(start[key].expand(memory.shape[0], -1, -1))
+                 for key in ('query', 'query_pos', 'reference_points') if key in start}
         # Not forward_decoder: DINO's asks whether the batch is as large as the number of queries.
         states, references = detector.decoder(
-            **query, value=start['memory'], key_padding_mask=None, self_attn_mask=None,
+            **query, value=memory, key_padding_mask=None, self_attn_mask=None,
             spatial_shapes=shapes, level_start_index=None,
             valid_ratios=memory.new_ones(memory.shape[0], len(maps), 2),
             reg_branches=head.reg_branches if detector.with_box_refine else None)
         if len(references) == len(states):  # Deformable DETR's are without the first
-            references = [start['reference_points'], *references]
+            references = [query['reference_points'], *references]
         logits, boxes = head(states, references)
         return logits[-1], boxes[-1]
 
