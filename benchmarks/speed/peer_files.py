@@ -126,7 +126,8 @@ def main():
                     rows += time_files(whats, [size], args.rounds)
                     if args.out:
                         report(rows, args.out)
-    show(rows)
+    if rows:
+        show(rows)
 
 
 if __name__ == '__main__':
