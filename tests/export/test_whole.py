@@ -160,7 +160,8 @@ def test_an_image_without_detections_gives_zeros(file, cascade):
     expected = cascade.test_step(batch(FLAT, noise(64, 96)[::-1].copy()))  # read as BGR
     assert [len(s.pred_instances) for s in expected] == count.tolist()
     assert count[0] == 0 < count[1]
-    for output in (boxes, scores, labels, masks):
+    assert len(labels[0]) == 6 and not labels[0].any()
+    for output in (boxes, scores, masks):
         assert len(output[0]) == 6 and not output[0].any() and output[1].any()
 
 
@@ -214,6 +215,7 @@ def test_openvino_finds_other_objects_in_the_same_file(file):
 
 
 @writes
+@torch.no_grad()
 def test_a_test_with_the_file_gives_mmdets_predictions_at_the_original_size(file, cascade, folder):
     """Also where another network is around it."""
     cfg = config(DETECTOR, folder)
