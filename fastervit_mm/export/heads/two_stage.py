@@ -150,5 +150,5 @@ def _align(extractor: nn.Module, maps: Sequence[Tensor], boxes: Tensor) -> Tenso
         own_rois = torch.cat([rois[:, :1], rois[:, 1:] * own], 1)
         cells = roi_align(features, own_rois, layer.output_size, layer.spatial_scale,
                           layer.sampling_ratio, layer.aligned)
-        found.append(torch.where(own[..., None, None], cells, torch.zeros_like(cells)))
+        found.append(cells * own[..., None, None])
     return sum(found)
