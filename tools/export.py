@@ -88,6 +88,8 @@ def run(args):
     part = choose_part(model, args.part)
     images = args.int8 and calibration_images(cfg, model, args.int8, args.calibration_images,
                                               choose_input(part, args.input))
+    console.print(f'{args.out}: capturing {part} for images of every size, a minute or more ...',
+                  highlight=False, soft_wrap=True)
     facts = export.export(model, args.out, part, args.labels, not args.no_deploy, args.opset,
                           args.input, cfg)
     console.print(f'{args.out}: {facts["part"]}, {facts["outputs"]}, {_megabytes(args.out)}',
