@@ -78,7 +78,7 @@ means (TYPE[batch, 3, height, width] images) => (float[batch, 3] scores) {
 _GRAPHS = dict(detection=FINDER, segmentation=BRIGHTEST, labels=LABELS, classification=MEANS)
 
 
-def write(path: Path, task: str, **facts) -> str:
+def write(path: Path, task: str, /, **facts) -> str:
     """Write a file for a task (``'labels'``: a segmentor that gives labels); returns its path.
 
     Args:
