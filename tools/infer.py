@@ -105,6 +105,7 @@ def run_file(args):
         runtime.Image.MAX_IMAGE_PIXELS = None  # read_image has a limit of its own
         network = runtime.Network(args.model)
         paths = runtime.collect(args.inputs, out)
+        given = set(map(os.path.realpath, paths))
         for path, name in paths.items():
             try:
                 image = runtime.read_image(path, not network.facts.get('ignore_orientation'))
@@ -112,14 +113,14 @@ def run_file(args):
             except Exception as error:  # noqa: BLE001  a decoder may raise anything
                 failures.append((path, runtime.first_line(error)))
                 continue
-            save(runtime.draw(image, found, network), out / 'vis' / f'{name}.jpg', paths)
+            save(runtime.draw(image, found, network), out / 'vis' / f'{name}.jpg', given)
             number = len(images) + 1
             images.append(dict(id=number, file_name=path, height=image.shape[0],
                                width=image.shape[1]))
             if network.task == 'segmentation':
                 labels = found['labels'] + network.facts.get('label_offset', 0)
                 labels = labels.astype('uint8' if labels.max() < 256 else 'uint16')
-                save(runtime.Image.fromarray(labels), out / 'pred' / f'{name}.png', paths)
+                save(runtime.Image.fromarray(labels), out / 'pred' / f'{name}.png', given)
             elif network.task == 'classification':
                 results.append(dict(file_name=path, top=runtime.likeliest(found, network)))
                 print(f'{path}: ' + '; '.join(f'{best["name"]} {best["score"]:.2f}'
@@ -152,9 +153,9 @@ def load_runtime():
     return module
 
 
-def save(picture, path, inputs):
-    """Save a result, but not over an input."""
-    if os.path.realpath(path) in map(os.path.realpath, inputs):
+def save(picture, path, given):
+    """Save a result, but not over an input; ``given`` has the inputs' real paths."""
+    if os.path.realpath(path) in given:
         raise ValueError(f'out: the input {path} would be replaced by a result; give another '
                          'folder')
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -180,7 +180,10 @@ def _error(got: Tensor, expected: Tensor) -> float:
 
 
 def print_checks(checks: Sequence[Check], title: str, console: Optional[Console] = None) -> None:
-    """Print a table with the worst output of each size."""
+    """Print a table with the worst output of each size.
+
+    A detector may find nothing in noise; then nothing was compared, which the table says.
+    """
     table = Table(title=title, title_justify='left')
     for name, justify in (('images', 'right'), ('outputs', 'left'), ('error', 'right'),
                           ('allowed', 'right'), ('', 'left')):
@@ -192,9 +195,14 @@ def print_checks(checks: Sequence[Check], title: str, console: Optional[Console]
         outputs = here[0].output + (f' … {here[-1].output}' if len(here) > 1 else '')
         table.add_row(' x '.join(map(str, size)), outputs, f'{worst.error:.1e}',
                       '' if worst.tolerance is None else f'{worst.tolerance:.0e}',
-                      '' if worst.tolerance is None else 'holds' if worst.holds else
-                      f'DOES NOT HOLD ({worst.output})')
-    (console or Console()).print(table)
+                      '' if worst.tolerance is None else
+                      f'DOES NOT HOLD ({worst.output})' if not worst.holds else
+                      'nothing found' if worst.shape == (0, ) else 'holds')
+    console = console or Console()
+    console.print(table)
+    if all(check.shape == (0, ) for check in checks):
+        console.print('The network finds nothing in noise, so no detection was compared. Compare '
+                      'metrics on its test data:  --evaluate', highlight=False, soft_wrap=True)
 
 
 def evaluate(cfg: Config, checkpoint: str, files: Mapping[str, str]) -> Dict[str, Dict[str, float]]:

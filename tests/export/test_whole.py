@@ -24,6 +24,7 @@ from pycocotools.mask import encode
 
 from fastervit_mm import export
 from fastervit_mm.engine import launch
+from fastervit_mm.export.check import Check
 from fastervit_mm.export.heads import boxes as ops
 from fastervit_mm.export.matching import differences
 from fastervit_mm.export.metadata import metadata
@@ -512,3 +513,11 @@ def test_a_classifier_gives_its_softmax(tmp_path):
     expected = model.test_step(copy.deepcopy(image))[0].pred_score
     assert torch.allclose(predict(file, model, image)[0].pred_score, expected, atol=1e-6)
     assert len(expected.unique()) == 7
+
+
+@pytest.mark.parametrize('number, says', [(0, 'nothing found'), (3, 'holds')])
+def test_a_comparison_of_no_detections_does_not_hold(number, says, capsys):
+    export.print_checks([Check((1, 64, 64), f'{name} of {number}', (number, ), 0., 1e-3)
+                         for name in ('boxes', 'unmatched')], 'Beside PyTorch')
+    printed = capsys.readouterr().out
+    assert says in printed and ('--evaluate' in printed) == ('holds' not in printed) == (not number)
