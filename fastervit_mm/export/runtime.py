@@ -292,9 +292,8 @@ def merge(boxes: Sequence[np.ndarray], scores: np.ndarray, labels: np.ndarray,
     while len(order):
         best, order = order[0], order[1:]
         kept.append(best)
-        sides = (np.minimum(boxes[best, 2:], boxes[order, 2:])
-                 - np.maximum(boxes[best, :2], boxes[order, :2]))
-        shared = sides.clip(0).prod(1)
+        shared = (np.minimum(boxes[best, 2:], boxes[order, 2:])
+                  - np.maximum(boxes[best, :2], boxes[order, :2])).clip(0).prod(1)
         of = np.where(cut[order], np.minimum(areas[best], areas[order]),
                       areas[best] + areas[order] - shared)
         others = (labels[order] != labels[best]) | (owner[order] == owner[best])
