@@ -2,9 +2,12 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import REPO
 
 
+@pytest.mark.long
 def test_the_notebook_trains_evaluates_and_predicts(tmp_path, monkeypatch):
     """And what it trains tells discs and squares from noise."""
     monkeypatch.chdir(tmp_path)

@@ -1,6 +1,5 @@
 """Gradual unfreezing, early stopping, and trackers."""
 import json
-import os
 
 import pytest
 import torch
@@ -12,6 +11,7 @@ from mmengine.model import BaseModel
 from fastervit_mm import FasterViT
 from fastervit_mm.config_files import ConfigError
 from fastervit_mm.engine import UnfreezeHook, launch
+from fastervit_mm.engine.curves import read_run
 from fastervit_mm.engine.runner import QuietRunner
 from tests.conftest import TINY
 from tests.engine.conftest import SEGMENTOR
@@ -190,12 +190,13 @@ def test_a_tracker_gets_losses_and_metrics(tiny_ade20k, tmp_path):
         'train.py', 'segmentor.py', '--cfg-options',
         'visualizer.vis_backends.1.type=ClearMLVisBackend',
         'visualizer.vis_backends.1.init_kwargs.project_name=streets', cwd=tmp_path,
-        environment=dict(CLEARML_OFFLINE_MODE='1', CLEARML_CACHE_DIR=str(tmp_path), **os.environ))
+        environment=dict(CLEARML_OFFLINE_MODE='1', HOME=str(tmp_path)))
     assert done.returncode == 0, done.output[-3000:]
     file, = tmp_path.rglob('metrics.jsonl')
     found = {}
-    for line in file.read_text().splitlines():
-        for event in json.loads(line):
-            if event.get('metric') in ('loss', 'mIoU'):
-                found.setdefault(event['metric'], []).append(event['iter'])
-    assert found == dict(loss=[2, 4, 6, 8], mIoU=[4, 8])
+    for event in (event for line in file.read_text().splitlines() for event in json.loads(line)):
+        if 'value' in event:
+            found.setdefault(event['metric'], {})[event['iter']] = event['value']
+    for name, steps in (('loss', [2, 4, 6, 8]), ('mIoU', [4, 8])):
+        assert found[name] == dict(read_run(tmp_path / 'work_dirs/segmentor')[name])
+        assert list(found[name]) == steps

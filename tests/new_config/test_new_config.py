@@ -112,8 +112,7 @@ def with_rare(root, empty=0):
     return root
 
 
-@pytest.mark.parametrize('arch', ['small', '0'])
-@pytest.mark.parametrize('empty', [0, 3])
+@pytest.mark.parametrize('arch, empty', [('small', 3), ('0', 0)])
 def test_images_of_rare_classes_come_several_times_if_asked_for(arch, empty, tmp_path):
     data = with_rare(tmp_path / 'data', empty)
     out = tmp_path / 'mine.py'
