@@ -218,8 +218,8 @@ def add_for_training(cfg: Config) -> None:
         cfg.default_hooks = ConfigDict()
     cfg.default_hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook', interval=1))
     for hook in (*cfg.default_hooks.values(), *cfg.custom_hooks):
-        if isinstance(hook, dict) and 'type' in hook:
-            hook['type'] = _REPLACED.get(type_name(hook), hook['type'])
+        if isinstance(hook, dict) and 'type' in hook and type_name(hook) in _REPLACED:
+            hook['type'] = _REPLACED[type_name(hook)]
 
 
 def _check_split(cfg: Config, split: str) -> None:
