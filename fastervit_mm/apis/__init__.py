@@ -1,4 +1,7 @@
-"""Training, evaluation and prediction from Python; imports mmdet or mmseg only when needed."""
+"""Training, evaluation and prediction from Python.
+
+mmdet, mmseg and mmpretrain are imported only when needed.
+"""
 from .inferencer import Inferencer
 from .inputs import Failure
 from .outputs import Prediction, Results
