@@ -1,0 +1,285 @@
+"""Folders for the Hugging Face Hub: weights, configuration and model card.
+
+The format is timm's: ``config.json`` with the architecture, ``model.safetensors``, ``README.md``. A
+classifier or backbone in it is a model of timm's registry; any whole network also brings its config
+as text (:mod:`fastervit_mm.config_text`), by which this package's tools read the folder.
+"""
+import json
+import math
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Dict, Mapping, Optional, Sequence, Union
+
+import timm
+import torch
+from huggingface_hub import EvalResult, ModelCardData
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from mmengine.config import Config
+from timm.models import save_config_for_hf
+from torch import Tensor, nn
+
+from ..backbone import VARIANTS, FasterViT
+from ..config_files import read_config, typed
+from ..config_text import CONFIG_TEXT, config_to_text
+from ..export.metadata import resizing, test_steps
+from ..export.pictures import preprocessing
+from ..models import annotation_file, dataset_configs, find_backbones, load_model, type_name
+from ..version import __version__
+from ..weights import read_checkpoint
+from ..weights.converting import save_tensors
+from ..weights.reading import DATASET_META
+from .categories import metainfo
+
+WEIGHTS, CONFIG, CARD = 'model.safetensors', 'config.json', 'README.md'
+_TASKS = dict(mmdet='object-detection', mmseg='image-segmentation',
+              mmpretrain='image-classification')
+_FEATURES = 'image-feature-extraction'
+# Of weights that began with the authors', in the Hub's words.
+_AUTHORS = dict(license='other', license_name='fastervit-weights',
+                license_link='https://huggingface.co/ahatamiz/FasterViT')
+_NOT_METRICS = ('time', 'data_time', 'step')
+_TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent), trim_blocks=True,
+                         lstrip_blocks=True, undefined=StrictUndefined)
+
+
+def share(config: Union[str, os.PathLike], checkpoint: str, folder: Union[str, os.PathLike],
+          backbone: bool = False, license: Optional[str] = None,
+          metrics: Union[str, os.PathLike, None] = None, trained_by: Optional[str] = None,
+          written_by: str = 'fastervit_mm.apis.share') -> str:
+    """Write a folder that the Hugging Face Hub takes.
+
+    Args:
+        config: As in :func:`~fastervit_mm.config_files.read_config`.
+        checkpoint: Path, URL or ``fastervit://`` name. It must fill the whole model.
+        folder: The folder, which must not exist yet.
+        backbone: Only the FasterViT, as timm's without classifier. Default False.
+        license: The Hub's name of a licence, such as ``'apache-2.0'``. Default that of the authors'
+            weights for a network that began with them.
+        metrics: File of metrics that ``tools/test.py`` leaves: ``<date>_<time>.json``. No default.
+        trained_by: Command of the training, for the model card. Default not recorded.
+        written_by: Command that calls this, for the model card.
+
+    Returns:
+        One line: the folder, its network, and timm's name of it or why timm does not have it.
+
+    Raises:
+        FileExistsError: If the folder exists.
+        CheckpointError: For a checkpoint that does not fill the model.
+        ValueError: For a config that needs code of its own, for a missing licence, for a file
+            without metrics, and for a backbone that timm's FasterViT cannot be.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise FileExistsError(f'OUT={str(folder)!r}: exists already; give a new name or remove it')
+    cfg = read_config(config)
+    text = '' if backbone else config_to_text(cfg)
+    terms = _terms(cfg, checkpoint, license)
+    figures = _figures(metrics)
+    model = load_model(cfg, checkpoint)
+    meta = {} if backbone else model.dataset_meta or metainfo(cfg)
+    meta = {key: list(meta[key]) for key in ('classes', 'palette') if isinstance(
+        meta.get(key), (list, tuple))}
+    twin, reason = None, 'timm has classifiers and backbones alone'
+    tensors = model.state_dict()
+    if backbone or cfg.get('default_scope') == 'mmpretrain':
+        try:
+            twin = as_timm(model, cfg, backbone, str(terms['license']))
+            tensors = twin.state_dict()
+        except ValueError as error:
+            if backbone:
+                raise
+            reason = str(error)
+    architecture = twin.pretrained_cfg['architecture'] if twin else type_name(cfg.model)
+    facts = dict(
+        name=folder.name, network=_network(model), architecture=architecture, timm=bool(twin),
+        text=text and CONFIG_TEXT, weights=WEIGHTS, classes=meta.get('classes') or [], terms=terms,
+        version=__version__, config=os.path.basename(cfg.filename), data=_data(cfg),
+        progress=_progress(checkpoint), trained_by=trained_by, written_by=written_by,
+        metrics=figures, task=_FEATURES if backbone else _TASKS[cfg.default_scope])
+    card = _card(facts, 'timm' if twin else cfg.default_scope)
+    folder.mkdir(parents=True)
+    save_tensors(tensors, str(folder / WEIGHTS), **{DATASET_META: json.dumps(meta)} if meta else {})
+    if twin:
+        save_config_for_hf(twin, folder / CONFIG, dict(label_names=meta.get('classes')))
+    else:
+        _write(folder / CONFIG, json.dumps(dict(
+            architecture=architecture, library=cfg.default_scope, label_names=meta.get('classes'),
+            num_classes=len(meta.get('classes') or ())), indent=2))
+    if text:
+        _write(folder / CONFIG_TEXT, text)
+    _write(folder / CARD, card)
+    return f'{folder}: {facts["network"]}, ' + (
+        f'as timm\'s {architecture}' if twin else f'not a model of timm ({reason})')
+
+
+def check_folder(folder: Union[str, os.PathLike]) -> str:
+    """Load the networks of a folder for the Hub completely; say what they are.
+
+    Args:
+        folder: Written by :func:`share`, or downloaded. No code in it is run.
+
+    Returns:
+        A line for each way to use it.
+
+    Raises:
+        FileNotFoundError: For a folder without the format's files.
+        CheckpointError: For weights that cannot be read safely or do not fill the network.
+        ValueError: For a configuration that is not of plain values, or of another network.
+    """
+    weights, said = os.path.join(folder, WEIGHTS), []
+    try:
+        described = json.loads(Path(folder, CONFIG).read_text(encoding='utf-8'))
+        name = str(described['architecture'])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f'{Path(folder, CONFIG)}: not in timm\'s format: {error!r}') from None
+    if 'pretrained_cfg' in described:
+        if not name.startswith('fastervit_'):
+            raise ValueError(f'{Path(folder, CONFIG)}: architecture={name!r}: not a FasterViT')
+        timm.create_model(f'local-dir:{folder}').load_pretrained(weights)
+        said.append(f'{folder}: {name}; timm.create_model(\'local-dir:{folder}\', pretrained=True)')
+    if 'pretrained_cfg' not in described or Path(folder, CONFIG_TEXT).is_file():
+        model = load_model(read_config(folder), weights)
+        said.append(f'{folder}: {_network(model)}; {typed("infer.py")} {folder} {weights} IMAGES '
+                    '--out DIR')
+    return '\n'.join(said)
+
+
+def as_timm(model: nn.Module, cfg: Config, backbone: bool, license: str) -> nn.Module:
+    """timm's model with the weights of a classifier, or of a model's backbone.
+
+    Args:
+        model: In evaluation mode.
+        cfg: Its config.
+        backbone: Only the backbone.
+        license: Licence of the weights, for timm's configuration.
+
+    Raises:
+        ValueError: If timm's FasterViT cannot be this network: has other tensors, other outputs,
+            or takes BGR.
+    """
+    own = find_backbones(model)[0]
+    if not isinstance(own, FasterViT) or not isinstance(own.out_norms['3'] if (
+            '3' in own.out_norms) else None, nn.BatchNorm2d):
+        raise ValueError(f'{type(own).__name__}: timm\'s is a FasterViT with a BatchNorm after its '
+                         'last map: out_norm=\'BN\', out_indices with 3')
+    settings = preprocessing(model)
+    if not settings.rgb and own.in_channels == 3:
+        raise ValueError('the network takes BGR, and timm prepares RGB')
+    name, arch = _timms_name(own)
+    twin = timm.create_model(
+        name, num_classes=0 if backbone else getattr(model.head, 'num_classes', 0),
+        in_chans=own.in_channels, **arch).eval()
+    tensors = {f'backbone.{key}': value for key, value in own.state_dict().items()}
+    if not backbone:
+        tensors = model.state_dict()
+    wanted = twin.state_dict()
+    odd = [key for key in wanted if key not in tensors or tensors[key].shape != wanted[key].shape]
+    odd += [] if backbone else [key for key in tensors if key not in wanted]
+    if odd:
+        raise ValueError(f'timm\'s FasterViT and this network differ in {odd[:3]}')
+    twin.load_state_dict({key: tensors[key] for key in wanted})
+    image = torch.rand(1, own.in_channels, 96, 70)  # padded in every stage
+    with torch.no_grad():
+        ours, theirs = (own(image)[-1], twin.forward_features(image)) if backbone else (
+            model(image, mode='tensor'), twin(image))
+    if not torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4 * float(ours.abs().max())):
+        raise ValueError('timm\'s FasterViT has other outputs: it knows no pad_conv_stages, and '
+                         'one pooling and one linear layer after the backbone')
+    channels = own.in_channels
+    twin.pretrained_cfg = {
+        **twin.pretrained_cfg, 'custom_load': False, 'license': license, 'tag': None,
+        'mean': [value / 255 for value in settings.mean or [0.] * channels],
+        'std': [value / 255 for value in settings.std or [1.] * channels],
+        **({} if backbone else _sizes(cfg, channels))}
+    return twin
+
+
+def _timms_name(backbone: FasterViT) -> tuple:
+    """A backbone's name in timm's registry, and what differs from it."""
+    own = backbone.variant
+    for name, published in VARIANTS.items():
+        if replace(own, drop_path_rate=published.drop_path_rate) == published:
+            return f'fastervit_{name.replace("-", "_")}', {}
+    return 'fastervit_0', dict(arch=asdict(own))
+
+
+def _sizes(cfg: Config, channels: int) -> Dict[str, Any]:
+    """timm's words for the test pipeline's resizing and centre crop."""
+    steps = resizing(test_steps(cfg)) or {}
+    crop, scale = (value if isinstance(value, (tuple, list)) else (value, value)
+                   for value in (steps.get('crop_size'), steps.get('scale')))
+    squashed = not (steps.get('edge') or steps.get('keep_ratio'))
+    if scale[0] is None or not squashed and crop[0] is None:
+        raise ValueError('timm resizes and crops at the centre; the test pipeline does not')
+    height, width = scale[::-1] if crop[0] is None else crop
+    # timm takes the floor of size / crop_pct, which must not fall short of the scale.
+    return dict(input_size=(channels, height, width), pool_size=None,
+                interpolation=steps.get('interpolation', 'bilinear'),
+                crop_pct=math.floor(1e6 * height / scale[-1]) / 1e6,
+                crop_mode='squash' if squashed else 'center')
+
+
+def _terms(cfg: Config, checkpoint: str, license: Optional[str]) -> Dict[str, Optional[str]]:
+    """Licence and origin, in the Hub's words."""
+    derived = any(mark in f'{checkpoint} {cfg.to_dict()}'
+                  for mark in ('fastervit://', 'ahatamiz/FasterViT'))
+    if license is None and not derived:
+        raise ValueError('license=None: give the weights\' licence, such as apache-2.0 or '
+                         'cc-by-nc-4.0 (--license)')
+    terms = dict(license=license) if license else _AUTHORS
+    return dict(terms, base_model='ahatamiz/FasterViT' if derived else None)
+
+
+def _figures(metrics: Union[str, os.PathLike, None]) -> Dict[str, float]:
+    """Metrics in a file of tools/test.py, of its last line."""
+    if metrics is None:
+        return {}
+    try:
+        found = json.loads(Path(metrics).read_text(encoding='utf-8').strip().rpartition('\n')[2])
+        figures = {key: value for key, value in found.items()
+                   if isinstance(value, (int, float)) and key not in _NOT_METRICS}
+    except (ValueError, AttributeError):
+        figures = {}
+    if not figures:
+        raise ValueError(f'metrics={os.fspath(metrics)!r}: has no metrics; give the file that '
+                         'tools/test.py leaves, <work dir>/<date>_<time>/<date>_<time>.json')
+    return figures
+
+
+def _network(model: nn.Module) -> str:
+    own = find_backbones(model)[0]
+    arch = getattr(own, 'arch', None)
+    name = type(own).__name__ + (f'-{arch}' if isinstance(arch, (str, int)) else '')
+    return name if model is own else f'{type(model).__name__} with {name}'
+
+
+def _data(cfg: Config) -> Dict[str, Sequence[str]]:
+    """Datasets of training and test, by their settings."""
+    return {split: [' '.join([type_name(dataset), annotation_file(dataset)]).strip()
+                    for _, dataset in dataset_configs(cfg, f'{split}_dataloader')]
+            for split in ('train', 'test')}
+
+
+def _progress(checkpoint: str) -> Mapping[str, Any]:
+    """What a checkpoint of mmengine says about its training."""
+    content = read_checkpoint(checkpoint, mapped=True)
+    meta = content.get('meta') or {}
+    known = ('epoch', 'iter', 'seed', 'time', 'mmengine_version')
+    return {} if isinstance(meta, Tensor) else {
+        key: meta[key] for key in known if meta.get(key) is not None}
+
+
+def _card(facts: Mapping[str, Any], library: str) -> str:
+    """Model card: the Hub's metadata and a text for people."""
+    data = (facts['data']['test'] or ['unknown'])[0].partition(' ')[0].removesuffix('Dataset')
+    card = ModelCardData(
+        **facts['terms'], library_name=library, pipeline_tag=facts['task'],
+        model_name=facts['name'], tags=['fastervit', 'fastervit_mm'], eval_results=[
+            EvalResult(facts['task'], data.lower(), data, name, value)
+            for name, value in facts['metrics'].items()] or None)
+    return f'---\n{card.to_yaml()}\n---\n' + _TEMPLATES.get_template('card.md.jinja').render(facts)
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text.rstrip('\n') + '\n', encoding='utf-8')
