@@ -16,7 +16,7 @@ import torch
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from mmengine.config import Config
-from timm.models import save_config_for_hf
+from timm.models._hub import save_config_for_hf
 from torch import Tensor, nn
 
 from ..backbone import VARIANTS, FasterViT
@@ -77,40 +77,39 @@ def share(config: Union[str, os.PathLike], checkpoint: str, folder: Union[str, o
     terms = _terms(cfg, checkpoint, license)
     figures = _figures(metrics)
     model = load_model(cfg, checkpoint)
-    meta = {} if backbone else model.dataset_meta or metainfo(cfg)
-    meta = {key: list(meta[key]) for key in ('classes', 'palette') if isinstance(
-        meta.get(key), (list, tuple))}
+    meta = {} if backbone else _meta(model, cfg)
+    classes = meta.get('classes')
     twin, reason = None, 'timm has classifiers and backbones alone'
-    tensors = model.state_dict()
-    if backbone or cfg.get('default_scope') == 'mmpretrain':
+    if backbone or cfg.default_scope == 'mmpretrain':
         try:
             twin = as_timm(model, cfg, backbone, str(terms['license']))
-            tensors = twin.state_dict()
         except ValueError as error:
             if backbone:
                 raise
             reason = str(error)
-    architecture = twin.pretrained_cfg['architecture'] if twin else type_name(cfg.model)
-    facts = dict(
-        name=folder.name, network=_network(model), architecture=architecture, timm=bool(twin),
-        text=text and CONFIG_TEXT, weights=WEIGHTS, classes=meta.get('classes') or [], terms=terms,
+    name = twin.pretrained_cfg['architecture'] if twin else type_name(cfg.model)
+    card = _card(
+        name=folder.name, network=_network(model), architecture=name, timm=bool(twin),
+        text=text and CONFIG_TEXT, weights=WEIGHTS, classes=classes, terms=terms, metrics=figures,
         version=__version__, config=os.path.basename(cfg.filename), data=_data(cfg),
         progress=_progress(checkpoint), trained_by=trained_by, written_by=written_by,
-        metrics=figures, task=_FEATURES if backbone else _TASKS[cfg.default_scope])
-    card = _card(facts, 'timm' if twin else cfg.default_scope)
+        library='timm' if twin else cfg.default_scope,
+        task=_FEATURES if backbone else _TASKS[cfg.default_scope])
+
     folder.mkdir(parents=True)
-    save_tensors(tensors, str(folder / WEIGHTS), **{DATASET_META: json.dumps(meta)} if meta else {})
+    save_tensors((twin or model).state_dict(), str(folder / WEIGHTS),
+                 **{DATASET_META: json.dumps(meta)} if meta else {})
     if twin:
-        save_config_for_hf(twin, folder / CONFIG, dict(label_names=meta.get('classes')))
+        save_config_for_hf(twin, folder / CONFIG, dict(label_names=classes))
     else:
         _write(folder / CONFIG, json.dumps(dict(
-            architecture=architecture, library=cfg.default_scope, label_names=meta.get('classes'),
-            num_classes=len(meta.get('classes') or ())), indent=2))
+            architecture=name, library=cfg.default_scope, num_classes=len(classes or ()),
+            label_names=classes), indent=2))
     if text:
         _write(folder / CONFIG_TEXT, text)
     _write(folder / CARD, card)
-    return f'{folder}: {facts["network"]}, ' + (
-        f'as timm\'s {architecture}' if twin else f'not a model of timm ({reason})')
+    return f'{folder}: {_network(model)}, ' + (
+        f'as timm\'s {name}' if twin else f'not a model of timm ({reason})')
 
 
 def check_folder(folder: Union[str, os.PathLike]) -> str:
@@ -159,8 +158,8 @@ def as_timm(model: nn.Module, cfg: Config, backbone: bool, license: str) -> nn.M
             or takes BGR.
     """
     own = find_backbones(model)[0]
-    if not isinstance(own, FasterViT) or not isinstance(own.out_norms['3'] if (
-            '3' in own.out_norms) else None, nn.BatchNorm2d):
+    last = own.out_norms['3'] if 3 in own.out_indices else None
+    if not isinstance(own, FasterViT) or not isinstance(last, nn.BatchNorm2d):
         raise ValueError(f'{type(own).__name__}: timm\'s is a FasterViT with a BatchNorm after its '
                          'last map: out_norm=\'BN\', out_indices with 3')
     settings = preprocessing(model)
@@ -247,6 +246,13 @@ def _figures(metrics: Union[str, os.PathLike, None]) -> Dict[str, float]:
     return figures
 
 
+def _meta(model: nn.Module, cfg: Config) -> Dict[str, list]:
+    """Classes and palette, of the checkpoint or else of the dataset."""
+    meta = model.dataset_meta or metainfo(cfg)
+    return {key: list(meta[key]) for key in ('classes', 'palette')
+            if isinstance(meta.get(key), (list, tuple))}
+
+
 def _network(model: nn.Module) -> str:
     own = find_backbones(model)[0]
     arch = getattr(own, 'arch', None)
@@ -270,14 +276,14 @@ def _progress(checkpoint: str) -> Mapping[str, Any]:
         key: meta[key] for key in known if meta.get(key) is not None}
 
 
-def _card(facts: Mapping[str, Any], library: str) -> str:
+def _card(**facts: Any) -> str:
     """Model card: the Hub's metadata and a text for people."""
     data = (facts['data']['test'] or ['unknown'])[0].partition(' ')[0].removesuffix('Dataset')
     card = ModelCardData(
-        **facts['terms'], library_name=library, pipeline_tag=facts['task'],
-        model_name=facts['name'], tags=['fastervit', 'fastervit_mm'], eval_results=[
-            EvalResult(facts['task'], data.lower(), data, name, value)
-            for name, value in facts['metrics'].items()] or None)
+        **facts['terms'], library_name=facts['library'], pipeline_tag=facts['task'],
+        model_name=facts['name'], tags=['fastervit', 'fastervit_mm'],
+        eval_results=[EvalResult(facts['task'], data.lower(), data, name, value)
+                      for name, value in facts['metrics'].items()] or None)
     return f'---\n{card.to_yaml()}\n---\n' + _TEMPLATES.get_template('card.md.jinja').render(facts)
 
 
