@@ -9,14 +9,13 @@ import math
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Sequence, Union
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, Union
 
 import timm
 import torch
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from mmengine.config import Config
-from timm.models._hub import save_config_for_hf
 from torch import Tensor, nn
 
 from ..backbone import VARIANTS, FasterViT
@@ -46,7 +45,7 @@ _TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent), trim_bl
 def share(config: Union[str, os.PathLike], checkpoint: str, folder: Union[str, os.PathLike],
           backbone: bool = False, license: Optional[str] = None,
           metrics: Union[str, os.PathLike, None] = None, trained_by: Optional[str] = None,
-          written_by: str = 'fastervit_mm.apis.share') -> str:
+          written_by: str = 'fastervit_mm.apis.sharing.share') -> str:
     """Write a folder that the Hugging Face Hub takes.
 
     Args:
@@ -73,43 +72,46 @@ def share(config: Union[str, os.PathLike], checkpoint: str, folder: Union[str, o
     if folder.exists():
         raise FileExistsError(f'OUT={str(folder)!r}: exists already; give a new name or remove it')
     cfg = read_config(config)
+    scope = cfg.get('default_scope')
+    if scope not in _TASKS:
+        raise ValueError(f'config: default_scope={scope!r}; give one of {", ".join(_TASKS)}')
     text = '' if backbone else config_to_text(cfg)
     terms = _terms(cfg, checkpoint, license)
     figures = _figures(metrics)
     model = load_model(cfg, checkpoint)
     meta = {} if backbone else _meta(model, cfg)
     classes = meta.get('classes')
-    twin, reason = None, 'timm has classifiers and backbones alone'
-    if backbone or cfg.default_scope == 'mmpretrain':
+    described = dict(architecture=type_name(cfg.model), library=scope,
+                     num_classes=len(classes or ()))
+    tensors, reason = model.state_dict(), 'timm has classifiers and backbones alone'
+    if backbone or scope == 'mmpretrain':
         try:
-            twin = as_timm(model, cfg, backbone, str(terms['license']))
+            twin, described = as_timm(model, cfg, backbone)
+            tensors = twin.state_dict()
         except ValueError as error:
             if backbone:
                 raise
             reason = str(error)
-    name = twin.pretrained_cfg['architecture'] if twin else type_name(cfg.model)
+    name, timms = described['architecture'], 'pretrained_cfg' in described
     card = _card(
-        name=folder.name, network=_network(model), architecture=name, timm=bool(twin),
-        text=text and CONFIG_TEXT, weights=WEIGHTS, classes=classes, terms=terms, metrics=figures,
-        version=__version__, config=os.path.basename(cfg.filename), data=_data(cfg),
-        progress=_progress(checkpoint), trained_by=trained_by, written_by=written_by,
-        library='timm' if twin else cfg.default_scope,
-        task=_FEATURES if backbone else _TASKS[cfg.default_scope])
+        name=folder.name, network=_network(model), architecture=name, timm=timms, classes=classes,
+        text=text and CONFIG_TEXT, weights=WEIGHTS, description=CONFIG, terms=terms,
+        metrics=figures, version=__version__, config=os.path.basename(cfg.filename),
+        data=_data(cfg), progress=_progress(checkpoint), trained_by=trained_by,
+        written_by=written_by, scope=scope,
+        library='timm' if timms else scope,
+        task=_FEATURES if backbone else _TASKS[scope])
 
     folder.mkdir(parents=True)
-    save_tensors((twin or model).state_dict(), str(folder / WEIGHTS),
+    save_tensors(tensors, str(folder / WEIGHTS),
                  **{DATASET_META: json.dumps(meta)} if meta else {})
-    if twin:
-        save_config_for_hf(twin, folder / CONFIG, dict(label_names=classes))
-    else:
-        _write(folder / CONFIG, json.dumps(dict(
-            architecture=name, library=cfg.default_scope, num_classes=len(classes or ()),
-            label_names=classes), indent=2))
-    if text:
-        _write(folder / CONFIG_TEXT, text)
-    _write(folder / CARD, card)
+    files = {CONFIG: json.dumps({**described, 'label_names': classes} if classes else described,
+                                indent=2), CONFIG_TEXT: text, CARD: card}
+    for file, content in files.items():
+        if content:
+            (folder / file).write_text(content.rstrip('\n') + '\n', encoding='utf-8')
     return f'{folder}: {_network(model)}, ' + (
-        f'as timm\'s {name}' if twin else f'not a model of timm ({reason})')
+        f'as timm\'s {name}' if timms else f'not a model of timm ({reason})')
 
 
 def check_folder(folder: Union[str, os.PathLike]) -> str:
@@ -144,14 +146,16 @@ def check_folder(folder: Union[str, os.PathLike]) -> str:
     return '\n'.join(said)
 
 
-def as_timm(model: nn.Module, cfg: Config, backbone: bool, license: str) -> nn.Module:
+def as_timm(model: nn.Module, cfg: Config, backbone: bool) -> Tuple[nn.Module, Dict[str, Any]]:
     """timm's model with the weights of a classifier, or of a model's backbone.
 
     Args:
         model: In evaluation mode.
         cfg: Its config.
         backbone: Only the backbone.
-        license: Licence of the weights, for timm's configuration.
+
+    Returns:
+        The model, and its configuration, from which timm and transformers build it.
 
     Raises:
         ValueError: If timm's FasterViT cannot be this network: has other tensors, other outputs,
@@ -165,10 +169,9 @@ def as_timm(model: nn.Module, cfg: Config, backbone: bool, license: str) -> nn.M
     settings = preprocessing(model)
     if not settings.rgb and own.in_channels == 3:
         raise ValueError('the network takes BGR, and timm prepares RGB')
-    name, arch = _timms_name(own)
-    twin = timm.create_model(
-        name, num_classes=0 if backbone else getattr(model.head, 'num_classes', 0),
-        in_chans=own.in_channels, **arch).eval()
+    name, arguments = _timms_name(own)
+    classes = 0 if backbone else getattr(model.head, 'num_classes', 0)
+    twin = timm.create_model(name, num_classes=classes, **arguments).eval()
     tensors = {f'backbone.{key}': value for key, value in own.state_dict().items()}
     if not backbone:
         tensors = model.state_dict()
@@ -186,21 +189,26 @@ def as_timm(model: nn.Module, cfg: Config, backbone: bool, license: str) -> nn.M
         raise ValueError('timm\'s FasterViT has other outputs: it knows no pad_conv_stages, and '
                          'one pooling and one linear layer after the backbone')
     channels = own.in_channels
-    twin.pretrained_cfg = {
-        **twin.pretrained_cfg, 'custom_load': False, 'license': license, 'tag': None,
-        'mean': [value / 255 for value in settings.mean or [0.] * channels],
-        'std': [value / 255 for value in settings.std or [1.] * channels],
-        **({} if backbone else _sizes(cfg, channels))}
-    return twin
+    given = {key: twin.pretrained_cfg[key] for key in (
+        'crop_pct', 'crop_mode', 'interpolation', 'first_conv', 'classifier')}
+    return twin, dict(
+        architecture=name, num_classes=classes, num_features=twin.num_features, global_pool='avg',
+        model_args=arguments, pretrained_cfg={
+            **given, 'custom_load': False, 'fixed_input_size': False, 'num_classes': classes,
+            'input_size': (channels, *twin.pretrained_cfg['input_size'][1:]),
+            'mean': [round(value / 255, 6) for value in settings.mean or [0.] * channels],
+            'std': [round(value / 255, 6) for value in settings.std or [1.] * channels],
+            **({} if backbone else _sizes(cfg, channels))})
 
 
-def _timms_name(backbone: FasterViT) -> tuple:
-    """A backbone's name in timm's registry, and what differs from it."""
-    own = backbone.variant
+def _timms_name(backbone: FasterViT) -> Tuple[str, Dict[str, Any]]:
+    """A backbone's name in timm's registry, and arguments for what differs from it."""
+    own, channels = backbone.variant, backbone.in_channels
+    arguments: Dict[str, Any] = dict(in_chans=channels) if channels != 3 else {}
     for name, published in VARIANTS.items():
         if replace(own, drop_path_rate=published.drop_path_rate) == published:
-            return f'fastervit_{name.replace("-", "_")}', {}
-    return 'fastervit_0', dict(arch=asdict(own))
+            return f'fastervit_{name.replace("-", "_")}', arguments
+    return 'fastervit_0', dict(arguments, arch=asdict(own))
 
 
 def _sizes(cfg: Config, channels: int) -> Dict[str, Any]:
@@ -213,7 +221,7 @@ def _sizes(cfg: Config, channels: int) -> Dict[str, Any]:
         raise ValueError('timm resizes and crops at the centre; the test pipeline does not')
     height, width = scale[::-1] if crop[0] is None else crop
     # timm takes the floor of size / crop_pct, which must not fall short of the scale.
-    return dict(input_size=(channels, height, width), pool_size=None,
+    return dict(input_size=(channels, height, width),
                 interpolation=steps.get('interpolation', 'bilinear'),
                 crop_pct=math.floor(1e6 * height / scale[-1]) / 1e6,
                 crop_mode='squash' if squashed else 'center')
@@ -286,6 +294,3 @@ def _card(**facts: Any) -> str:
                       for name, value in facts['metrics'].items()] or None)
     return f'---\n{card.to_yaml()}\n---\n' + _TEMPLATES.get_template('card.md.jinja').render(facts)
 
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text.rstrip('\n') + '\n', encoding='utf-8')
