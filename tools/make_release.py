@@ -39,9 +39,9 @@ def main():
 
 def run(module, *arguments):
     done = subprocess.run([sys.executable, '-W', 'ignore', '-m', module, *map(str, arguments)],
-                          cwd=ROOT)
+                          cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
-        sys.exit(f'make_release: {module} failed')
+        sys.exit(f'{done.stdout}{done.stderr}\nmake_release: {module} failed')
 
 
 def unready(root, version, wheel):
