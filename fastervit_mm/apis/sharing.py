@@ -16,7 +16,7 @@ import torch
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from mmengine.config import Config
-from torch import Tensor, nn
+from torch import nn
 
 from ..backbone import VARIANTS, FasterViT
 from ..config_files import read_config, typed
@@ -172,9 +172,8 @@ def as_timm(model: nn.Module, cfg: Config, backbone: bool) -> Tuple[nn.Module, D
     name, arguments = _timms_name(own)
     classes = 0 if backbone else getattr(model.head, 'num_classes', 0)
     twin = timm.create_model(name, num_classes=classes, **arguments).eval()
-    tensors = {f'backbone.{key}': value for key, value in own.state_dict().items()}
-    if not backbone:
-        tensors = model.state_dict()
+    tensors = {f'backbone.{key}': value for key, value in own.state_dict().items()
+               } if backbone else model.state_dict()
     wanted = twin.state_dict()
     odd = [key for key in wanted if key not in tensors or tensors[key].shape != wanted[key].shape]
     odd += [] if backbone else [key for key in tensors if key not in wanted]
@@ -198,7 +197,7 @@ def as_timm(model: nn.Module, cfg: Config, backbone: bool) -> Tuple[nn.Module, D
             'input_size': (channels, *twin.pretrained_cfg['input_size'][1:]),
             'mean': [round(value / 255, 6) for value in settings.mean or [0.] * channels],
             'std': [round(value / 255, 6) for value in settings.std or [1.] * channels],
-            **({} if backbone else _sizes(cfg, channels))})
+            **({} if backbone else timm_sizes(cfg, channels))})
 
 
 def _timms_name(backbone: FasterViT) -> Tuple[str, Dict[str, Any]]:
@@ -211,20 +210,26 @@ def _timms_name(backbone: FasterViT) -> Tuple[str, Dict[str, Any]]:
     return 'fastervit_0', dict(arguments, arch=asdict(own))
 
 
-def _sizes(cfg: Config, channels: int) -> Dict[str, Any]:
-    """timm's words for the test pipeline's resizing and centre crop."""
+def timm_sizes(cfg: Config, channels: int) -> Dict[str, Any]:
+    """timm's words for the test pipeline's resizing and centre crop.
+
+    Raises:
+        ValueError: For a pipeline that timm's cannot equal.
+    """
     steps = resizing(test_steps(cfg)) or {}
     crop, scale = (value if isinstance(value, (tuple, list)) else (value, value)
                    for value in (steps.get('crop_size'), steps.get('scale')))
-    squashed = not (steps.get('edge') or steps.get('keep_ratio'))
-    if scale[0] is None or not squashed and crop[0] is None:
-        raise ValueError('timm resizes and crops at the centre; the test pipeline does not')
+    edge = steps.get('edge')
+    if scale[0] is None or steps.get('keep_ratio') or edge and (
+            edge != 'short' or crop[0] is None):
+        raise ValueError('timm resizes the short edge and crops at the centre, or resizes both '
+                         'sides; the test pipeline does not')
     height, width = scale[::-1] if crop[0] is None else crop
     # timm takes the floor of size / crop_pct, which must not fall short of the scale.
     return dict(input_size=(channels, height, width),
                 interpolation=steps.get('interpolation', 'bilinear'),
                 crop_pct=math.floor(1e6 * height / scale[-1]) / 1e6,
-                crop_mode='squash' if squashed else 'center')
+                crop_mode='center' if edge else 'squash')
 
 
 def _terms(cfg: Config, checkpoint: str, license: Optional[str]) -> Dict[str, Optional[str]]:
@@ -277,11 +282,9 @@ def _data(cfg: Config) -> Dict[str, Sequence[str]]:
 
 def _progress(checkpoint: str) -> Mapping[str, Any]:
     """What a checkpoint of mmengine says about its training."""
-    content = read_checkpoint(checkpoint, mapped=True)
-    meta = content.get('meta') or {}
-    known = ('epoch', 'iter', 'seed', 'time', 'mmengine_version')
-    return {} if isinstance(meta, Tensor) else {
-        key: meta[key] for key in known if meta.get(key) is not None}
+    meta = read_checkpoint(checkpoint, mapped=True).get('meta') or {}
+    return {key: meta[key] for key in ('epoch', 'iter', 'seed', 'time', 'mmengine_version')
+            if meta.get(key) is not None}
 
 
 def _card(**facts: Any) -> str:

@@ -11,12 +11,13 @@ from mmengine.config import Config
 from PIL import Image
 
 from fastervit_mm.apis import Inferencer
-from fastervit_mm.apis.sharing import check_folder, share
+from fastervit_mm.apis.sharing import check_folder, share, timm_sizes
 from fastervit_mm.config_files import config_names, config_path, get_config, read_config
 from fastervit_mm.config_text import CONFIG_TEXT, config_to_text, read_config_text
 from fastervit_mm.models import build_model, find_backbones, load_model
 from fastervit_mm.weights import CheckpointError
 from tests.conftest import TINY, stir
+from tests.imagenet.test_preprocessing import PUBLISHED as PREPROCESSING
 from tests.running import run_tool
 
 pytestmark = pytest.mark.filterwarnings('ignore::UserWarning')
@@ -87,6 +88,20 @@ def test_a_classifiers_predictions_are_timms_from_its_folder(classifier, shared,
     ours = Inferencer(str(shared), str(shared / 'model.safetensors'), device='cpu')
     assert scores(ours(photo).predictions[0]) == pytest.approx(expected, rel=1e-6)
     assert list(ours.classes) == CLASSES
+
+
+@pytest.mark.parametrize('name', ['fastervit-0_in1k', 'fastervit-2_in1k',
+                                  'fastervit-4-21k_224_in1k', 'fastervit-4-21k_768_in1k'])
+def test_timm_resizes_and_crops_as_the_published_networks_need(name):
+    size, fraction, mode = PREPROCESSING[name]
+    cfg = get_config(f'mmpretrain/{name}')
+    found = timm_sizes(cfg, 3)
+    assert (found['input_size'], found['crop_mode'], found['interpolation']) == (
+        (3, size, size), mode, 'bicubic')
+    assert int(size / found['crop_pct']) == int(size / fraction)
+    cfg.test_dataloader.dataset.pipeline[1] = dict(type='Resize', scale=(256, 300), keep_ratio=True)
+    with pytest.raises(ValueError, match='the test pipeline does not'):
+        timm_sizes(cfg, 3)
 
 
 def test_transformers_reads_a_classifiers_folder(shared):
