@@ -102,5 +102,6 @@ def _registrable(kind: str) -> bool:
     For a name that no registry has, mmengine takes any module's attribute of that name.
     """
     scope, _, name = kind.rpartition('.')
-    return name.isidentifier() and (not scope or scope in _PACKAGES and not hasattr(
+    plain = all(part.isidentifier() for part in name.split('/'))  # as in torchvision/Resize
+    return plain and (not scope or scope in _PACKAGES and not hasattr(
         import_module(scope), name))
