@@ -1,4 +1,5 @@
 """Hooks, loops and logs beyond mmengine's, registered on import."""
+from .channels import ChannelsHook, LoadPixels
 from .checkpoints import WholeCheckpointHook
 from .estimate import EstimateHook
 from .hooks import (
@@ -20,9 +21,9 @@ from .resuming import MissedValidationHook, ResumableEpochLoop, ResumableIterLoo
 from .sharding import ShardedRunner
 from .threads import ThreadsHook
 
-__all__ = ['BoxesHook', 'CompleteCheckpointHook', 'CurvesHook', 'DeployHook', 'EstimateHook',
-           'FiniteLossHook', 'LabelMapsHook', 'MESAHook', 'MemoryLogProcessor',
-           'MergedOptimWrapperConstructor', 'MissedValidationHook', 'NoticeHook',
-           'OptionalTensorboardVisBackend', 'OverlaysHook', 'PlainValuesHook',
-           'PublishedFiguresHook', 'PublishedNamesHook', 'ResumableEpochLoop',
-           'ResumableIterLoop', 'ShardedRunner', 'ThreadsHook', 'WholeCheckpointHook']
+__all__ = ['BoxesHook', 'ChannelsHook', 'CompleteCheckpointHook', 'CurvesHook', 'DeployHook',
+           'EstimateHook', 'FiniteLossHook', 'LabelMapsHook', 'LoadPixels', 'MESAHook',
+           'MemoryLogProcessor', 'MergedOptimWrapperConstructor', 'MissedValidationHook',
+           'NoticeHook', 'OptionalTensorboardVisBackend', 'OverlaysHook', 'PlainValuesHook',
+           'PublishedFiguresHook', 'PublishedNamesHook', 'ResumableEpochLoop', 'ResumableIterLoop',
+           'ShardedRunner', 'ThreadsHook', 'WholeCheckpointHook']

@@ -36,8 +36,8 @@ _PUBLISHED = _Recipe(24, (640, 1333), 8, 2, 12000, 32)
 
 
 def det_config(data: BoxData, root: Path, out: Path, classes: Sequence[str] = (),
-               arch: str = SMALL, boxes_only: bool = False, run: Run = one_by_one
-               ) -> Tuple[str, List[str], Dict[str, Any]]:
+               arch: str = SMALL, boxes_only: bool = False, all_channels: bool = False,
+               run: Run = one_by_one) -> Tuple[str, List[str], Dict[str, Any]]:
     """Choose the config of a detector for a user's data.
 
     Annotations that are not yet in a COCO file (VOC, YOLO, a validation split taken from the
@@ -51,6 +51,7 @@ def det_config(data: BoxData, root: Path, out: Path, classes: Sequence[str] = ()
         arch: ``'small'``, trained from scratch, or a published variant such as ``'0'``, which
             starts from its ImageNet weights.
         boxes_only: Leave out the data's masks.
+        all_channels: As in :func:`fastervit_mm.new_config.images.choose_reading`.
         run: How images are read; by default one by one.
 
     Returns:
@@ -70,7 +71,7 @@ def det_config(data: BoxData, root: Path, out: Path, classes: Sequence[str] = ()
         said.append(f'{"some" if some else "the"} objects have no mask{"" if some else "s"}, so '
                     'the detector predicts boxes alone')
     train, *others = (found.paths for found in data.splits.values())
-    reading = choose_reading(train, [*chain(*others)], arch, said, any_means=False, run=run)
+    reading = choose_reading(train, [*chain(*others)], said, all_channels, run)
     choice = _choose(data, root, names, masks, _SMALL if arch == SMALL else _PUBLISHED)
     if choice.empty:
         said.append(f'{choice.empty} of {choice.images + choice.empty} training images have no '
