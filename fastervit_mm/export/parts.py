@@ -78,8 +78,8 @@ class Exportable(nn.Module):
         labels: For a segmentor, labels (B, H, W) instead of logits (B, classes, H, W). Default
             False.
         input: ``'uint8'`` or ``'float32'`` for images as they are read, three channels as RGB,
-            which the module normalises and pads; ``'normalized'`` for images that are so already. Default
-            ``'uint8'`` for the whole network, else ``'normalized'``.
+            which the module normalises and pads; ``'normalized'`` for images that are so already.
+            Default ``'uint8'`` for the whole network, else ``'normalized'``.
 
     Attributes:
         names (list[str]): Names of the outputs: ``stride4``... for maps of the backbone,
