@@ -221,7 +221,7 @@ def _remedy(backbone: nn.Module, tensors: Mapping[str, Tensor], mismatched: Mapp
     first = next(iter(backbone.state_dict()))
     if list(mismatched) == [first]:
         channels = tensors[first].shape[1]
-        return f'The file takes images of {channels} channels. Set in_channels={channels}; '
+        return f'The file is for images of {channels} channels. Set in_channels={channels}; '
     swin, looks_like = isinstance(backbone, SwinHAT), describe(tensors)
     if swin and (other := describe_swin(tensors)):
         return f'The file looks like {other}. Set arch and window_size to that; '
