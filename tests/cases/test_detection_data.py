@@ -12,7 +12,6 @@ import fastervit_mm  # noqa: F401  (for fastervit_mm:: in a config)
 from fastervit_mm.datasets.boxes import find_boxes
 from fastervit_mm.datasets.checking import check_annotations, wrong_ids
 from fastervit_mm.datasets.folders import DataError
-from fastervit_mm.new_config import new_config
 from fastervit_mm.new_config.images import choose_reading
 
 from .detection import NAMES, change, coco_data, dataset_of, made, right, seen, serious

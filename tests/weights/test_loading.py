@@ -66,7 +66,7 @@ def test_one_line_names_the_tensors_that_keep_their_initial_values(authors_file,
     assert '; 20 of output norms keep their initial values' in line
 
 
-@pytest.mark.parametrize('channels', [1, 2, 4, 6])
+@pytest.mark.parametrize('channels', [1, 2, 5])
 def test_other_channels_get_other_weights_than_timms_or_not_all(channels, authors_file, log):
     path, theirs = authors_file
     model = build(in_channels=channels, init_cfg=dict(type='Pretrained', checkpoint=str(path)))
