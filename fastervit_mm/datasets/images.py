@@ -73,8 +73,9 @@ def read_image(path: Union[str, Path], whole: bool = True) -> ReadImage:
         return ReadImage(f'{type(error).__name__}: {error}')
     try:
         pixels = read_pixels(path)
-    except ValueError:
-        return ReadImage(reason)
+    except ValueError as error:
+        why = error.__cause__
+        return ReadImage(f'{type(why).__name__}: {why}' if why else reason)
     return ReadImage(pixels.shape[1::-1], 1, 1 if pixels.ndim == 2 else pixels.shape[2],
                      8 * pixels.dtype.itemsize)
 
@@ -86,22 +87,24 @@ def read_pixels(path: Union[str, Path]) -> np.ndarray:
     and last axis of a ``.npy`` array of three, the shorter one has the channels.
 
     Raises:
-        ValueError: For a file that none of numpy, tifffile and OpenCV reads.
+        ValueError: For a file that none of numpy, tifffile and OpenCV reads, with the reason.
     """
-    suffix, pixels = Path(path).suffix.lower(), None
+    suffix, pixels, why = Path(path).suffix.lower(), None, None
     try:
         if suffix == '.npy':
             pixels = _channels_last(np.lib.format.open_memmap(path, mode='r'))
         elif suffix in ('.tif', '.tiff'):
             pixels = _read_tiff(path)
-    except Exception:  # noqa: BLE001  of a damaged file, or one compressed as tifffile cannot read
-        pass
+    except Exception as error:  # noqa: BLE001  damaged, or compressed as tifffile cannot read
+        why = error
     if pixels is not None:
         return pixels[..., ::-1] if pixels.shape[2:] == (3, ) else pixels
     pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if pixels is None:
-        raise ValueError(f'{path}: not an image that numpy, tifffile or OpenCV reads')
-    return pixels[..., [2, 1, 0, 3]] if pixels.shape[2:] == (4, ) else pixels
+    four = pixels is not None and pixels.shape[2:] == (4, )
+    if pixels is None or four and why:  # OpenCV multiplies a TIFF's channels by a fourth
+        raise ValueError(f'{path}: not an image that can be read'
+                         + (f' ({type(why).__name__}: {why})' if why else '')) from why
+    return pixels[..., [2, 1, 0, 3]] if four else pixels
 
 
 def as_picture(pixels: np.ndarray) -> Tuple[np.ndarray, str]:
