@@ -1,6 +1,6 @@
 """Reading images of any kind."""
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Iterator, NamedTuple, Optional, Tuple, Union
 
@@ -99,7 +99,8 @@ def read_pixels(path: Union[str, Path]) -> np.ndarray:
         why = error
     if pixels is not None:
         return pixels[..., ::-1] if pixels.shape[2:] == (3, ) else pixels
-    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    with suppress(cv2.error):  # of too many pixels
+        pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     four = pixels is not None and pixels.shape[2:] == (4, )
     if pixels is None or four and why:  # OpenCV multiplies a TIFF's channels by a fourth
         raise ValueError(f'{path}: not an image that can be read'

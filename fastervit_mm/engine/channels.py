@@ -24,7 +24,7 @@ class LoadPixels:
 
     def __call__(self, results: Dict[str, Any]) -> Dict[str, Any]:
         """``img_path`` -> ``img``, (H, W) or (H, W, C), with its shapes."""
-        image = np.ascontiguousarray(read_pixels(results['img_path']), np.float32)
+        image = np.array(read_pixels(results['img_path']), np.float32, order='C')
         shape = image.shape[:2]
         return {**results, 'img': image, 'img_shape': shape, 'ori_shape': shape}
 
