@@ -69,8 +69,7 @@ class Network:
             raise ValueError(f'{path}: not a whole network of tools/export.py; export one with '
                              '--part whole')
         if self.facts.get('all_channels') or self.facts.get('channels', 3) != 3:
-            raise ValueError(f'{path}: for images of other than three channels of 8 bits, which '
-                             'only a checkpoint reads: give its config and the checkpoint')
+            raise ValueError(f'{path}: takes other images than 8-bit colours; use its checkpoint')
         self.task: str = self.facts['task']
         self.classes: List[str] = self.facts['classes']
         self.category_ids: Sequence[int] = self.facts.get('category_ids') or range(1, 2**31)

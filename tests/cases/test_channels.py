@@ -29,7 +29,7 @@ NARROW = {'model.backbone.arch': TINY, 'model.backbone.init_cfg': None}
 def scene(path, boxes, channels, seed):
     """A 16-bit image in whose last channel alone the boxes show; returns (H, W, C)."""
     pixels = np.random.default_rng(seed).integers(900, 1100, (SIDE, SIDE, channels), np.uint16)
-    pixels[..., 1] *= 20
+    pixels[..., 1] *= 60  # more than float16 holds
     for label, x, y, w, h in boxes:
         pixels[y:y + h, x:x + w, -1] = 6000 + 3000 * label
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -117,10 +117,12 @@ def test_an_exported_file_takes_bands_otherwise_than_the_network(areas, tmp_path
     facts = export.export(model, str(tmp_path / 'areas.onnx'), cfg=cfg)
     assert facts['input'] == 'float32' and json.loads(facts['channels']) == 4
     assert all(check.holds for check in export.check(model, str(tmp_path / 'areas.onnx')))
-    metrics = export.evaluate(cfg, str(tmp_path / 'iter_2.pth'),
-                              dict(onnx=str(tmp_path / 'areas.onnx')))
+    export.halve(str(tmp_path / 'areas.onnx'), str(tmp_path / 'half.onnx'))
+    metrics = export.evaluate(cfg, str(tmp_path / 'iter_2.pth'), dict(
+        onnx=str(tmp_path / 'areas.onnx'), half=str(tmp_path / 'half.onnx')))
     assert metrics['onnx'] == pytest.approx(metrics['PyTorch'], abs=0.1)
-    with pytest.raises(ValueError, match='other than three channels of 8 bits'):
+    assert metrics['half'] == pytest.approx(metrics['PyTorch'], abs=1)
+    with pytest.raises(ValueError, match='other images than 8-bit colours'):
         Network(str(tmp_path / 'areas.onnx'))
 
 
