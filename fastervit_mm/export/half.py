@@ -14,9 +14,10 @@ def halve(path: str, out: str) -> None:
     """Write a float16 copy of an ONNX file.
 
     The weights of layers that see the image, and the arithmetic from the first to the last of them,
-    are float16. The rest stays float32: normalisation, decoding and choice of boxes, RoIAlign, deformable attention's
-    sampling, what depends on sizes alone, inputs and outputs. Converters of onnxruntime and
-    onnxconverter-common round to float16 between any two operators that should stay float32.
+    are float16. The rest stays float32: normalisation, decoding and choice of boxes, RoIAlign,
+    deformable attention's sampling, what depends on sizes alone, inputs and outputs. Converters of
+    onnxruntime and onnxconverter-common round to float16 between any two operators that should stay
+    float32.
 
     Args:
         path: Path of the float file.

@@ -29,7 +29,7 @@ NARROW = {'model.backbone.arch': TINY, 'model.backbone.init_cfg': None}
 def scene(path, boxes, channels, seed):
     """A 16-bit image in whose last channel alone the boxes show; returns (H, W, C)."""
     pixels = np.random.default_rng(seed).integers(900, 1100, (SIDE, SIDE, channels), np.uint16)
-    pixels[..., 1] *= 60  # more than float16 holds
+    pixels[..., 1] = 65535 - 7 * (pixels[..., 1] - 900)  # more than float16 holds
     for label, x, y, w, h in boxes:
         pixels[y:y + h, x:x + w, -1] = 6000 + 3000 * label
     path.parent.mkdir(parents=True, exist_ok=True)
