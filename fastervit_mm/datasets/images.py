@@ -75,7 +75,7 @@ def read_image(path: Union[str, Path], whole: bool = True) -> ReadImage:
         pixels = read_pixels(path)
     except ValueError as error:
         why = error.__cause__
-        return ReadImage(f'{type(why).__name__}: {why}' if why else reason)
+        return ReadImage(f'{type(why).__name__}: {why}' if isinstance(why, ValueError) else reason)
     return ReadImage(pixels.shape[1::-1], 1, 1 if pixels.ndim == 2 else pixels.shape[2],
                      8 * pixels.dtype.itemsize)
 
