@@ -11,6 +11,7 @@ from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
+from .datasets.images import as_picture
 from .models import channels_taken, dataset_config, dataset_configs, type_name
 
 Image = Union[str, os.PathLike, np.ndarray]
@@ -133,6 +134,19 @@ def model_batch(model: nn.Module, cfg: Config, image: Image) -> Dict:
     if taken not in (None, found):
         raise ValueError(f'an image of {found} channel{"s"[:found - 1]}; the network takes {taken}')
     return batch
+
+
+def viewed(cfg: Config, image: Image, loader: str = 'test_dataloader') -> Tuple[np.ndarray, str]:
+    """Convert an image for viewing (:func:`~fastervit_mm.datasets.images.as_picture`).
+
+    Args:
+        cfg: A config with a test dataset.
+        image: Path, or pixels as :func:`read_by` returns them.
+        loader: As in :func:`image_pipeline`.
+    """
+    pixels = image if isinstance(image, np.ndarray) else read_by(cfg, image, loader)
+    steps = image_pipeline(cfg, loader)
+    return as_picture(pixels, any(type_name(step) == 'LoadPixels' for step in steps))
 
 
 def _types_read(cfg: Config) -> List[str]:

@@ -108,15 +108,17 @@ def read_pixels(path: Union[str, Path]) -> np.ndarray:
     return pixels[..., [2, 1, 0, 3]] if four else pixels
 
 
-def as_picture(pixels: np.ndarray) -> Tuple[np.ndarray, str]:
+def as_picture(pixels: np.ndarray, file_order: bool = False) -> Tuple[np.ndarray, str]:
     """Convert an image of any channels and depth for viewing.
 
     Grey becomes three equal channels; of two channels the first is shown, of more than three the
-    first three, as red, green and blue. Values beyond 8 bits are stretched from the 1st to the
+    first three. Values beyond 8 bits are stretched from the 1st to the
     99th percentile; floats within 0 to 255 stay.
 
     Args:
-        pixels: (H, W) or (H, W, C), as :func:`read_pixels` returns it.
+        pixels: (H, W) or (H, W, C), colours as BGR.
+        file_order: Whether more than three channels begin with red, green and blue, as of
+            :func:`read_pixels`. Default False, as of OpenCV.
 
     Returns:
         (H, W, 3) uint8, BGR, and the changes in words, ``''`` for none.
@@ -129,7 +131,9 @@ def as_picture(pixels: np.ndarray) -> Tuple[np.ndarray, str]:
         said.append(f'the first three of {channels} channels')
     elif channels == 2:
         said.append('the first of 2 channels')
-    shown = pixels[..., :3][..., ::-1] if channels > 3 else pixels[..., :3 if channels == 3 else 1]
+    shown = pixels[..., :3 if channels >= 3 else 1]
+    if channels > 3 and file_order:
+        shown = shown[..., ::-1]
     if shown.dtype != np.uint8:
         low, high = float(np.nanmin(shown)), float(np.nanmax(shown))
         if shown.dtype == bool or not (low >= 0 and 1 < high <= 255):
