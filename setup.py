@@ -31,7 +31,7 @@ EXTRAS = {
     'dev': ['ruff', 'mypy', 'pre-commit', 'build'],
 }
 EXTRAS['test'] = ['pytest', 'pytest-xdist', 'hypothesis', 'fastervit==1.0.0', 'build', 'playwright',
-                  'openvino', *EXTRAS['export'], *EXTRAS['app'], *EXTRAS['tensorboard'],
+                  'openvino', 'clearml', *EXTRAS['export'], *EXTRAS['app'], *EXTRAS['tensorboard'],
                   *EXTRAS['docs']]
 
 

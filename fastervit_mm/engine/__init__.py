@@ -2,6 +2,7 @@
 from .channels import ChannelsHook, LoadPixels
 from .checkpoints import WholeCheckpointHook
 from .estimate import EstimateHook
+from .fine_tuning import ResumableEarlyStoppingHook, UnfreezeHook
 from .hooks import (
     BoxesHook,
     CompleteCheckpointHook,
@@ -25,5 +26,6 @@ __all__ = ['BoxesHook', 'ChannelsHook', 'CompleteCheckpointHook', 'CurvesHook', 
            'EstimateHook', 'FiniteLossHook', 'LabelMapsHook', 'LoadPixels', 'MESAHook',
            'MemoryLogProcessor', 'MergedOptimWrapperConstructor', 'MissedValidationHook',
            'NoticeHook', 'OptionalTensorboardVisBackend', 'OverlaysHook', 'PlainValuesHook',
-           'PublishedFiguresHook', 'PublishedNamesHook', 'ResumableEpochLoop', 'ResumableIterLoop',
-           'ShardedRunner', 'ThreadsHook', 'WholeCheckpointHook']
+           'PublishedFiguresHook', 'PublishedNamesHook', 'ResumableEarlyStoppingHook',
+           'ResumableEpochLoop', 'ResumableIterLoop', 'ShardedRunner', 'ThreadsHook',
+           'UnfreezeHook', 'WholeCheckpointHook']
