@@ -118,6 +118,11 @@ def find_backbones(model: nn.Module, name: str = 'model') -> List[StagedBackbone
     return found
 
 
+def channels_taken(model: nn.Module) -> Optional[int]:
+    """Channels of the images for a model's first FasterViT; None without one."""
+    return next((m.in_channels for m in model.modules() if isinstance(m, StagedBackbone)), None)
+
+
 def switch_to_deploy(model: nn.Module) -> nn.Module:
     """Fold every FasterViT in a model, in place.
 

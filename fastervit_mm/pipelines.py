@@ -11,8 +11,8 @@ from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from .backbone import StagedBackbone
-from .models import dataset_config, type_name
+from .datasets.images import as_picture
+from .models import channels_taken, dataset_config, dataset_configs, type_name
 
 Image = Union[str, os.PathLike, np.ndarray]
 
@@ -91,7 +91,7 @@ def image_batch(cfg: Config, image: Image, steps: Optional[Sequence[Mapping]] = 
     if isinstance(image, np.ndarray):
         loading = [step for step in steps if type_name(step).startswith('Load')]
         steps = [step for step in steps if step not in loading]
-        if any(step.get('to_float32') for step in loading):
+        if any(step.get('to_float32') or type_name(step) == 'LoadPixels' for step in loading):
             image = image.astype(np.float32)
         if image.shape[2:] == (1, ):  # as files of one channel are read
             image = image[..., 0]
@@ -130,21 +130,39 @@ def model_batch(model: nn.Module, cfg: Config, image: Image) -> Dict:
                 '(height, width, channels), BGR, or (height, width)')
     batch = image_batch(cfg, image)
     found = batch['inputs'][0].shape[0]
-    taken = [backbone.in_channels for backbone in model.modules()
-             if isinstance(backbone, StagedBackbone)][:1] or [found]
-    if found != taken[0]:
-        raise ValueError(f'an image of {found} channel{"s"[:found - 1]}; the network takes '
-                         f'{taken[0]}')
+    taken = channels_taken(model)
+    if taken not in (None, found):
+        raise ValueError(f'an image of {found} channel{"s"[:found - 1]}; the network takes {taken}')
     return batch
+
+
+def viewed(cfg: Config, image: Image, loader: str = 'test_dataloader') -> Tuple[np.ndarray, str]:
+    """Convert an image for viewing (:func:`~fastervit_mm.datasets.images.as_picture`).
+
+    Args:
+        cfg: A config with a test dataset.
+        image: Path, or pixels as :func:`read_by` returns them.
+        loader: As in :func:`image_pipeline`.
+    """
+    pixels = image if isinstance(image, np.ndarray) else read_by(cfg, image, loader)
+    steps = image_pipeline(cfg, loader)
+    return as_picture(pixels, any(type_name(step) == 'LoadPixels' for step in steps))
 
 
 def _types_read(cfg: Config) -> List[str]:
     """Name the array types that a config's pipeline reads."""
-    loading = [step for step in image_pipeline(cfg) if type_name(step).startswith('Load')]
-    if all(type_name(step) == 'LoadImageFromFile' and step.get('color_type') != 'unchanged'
-           and step.get('imdecode_backend') != 'tifffile' for step in loading):
-        return ['uint8', *['float32'] * any(step.get('to_float32') for step in loading)]
-    return ['uint8', 'uint16', 'int16', 'float32', 'float64']  # OpenCV resizes these
+    if reads_all(cfg):
+        return ['uint8', 'uint16', 'int16', 'float32', 'float64']  # OpenCV resizes these
+    return ['uint8', *['float32'] * any(step.get('to_float32') for step in image_pipeline(cfg))]
+
+
+def reads_all(cfg: Config) -> bool:
+    """Whether a config's test pipeline reads all channels and bits of a file."""
+    _, dataset = next(dataset_configs(cfg, 'test_dataloader'), ('', {}))
+    return not all(
+        type_name(step) == 'LoadImageFromFile' and step.get('color_type') != 'unchanged'
+        and step.get('imdecode_backend') != 'tifffile' for step in dataset.get('pipeline') or ()
+        if type_name(step).startswith('Load') and 'Annotation' not in type_name(step))
 
 
 @torch.no_grad()

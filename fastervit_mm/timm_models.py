@@ -11,7 +11,6 @@ from mmengine.model import initialize
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import ClassifierHead
 from timm.models import (
-    adapt_input_conv,
     build_model_with_cfg,
     generate_default_cfgs,
     is_model,
@@ -28,7 +27,7 @@ from .backbone.base import check_image
 from .backbone.carriers import places
 from .backbone.positions import PositionMLP, biases, grid
 from .weights import PUBLISHED, read_checkpoint, tensors_of, translate_whole
-from .weights.loading import check_windows
+from .weights.loading import adapt_channels, check_windows
 from .weights.whole import check_complete
 
 __all__: List[str] = []  # timm adds its entry points
@@ -198,9 +197,7 @@ class FasterViTClassifier(nn.Module):
         found = tensors_of(read_checkpoint(checkpoint, mapped=True), checkpoint)
         check_windows(self.backbone, found, checkpoint)
         tensors = translate_whole(found)
-        weight = tensors.get(f'{_FIRST_CONV}.weight')
-        if weight is not None and weight.shape[1] == 3 != self.in_chans:
-            tensors[f'{_FIRST_CONV}.weight'] = adapt_input_conv(self.in_chans, weight.clone())
+        adapt_channels(tensors, f'{_FIRST_CONV}.weight', self.in_chans)
         head = {f'head.{name}': value for name, value in self.head.state_dict().items()}
         if 'head.fc.weight' in tensors and (
                 len(tensors['head.fc.weight']) != self.num_classes):

@@ -33,8 +33,9 @@ def parse_args():
     parser.add_argument('--part', choices=PARTS, help='backbone, features (up to the neck) or '
                         'whole (default: whole where the heads can be exported)')
     parser.add_argument('--input', choices=INPUTS, help='what the file takes: uint8 or float32, '
-                        'RGB from 0 to 255, which it normalises and pads, or normalized images '
-                        '(default: uint8 for a whole network, else normalized)')
+                        'which it normalises and pads, or normalized images (default: for a whole '
+                        'network uint8, or float32 if the config reads all bits; else '
+                        'normalized)')
     parser.add_argument('--labels', action='store_true',
                         help='export a segmentor\'s labels instead of its logits')
     parser.add_argument('--no-deploy', action='store_true', help='do not fold the backbone')
@@ -87,7 +88,7 @@ def run(args):
     model = load_model(cfg, args.checkpoint)
     part = choose_part(model, args.part)
     images = args.int8 and calibration_images(cfg, model, args.int8, args.calibration_images,
-                                              choose_input(part, args.input))
+                                              choose_input(part, args.input, cfg))
     console.print(f'{args.out}: capturing {part} for images of every size, a minute or more ...',
                   highlight=False, soft_wrap=True)
     facts = export.export(model, args.out, part, args.labels, not args.no_deploy, args.opset,

@@ -16,12 +16,11 @@ from mmengine.visualization import Visualizer
 from rich.progress import track
 from torch import Tensor
 
-from ..datasets.images import as_picture
 from ..engine.checks import check_config
 from ..engine.console import quiet_libraries
 from ..engine.results import build_visualizer, result_names
 from ..models import dataset_configs, image_folders, type_name
-from ..pipelines import read_by
+from ..pipelines import viewed
 from .contact_sheet import contact_sheet
 
 SPLITS = ('train', 'val', 'test')
@@ -58,11 +57,11 @@ def browse(cfg: Config, out_dir: Union[str, Path, None], split: str = 'train',
     total = len(dataset) if number is None else min(number, len(dataset))
     paths = [dataset.get_data_info(index)['img_path'] for index in range(total)]
     names = dict(zip(paths, result_names(paths, image_folders(cfg, place))))
-    deep = 'as 0 to 255' in as_picture(read_by(cfg, paths[0], place))[1]
+    deep = 'as 0 to 255' in viewed(cfg, paths[0], place)[1]
     for index in track(range(total), description=f'Drawing {split}', transient=True):
         item = dataset[index]
         sample = item['data_samples']
-        picture, how = as_picture(_pixels(item['inputs'], deep))
+        picture, how = viewed(cfg, _pixels(item['inputs'], deep), place)
         picture = draw(picture[..., ::-1], sample, visualizer, late)
         path = sample.get('img_path', paths[index])  # a pipeline may replace an image by another
         folder, stem = os.path.split(names.get(path, Path(path).stem))

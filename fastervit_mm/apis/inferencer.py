@@ -15,14 +15,13 @@ from mmengine.visualization import Visualizer
 from rich.progress import MofNCompleteColumn, Progress
 
 from ..config_files import read_config
-from ..datasets.images import as_picture
 from ..engine.checks import unwritable
 from ..engine.console import quiet_libraries
 from ..engine.onednn import use_onednn
 from ..engine.results import build_visualizer, draw, drawable, segments_of
 from ..export.runtime import LEAST_TILE, tiles
 from ..models import label_offset, load_model, switch_to_deploy
-from ..pipelines import image_pipeline, model_batch, read_by
+from ..pipelines import image_pipeline, model_batch, read_by, viewed
 from .categories import Categories, find_categories, metainfo
 from .inputs import Failure, Input, Source, collect, images
 from .outputs import Prediction, ResultFiles, Results
@@ -255,8 +254,7 @@ class Inferencer:
             image: Path, or pixels as the pipeline reads them.
             sample: From :meth:`kept`.
         """
-        pixels = image if isinstance(image, np.ndarray) else read_by(self.cfg, image)
-        picture, words = as_picture(pixels)
+        picture, words = viewed(self.cfg, image)
         options = {} if self.segments or self.classifies else dict(pred_score_thr=-1.)
         return draw(self.visualizer, picture[..., ::-1], sample, **options), words
 

@@ -5,14 +5,13 @@ import numpy as np
 import torch
 
 from ..apis import Inferencer
-from ..datasets.images import as_picture
 from ..engine import launch
 from ..engine.results import segments_of
 from ..export import runtime
 from ..insight import attention_at, subject_of
 from ..insight.attention import main_stage
 from ..insight.drawing import draw_place
-from ..pipelines import model_batch, read_by
+from ..pipelines import model_batch, read_by, viewed
 from .finding import Trained
 
 _TASKS = {'mmdet': 'objects', 'mmseg': 'areas', 'mmpretrain': 'classes',
@@ -72,7 +71,7 @@ class Predictor:
         sample = model.test_step(model_batch(model, self.cfg, image))[0].cpu()
         sample = self.inferencer.kept(sample, score_thr)
         if self.inferencer.classifies:
-            picture, shown = as_picture(image)
+            picture, shown = viewed(self.cfg, image)
             picture = np.ascontiguousarray(picture[..., ::-1])
         else:
             picture, shown = self.inferencer.drawn(image, sample)

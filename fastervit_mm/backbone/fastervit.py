@@ -26,7 +26,7 @@ class FasterViT(StagedBackbone):
             ``'4-21k-768'``, or a dict of :class:`~fastervit_mm.backbone.variants.Variant`'s
             fields for a network of one's own; ``dict(base='2', ct_size=4)`` gives those that
             differ from a variant. Default ``'2'``.
-        in_channels: Channels of the image. Default 3.
+        in_channels: Channels of the image. Weights for 3 are adapted to another number. Default 3.
         out_indices: Stages to return, ascending, out of 0 to 3. Their strides are 4, 8, 16, 32.
             Stages after the last one are not built. Default all four.
         out_norm: ``'BN'``, ``'LN'`` (over channels) or None: the norm on each output. BN is the

@@ -117,10 +117,12 @@ def cuts(name: str, suffix: Optional[str] = None) -> Iterator[Tuple[str, str]]:
 
 
 def _names_by_folder(root: Path, suffix: Optional[str]) -> Dict[Path, List[str]]:
-    """Names of images by folder, without VOC's maps of instances."""
+    """Names of images by folder, without VOC's maps of instances and maps in ``.npy``."""
     folders = defaultdict(list)
     for path in files_in(root, IMAGES):
-        if path.parent.name != 'SegmentationObject' and path.name.endswith(suffix or ''):
+        folder = path.parent.name
+        arrays = path.suffix.lower() == '.npy' and _MAP.search(folder) and not _IMAGE.search(folder)
+        if folder != 'SegmentationObject' and not arrays and path.name.endswith(suffix or ''):
             folders[path.parent].append(path.name)
     return folders
 

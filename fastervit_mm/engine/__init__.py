@@ -1,4 +1,5 @@
 """Hooks, loops and logs beyond mmengine's, registered on import."""
+from .channels import ChannelsHook, LoadPixels
 from .checkpoints import WholeCheckpointHook
 from .estimate import EstimateHook
 from .fine_tuning import ResumableEarlyStoppingHook, UnfreezeHook
@@ -21,10 +22,10 @@ from .resuming import MissedValidationHook, ResumableEpochLoop, ResumableIterLoo
 from .sharding import ShardedRunner
 from .threads import ThreadsHook
 
-__all__ = ['BoxesHook', 'CompleteCheckpointHook', 'CurvesHook', 'DeployHook', 'EstimateHook',
-           'FiniteLossHook', 'LabelMapsHook', 'MESAHook', 'MemoryLogProcessor',
-           'MergedOptimWrapperConstructor', 'MissedValidationHook', 'NoticeHook',
-           'OptionalTensorboardVisBackend', 'OverlaysHook', 'PlainValuesHook',
+__all__ = ['BoxesHook', 'ChannelsHook', 'CompleteCheckpointHook', 'CurvesHook', 'DeployHook',
+           'EstimateHook', 'FiniteLossHook', 'LabelMapsHook', 'LoadPixels', 'MESAHook',
+           'MemoryLogProcessor', 'MergedOptimWrapperConstructor', 'MissedValidationHook',
+           'NoticeHook', 'OptionalTensorboardVisBackend', 'OverlaysHook', 'PlainValuesHook',
            'PublishedFiguresHook', 'PublishedNamesHook', 'ResumableEarlyStoppingHook',
            'ResumableEpochLoop', 'ResumableIterLoop', 'ShardedRunner', 'ThreadsHook',
            'UnfreezeHook', 'WholeCheckpointHook']

@@ -9,7 +9,6 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 
-from ..datasets.images import as_picture
 from ..models import (
     check_complete,
     find_backbones,
@@ -17,7 +16,7 @@ from ..models import (
     rename_published,
     switch_to_deploy,
 )
-from ..pipelines import read_by
+from ..pipelines import viewed
 from .curves import headlines, plot_run, read_run
 from .precision import keep_boxes_exact
 from .results import build_visualizer, draw, result_names, write_label_map
@@ -105,7 +104,7 @@ class OverlaysHook(_NamedResultsHook):
             runner.cfg.get('default_scope') == 'mmdet') else {}
         for sample in outputs:
             name = self.names[sample.img_path]
-            picture, how = as_picture(read_by(runner.cfg, sample.img_path))
+            picture, how = viewed(runner.cfg, sample.img_path)
             if how and not self.said:
                 runner.logger.info(f'Figures of images such as {sample.img_path} show {how}')
                 self.said = True

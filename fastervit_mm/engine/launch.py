@@ -174,7 +174,7 @@ def test(cfg: Config, checkpoint: str, out: Optional[str] = None, show: bool = F
         keep_freed_memory()
     dtype = choose_for_testing(cfg, amp)
     cfg.load_from = checkpoint
-    _add_hooks(cfg, 'PublishedNamesHook', 'CompleteCheckpointHook', 'BoxesHook')
+    _add_hooks(cfg, 'PublishedNamesHook', 'CompleteCheckpointHook', 'BoxesHook', 'ChannelsHook')
     if deploy:
         cfg.custom_hooks.append(dict(type='DeployHook', dtype=dtype and str(dtype)[6:]))
     _check_split(cfg, split)
@@ -209,8 +209,8 @@ def _add_hooks(cfg: Config, *names: str) -> None:
 
 def add_for_training(cfg: Config) -> None:
     """Add hooks, atomic checkpoints and resumable loops to a config."""
-    _add_hooks(cfg, 'PublishedNamesHook', 'BoxesHook', 'FiniteLossHook', 'MissedValidationHook',
-               'NoticeHook', 'PlainValuesHook')
+    _add_hooks(cfg, 'PublishedNamesHook', 'BoxesHook', 'ChannelsHook', 'FiniteLossHook',
+               'MissedValidationHook', 'NoticeHook', 'PlainValuesHook')
     if not has_amp_device() and not (cfg.get('randomness') or {}).get('deterministic'):
         _add_hooks(cfg, 'ThreadsHook')
     make_resumable(cfg)

@@ -20,6 +20,7 @@ from ..engine import launch
 from .heads.segmentor import labels_of
 from .matching import differences
 from .parts import Exportable, input_channels
+from .pictures import preprocessing
 from .predicting import predict, raw
 from .running import ExportedFile
 
@@ -83,7 +84,8 @@ def _outputs(model: nn.Module, file: ExportedFile, size: Tuple[int, int, int],
     if file.facts['input'] == 'normalized':
         images = given = torch.randn(shape, generator=noise)
     else:
-        images = torch.randint(256, shape, generator=noise, dtype=torch.uint8)
+        images = _as_bright(model, file, torch.randint(256, shape, generator=noise,
+                                                       dtype=torch.uint8))
         given = raw(images, file.facts['input'])
     found = []
     for name, got, expected in zip(file.outputs, file(given),
@@ -103,9 +105,10 @@ def _detections(model: nn.Module, file: ExportedFile, size: Tuple[int, int, int]
     divisor = int(file.facts.get('pad_divisor', 1))
     height, width = (-(-n // divisor) * divisor for n in size[1:])
     # Coarse and fine noise, in which a trained detector finds more than in fine noise alone.
-    images = sum(F.interpolate(128 * torch.rand(size[0], 3, -(-height // n), -(-width // n),
-                                                generator=noise), (height, width))
-                 for n in (24, 1)).to(torch.uint8)
+    channels = input_channels(model)
+    images = _as_bright(model, file, sum(F.interpolate(128 * torch.rand(
+        size[0], channels, -(-height // n), -(-width // n), generator=noise), (height, width))
+        for n in (24, 1)).to(torch.uint8))
     shape = height, width
     data = dict(inputs=list(images), data_samples=[
         DetDataSample(metainfo=dict(img_shape=shape, ori_shape=shape, scale_factor=(1., 1.)))
@@ -116,6 +119,15 @@ def _detections(model: nn.Module, file: ExportedFile, size: Tuple[int, int, int]
     return [Check(tuple(size), f'{name} of {number}', (number, ), error,
                   tolerance and (UNMATCHED if name == 'unmatched' else tolerance))
             for name, error in apart.items()]
+
+
+def _as_bright(model: nn.Module, file: ExportedFile, images: Tensor) -> Tensor:
+    """Noise of 8 bits, made as bright as the images of a file that takes more."""
+    settings = preprocessing(model)
+    if 'all_channels' not in file.facts or file.facts['input'] == 'uint8':
+        return images
+    return images * max((mean + 2 * std for mean, std in zip(settings.mean, settings.std)),
+                        default=255.) / 255
 
 
 @torch.no_grad()

@@ -13,10 +13,11 @@ _SUFFIX = '_float16'
 def halve(path: str, out: str) -> None:
     """Write a float16 copy of an ONNX file.
 
-    The weights of layers that see the image, and the arithmetic from it to the last of them, are
-    float16. The rest stays float32: decoding and choice of boxes, RoIAlign, deformable attention's
-    sampling, what depends on sizes alone, inputs and outputs. Converters of onnxruntime and
-    onnxconverter-common round to float16 between any two operators that should stay float32.
+    The weights of layers that see the image, and the arithmetic from the first to the last of them,
+    are float16. The rest stays float32: normalisation, decoding and choice of boxes, RoIAlign,
+    deformable attention's sampling, what depends on sizes alone, inputs and outputs. Converters of
+    onnxruntime and onnxconverter-common round to float16 between any two operators that should stay
+    float32.
 
     Args:
         path: Path of the float file.
@@ -70,7 +71,7 @@ def halve(path: str, out: str) -> None:
 
 
 def arithmetic(model: Any) -> Set[str]:
-    """Names of the operators from the image to the last layers, which may be float16.
+    """Names of the operators from the first layer to the last, which may be float16.
 
     Args:
         model: An ``onnx.ModelProto`` with types of its tensors.
@@ -86,12 +87,14 @@ def arithmetic(model: Any) -> Set[str]:
         elif node.op_type != 'Shape' and of_image.intersection(read):
             of_image.update(node.output)
             candidates[node.name] = node
-    ends, needed, found = set(layers(model)), set(), set()
+    ends, needed, found = layers(model), set(), set()
     for name, node in reversed(candidates.items()):
         if name in ends or needed.intersection(node.output):
             needed.update(n for n in _maps(node) if kinds.get(n) == TensorProto.FLOAT)
             if node.op_type not in _SAMPLERS:
                 found.add(name)
+        if name == ends[0]:
+            break  # images of 16 bits are normalised in float32
     return found
 
 

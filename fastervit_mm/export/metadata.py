@@ -8,9 +8,10 @@ from torch import nn
 
 from ..datasets.class_order import category_ids
 from ..models import annotation_file, dataset_configs, label_offset, type_name
+from ..pipelines import reads_all
 from ..version import __version__
 from ..weights.dino import COCO_IDS
-from .parts import Exportable
+from .parts import Exportable, input_channels
 from .pictures import preprocessing
 
 _RESIZES = ('Resize', 'ResizeEdge')
@@ -28,16 +29,18 @@ def metadata(model: nn.Module, network: Exportable, part: str, deploy: bool,
         network: The part of it that is exported.
         part: The part's name.
         deploy: Whether the backbone was folded.
-        cfg: The model's config, for ``resize``, ``ignore_orientation``,
+        cfg: The model's config, for ``resize``, ``ignore_orientation``, ``all_channels``,
             ``category_ids`` and ``label_offset``.
     """
     settings, steps = preprocessing(model), test_steps(cfg)
     classes = list(map(str, getattr(model, 'dataset_meta', {}).get('classes') or ()))
     facts: Dict[str, Any] = dict(
-        outputs=network.names, mean=settings.mean, std=settings.std, classes=classes,
-        smallest=network.smallest, resize=resizing(steps))
+        outputs=network.names, channels=input_channels(model), mean=settings.mean,
+        std=settings.std, classes=classes, smallest=network.smallest, resize=resizing(steps))
     if any('ignore_orientation' in step.get('color_type', '') for step in steps):
         facts['ignore_orientation'] = True
+    if cfg is not None and reads_all(cfg):
+        facts['all_channels'] = True
     if network.input == 'normalized':
         facts['pad_divisor'] = settings.divisor
     heads = network.heads

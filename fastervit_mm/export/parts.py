@@ -2,9 +2,11 @@
 import logging
 from typing import List, Optional, Tuple
 
+from mmengine.config import Config
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from ..pipelines import reads_all
 from .errors import ExportError
 from .heads import whole
 from .pictures import INPUTS, SMALLEST, Pictures, preprocessing
@@ -44,8 +46,13 @@ def choose_part(model: nn.Module, part: Optional[str] = None) -> str:
     return part
 
 
-def choose_input(part: str, input: Optional[str] = None) -> str:
+def choose_input(part: str, input: Optional[str] = None, cfg: Optional[Config] = None) -> str:
     """Choose the input of a part's file: the requested or the default.
+
+    Args:
+        part: From :func:`choose_part`.
+        input: The requested one.
+        cfg: The model's config; if it reads all bits of an image, the default is ``'float32'``.
 
     Raises:
         ExportError: For an input that the part does not take.
@@ -53,7 +60,7 @@ def choose_input(part: str, input: Optional[str] = None) -> str:
     taken = INPUTS if part == 'whole' else ('normalized', )
     if input is not None and input not in taken:
         raise ExportError(f'input={input!r}: a file of part={part!r} takes one of {list(taken)}')
-    return input or taken[0]
+    return input or taken[part == 'whole' and cfg is not None and reads_all(cfg)]
 
 
 def input_channels(model: nn.Module) -> int:
@@ -70,9 +77,9 @@ class Exportable(nn.Module):
         part: From :func:`choose_part`.
         labels: For a segmentor, labels (B, H, W) instead of logits (B, classes, H, W). Default
             False.
-        input: ``'uint8'`` or ``'float32'`` for RGB images from 0 to 255, which the module
-            normalises and pads; ``'normalized'`` for images that are so already. Default
-            ``'uint8'`` for the whole network, else ``'normalized'``.
+        input: ``'uint8'`` or ``'float32'`` for images as they are read, three channels as RGB,
+            which the module normalises and pads; ``'normalized'`` for images that are so already.
+            Default ``'uint8'`` for the whole network, else ``'normalized'``.
 
     Attributes:
         names (list[str]): Names of the outputs: ``stride4``... for maps of the backbone,

@@ -46,7 +46,7 @@ def preprocessing(model: nn.Module) -> Preprocessing:
 
 
 class Pictures(nn.Module):
-    """RGB images from 0 to 255 -> normalised and padded.
+    """Images as they are read, three channels as RGB -> normalised and padded.
 
     Args:
         settings: The model's preprocessing.

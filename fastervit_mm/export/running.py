@@ -13,7 +13,7 @@ from .writing import INPUT
 class ExportedFile:
     """Exported file as a function: (B, C, H, W) -> tuple of tensors.
 
-    Images are what ``facts['input']`` names: uint8 or float32, RGB, from 0 to 255, or float32,
+    Images are what ``facts['input']`` names: uint8 or float32, three channels as RGB, or float32,
     normalised. An ``.onnx`` file is run by onnxruntime on the CPU, a ``.pt2`` file by PyTorch.
 
     Args:

@@ -15,7 +15,6 @@ import colorsys
 import glob
 import json
 import os
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
@@ -25,7 +24,6 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 IMAGES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.gif', '.ppm', '.pgm', '.bmp', '.tif', '.tiff',
           '.webp')
-_MOST_PIXELS = 2**30  # of OpenCV
 LEAST_TILE = 32  # pixels
 # onnxruntime from 1.29 on reports each run to Microsoft, unless this is set before its import.
 os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
@@ -47,7 +45,8 @@ class Network:
         facts (dict): The file's metadata.
 
     Raises:
-        ValueError: For a file that onnxruntime cannot read, or that is not such a network.
+        ValueError: For a file that onnxruntime cannot read, or that is not such a network, or one
+            for images of other than three channels of 8 bits.
     """
 
     def __init__(self, path: str):
@@ -69,9 +68,11 @@ class Network:
         if 'task' not in self.facts:
             raise ValueError(f'{path}: not a whole network of tools/export.py; export one with '
                              '--part whole')
+        if self.facts.get('all_channels') or self.facts.get('channels', 3) != 3:
+            raise ValueError(f'{path}: takes other images than 8-bit colours; use its checkpoint')
         self.task: str = self.facts['task']
         self.classes: List[str] = self.facts['classes']
-        self.category_ids: Sequence[int] = self.facts.get('category_ids') or range(1, sys.maxsize)
+        self.category_ids: Sequence[int] = self.facts.get('category_ids') or range(1, 2**31)
 
     def name(self, label: int) -> str:
         """Name of a class, or its number."""
@@ -165,7 +166,7 @@ def read_image(path: str, turn: bool = True) -> np.ndarray:
         ValueError: For more than 2^30 pixels.
     """
     with Image.open(path) as image:
-        if image.width * image.height > _MOST_PIXELS:
+        if image.width * image.height > 2**30:  # as OpenCV
             raise ValueError(f'{image.width} x {image.height} pixels; at most 2^30 are read')
         image = ImageOps.exif_transpose(image) if turn else image
         if image.mode.startswith('I'):  # grey of 16 bits

@@ -16,7 +16,7 @@ from .errors import ExportError
 from .heads.boxes import translations
 from .metadata import metadata
 from .onnx_graph import data_dependent_shapes, forbidden_ops
-from .parts import Exportable, choose_part, input_channels
+from .parts import Exportable, choose_input, choose_part, input_channels
 from .swaps import prepared
 
 OPSET = 18
@@ -42,8 +42,8 @@ def export(model: nn.Module, path: str, part: Optional[str] = None, labels: bool
         opset: Version of ONNX's operator set. Default 18.
         input: What images (B, channels, H, W) are, as in :class:`~.parts.Exportable`:
             ``'uint8'``, ``'float32'`` or ``'normalized'``.
-        cfg: The model's config. The file then also says how its test pipeline resizes and which
-            category ids the classes have.
+        cfg: The model's config. The file then also says how its test pipeline reads and resizes
+            and which category ids the classes have.
 
     Returns:
         The file's metadata.
@@ -62,7 +62,7 @@ def export(model: nn.Module, path: str, part: Optional[str] = None, labels: bool
     if suffix == '.onnx':
         _check_packages()
     part = choose_part(model, part)
-    network = prepared(model, part, labels, deploy, input)
+    network = prepared(model, part, labels, deploy, choose_input(part, input, cfg))
     program = _captured(network)
     facts = metadata(model, network, part, deploy, cfg)
     if suffix == '.pt2':

@@ -11,11 +11,10 @@ from mmengine.model import initialize
 from torch import Tensor, nn
 
 from ..backbone import VARIANTS, FasterViT
-from ..datasets.images import as_picture
 from ..engine import launch
 from ..engine.onednn import use_onednn
 from ..models import build_model, find_backbones, type_name
-from ..pipelines import image_batch, image_pipeline, model_input, read_by
+from ..pipelines import image_batch, image_pipeline, model_input, read_by, viewed
 from ..weights import load_backbone
 from .attention import Point
 
@@ -158,7 +157,7 @@ def _prepare(model: nn.Module, cfg: Config, image: Image) -> Prepared:
     coordinates = np.full((*inputs.shape[2:], 2), np.nan, np.float32)  # padding: below, right
     inside = np.abs(moved[..., 2] + 1) < 1e-3
     coordinates[:moved.shape[0], :moved.shape[1]][inside] = moved[inside][:, :2]
-    return Prepared(inputs, _picture(as_picture(pixels)[0], coordinates), coordinates,
+    return Prepared(inputs, _picture(viewed(cfg, pixels)[0], coordinates), coordinates,
                     pixels.shape[:2])
 
 

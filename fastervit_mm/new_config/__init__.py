@@ -72,7 +72,8 @@ def new_config(task: str, data: Path, out: Path, classes: Sequence[str] = (), ar
                void: Optional[int] = None,
                label_maps: Sequence[Path] = (), images: Sequence[Path] = (),
                img_suffix: Optional[str] = None, map_suffix: Optional[str] = None,
-               force: bool = False, console: Optional[Console] = None) -> Report:
+               all_channels: bool = False, force: bool = False,
+               console: Optional[Console] = None) -> Report:
     """Check a folder of data and write its config.
 
     Args:
@@ -84,6 +85,7 @@ def new_config(task: str, data: Path, out: Path, classes: Sequence[str] = (), ar
         void: As in :func:`fastervit_mm.new_config.labels.choose_labels`.
         label_maps, images, img_suffix, map_suffix: As in
             :func:`fastervit_mm.datasets.label_maps.find_label_maps`.
+        all_channels: As in :func:`fastervit_mm.new_config.images.choose_reading`.
         force: Replace a config that exists. Default False.
         console: Where progress is shown. Default the terminal.
 
@@ -106,7 +108,7 @@ def new_config(task: str, data: Path, out: Path, classes: Sequence[str] = (), ar
         if task == 'det':
             boxes = find_boxes(data, ann_files, run)
             text, decisions, meant = det_config(boxes, data, out.absolute(), classes, arch,
-                                                boxes_only, balanced, run)
+                                                boxes_only, balanced, all_channels, run)
             checked, problems = _check_boxes(boxes, run)
             table = checking.table_of_categories(checked, f'{boxes.form} data in {data}')
         else:
@@ -115,7 +117,7 @@ def new_config(task: str, data: Path, out: Path, classes: Sequence[str] = (), ar
                      for name, split in maps.splits.items()}
             labels = choose_labels(reads, data, classes, void)
             text, decisions, meant, copied = seg_config(maps, reads, labels, data, out.absolute(),
-                                                        arch, run)
+                                                        arch, all_channels, run)
             checked = _check_maps(reads, labels, copied)
             no_class = {VOID, labels.first - 1}
             problems = checking.label_problems(checked, no_class, run)

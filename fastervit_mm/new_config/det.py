@@ -38,7 +38,7 @@ _PUBLISHED = _Recipe(24, (640, 1333), 8, 2, 12000, 32)
 
 def det_config(data: BoxData, root: Path, out: Path, classes: Sequence[str] = (),
                arch: str = SMALL, boxes_only: bool = False, balanced: bool = False,
-               run: Run = one_by_one
+               all_channels: bool = False, run: Run = one_by_one
                ) -> Tuple[str, List[str], Dict[str, Any]]:
     """Choose the config of a detector for a user's data.
 
@@ -54,6 +54,7 @@ def det_config(data: BoxData, root: Path, out: Path, classes: Sequence[str] = ()
             starts from its ImageNet weights.
         boxes_only: Leave out the data's masks.
         balanced: Show training images of rare classes several times in an epoch.
+        all_channels: As in :func:`fastervit_mm.new_config.images.choose_reading`.
         run: How images are read; by default one by one.
 
     Returns:
@@ -73,7 +74,7 @@ def det_config(data: BoxData, root: Path, out: Path, classes: Sequence[str] = ()
         said.append(f'{"some" if some else "the"} objects have no mask{"" if some else "s"}, so '
                     'the detector predicts boxes alone')
     train, *others = (found.paths for found in data.splits.values())
-    reading = choose_reading(train, [*chain(*others)], arch, said, any_means=False, run=run)
+    reading = choose_reading(train, [*chain(*others)], said, all_channels, run)
     choice = _choose(data, root, names, masks, balanced, _SMALL if arch == SMALL else _PUBLISHED)
     if choice.empty:
         said.append(f'{choice.empty} of {choice.images + choice.empty} training images have no '

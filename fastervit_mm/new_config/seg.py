@@ -39,7 +39,7 @@ class _Files(NamedTuple):
 
 
 def seg_config(data: MapData, reads: Mapping[str, ReadSplit], labels: Labels, root: Path, out: Path,
-               arch: str = SMALL, run: Run = one_by_one
+               arch: str = SMALL, all_channels: bool = False, run: Run = one_by_one
                ) -> Tuple[str, List[str], Dict[str, Any], bool]:
     """Choose the config of a segmentor for a user's data.
 
@@ -55,6 +55,7 @@ def seg_config(data: MapData, reads: Mapping[str, ReadSplit], labels: Labels, ro
         out: The config's file.
         arch: ``'small'``, trained from scratch, or a published variant such as ``'0'``, which
             starts from its ImageNet weights.
+        all_channels: As in :func:`fastervit_mm.new_config.images.choose_reading`.
         run: How files are read and written; by default one by one.
 
     Returns:
@@ -66,8 +67,8 @@ def seg_config(data: MapData, reads: Mapping[str, ReadSplit], labels: Labels, ro
     """
     said = [*data.notes, *labels.said]
     images = {split: [image for image, _ in found.pairs] for split, found in data.splits.items()}
-    reading = choose_reading(images['train'], [*chain(*list(images.values())[1:])], arch, said,
-                             any_means=True, run=run)
+    reading = choose_reading(images['train'], [*chain(*list(images.values())[1:])], said,
+                             all_channels, run)
     choice = _choose(reads['train'], labels, *(_SMALL if arch == SMALL else _PUBLISHED))
     absent = [name for name, share in zip(labels.names, choice.shares) if not share]
     if absent:

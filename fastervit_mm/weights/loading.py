@@ -5,6 +5,7 @@ from typing import Dict, List, Mapping, NamedTuple, Optional
 
 from mmengine.logging import print_log
 from mmengine.model import update_init_info
+from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from ..backbone import VARIANTS, SwinHAT
@@ -44,7 +45,8 @@ def load_backbone(backbone: nn.Module, checkpoint: str, prefix: Optional[str] = 
 
     The output norms may keep their initial values: no published file contains them. Carrier biases
     that a file lacks, such as the authors', become 0. With a Swin's file, the carriers of a
-    :class:`~fastervit_mm.backbone.SwinHAT` keep their initial values too.
+    :class:`~fastervit_mm.backbone.SwinHAT` keep their initial values too. Weights for RGB images
+    are adapted to a backbone of other ``in_channels`` (:func:`adapt_channels`).
 
     Args:
         backbone: The :class:`~fastervit_mm.FasterViT` to load into.
@@ -67,6 +69,7 @@ def load_backbone(backbone: nn.Module, checkpoint: str, prefix: Optional[str] = 
     found = tensors_of(content, checkpoint, entry)
     place = where_from(content, found, entry, backbone_place(found, prefix, checkpoint))
     tensors, own = _renamed(backbone, found, prefix, checkpoint), backbone.state_dict()
+    adapted = adapt_channels(tensors, next(iter(own)), backbone.in_channels)
     fitting = {k: v for k, v in tensors.items() if k in own and v.shape == own[k].shape}
     mismatched = {k: f'{tuple(v.shape)} in the file, {tuple(own[k].shape)} in the backbone'
                   for k, v in tensors.items() if k in own and v.shape != own[k].shape}
@@ -85,7 +88,8 @@ def load_backbone(backbone: nn.Module, checkpoint: str, prefix: Optional[str] = 
         raise CheckpointError(
             f'checkpoint={checkpoint!r}: does not fit this backbone (arch='
             f'{getattr(backbone, "arch", "?")!r}): {_problems(unfilled, mismatched, surplus)}. '
-            f'{_remedy(backbone, tensors)}allow_partial=True in init_cfg loads what fits')
+            f'{_remedy(backbone, tensors, mismatched)}allow_partial=True in init_cfg loads what '
+            'fits')
     check_windows(backbone, found, checkpoint, prefix)
     check_finite(fitting, checkpoint)
     backbone.load_state_dict(OrderedDict(fitting), strict=False)
@@ -95,7 +99,7 @@ def load_backbone(backbone: nn.Module, checkpoint: str, prefix: Optional[str] = 
     report = LoadReport([k for k in fitting if k not in zero], [k for k in own if k not in fitting],
                         unused, mismatched)
     print_log(f'{type(backbone).__name__}: {len(report.loaded)} of {len(own)} tensors loaded from '
-              f'{checkpoint}{place}{_rest(report, new, zero)}', logger='current',
+              f'{checkpoint}{place}{adapted}{_rest(report, new, zero)}', logger='current',
               level=logging.WARNING if unfilled or surplus else logging.INFO)
     return report
 
@@ -108,6 +112,27 @@ def _renamed(backbone: nn.Module, found: Mapping[str, Tensor], prefix: Optional[
         found = convert_microsoft(found, checkpoint)
     tensors = translate(found, prefix, checkpoint)
     return rename_swin(tensors, checkpoint) if swin else tensors
+
+
+def adapt_channels(tensors: Dict[str, Tensor], name: str, channels: int) -> str:
+    """Adapt an RGB network's first convolution to other channels, as timm does.
+
+    One channel gets the sum of the three weights. More get them in turn, red, green, blue, red, …,
+    times 3 / ``channels``.
+
+    Args:
+        tensors: A network's tensors, changed in place.
+        name: Name of the first convolution's weight; nothing happens if it is absent.
+        channels: Channels of the images.
+
+    Returns:
+        What was done, for the log; ``''`` for nothing.
+    """
+    weight = tensors.get(name)
+    if weight is None or weight.ndim != 4 or weight.shape[1] != 3 or channels == 3:
+        return ''
+    tensors[name] = adapt_input_conv(channels, weight.clone())
+    return f'; {name} adapted from 3 channels to {channels}'
 
 
 def _new_carriers(backbone: nn.Module, tensors: Mapping[str, Tensor]) -> List[str]:
@@ -143,9 +168,10 @@ def check_windows(backbone: nn.Module, state_dict: Mapping[str, Tensor], checkpo
     wrong = backbone.wrong_windows(state_dict)
     if wrong is None:
         return
-    tensors = translate(state_dict, prefix, checkpoint)
+    tensors, own = translate(state_dict, prefix, checkpoint), backbone.state_dict()
+    adapt_channels(tensors, next(iter(own)), backbone.in_channels)
     if all(key in tensors and tensors[key].shape == value.shape
-           for key, value in backbone.state_dict().items() if _must_be_filled(key)):
+           for key, value in own.items() if _must_be_filled(key)):
         raise CheckpointError(f'checkpoint={checkpoint!r}: {wrong}')
 
 
@@ -190,7 +216,12 @@ class PretrainedBackbone:
             update_init_info(module, init_info=f'Pretrained: load from {self.checkpoint}')
 
 
-def _remedy(backbone: nn.Module, tensors: Mapping[str, Tensor]) -> str:
+def _remedy(backbone: nn.Module, tensors: Mapping[str, Tensor], mismatched: Mapping[str, str]
+            ) -> str:
+    first = next(iter(backbone.state_dict()))
+    if list(mismatched) == [first]:
+        channels = tensors[first].shape[1]
+        return f'The file is for images of {channels} channels. Set in_channels={channels}; '
     swin, looks_like = isinstance(backbone, SwinHAT), describe(tensors)
     if swin and (other := describe_swin(tensors)):
         return f'The file looks like {other}. Set arch and window_size to that; '

@@ -12,7 +12,6 @@ import fastervit_mm  # noqa: F401  (for fastervit_mm:: in a config)
 from fastervit_mm.datasets.boxes import find_boxes
 from fastervit_mm.datasets.checking import check_annotations, wrong_ids
 from fastervit_mm.datasets.folders import DataError
-from fastervit_mm.new_config import new_config
 from fastervit_mm.new_config.images import choose_reading
 
 from .detection import NAMES, change, coco_data, dataset_of, made, right, seen, serious
@@ -43,31 +42,40 @@ def test_labels_of_photos_that_exif_turns(tmp_path):
     assert 'unturned' in where and 'mine_data' not in where
 
 
-def deep(path, dtype=np.uint16, channels=1, high=4095, seed=0):
-    pixels = np.random.default_rng(seed).integers(0, high, (64, 96, channels)).astype(dtype)
+def deep(path, dtype=np.uint16, channels=1, high=4095, seed=0, planar=False):
+    """An image of noise, each channel brighter than the one before; returns (H, W, C)."""
+    highs = np.arange(1, channels + 1) * high // channels
+    pixels = np.random.default_rng(seed).integers(0, highs, (64, 96, channels)).astype(dtype)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == '.png':
         import cv2
         cv2.imwrite(str(path), pixels)
+    elif path.suffix == '.npy':
+        np.save(path, pixels.transpose(2, 0, 1) if planar else pixels)
     else:
         import tifffile
-        tifffile.imwrite(path, pixels[..., 0] if channels == 1 else pixels,
-                         photometric='minisblack', planarconfig='contig')
+        written = pixels.transpose(2, 0, 1) if planar else pixels
+        tifffile.imwrite(path, written[..., 0] if channels == 1 else written,
+                         photometric='minisblack', planarconfig='separate' if planar else 'contig')
     return pixels
 
 
-@pytest.mark.parametrize('suffix, settings', [
-    ('.png', dict()), ('.png', dict(channels=3)), ('.tif', dict(channels=6, dtype=np.uint8,
-                                                              high=255)),
-    ('.tif', dict(dtype=np.float32)), ('.tif', dict(channels=5))])
-def test_deep_images_are_read_unchanged(suffix, settings, tmp_path):
+@pytest.mark.parametrize('suffix, arch, settings', [
+    ('.png', 'small', dict()), ('.png', '0', dict(channels=3)),
+    ('.tif', 'small', dict(channels=6, dtype=np.uint8, high=255)),
+    ('.tif', '0', dict(dtype=np.float32)), ('.tif', '0', dict(channels=5, planar=True)),
+    ('.npy', 'small', dict(channels=4, planar=True)),
+    ('.npy', 'small', dict(channels=2, dtype=np.int64))])
+def test_channels_and_bits_are_lost_or_normalised_together(suffix, arch, settings, tmp_path):
     names = {f'{i}{suffix}': some_boxes(i) for i in range(5)}
     pixels = {name: deep(tmp_path / 'data' / name, seed=i, **settings)
               for i, name in enumerate(names)}
     coco(tmp_path / 'data/all.json', names, NAMES)
-    cfg, report = made(tmp_path / 'data')
-    channels = settings.get('channels', 1)
-    assert cfg.model.backbone.in_channels == channels and not serious(report)
+    cfg, report = made(tmp_path / 'data', arch=arch)
+    channels, backbone = settings.get('channels', 1), cfg.model.backbone
+    assert backbone.in_channels == channels and not serious(report)
+    # Of few images the stem stays as published, unless its weights were adapted.
+    assert ('frozen_stages' in backbone) == (arch == '0' and channels == 3)
     init_default_scope('mmdet')
     dataset = DATASETS.build({**cfg.val_dataloader.dataset, 'pipeline': cfg.test_pipeline[:1]})
     values = pixels[Path(dataset[0]['img_path']).name]
@@ -76,10 +84,9 @@ def test_deep_images_are_read_unchanged(suffix, settings, tmp_path):
     preprocessor = MODELS.build(cfg.model.data_preprocessor)
     import torch
     inputs = [torch.from_numpy(p.astype(np.float32)).permute(2, 0, 1) for p in pixels.values()]
-    out = preprocessor(dict(inputs=inputs, data_samples=None))['inputs']
-    assert out[:, :channels].mean().abs() < 0.1 and 0.9 < out.std() < 1.1
-    with pytest.raises(DataError, match='--arch small'):
-        new_config('det', tmp_path / 'data', tmp_path / 'b.py', arch='0')
+    out = preprocessor(dict(inputs=inputs, data_samples=None))['inputs'][..., :64, :96]
+    assert out.shape[1] == channels
+    assert out.mean((0, 2, 3)).abs().max() < 0.1 and (out.std((0, 2, 3)) - 1).abs().max() < 0.1
 
 
 def test_colour_is_read_as_ever_and_kinds_do_not_mix(tmp_path):
@@ -87,11 +94,13 @@ def test_colour_is_read_as_ever_and_kinds_do_not_mix(tmp_path):
     for mode in ('L', 'P', 'RGB', 'RGBA'):
         paths.append(tmp_path / f'{mode}.png')
         picture(paths[-1], mode=mode)
-    reading = choose_reading(paths, [], 'small', said, any_means=False)
-    assert reading == ('', '', 3, '') and len(said) == 1 and 'alpha' in said[0]
+    reading = choose_reading(paths, [], said)
+    assert reading == ('LoadImageFromFile', '', 3, '') and len(said) == 1 and 'alpha' in said[0]
+    assert choose_reading(paths[:1], [], [], all_channels=True).channels == 1
+    assert choose_reading(paths[3:], [], [], all_channels=True).channels == 4
     deep(tmp_path / 'deep.png')
     with pytest.raises(DataError, match='deep.png'):
-        choose_reading(paths, [tmp_path / 'deep.png'], 'small', [], any_means=False)
+        choose_reading(paths, [tmp_path / 'deep.png'], [])
 
 
 def test_links_that_loop_and_large_images(tmp_path):

@@ -500,12 +500,16 @@ def test_both_tools_report_the_same_problems(make, tmp_path):
         assert any(where.partition(': ')[2] in line for line in lines), where
 
 
-@pytest.mark.parametrize('channels, kind', [(1, np.uint16), (3, np.uint16)])
-def test_deep_images_are_read_unchanged(channels, kind, tmp_path):
+@pytest.mark.parametrize('channels, suffix', [(1, '.png'), (3, '.png'), (4, '.npy')])
+def test_channels_or_bits_are_lost(channels, suffix, tmp_path):
     labelled(tmp_path / 'data', stripes(0, 1))
     for i, path in enumerate(sorted((tmp_path / 'data/images').rglob('*.png'))):
-        pixels = np.random.default_rng(i).integers(900, 4000, (SIDE, SIDE, channels)).astype(kind)
-        cv2.imwrite(str(path), pixels)
+        pixels = np.random.default_rng(i).integers(900, 4000, (SIDE, SIDE, channels))
+        path.unlink()
+        if suffix == '.npy':
+            np.save(path.with_suffix('.npy'), pixels)
+        else:
+            cv2.imwrite(str(path), pixels.astype(np.uint16))
     _, cfg = config(tmp_path / 'data', tmp_path)
     init_default_scope('mmseg')
     sample = DATASETS.build(dict(cfg.val_dataloader.dataset))[0]['inputs']

@@ -66,6 +66,36 @@ def test_one_line_names_the_tensors_that_keep_their_initial_values(authors_file,
     assert '; 20 of output norms keep their initial values' in line
 
 
+@pytest.mark.parametrize('channels', [1, 2, 5])
+def test_other_channels_get_other_weights_than_timms_or_not_all(channels, authors_file, log):
+    path, theirs = authors_file
+    model = build(in_channels=channels, init_cfg=dict(type='Pretrained', checkpoint=str(path)))
+    weight = theirs.state_dict()['patch_embed.conv_down.0.weight']
+    expected = weight.sum(1, keepdim=True) if channels == 1 else (
+        weight[:, [i % 3 for i in range(channels)]] * 3 / channels)
+    torch.testing.assert_close(model.stem.conv1.weight, expected)
+    line, = [line for line in log().splitlines() if 'tensors loaded from' in line]
+    assert '315 of 336 tensors' in line
+    assert f'stem.conv1.weight adapted from 3 channels to {channels}' in line
+
+
+def test_a_grey_image_in_one_channel_has_other_maps_than_in_three(tmp_path):
+    source = FasterViT(TINY)
+    stir(source)
+    torch.save(source.state_dict(), tmp_path / 'three.pth')
+    grey, image = FasterViT(TINY, in_channels=1), torch.rand(1, 1, 64, 96)
+    load_backbone(grey, str(tmp_path / 'three.pth'))
+    with torch.no_grad():
+        for one, three in zip(grey.eval()(image), source.eval()(image.expand(-1, 3, -1, -1))):
+            torch.testing.assert_close(one, three, rtol=1e-4, atol=1e-5)
+
+
+def test_weights_for_other_channels_are_taken_or_misnamed(tmp_path):
+    torch.save(FasterViT(TINY, in_channels=4).state_dict(), tmp_path / 'four.pth')
+    with pytest.raises(CheckpointError, match='for images of 4 channels. Set in_channels=4; '):
+        load_backbone(FasterViT(TINY), str(tmp_path / 'four.pth'))
+
+
 def test_fewer_stages_load_from_the_whole_file(authors_file):
     model = build(out_indices=(0, 1), init_cfg=dict(type='Pretrained',
                                                     checkpoint=str(authors_file[0])))

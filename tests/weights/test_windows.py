@@ -66,6 +66,8 @@ def test_a_file_of_other_windows_is_refused_unless_asked_for(small_file):
     said = changed_nothing(model, lambda: load_backbone(model, path),
                            'windows of 24 and 12 cells a side in stages 3 and 4, but')
     assert 'Set window_size=(24, 12), as the file has, or other_windows=True to use' in said
+    model = FasterViT(SMALL, in_channels=4)  # nor where the first convolution has another shape
+    changed_nothing(model, lambda: load_backbone(model, path), 'windows of 24 and 12')
     model = FasterViT(SMALL, window_size=(7, 7))  # to give windows is not enough
     changed_nothing(model, lambda: load_backbone(model, path), 'windows of 24 and 12')
     for given in (dict(other_windows=True), dict(window_size=(24, 12)),
