@@ -31,8 +31,8 @@ EXTRAS = {
     'dev': ['ruff', 'mypy', 'pre-commit', 'build'],
 }
 EXTRAS['test'] = ['pytest', 'pytest-xdist', 'hypothesis', 'fastervit==1.0.0', 'build', 'playwright',
-                  'openvino', *EXTRAS['export'], *EXTRAS['app'], *EXTRAS['tensorboard'],
-                  *EXTRAS['docs']]
+                  'openvino', 'segmentation-models-pytorch', *EXTRAS['export'], *EXTRAS['app'],
+                  *EXTRAS['tensorboard'], *EXTRAS['docs']]
 
 
 class BuildWithMim(build_py):

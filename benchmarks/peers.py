@@ -1,9 +1,9 @@
-"""Run other libraries' own tests on FasterViT.
+"""Run tests/peers, and other libraries' own tests on FasterViT.
 
-The tests of the installed versions of timm (models), segmentation_models_pytorch (encoders) and
-transformers (timm backbone), with ``fastervit_0`` in place of their networks. Those that ask the
-Hub are left out. The tests come from source packages; where one lacks them, the program says what
-to put where. None of them is kept in this repository. Figures: docs/peers.md.
+The tests of timm (models), segmentation_models_pytorch (encoders) and transformers (timm backbone)
+run with ``fastervit_0`` in place of their networks; those that ask the Hub are left out. They come
+from source packages; where one lacks them, the program says what to clone. None of them is kept in
+this repository. Figures: docs/peers.md.
 """
 import os
 import shutil
@@ -12,7 +12,7 @@ import sys
 import tempfile
 from importlib import metadata
 from pathlib import Path
-from typing import Dict, NamedTuple, Sequence
+from typing import Dict, NamedTuple
 
 from benchmarks.reports import origin, save
 from tools.make_matrix import counted, first_line
@@ -20,6 +20,9 @@ from tools.make_matrix import counted, first_line
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / 'work_dirs/peers'
 REPORT = ROOT / 'benchmarks/peers.json'
+# Beside the environment: where transformers 5 is installed, mmpretrain 1.2.0 cannot be imported.
+PACKAGES = FOLDER / 'packages'
+NEEDED = ('transformers', 'tokenizers', 'parameterized', 'gitpython', 'gitdb', 'smmap')
 
 ENCODER = '''
 from tests.encoders import base
@@ -40,14 +43,12 @@ class Peer(NamedTuple):
         file: The tests, below the folder ``tests``.
         edits: Texts in the file, and what is there instead; empty for :data:`ENCODER` beside it.
         select: pytest's expression for the tests that concern a backbone and need no network.
-        packages: What the tests import besides.
     """
     distribution: str
     repository: str
     file: str
     edits: Dict[str, str]
     select: str
-    packages: Sequence[str] = ()
 
 
 PEERS = (
@@ -56,21 +57,25 @@ PEERS = (
          'fastervit_0 and not pretrained'),
     Peer('segmentation_models_pytorch',
          'https://github.com/qubvel-org/segmentation_models.pytorch', 'encoders/base.py', {},
-         'TestFasterViT', ['gitpython']),
+         'TestFasterViT'),
     Peer('transformers', 'https://github.com/huggingface/transformers',
          'models/timm_backbone/test_modeling_timm_backbone.py',
          {'"resnet18"': '"fastervit_0"', 'else [4]': 'else [3]'},
-         'not equivalence and not from_checkpoint and not with_kwargs', ['parameterized']),
+         'not equivalence and not from_checkpoint and not with_kwargs'),
 )
 
 
 def main():
-    results = {}
+    PACKAGES.mkdir(parents=True, exist_ok=True)
+    pip('install', '--no-deps', '--upgrade', '--target', PACKAGES, '--constraint',
+        ROOT / 'constraints.txt', *NEEDED)
+    sys.path.append(str(PACKAGES))
+    results = {'tests/peers': pytest(ROOT, ROOT / 'tests/peers')}
     for peer in PEERS:
-        print(f'[peers] {peer.distribution}', flush=True)
-        results[peer.distribution] = found = run(peer)
-        print(f'[peers] {peer.distribution}: {found}', flush=True)
+        results[peer.distribution] = run(peer)
     save(dict(origin(), results=results), REPORT)
+    for name, found in results.items():
+        print(f'[peers] {name}: {found}')
     return int(any('error' in found for found in results.values()))
 
 
@@ -82,26 +87,31 @@ def run(peer):
     if not file.is_file():
         download(peer.distribution, version, folder)
     if not file.is_file():
-        return dict(about, error=f'its source package has no tests/{peer.file}: put the folder '
-                    f'tests of {peer.repository}/tree/v{version} into {folder}')
+        shutil.rmtree(folder, ignore_errors=True)
+        return dict(about, error=f'its source package has no tests/{peer.file}. Before another '
+                    f'run: git clone --depth 1 --branch v{version} {peer.repository} {folder}')
     text = file.read_text()
     for old, new in peer.edits.items():
         if old not in text:
             return dict(about, error=f'no {old} in tests/{peer.file}')
         text = text.replace(old, new)
-    ours, report = file.with_name('test_fastervit.py'), folder / 'report.xml'
+    ours = file.with_name('test_fastervit.py')
     ours.write_text(text if peer.edits else ENCODER)
+    # The empty file in place of the repository's settings.
+    return dict(about, **pytest(folder, ours, '-c', os.devnull, '--rootdir', folder, '-p',
+                                'fastervit_mm', '-k', peer.select))
+
+
+def pytest(folder, tests, *options):
+    """Numbers of tests, and those that failed."""
+    report = FOLDER / 'report.xml'
     report.unlink(missing_ok=True)
-    packages = FOLDER / 'packages'
-    for package in peer.packages:
-        pip('install', '--target', packages, '--upgrade', package)
+    paths = [str(ROOT), os.environ.get('PYTHONPATH'), str(PACKAGES)]
     subprocess.run(
-        [sys.executable, '-W', 'ignore', '-m', 'pytest', '-q', '--tb=short', '-p', 'fastervit_mm',
-         '-p', 'no:cacheprovider', '-c', os.devnull, '--rootdir', folder, f'--junitxml={report}',
-         '-k', peer.select, ours],
-        cwd=folder, env=dict(os.environ, RUN_ALL='true', PYTHONPATH=os.pathsep.join(
-            filter(None, [str(ROOT), os.environ.get('PYTHONPATH'), str(packages)]))))
-    return dict(about, **counted(report.read_text()))
+        [sys.executable, '-W', 'ignore', '-m', 'pytest', '-q', '--tb=short', '-p',
+         'no:cacheprovider', f'--junitxml={report}', *options, tests], cwd=folder,
+        env=dict(os.environ, RUN_ALL='true', PYTHONPATH=os.pathsep.join(filter(None, paths))))
+    return counted(report.read_text())
 
 
 def download(distribution, version, folder):
