@@ -67,7 +67,7 @@ PEERS = (
 
 def main():
     PACKAGES.mkdir(parents=True, exist_ok=True)
-    pip('install', '--no-deps', '--upgrade', '--target', PACKAGES, '--constraint',
+    pip('install', '--no-deps', '--no-compile', '--upgrade', '--target', PACKAGES, '--constraint',
         ROOT / 'constraints.txt', *NEEDED)
     sys.path.append(str(PACKAGES))
     results = {'tests/peers': pytest(ROOT, ROOT / 'tests/peers')}

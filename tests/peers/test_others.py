@@ -1,6 +1,4 @@
 """FasterViT in timm, torchvision's detectors and segmentation_models_pytorch."""
-from collections import OrderedDict
-
 import pytest
 import timm
 import torch
@@ -37,8 +35,8 @@ def test_torchvisions_detector_loads_trains_and_predicts(weights):
     torch.manual_seed(0)
     network = timm.create_model(NAME, pretrained=True, features_only=True).model.backbone
     check_loaded(network, weights)
-    body = nn.Sequential(OrderedDict(
-        (str(i), nn.Sequential(network.downsamples[i - 1] if i else network.stem, stage))
+    body = nn.Sequential(*(nn.Sequential(
+        network.downsamples[i - 1] if i else network.stem, stage)
         for i, stage in enumerate(network.stages)))
     backbone = BackboneWithFPN(body, {str(i): str(i) for i in range(4)}, CHANNELS, 16)
     image = torch.rand(1, 3, 75, 110)
