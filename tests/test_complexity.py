@@ -44,13 +44,13 @@ def test_a_whole_segmentor_counts_what_was_measured():
 
 @pytest.mark.parametrize('heads, params, macs', [
     ("_base_ = 'mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py'", 48, 267),
-    (f"""
+    pytest.param(f"""
 _base_ = '{REPO}/configs/mmdet/cascade_fvit.py'
 model = dict(
     backbone=dict(
         _delete_=True, type='SwinTransformer', embed_dims=96, depths=[2, 2, 6, 2],
         num_heads=[3, 6, 12, 24], window_size=7, convert_weights=True),
-    neck=dict(in_channels=[96, 192, 384, 768]))""", 86, 745),
+    neck=dict(in_channels=[96, 192, 384, 768]))""", 86, 745, marks=pytest.mark.long),
 ], ids=['Mask R-CNN', 'Cascade Mask R-CNN'])
 def test_a_peer_in_a_whole_detector_counts_what_its_authors_published(heads, params, macs,
                                                                       tmp_path):

@@ -34,6 +34,8 @@ def parse_args():
         task.add_argument('--force', action='store_true', help='replace OUT.py if it exists')
     det.add_argument('--boxes-only', action='store_true',
                      help='leave out the data\'s masks')
+    det.add_argument('--balance', action='store_true', dest='balanced',
+                     help='show training images of rare classes several times in an epoch')
     det.add_argument('--ann', nargs='+', metavar='FILE', default=[], type=Path, dest='ann_files',
                      help='files to take, if the folder has several: COCO\'s in the order '
                      'train, val, test, or YOLO\'s data.yaml')

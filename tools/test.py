@@ -7,8 +7,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
 
+from fastervit_mm.apis import evaluate  # noqa: E402
 from fastervit_mm.command_line import Settings, errors_in_one_line  # noqa: E402
-from fastervit_mm.engine import launch  # noqa: E402
 from fastervit_mm.engine.distributed import exit_without_gloo_teardown  # noqa: E402
 
 
@@ -50,9 +50,10 @@ def parse_args():
 def main():
     args = parse_args()
     with exit_without_gloo_teardown(), errors_in_one_line('test'):
-        cfg = launch.load_config(args.config, args.launcher, args.work_dir, args.cfg_options)
-        launch.test(cfg, args.checkpoint, args.out, args.show, args.show_dir, args.wait_time,
-                    args.tta, args.deploy, args.compile, args.split, args.amp)
+        evaluate(args.config, args.checkpoint, args.work_dir, args.cfg_options, args.launcher,
+                 out=args.out, show=args.show, show_dir=args.show_dir, wait_time=args.wait_time,
+                 tta=args.tta, deploy=args.deploy, compiled=args.compile, split=args.split,
+                 amp=args.amp)
 
 
 if __name__ == '__main__':

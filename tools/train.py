@@ -7,8 +7,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that is not installed
 
+from fastervit_mm.apis import train  # noqa: E402
 from fastervit_mm.command_line import Settings, errors_in_one_line  # noqa: E402
-from fastervit_mm.engine import launch  # noqa: E402
 from fastervit_mm.engine.distributed import exit_without_gloo_teardown  # noqa: E402
 
 
@@ -42,8 +42,8 @@ def parse_args():
 def main():
     args = parse_args()
     with exit_without_gloo_teardown(), errors_in_one_line('train', go_on='go on with --resume'):
-        cfg = launch.load_config(args.config, args.launcher, args.work_dir, args.cfg_options)
-        launch.train(cfg, args.amp, args.auto_scale_lr, args.resume, args.compile)
+        train(args.config, args.work_dir, args.cfg_options, args.amp, args.auto_scale_lr,
+              args.resume, args.compile, args.launcher)
 
 
 if __name__ == '__main__':

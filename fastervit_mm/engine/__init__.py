@@ -1,6 +1,7 @@
 """Hooks, loops and logs beyond mmengine's, registered on import."""
 from .checkpoints import WholeCheckpointHook
 from .estimate import EstimateHook
+from .fine_tuning import ResumableEarlyStoppingHook, UnfreezeHook
 from .hooks import (
     BoxesHook,
     CompleteCheckpointHook,
@@ -24,5 +25,6 @@ __all__ = ['BoxesHook', 'CompleteCheckpointHook', 'CurvesHook', 'DeployHook', 'E
            'FiniteLossHook', 'LabelMapsHook', 'MESAHook', 'MemoryLogProcessor',
            'MergedOptimWrapperConstructor', 'MissedValidationHook', 'NoticeHook',
            'OptionalTensorboardVisBackend', 'OverlaysHook', 'PlainValuesHook',
-           'PublishedFiguresHook', 'PublishedNamesHook', 'ResumableEpochLoop',
-           'ResumableIterLoop', 'ShardedRunner', 'ThreadsHook', 'WholeCheckpointHook']
+           'PublishedFiguresHook', 'PublishedNamesHook', 'ResumableEarlyStoppingHook',
+           'ResumableEpochLoop', 'ResumableIterLoop', 'ShardedRunner', 'ThreadsHook',
+           'UnfreezeHook', 'WholeCheckpointHook']

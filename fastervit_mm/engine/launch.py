@@ -22,13 +22,18 @@ from .resuming import make_resumable
 from .runner import build_runner
 from .settings import check_parts, metric_configs
 
+# mmengine's hooks by those that survive a stop.
+_REPLACED = dict(CheckpointHook='WholeCheckpointHook',
+                 EarlyStoppingHook='ResumableEarlyStoppingHook')
 
-def load_config(config: str, launcher: str = 'none', work_dir: Optional[str] = None,
-                cfg_options: Optional[dict] = None) -> Config:
+
+def load_config(config: Union[str, os.PathLike, Config], launcher: str = 'none',
+                work_dir: Optional[str] = None, cfg_options: Optional[dict] = None) -> Config:
     """Load a config and apply the command line's settings.
 
     Args:
-        config: Path of the config, or a name that :func:`fastervit_mm.get_config` knows.
+        config: Path of the config, a name that :func:`fastervit_mm.get_config` knows, or a config,
+            which is copied.
         launcher: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
         work_dir: Folder for the run's logs and checkpoints. Default the config's own, else
             ``./work_dirs/`` and the config's name.
@@ -38,7 +43,7 @@ def load_config(config: str, launcher: str = 'none', work_dir: Optional[str] = N
         FileNotFoundError: For a config, or one of its bases, that does not exist.
         ConfigError: For a config with an error in its code, or for settings that do not fit it.
     """
-    cfg = read_config(config)
+    cfg = deepcopy(config) if isinstance(config, Config) else read_config(config)
     cfg.launcher = launcher
     if cfg_options is not None:
         try:
@@ -48,7 +53,7 @@ def load_config(config: str, launcher: str = 'none', work_dir: Optional[str] = N
     if work_dir is not None:
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
-        cfg.work_dir = os.path.join('./work_dirs', Path(cfg.filename).stem)
+        cfg.work_dir = os.path.join('./work_dirs', Path(cfg.filename or 'config').stem)
     return cfg
 
 
@@ -211,9 +216,10 @@ def add_for_training(cfg: Config) -> None:
     make_resumable(cfg)
     if cfg.get('default_hooks') is None:
         cfg.default_hooks = ConfigDict()
-    hook = cfg.default_hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook', interval=1))
-    if hook is not None and type_name(hook) == 'CheckpointHook':
-        hook.type = 'WholeCheckpointHook'
+    cfg.default_hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook', interval=1))
+    for hook in (*cfg.default_hooks.values(), *cfg.custom_hooks):
+        if isinstance(hook, dict) and 'type' in hook and type_name(hook) in _REPLACED:
+            hook['type'] = _REPLACED[type_name(hook)]
 
 
 def _check_split(cfg: Config, split: str) -> None:

@@ -185,7 +185,7 @@ def _watched(cfg: Config) -> Iterator[Tuple[str, str]]:
             if kind.endswith('CheckpointHook'):
                 for name in _listed(hook.get('save_best') or ()):
                     yield f'{place}.save_best', name
-            elif kind == 'EarlyStoppingHook':
+            elif kind.endswith('EarlyStoppingHook'):
                 yield f'{place}.monitor', hook['monitor']
     schedules = cfg.get('param_scheduler') or ()
     for i, schedule in enumerate([schedules] if isinstance(schedules, dict) else schedules):

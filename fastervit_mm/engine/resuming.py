@@ -288,7 +288,8 @@ class MissedValidationHook(Hook):
         by_epoch = isinstance(loop, EpochBasedTrainLoop)
         now, end = (loop.epoch, loop.max_epochs) if by_epoch else (loop.iter, loop.max_iters)
         between = not getattr(loop, 'done', 0)
-        if runner.val_loop is None or not now or not between or self._done(runner) == loop.iter:
+        if runner.val_loop is None or not now or not between or (
+                last_validation(runner) == loop.iter):
             return
         loop._decide_current_val_interval()
         if now >= loop.val_begin and (now % loop.val_interval == 0 or now == end):
@@ -300,13 +301,14 @@ class MissedValidationHook(Hook):
             with whole_file(Path(runner.work_dir) / 'last_validation') as part:
                 part.write_text(str(runner.iter))
 
-    def _done(self, runner: Runner) -> Optional[int]:
-        """Iteration of the last complete validation, equal in all processes."""
-        path, found = Path(runner.work_dir) / 'last_validation', [None]
-        if is_main_process() and path.is_file() and (text := path.read_text()).isdecimal():
-            found = [int(text)]
-        broadcast_object_list(found)
-        return found[0]
+
+def last_validation(runner: Runner) -> Optional[int]:
+    """Iteration of the last complete validation, equal in all processes."""
+    path, found = Path(runner.work_dir) / 'last_validation', [None]
+    if is_main_process() and path.is_file() and (text := path.read_text()).isdecimal():
+        found = [int(text)]
+    broadcast_object_list(found)
+    return found[0]
 
 
 def make_resumable(cfg: Any) -> None:

@@ -266,6 +266,7 @@ def merge(boxes: Sequence[np.ndarray], scores: np.ndarray, labels: np.ndarray,
           windows: Sequence[Window]) -> np.ndarray:
     """Merge the boxes of several tiles, class by class.
 
+    The whole image is there for large objects: its boxes with sides of less than half a tile's go.
     A box goes where another tile has a better one and they share more than half of their union; a
     box that its tile's edge cuts, where they share more than half of the smaller of both. Boxes
     that are not cut are better than those that are, then those of a higher score. Boxes of the
@@ -283,15 +284,16 @@ def merge(boxes: Sequence[np.ndarray], scores: np.ndarray, labels: np.ndarray,
                            & (np.array(window) != windows[0])).any(1)
                           for own, window in zip(boxes, windows)])
     owner = np.repeat(np.arange(len(boxes)), [len(own) for own in boxes])
+    least = (windows[1][2] - windows[1][0]) / 2 if len(windows) > 1 else 0
     boxes = np.concatenate(boxes)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
-    order, kept = np.lexsort((-scores, cut)), []
+    sides = boxes[:, 2:] - boxes[:, :2]
+    order, areas, kept = np.lexsort((-scores, cut)), sides.prod(1), []
+    order = order[(owner[order] > 0) | (sides[order].max(1) >= least)]
     while len(order):
         best, order = order[0], order[1:]
         kept.append(best)
-        sides = (np.minimum(boxes[best, 2:], boxes[order, 2:])
-                 - np.maximum(boxes[best, :2], boxes[order, :2]))
-        shared = sides.clip(0).prod(1)
+        shared = (np.minimum(boxes[best, 2:], boxes[order, 2:])
+                  - np.maximum(boxes[best, :2], boxes[order, :2])).clip(0).prod(1)
         of = np.where(cut[order], np.minimum(areas[best], areas[order]),
                       areas[best] + areas[order] - shared)
         others = (labels[order] != labels[best]) | (owner[order] == owner[best])

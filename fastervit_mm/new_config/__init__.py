@@ -68,7 +68,8 @@ class Report:
 
 
 def new_config(task: str, data: Path, out: Path, classes: Sequence[str] = (), arch: str = SMALL,
-               boxes_only: bool = False, ann_files: Sequence[Path] = (), void: Optional[int] = None,
+               boxes_only: bool = False, balanced: bool = False, ann_files: Sequence[Path] = (),
+               void: Optional[int] = None,
                label_maps: Sequence[Path] = (), images: Sequence[Path] = (),
                img_suffix: Optional[str] = None, map_suffix: Optional[str] = None,
                force: bool = False, console: Optional[Console] = None) -> Report:
@@ -78,7 +79,7 @@ def new_config(task: str, data: Path, out: Path, classes: Sequence[str] = (), ar
         task: ``'det'`` or ``'seg'``.
         data: Folder of images and annotations; nothing in it is changed.
         out: The config to write. Other files go to ``<its name>_data/`` beside it.
-        classes, arch, boxes_only: As in :func:`fastervit_mm.new_config.det.det_config`.
+        classes, arch, boxes_only, balanced: As in :func:`fastervit_mm.new_config.det.det_config`.
         ann_files: As in :func:`fastervit_mm.datasets.boxes.find_boxes`.
         void: As in :func:`fastervit_mm.new_config.labels.choose_labels`.
         label_maps, images, img_suffix, map_suffix: As in
@@ -105,7 +106,7 @@ def new_config(task: str, data: Path, out: Path, classes: Sequence[str] = (), ar
         if task == 'det':
             boxes = find_boxes(data, ann_files, run)
             text, decisions, meant = det_config(boxes, data, out.absolute(), classes, arch,
-                                                boxes_only, run)
+                                                boxes_only, balanced, run)
             checked, problems = _check_boxes(boxes, run)
             table = checking.table_of_categories(checked, f'{boxes.form} data in {data}')
         else:

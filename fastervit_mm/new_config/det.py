@@ -5,8 +5,9 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from statistics import median
 from types import SimpleNamespace
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Collection, Dict, List, Sequence, Set, Tuple
 
 import numpy as np
 
@@ -36,7 +37,8 @@ _PUBLISHED = _Recipe(24, (640, 1333), 8, 2, 12000, 32)
 
 
 def det_config(data: BoxData, root: Path, out: Path, classes: Sequence[str] = (),
-               arch: str = SMALL, boxes_only: bool = False, run: Run = one_by_one
+               arch: str = SMALL, boxes_only: bool = False, balanced: bool = False,
+               run: Run = one_by_one
                ) -> Tuple[str, List[str], Dict[str, Any]]:
     """Choose the config of a detector for a user's data.
 
@@ -51,6 +53,7 @@ def det_config(data: BoxData, root: Path, out: Path, classes: Sequence[str] = ()
         arch: ``'small'``, trained from scratch, or a published variant such as ``'0'``, which
             starts from its ImageNet weights.
         boxes_only: Leave out the data's masks.
+        balanced: Show training images of rare classes several times in an epoch.
         run: How images are read; by default one by one.
 
     Returns:
@@ -71,11 +74,15 @@ def det_config(data: BoxData, root: Path, out: Path, classes: Sequence[str] = ()
                     'the detector predicts boxes alone')
     train, *others = (found.paths for found in data.splits.values())
     reading = choose_reading(train, [*chain(*others)], arch, said, any_means=False, run=run)
-    choice = _choose(data, root, names, masks, _SMALL if arch == SMALL else _PUBLISHED)
+    choice = _choose(data, root, names, masks, balanced, _SMALL if arch == SMALL else _PUBLISHED)
     if choice.empty:
         said.append(f'{choice.empty} of {choice.images + choice.empty} training images have no '
                     'object and are left out; to train on them as background, set '
                     'filter_empty_gt=True to False in the config')
+    if balanced:
+        said.append(f'{few(choice.rare)}: rare, so that their images come several times, and an '
+                    f'epoch has {choice.shown} images instead of {choice.images}' if choice.rare
+                    else 'no class is rare: no image comes more than once in an epoch')
     said.append(f'images with a longer side of {choice.side} pixels (most are '
                 f'{choice.usual[0]} x {choice.usual[1]}), anchors from {4 * choice.anchors} '
                 f'pixels, {choice.epochs} epochs of {choice.steps} iterations')
@@ -83,7 +90,7 @@ def det_config(data: BoxData, root: Path, out: Path, classes: Sequence[str] = ()
     files = _write(data, root, out)
     meant = dict(data_root=root.as_posix() + '/', classes=tuple(names))
     for split, (ann_file, prefix) in files.items():
-        place = f'{split}_dataloader.dataset'
+        place = f'{split}_dataloader.dataset' + '.dataset' * bool(split == 'train' and choice.rare)
         meant.update({f'{place}.ann_file': ann_file, f'{place}.data_prefix.img': prefix})
     kept = math.ceil(choice.busiest * 1.5 / 100) * 100 if choice.busiest > 0.75 * _KEPT else 0
     text = fill('det', arch, root, {name: len(split.content['images'])
@@ -136,8 +143,8 @@ def _same_order(data: BoxData, names: List[str], said: List[str]) -> None:
                     'the config')
 
 
-def _choose(data: BoxData, root: Path, classes: List[str], masks: bool, recipe: _Recipe
-            ) -> SimpleNamespace:
+def _choose(data: BoxData, root: Path, classes: List[str], masks: bool, balanced: bool,
+            recipe: _Recipe) -> SimpleNamespace:
     """Choose sizes and schedule from the training split."""
     # As in mmdet, these are left out: images that are too small or have no annotation of the
     # classes; objects that are ignored or have no area.
@@ -168,14 +175,39 @@ def _choose(data: BoxData, root: Path, classes: List[str], masks: bool, recipe: 
     side = min(max(recipe.wanted / tenths[smallest], least), most, max(2 * longest, least))
     side = math.ceil(side / recipe.multiple) * recipe.multiple
     tenth = tenths[smallest] * side
-    epochs = min(max(math.ceil(recipe.iterations * recipe.batch / len(sizes)), 12), 300)
+    seen = defaultdict(set)
+    for name, *_, image in objects:
+        seen[image['id']].add(name)
+    unbalanced = 0., [], len(sizes)
+    threshold, rare, shown = _balance(seen.values(), len(sizes)) if balanced else unbalanced
+    epochs = min(max(math.ceil(recipe.iterations * recipe.batch / shown), 12), 300)
     return SimpleNamespace(
         classes=classes, masks=masks, images=len(sizes), empty=len(large) - len(sizes),
         objects=len(objects), usual=Counter(sizes.values()).most_common(1)[0][0], side=side,
         smallest=smallest, tenth=tenth,  # first decile of its sides, in pixels after resizing
         anchors=next((s for s in (8, 4) if 4 * s <= 1.25 * tenth), 2),  # 4 pixels each
         busiest=max(Counter(image['id'] for *_, image in objects).values()), batch=recipe.batch,
-        steps=math.ceil(len(sizes) / recipe.batch), epochs=epochs)
+        steps=math.ceil(shown / recipe.batch), epochs=epochs, threshold=threshold, rare=rare,
+        shown=shown)
+
+
+def _balance(seen: Collection[Set[str]], images: int) -> Tuple[float, List[str], int]:
+    """Choose the threshold of mmengine's ClassBalancedDataset.
+
+    Args:
+        seen: Classes of each image with an object that counts.
+        images: Number of all training images.
+
+    Returns:
+        The threshold, half the middle class's share of the images; the classes below it; and the
+        images of an epoch.
+    """
+    numbers = Counter(chain.from_iterable(seen))
+    threshold = float(f'{median(numbers.values()) / 2 / images:.3g}')
+    times = {name: math.ceil(max(1., math.sqrt(threshold * images / number)))
+             for name, number in numbers.items()}
+    shown = images + sum(max(map(times.get, names)) - 1 for names in seen)
+    return threshold, sorted((n for n in times if times[n] > 1), key=numbers.get), shown
 
 
 def _write(data: BoxData, root: Path, out: Path) -> Dict[str, Tuple[str, str]]:

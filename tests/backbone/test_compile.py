@@ -42,11 +42,11 @@ def graphs():
     return counters['stats']['unique_graphs']
 
 
-def check_sizes(model, sizes, channels=3):
-    compiled = torch.compile(model, backend='aot_eager', fullgraph=True, dynamic=True)
+def check_sizes(model, sizes, backend='aot_eager'):
+    compiled = torch.compile(model, backend=backend, fullgraph=True, dynamic=True)
     for size in sizes:
         # Two images: for one, PyTorch's CPU convolution asks whether a map is tiny.
-        image = torch.randn(2, channels, *size)
+        image = torch.randn(2, 3, *size)
         assert error(maps(compiled, image), maps(model, image)) < 1e-5
     assert 1 <= graphs() <= 2
 
@@ -77,8 +77,11 @@ def test_a_stage_trains_in_at_most_two_graphs_at_every_size():
     check_training(stage.train(), CELLS, channels=16)
 
 
-def test_a_deployed_network_is_at_most_two_graphs_at_every_size():
-    check_sizes(stirred(FasterViT(dict(SHALLOW, depths=(1, 1, 1, 1)))).switch_to_deploy(), SIZES)
+@pytest.mark.parametrize('backend', [
+    'eager', pytest.param('aot_eager', marks=pytest.mark.long)])
+def test_a_deployed_network_is_at_most_two_graphs_at_every_size(backend):
+    model = stirred(FasterViT(dict(SHALLOW, depths=(1, 1, 1, 1)))).switch_to_deploy()
+    check_sizes(model, SIZES, backend)
 
 
 @pytest.mark.long

@@ -126,6 +126,7 @@ def test_sharded_training_goes_on_as_ddp_does(two, sharded):
         assert 0.45 < divided['local'] / plain['local'] < 0.55  # half of the parameters each
 
 
+@pytest.mark.long
 def test_sharded_training_of_a_swin_hat_goes_on_as_ddp_does(folder):
     (folder / 'hat.py').write_text(CONFIG.replace('norm_eval=True', f'**{SWIN_HAT}'))
     run_both(JOBS, 'train', 'hat.py', 'pytorch', 'hat{rank}.pt', cwd=folder)

@@ -467,11 +467,11 @@ def test_torch_export_of_a_detector_up_to_its_neck(tmp_path, monkeypatch, capsys
 
 
 @writes
+@pytest.mark.long
 @pytest.mark.parametrize('settings', [
     dict(ct_size=1, out_indices=(2,)),
-    pytest.param(dict(window_size=(8, 4), out_norm='LN', out_indices=(1, 3)),
-                 marks=pytest.mark.long),
-    pytest.param(dict(arch=dict(hierarchical=False), out_indices=(2,)), marks=pytest.mark.long)],
+    dict(window_size=(8, 4), out_norm='LN', out_indices=(1, 3)),
+    dict(arch=dict(hierarchical=False), out_indices=(2,))],
     ids=['one carrier', 'other windows', 'no carriers'])
 def test_backbones_of_other_shapes(settings, tmp_path):
     settings = dict(settings)

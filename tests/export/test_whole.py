@@ -383,6 +383,7 @@ def test_images_may_be_normalised_inside_or_outside(input, cascade):
 
 
 @writes
+@pytest.mark.long
 def test_a_resnet_is_exported_with_its_heads(tmp_path):
     model = detector(standard(True, False, RESNET))
     path = str(tmp_path / 'resnet.pt2')

@@ -101,6 +101,43 @@ def test_few_images_get_more_epochs(tmp_path):
     assert few.train_cfg.val_interval == few.default_hooks.checkpoint.interval == 25
 
 
+def with_rare(root, empty=0):
+    """'cell' in every image, 'mite' in one of twenty; besides, images without an object."""
+    coco(root, splits=('train', 'val'), images=20 + empty)
+    content = json.loads((root / 'train.json').read_text())
+    content['annotations'] = [a for a in content['annotations'] if a['image_id'] < 20]
+    content['annotations'].append(dict(content['annotations'][0], id=999, category_id=2))
+    content['categories'][1]['name'] = 'mite'
+    (root / 'train.json').write_text(json.dumps(content))
+    return root
+
+
+@pytest.mark.parametrize('arch, empty', [('small', 3), ('0', 0)])
+def test_images_of_rare_classes_come_several_times_if_asked_for(arch, empty, tmp_path):
+    data = with_rare(tmp_path / 'data', empty)
+    out = tmp_path / 'mine.py'
+    plain = new_config('det', data, out, arch=arch)
+    before = Config.fromfile(str(out))
+    balanced = new_config('det', data, out, arch=arch, balanced=True, force=True)
+    cfg = Config.fromfile(str(out))
+    inner = cfg.train_dataloader.dataset.dataset
+    assert inner.to_dict() == before.train_dataloader.dataset.to_dict()
+    from mmengine.registry import DATASETS, init_default_scope
+    init_default_scope('mmdet')
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    shown = [1 in dataset.get_cat_ids(i) for i in range(len(dataset))]  # label 1 is the mite
+    # A share of 1/20, of which sqrt(0.2625 / 0.05) = 2.3 is rounded up.
+    assert sum(shown) == 3 and len(shown) == 22
+    said = [one for one in balanced.decisions if one not in plain.decisions]
+    assert said[0].startswith('mite: rare,') and 'has 22 images instead of 20' in said[0]
+
+
+def test_without_a_rare_class_nothing_is_repeated(tmp_path):
+    cfg, report, _ = made('det', coco(tmp_path / 'data'), tmp_path, balanced=True)
+    assert 'no class is rare' in report.decisions[-2]
+    assert cfg.train_dataloader.dataset.type == 'CocoDataset'
+
+
 @pytest.mark.parametrize('write_boxes', [write_voc, write_yolo])
 def test_other_forms_are_written_as_coco(write_boxes, tmp_path):
     (tmp_path / 'data').mkdir()
@@ -123,6 +160,8 @@ def test_a_published_variant_starts_from_its_weights(tmp_path, monkeypatch):
     assert cfg.model.backbone.init_cfg.checkpoint == 'fastervit://0-224-1k'
     assert cfg.model.backbone.frozen_stages == 1 and cfg.auto_scale_lr.enable
     assert cfg.model.neck.in_channels == [64, 128, 256, 512]
+    paramwise = cfg.optim_wrapper.paramwise_cfg
+    assert paramwise.layer_decay_rate == 0.9 and paramwise.norm_decay_mult == 0
     write(tmp_path / 'maps')
     new_config('seg', tmp_path / 'maps', out, arch='4-21k-224', force=True)
     assert Config.fromfile(str(out)).model.backbone.arch == '4-21k-224'
