@@ -1,4 +1,4 @@
-"""FasterViT in transformers."""
+"""FasterViT in transformers; `make peers` runs this beside the environment, for mmpretrain's sake."""
 import pytest
 import torch
 
