@@ -13,7 +13,7 @@ CLS_DEMO := work_dirs/demo-cls
 # Photographs if data/imagenette has them (docs/imagenet.md), else generated shapes.
 CLS_CONFIG := configs/mmpretrain/fastervit_$(if $(wildcard data/imagenette/train),imagenette,shapes).py
 
-.PHONY: help env shapes demo demo-seg demo-cls demo-hat bench docs test test-all scan soak fuzz matrix peers lint audit clean distclean
+.PHONY: help env shapes demo demo-seg demo-cls demo-hat bench docs test test-all scan soak fuzz matrix peers lint audit release clean distclean
 
 help:
 	@echo 'make demo   train a small Cascade Mask R-CNN on generated shapes, evaluate, draw;'
@@ -32,6 +32,7 @@ help:
 	@echo 'make peers  run the tests of timm, segmentation_models_pytorch and transformers on FasterViT'
 	@echo 'make lint   ruff and mypy'
 	@echo 'make audit  list licences and known vulnerabilities of packages in .venv; asks pypi.org'
+	@echo 'make release   build and check sdist and wheel; list what is left to a person'
 	@echo 'make env    make only the environment, .venv; 2 to 5 minutes the first time'
 	@echo 'make clean  remove results of runs (keeps .venv); make distclean removes .venv too'
 
@@ -102,6 +103,9 @@ lint: env
 
 audit: env
 	@$(RUN) tools/make_audit.py
+
+release: env
+	@$(RUN) tools/make_release.py
 
 clean:
 	rm -rf work_dirs data/shapes data/long_range build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache

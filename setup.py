@@ -28,7 +28,7 @@ EXTRAS = {
     'app': ['gradio>=6'],
     'tensorboard': ['tensorboard'],
     'docs': ['mkdocs-material'],
-    'dev': ['ruff', 'mypy', 'pre-commit', 'build'],
+    'dev': ['ruff', 'mypy', 'pre-commit', 'build', 'twine'],
 }
 EXTRAS['test'] = ['pytest', 'pytest-xdist', 'hypothesis', 'fastervit==1.0.0', 'build', 'playwright',
                   'openvino', 'clearml', 'segmentation-models-pytorch', *EXTRAS['export'],
@@ -82,7 +82,7 @@ setup(
     keywords='computer vision, backbone, FasterViT, object detection, semantic segmentation, '
              'OpenMMLab, mmdet, mmseg',
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
-    package_data={PACKAGE: ['py.typed', 'new_config/*.jinja']},
+    package_data={PACKAGE: ['py.typed', 'apis/*.jinja', 'new_config/*.jinja']},
     cmdclass=dict(build_py=BuildWithMim),
     python_requires='>=3.10',
     install_requires=['torch>=2.1', 'timm>=1.0', 'numpy', 'matplotlib', 'pycocotools',

@@ -16,6 +16,7 @@ from typing import Callable, Iterator, List, Optional, Tuple, Union
 from mmengine.config import Config
 from mmengine.utils import import_modules_from_strings
 
+from .config_text import read_config_text
 from .operators import broken_mmcv
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -143,13 +144,17 @@ def read_config(config: Union[str, os.PathLike]) -> Config:
     """Read a config with its bases and custom imports.
 
     Args:
-        config: As in :func:`find_config`.
+        config: As in :func:`find_config`, or a folder of ``tools/share.py``, in which no code is
+            run (:func:`~fastervit_mm.config_text.read_config_text`).
 
     Raises:
         FileNotFoundError: For a config, or a ``_base_``, that does not exist.
         ConfigError: For an error in a config's code, or an import that fails. The message has the
             file and the line.
+        ValueError: For a folder's config that is not of plain values.
     """
+    if os.path.isdir(config):
+        return _imported(read_config_text(config))
     path = find_config(config)
     try:
         _check_syntax(path)
@@ -163,13 +168,18 @@ def read_config(config: Union[str, os.PathLike]) -> Config:
     except Exception as error:  # a config is a program: it can fail in any way
         reason = error.args[0] if isinstance(error, KeyError) and error.args else error
         raise ConfigError(f'{_place(error, path)}: {type(error).__name__}: {reason}') from error
+    return _imported(cfg)
+
+
+def _imported(cfg: Config) -> Config:
+    """A config with its imports done and its scope set."""
     try:
         if cfg.get('custom_imports'):
             import_modules_from_strings(**cfg.custom_imports)
     except ImportError as error:
         raise ConfigError(broken_mmcv(error.__context__) or (
-            f'{path}: custom_imports: {error} ({error.__context__}). Install it, or add its folder '
-            'to PYTHONPATH')) from error
+            f'{cfg.filename}: custom_imports: {error} ({error.__context__}). Install it, or add '
+            'its folder to PYTHONPATH')) from error
     if cfg.get('default_scope') is None and isinstance(cfg.get('model'), dict):
         cfg.default_scope = _library(cfg.model.get('type'))
     return cfg

@@ -25,6 +25,7 @@ EXPECTED = {
                  'of what it requires, only of the extra `test`',
     'autocommand': 'within setuptools, which puts it on the path once pkg_resources is imported; '
                    'only setuptools runs it',
+    'docutils': 'under the GPL in a few of its files; only twine, of the extra `dev`, runs it',
     'nvidia': 'a library of CUDA, free of charge, that PyTorch\'s builds for CUDA bring',
     'cuda': 'names the version of those',
 }

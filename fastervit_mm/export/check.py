@@ -4,6 +4,7 @@ import os
 import time
 from copy import deepcopy
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
@@ -110,7 +111,7 @@ def _detections(model: nn.Module, file: ExportedFile, size: Tuple[int, int, int]
         DetDataSample(metainfo=dict(img_shape=shape, ori_shape=shape, scale_factor=(1., 1.)))
         for _ in images])
     expected = model.test_step(deepcopy(data))
-    apart = differences(expected, predict(file, model, data))
+    apart = differences(expected, predict(file, model, data), tolerance or inf)
     number = sum(len(sample.pred_instances) for sample in expected)
     return [Check(tuple(size), f'{name} of {number}', (number, ), error,
                   tolerance and (UNMATCHED if name == 'unmatched' else tolerance))

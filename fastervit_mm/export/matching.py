@@ -1,4 +1,5 @@
 """Differences between two sets of detections."""
+from math import inf
 from typing import Any, Dict, Sequence
 
 import numpy as np
@@ -9,15 +10,17 @@ from scipy.optimize import linear_sum_assignment
 _SAME = 0.01
 
 
-def differences(expected: Sequence[Any], got: Sequence[Any]) -> Dict[str, float]:
+def differences(expected: Sequence[Any], got: Sequence[Any], tolerance: float = inf
+                ) -> Dict[str, float]:
     """Pair detections of equal labels by their boxes, and compare them.
 
-    Suppression chooses between boxes by comparisons. Where one is close, rounding decides it, so a
-    few detections may have no partner.
+    Suppression chooses between boxes by comparisons, and DINO gives proposals the embedding of
+    their rank. Where one is close, rounding decides it, so a few detections may have no partner.
 
     Args:
         expected: mmdet's data samples with ``pred_instances``.
         got: Data samples of the same images from another source.
+        tolerance: Detections whose scores differ by more are not partners. Default any may be.
 
     Returns:
         ``boxes``, largest difference of a coordinate as a share of the image's longer side;
@@ -31,14 +34,15 @@ def differences(expected: Sequence[Any], got: Sequence[Any]) -> Dict[str, float]
         apart = (one.bboxes[:, None] - other.bboxes).abs().amax(-1) / side
         apart = apart.where(one.labels[:, None] == other.labels, 1.).nan_to_num(1.)
         rows, columns = linear_sum_assignment(apart.numpy())
-        near = (apart[rows, columns] <= _SAME).numpy()
+        gaps = (one.scores[rows] - other.scores[columns]).abs()
+        near = ((apart[rows, columns] <= _SAME) & (gaps <= tolerance)).numpy()
         rows, columns = rows[near], columns[near]
         total += len(one) + len(other)
         unmatched += len(one) + len(other) - 2 * len(rows)
         if not len(rows):
             continue
         boxes = max(boxes, apart[rows, columns].max().item())
-        scores = max(scores, (one.scores[rows] - other.scores[columns]).abs().max().item())
+        scores = max(scores, gaps[near].max().item())
         if 'masks' in one:
             masks = [np.asarray(torch.as_tensor(i.masks)[index])
                      for i, index in ((one, rows), (other, columns))]

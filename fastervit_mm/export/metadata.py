@@ -31,11 +31,11 @@ def metadata(model: nn.Module, network: Exportable, part: str, deploy: bool,
         cfg: The model's config, for ``resize``, ``ignore_orientation``,
             ``category_ids`` and ``label_offset``.
     """
-    settings, steps = preprocessing(model), _steps(cfg)
+    settings, steps = preprocessing(model), test_steps(cfg)
     classes = list(map(str, getattr(model, 'dataset_meta', {}).get('classes') or ()))
     facts: Dict[str, Any] = dict(
         outputs=network.names, mean=settings.mean, std=settings.std, classes=classes,
-        smallest=network.smallest, resize=_resize(steps))
+        smallest=network.smallest, resize=resizing(steps))
     if any('ignore_orientation' in step.get('color_type', '') for step in steps):
         facts['ignore_orientation'] = True
     if network.input == 'normalized':
@@ -58,13 +58,13 @@ def metadata(model: nn.Module, network: Exportable, part: str, deploy: bool,
     return {**words, **{name: json.dumps(fact) for name, fact in facts.items()}}
 
 
-def _steps(cfg: Optional[Config]) -> Sequence[Dict[str, Any]]:
+def test_steps(cfg: Optional[Config]) -> Sequence[Dict[str, Any]]:
     """Steps of the test pipeline."""
     _, dataset = next(dataset_configs(cfg or Config(), 'test_dataloader'), ('', {}))
     return dataset.get('pipeline') or []
 
 
-def _resize(steps: Sequence[Dict[str, Any]]) -> Optional[Dict[str, Any]]:
+def resizing(steps: Sequence[Dict[str, Any]]) -> Optional[Dict[str, Any]]:
     """Settings of a pipeline's resizing and centre crop."""
     found: Dict[str, Any] = {}
     for step in steps:

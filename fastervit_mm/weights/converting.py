@@ -47,7 +47,7 @@ def convert(source: str, target: Optional[str] = None, classifier: bool = False,
     if os.path.exists(target):
         raise FileExistsError(f'OUT={target!r}: exists already; give a new name or remove it')
     tensors, what = _extracted(source, classifier, prefix)
-    _save(tensors, target, os.path.basename(source))
+    save_tensors(tensors, target, source=os.path.basename(source))
     before, after = (os.path.getsize(path) / 2**20 for path in (fetch(source), target))
     return f'{target}: {len(tensors)} tensors of {what}, {after:.1f} MiB of {before:.1f} MiB'
 
@@ -84,17 +84,23 @@ def _extracted(source: str, classifier: bool, prefix: Optional[str]
                                             backbone_place(found, prefix, source))
 
 
-def _save(tensors: Mapping[str, Tensor], target: str, source: str) -> None:
-    """Write tensors to a file, atomically."""
+def save_tensors(tensors: Mapping[str, Tensor], target: str, **meta: str) -> None:
+    """Write tensors to a file, atomically.
+
+    Args:
+        tensors: By name; shared memory is written once for each name.
+        target: As in :func:`convert`.
+        **meta: Texts for the header of a safetensors file, or the entry ``meta`` of torch's.
+    """
     # Copies, because torch.save writes a view's whole storage.
     state_dict = {name: tensor.clone(memory_format=torch.contiguous_format)
                   for name, tensor in tensors.items()}
     partial = f'{target}.partial'
     try:
         if target.endswith(SAFETENSORS):
-            save_file(state_dict, partial, metadata=dict(format='pt', source=source))
+            save_file(state_dict, partial, metadata=dict(format='pt', **meta))
         else:
-            torch.save(dict(meta=dict(source=source), state_dict=state_dict), partial)
+            torch.save(dict(meta=meta, state_dict=state_dict), partial)
         os.replace(partial, target)
     finally:
         if os.path.exists(partial):

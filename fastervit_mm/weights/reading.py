@@ -1,4 +1,5 @@
 """Reading checkpoint files without running their code."""
+import json
 import os
 import pickle
 import zipfile
@@ -10,6 +11,7 @@ from urllib.parse import urlparse
 import torch
 from mmengine.dist import barrier, get_local_rank, get_world_size
 from mmengine.runner.checkpoint import CheckpointLoader
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -20,6 +22,7 @@ from .finding import WRAPPERS, is_averaged
 from .restricted import load_values
 
 SAFETENSORS = '.safetensors'
+DATASET_META = 'dataset_meta'  # classes and palette, in JSON in a safetensors file's header
 _USUAL = ('state_dict', 'model', '')  # entries with a file's weights
 
 
@@ -63,7 +66,7 @@ def read_checkpoint(checkpoint: str, map_location: Any = 'cpu', mapped: bool = F
     """Read a checkpoint file; no code in it is run.
 
     A torch file is read with ``weights_only=True``. A safetensors file, recognised by content or
-    name, gives its tensors.
+    name, gives its tensors; one of ``tools/share.py`` a dict of ``state_dict`` and ``meta``.
 
     Args:
         checkpoint: Path, URL or ``fastervit://`` name.
@@ -209,9 +212,11 @@ def _check_stored(path: str, checkpoint: str) -> None:
 
 
 def _read_safetensors(path: str, checkpoint: str, map_location: Any, mapped: bool
-                      ) -> Dict[str, Tensor]:
+                      ) -> Dict[str, Any]:
     try:
         tensors = load_file(path)  # it maps the file
+        with safe_open(path, 'pt') as file:
+            meta = json.loads((file.metadata() or {}).get(DATASET_META, 'null'))
     except OSError:
         raise
     except Exception as error:  # noqa: BLE001  safetensors' own, and torch's for odd types
@@ -220,7 +225,9 @@ def _read_safetensors(path: str, checkpoint: str, map_location: Any, mapped: boo
             f'checkpoint={checkpoint!r}: truncated or not a safetensors file '
             f'({os.path.getsize(path)} bytes at {path}; {reason}). Delete it and download or copy '
             'it again') from error
-    return tensors if mapped and str(map_location) == 'cpu' else _copied(tensors, map_location)
+    if not mapped or str(map_location) != 'cpu':
+        tensors = _copied(tensors, map_location)
+    return tensors if meta is None else dict(meta={DATASET_META: meta}, state_dict=tensors)
 
 
 def _copied(tensors: Mapping[str, Tensor], map_location: Any) -> Dict[str, Tensor]:

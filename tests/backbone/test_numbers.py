@@ -1,4 +1,4 @@
-"""Half precision and extreme images: finite, and near float32 (docs/distributed.md#numbers).
+"""Half precision and extreme images: finite, and near float32.
 
 Autocast is the CPU's. Networks have one block in each stage, since what overflows or rounds is a
 matter of widths, which are the variants' own. 6 has the widths of 5, and the 4-21k networks differ

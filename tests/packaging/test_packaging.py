@@ -16,7 +16,7 @@ import yaml
 import fastervit_mm
 from fastervit_mm import config_files
 from tests import samples
-from tests.conftest import REPO
+from tests.conftest import REPO, load_program
 
 PACKAGE = 'fastervit_mm'
 SITE = next(path for path in map(Path, sys.path) if (path / 'mmengine').is_dir())
@@ -89,11 +89,31 @@ def installed(built, tmp_path_factory):
     return Environment(tmp_path_factory.mktemp('wheel') / 'venv', built[0])
 
 
-def test_wheel_sdist_and_citation_have_the_packages_version(built):
+def test_wheel_and_sdist_have_the_packages_version_and_the_citation_none(built):
     version = fastervit_mm.__version__
     assert [path.name for path in built] == [f'fastervit_mm-{version}-py3-none-any.whl',
                                              f'fastervit_mm-{version}.tar.gz']
-    assert f'version: {version}\n' in (REPO / 'CITATION.cff').read_text()
+    assert 'version' not in yaml.safe_load((REPO / 'CITATION.cff').read_text())
+
+
+def test_twine_takes_what_is_built(built):
+    pytest.importorskip('twine')
+    run(sys.executable, '-m', 'twine', 'check', '--strict', *built, cwd=REPO)
+
+
+def test_what_keeps_a_tree_from_being_released_is_listed(built, tmp_path):
+    unready = load_program('tools/make_release.py').unready
+    git = ('git', '-c', 'user.name=x', '-c', 'user.email=x@y')
+    (tmp_path / 'CHANGELOG.md').write_text('# Changelog\n\n## Unreleased (0.2)\n')
+    run('git', 'init', '-q', cwd=tmp_path)
+    changed, heading, url = unready(tmp_path, '0.2', built[0])
+    assert '1 files differ' in changed and 'Unreleased (0.2)' in heading and 'set url' in url
+    (tmp_path / 'CHANGELOG.md').write_text('# Changelog\n\n## 0.2 - 2026-12-01\n')
+    run(*git, 'add', '.', cwd=tmp_path)
+    run(*git, 'commit', '-qm', 'x', cwd=tmp_path)
+    assert unready(tmp_path, '0.2', built[0]) == [url]
+    run('git', 'tag', 'v0.2', cwd=tmp_path)
+    assert 'tagged already' in unready(tmp_path, '0.2', built[0])[0]
 
 
 def test_the_wheel_carries_configs_tools_and_licences(built):

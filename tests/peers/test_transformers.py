@@ -1,4 +1,4 @@
-"""FasterViT in transformers; `make peers` runs this beside the environment, for mmpretrain's sake."""
+"""FasterViT in transformers; `make peers` runs it: mmpretrain fails beside transformers 5."""
 import pytest
 import torch
 
