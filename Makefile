@@ -13,7 +13,7 @@ CLS_DEMO := work_dirs/demo-cls
 # Photographs if data/imagenette has them (docs/imagenet.md), else generated shapes.
 CLS_CONFIG := configs/mmpretrain/fastervit_$(if $(wildcard data/imagenette/train),imagenette,shapes).py
 
-.PHONY: help env shapes demo demo-seg demo-cls demo-hat bench docs test test-all scan soak fuzz matrix lint audit release clean distclean
+.PHONY: help env shapes demo demo-seg demo-cls demo-hat bench docs test test-all scan soak fuzz matrix peers lint audit release clean distclean
 
 help:
 	@echo 'make demo   train a small Cascade Mask R-CNN on generated shapes, evaluate, draw;'
@@ -29,6 +29,7 @@ help:
 	@echo 'make soak   kill a training 20 times, resume it, compare the results; about 10 minutes'
 	@echo 'make fuzz   damage checkpoints, annotations and configs, 10 minutes each; MINUTES=1 for less'
 	@echo 'make matrix test with other versions of torch and mmcv; an hour or two'
+	@echo 'make peers  run the tests of timm, segmentation_models_pytorch and transformers on FasterViT'
 	@echo 'make lint   ruff and mypy'
 	@echo 'make audit  list licences and known vulnerabilities of packages in .venv; asks pypi.org'
 	@echo 'make release   build and check sdist and wheel; list what is left to a person'
@@ -91,6 +92,10 @@ fuzz: env
 # One row:  make matrix ROWS=torch-2.1.  Writes the table of docs/install.md.
 matrix:
 	@$(PYTHON) tools/make_matrix.py $(if $(ROWS),--rows $(ROWS))
+
+# Results: docs/peers.md.
+peers: env
+	@$(RUN) -m benchmarks.peers
 
 lint: env
 	$(RUN) -m ruff check .

@@ -31,8 +31,8 @@ EXTRAS = {
     'dev': ['ruff', 'mypy', 'pre-commit', 'build', 'twine'],
 }
 EXTRAS['test'] = ['pytest', 'pytest-xdist', 'hypothesis', 'fastervit==1.0.0', 'build', 'playwright',
-                  'openvino', 'clearml', *EXTRAS['export'], *EXTRAS['app'], *EXTRAS['tensorboard'],
-                  *EXTRAS['docs']]
+                  'openvino', 'clearml', 'segmentation-models-pytorch', *EXTRAS['export'],
+                  *EXTRAS['app'], *EXTRAS['tensorboard'], *EXTRAS['docs']]
 
 
 class BuildWithMim(build_py):

@@ -218,6 +218,28 @@ def _statistics_kept(norms: List[_BatchNorm]) -> Iterator[None]:
             m.momentum, m.num_batches_tracked = momentum, count
 
 
+def normed(norm: nn.Module, x: Tensor, eps: float) -> Tensor:
+    """``norm(x)``, with a BatchNorm's ``eps`` also after it was replaced.
+
+    transformers' DETRs, RT-DETRs and D-FINE freeze a backbone's BatchNorms by modules that take all
+    but ``eps``, which is 1e-5 in them. Can go when those take it too.
+    """
+    if hasattr(norm, 'eps') or not hasattr(norm, 'running_var'):  # without both, deployed
+        return norm(x)
+    return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=eps)
+
+
+def mark_as_loaded(model: nn.Module) -> None:
+    """Set transformers' mark for modules that it must not initialise.
+
+    Its ``TimmBackbone.from_pretrained`` loads, then sets the running statistics of all BatchNorms
+    to 0 and 1, without a word (huggingface/transformers#43520; 5.24 still does). Can go when it
+    does not.
+    """
+    for module in model.modules():
+        setattr(module, '_is_hf_initialized', True)  # noqa: B010  # for torch's stubs a Tensor
+
+
 # torch 2.1 and 2.2 have it under another name.
 is_compiling: Callable[[], bool] = (
     torch.compiler.is_compiling if hasattr(torch.compiler, 'is_compiling')

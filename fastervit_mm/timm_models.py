@@ -26,6 +26,7 @@ from .backbone.attention import attend
 from .backbone.base import check_image
 from .backbone.carriers import places
 from .backbone.positions import PositionMLP, biases, grid
+from .compat import mark_as_loaded
 from .weights import PUBLISHED, read_checkpoint, tensors_of, translate_whole
 from .weights.loading import adapt_channels, check_windows
 from .weights.whole import check_complete
@@ -206,6 +207,7 @@ class FasterViTClassifier(nn.Module):
         check_complete(self, tensors, checkpoint)
         own = self.state_dict()
         self.load_state_dict({name: tensors.get(name, own[name]) for name in own})
+        mark_as_loaded(self)
 
 
 def _cfg(name: str, size: int, crop_pct: float, crop_mode: str) -> Dict:

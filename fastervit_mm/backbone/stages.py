@@ -7,7 +7,7 @@ from timm.layers import DropPath, LayerNorm2d
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ..compat import checkpointed
+from ..compat import checkpointed, normed
 from . import windows
 from .attention import Block
 from .carriers import CarrierInitialiser
@@ -20,6 +20,7 @@ class _ConvNorms(nn.Module):
 
     def __init__(self, conv1: nn.Conv2d, conv2: nn.Conv2d, eps: float = 1e-5):
         super().__init__()
+        self.eps = eps
         self.conv1, self.norm1 = conv1, nn.BatchNorm2d(conv1.out_channels, eps)
         self.conv2, self.norm2 = conv2, nn.BatchNorm2d(conv2.out_channels, eps)
 
@@ -47,8 +48,8 @@ class Stem(_ConvNorms):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, dim, ceil(H / 4), ceil(W / 4))."""
-        x = self.act(self.norm1(self.conv1(x)))
-        return self.act(self.norm2(self.conv2(x)))
+        x = self.act(normed(self.norm1, self.conv1(x), self.eps))
+        return self.act(normed(self.norm2, self.conv2(x), self.eps))
 
 
 class Downsample(nn.Sequential):

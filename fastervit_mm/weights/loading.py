@@ -83,7 +83,7 @@ def load_backbone(backbone: nn.Module, checkpoint: str, prefix: Optional[str] = 
             f'{describe(tensors)}; its first names are {list(tensors)[:4]}'
             + ('' if prefix is None else f' below prefix={prefix!r}'))
     unused = [k for k in tensors if k not in own]
-    surplus = [k for k in unused if _belongs_to_built_part(k, own)]
+    surplus = [k for k in unused if _must_be_filled(k) and _belongs_to_built_part(k, own)]
     if (unfilled or surplus) and not allow_partial:
         raise CheckpointError(
             f'checkpoint={checkpoint!r}: does not fit this backbone (arch='

@@ -104,15 +104,6 @@ def test_timm_resizes_and_crops_as_the_published_networks_need(name):
         timm_sizes(cfg, 3)
 
 
-def test_transformers_reads_a_classifiers_folder(shared):
-    transformers = pytest.importorskip('transformers')
-    model = transformers.AutoModelForImageClassification.from_pretrained(shared).eval()
-    assert [model.config.id2label[i] for i in range(3)] == CLASSES
-    image = torch.rand(1, 3, 97, 130)
-    with torch.no_grad():
-        torch.testing.assert_close(model(image).logits, timms(shared)(image))
-
-
 def test_the_card_says_how_the_network_was_made(shared):
     assert {path.name for path in shared.iterdir()} == {
         'README.md', 'config.json', 'model.safetensors', CONFIG_TEXT}

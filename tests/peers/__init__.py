@@ -1,0 +1,1 @@
+"""FasterViT in other libraries, as docs/peers.md says."""
