@@ -71,7 +71,8 @@ def main():
         ROOT / 'constraints.txt', *NEEDED)
     sys.path.append(str(PACKAGES))
     own = ROOT / 'tests/peers'
-    results = {'tests/peers': pytest(ROOT, own, own / 'transformers_tests.py')}
+    results = {'tests/peers': pytest(
+        ROOT, own / 'test_others.py', own / 'transformers_tests.py')}
     for peer in PEERS:
         results[peer.distribution] = run(peer)
     save(dict(origin(), results=results), REPORT)

@@ -1,4 +1,4 @@
-"""FasterViT in transformers: run by `make peers` alone, as mmpretrain fails beside transformers 5."""
+"""FasterViT in transformers, by `make peers`: mmpretrain fails beside transformers 5."""
 import pytest
 import torch
 import transformers
