@@ -1,5 +1,5 @@
 # RTMDet with FasterViT-0 on COCO at 640 x 640, for real time: mmdet's recipe for RTMDet with Swin-B
-# (100 epochs, batch 128), with neck and head as narrow as RTMDet-m's. It has hooks of its own, so it
+# (100 epochs, batch 128), with neck and head as narrow as RTMDet-m's. Its hooks are its own, so it
 # cannot inherit those of ../_base_/fastervit.py; tools/train.py adds them.
 _base_ = 'mmdet::rtmdet/rtmdet_l_swin_b_4xb32-100e_coco.py'
 custom_imports = dict(imports=['fastervit_mm', 'fastervit_mm.engine'], allow_failed_imports=False)
