@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Callable, Dict, Iterator, Tuple
 from unittest.mock import patch
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.structures import PixelData
@@ -52,7 +53,9 @@ SIZES = {
 PAPERS = ('mmdet/cascade_fvit_0', 'mmdet/cascade_fvit', 'mmseg/upernet_fvit_0',
           'mmseg/upernet_fvit')
 RECIPES = [name for name in SIZES if name not in PAPERS]
-_BATCH, _OBJECTS = 2, 20
+_BATCH = 2
+# Objects in an image; as many as a RoI head samples, since proposals of random weights find none.
+_OBJECTS, _POSITIVES = 20, 128
 
 
 def activations(model: nn.Module, loss: Callable[[], object]) -> int:
@@ -95,19 +98,25 @@ def _unpack(nothing: None) -> Tensor:
     raise RuntimeError('activations were counted and dropped, so there is no backward pass')
 
 
-def batch(scope: str, size: Tuple[int, int], classes: int) -> dict:
+def batch(model: nn.Module, size: Tuple[int, int]) -> dict:
     """Random images and truth, as a pipeline packs them.
 
     Args:
-        scope: ``'mmdet'`` or ``'mmseg'``.
+        model: A detector of COCO's classes or a segmentor.
         size: Height and width.
-        classes: Of the truth.
     """
-    if scope == 'mmdet':
+    if not hasattr(model, 'decode_head'):
+        from mmdet.structures.mask import BitmapMasks
         from mmdet.testing import demo_mm_inputs
-        return demo_mm_inputs(_BATCH, (3, *size), [_OBJECTS] * _BATCH, classes, with_mask=True,
-                              with_semantic=True)
+        panoptic = hasattr(model, 'panoptic_head')
+        objects = _OBJECTS if panoptic else _POSITIVES
+        data = demo_mm_inputs(_BATCH, (3, *size), [objects] * _BATCH, 80, with_semantic=panoptic)
+        if panoptic or model.with_mask:
+            for sample in data['data_samples']:
+                sample.gt_instances.masks = BitmapMasks(np.ones((objects, *size), np.uint8), *size)
+        return data
     from mmseg.structures import SegDataSample
+    classes = model.decode_head.num_classes
     return dict(
         inputs=[torch.randint(0, 256, (3, *size), dtype=torch.uint8) for _ in range(_BATCH)],
         data_samples=[SegDataSample(
@@ -123,8 +132,7 @@ def cost(name: str) -> dict:
     total = complexity.analyse(cfg.filename, tested).total
     cfg.model.backbone.init_cfg = None
     model = build_model(cfg).train()
-    classes = model.decode_head.num_classes if cfg.default_scope == 'mmseg' else 80
-    data = model.data_preprocessor(batch(cfg.default_scope, trained, classes), training=True)
+    data = model.data_preprocessor(batch(model, trained), training=True)
     return dict(parameters=total.parameters, multiply_adds=total.multiply_adds, tested=tested,
                 activations=activations(model, lambda: model(**data, mode='loss')),
                 trained=trained)
@@ -140,7 +148,7 @@ def main() -> None:
     for name in args.recipes:
         rows[name] = cost(name)
         print(f'{name}: {rows[name]}', flush=True)
-    save(dict(origin(), rows=rows), args.out)
+        save(dict(origin(), rows=rows), args.out)
 
 
 if __name__ == '__main__':
