@@ -19,6 +19,7 @@ from tests.running import run_tool
 
 pytestmark = pytest.mark.long
 WIDTHS = [16, 32, 64, 128]
+METRICS = dict(IoUMetric='mIoU', CocoMetric='coco/bbox_mAP', CocoPanopticMetric='coco_panoptic/PQ')
 RUN = {'randomness': dict(seed=0), 'default_hooks.logger.interval': 1}
 EPOCH = {'train_cfg.max_epochs': 1, 'train_cfg.val_interval': 1}
 ITERATIONS = {'train_cfg.max_iters': 3, 'train_cfg.val_interval': 3,
@@ -30,6 +31,8 @@ def reduced(name):
     cfg = get_config(name)
     cfg.model.backbone.update(arch=TINY, init_cfg=None)
     narrow(cfg.model)
+    if 'rtmdet' in name:
+        cfg.model.neck.norm_cfg.num_groups = 8
     if 'mask2former' in name:
         head = cfg.model.get('panoptic_head') or cfg.model.decode_head
         head.num_queries = 20
@@ -67,18 +70,24 @@ def folder(tmp_path_factory, tiny_coco, tiny_ade20k, session_folder):
     (folder / 'data/ade/ADEChallengeData2016').symlink_to(tiny_ade20k)
     for split, count in (('train2017', 12), ('val2017', 4)):
         (folder / 'data/coco' / split).symlink_to(tiny_coco / split)
-        instances = tiny_coco / f'annotations/instances_{split}.json'
-        (folder / 'data/coco/annotations' / instances.name).symlink_to(instances)
-        panoptic(folder / 'data/coco/annotations', split, count)
+        first_images(tiny_coco, folder / 'data/coco', split, count)
+        panoptic(folder / 'data/coco/annotations', split)
     cityscapes(folder / 'data/cityscapes', samples.get('camvid', session_folder))
     return folder
 
 
-def panoptic(folder, split, count):
-    """Panoptic truth of the first images' instances, before one kind of stuff.
+def first_images(source, target, split, count):
+    """Instances of some images: the panoptic metric refuses images without a prediction."""
+    name = f'annotations/instances_{split}.json'
+    content = json.loads((source / name).read_text())
+    content['images'] = content['images'][:count]
+    kept = {image['id'] for image in content['images']}
+    content['annotations'] = [one for one in content['annotations'] if one['image_id'] in kept]
+    (target / name).write_text(json.dumps(content))
 
-    The metric refuses images without a prediction.
-    """
+
+def panoptic(folder, split):
+    """Panoptic truth of instances, before one kind of stuff."""
     from mmdet.datasets import CocoPanopticDataset
     from pycocotools.coco import COCO
     coco = COCO(str(folder / f'instances_{split}.json'))
@@ -88,8 +97,8 @@ def panoptic(folder, split, count):
                        supercategory='') for i, name in enumerate(meta['classes'])]
     stuff = categories[-1]['id']
     (folder / f'panoptic_{split}').mkdir()
-    annotations, images = [], coco.dataset['images'][:count]
-    for image in images:
+    annotations = []
+    for image in coco.dataset['images']:
         ids = np.ones((image['height'], image['width']), np.uint32)
         of = {1: dict(category_id=stuff, iscrowd=0)}
         for number, one in enumerate(coco.imgToAnns[image['id']], 2):
@@ -106,7 +115,7 @@ def panoptic(folder, split, count):
         cv2.imwrite(str(folder / f'panoptic_{split}' / name), rgb[..., ::-1])
         annotations.append(dict(image_id=image['id'], file_name=name, segments_info=segments))
     (folder / f'panoptic_{split}.json').write_text(json.dumps(dict(
-        images=images, annotations=annotations, categories=categories)))
+        images=coco.dataset['images'], annotations=annotations, categories=categories)))
 
 
 def cityscapes(folder, camvid):
@@ -130,16 +139,12 @@ def test_trains_every_parameter_and_is_evaluated(name, folder):
     assert done.returncode == 0, done.output[-3000:]
     steps = [line for line in scalars(work_dir) if 'loss' in line]
     assert 3 <= len(steps) <= 4 and np.isfinite([line['loss'] for line in steps]).all()
-    checkpoint = next(work_dir.glob('*_[13].pth'))
+    checkpoint, = [path for path in work_dir.glob('*.pth') if path.stem in ('epoch_1', 'iter_3')]
     optimizer = torch.load(checkpoint, weights_only=True)['optimizer']
     # One without a gradient would have no state, and stop distributed training.
     without = [parameter for group in optimizer['param_groups'] for index, parameter in zip(
         group['params'], group['param_names']) if index not in optimizer['state']]
     assert not without
-    done = run_tool('test.py', config, checkpoint, '--work-dir', folder / 'tested', cwd=folder)
-    assert done.returncode == 0, done.output[-3000:]
-    evaluators = Config.fromfile(config).test_evaluator
-    metrics = {'IoUMetric': 'mIoU: ', 'CocoMetric': 'coco/bbox_mAP: ',
-               'CocoPanopticMetric': 'coco_panoptic/PQ: '}
+    evaluators = Config.fromfile(config).val_evaluator
     for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
-        assert metrics[evaluator['type']] in done.output
+        assert any(METRICS[evaluator['type']] in line for line in scalars(work_dir))
