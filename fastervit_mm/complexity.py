@@ -275,7 +275,7 @@ def _plain(model: nn.Module, image: Tensor) -> object:
     samples, shape = None, tuple(image.shape[2:])
     meta = dict(img_shape=shape, ori_shape=shape, pad_shape=shape, batch_input_shape=shape,
                 scale_factor=(1., 1.))
-    if hasattr(model, 'encode_decode'):  # mmseg's Mask2Former has no mode='tensor'
+    if type(getattr(model, 'decode_head', None)).__name__ == 'Mask2FormerHead':  # no mode='tensor'
         return model.encode_decode(image, [meta])
     if type(model).__module__.startswith('mmdet'):
         from mmdet.structures import DetDataSample
