@@ -1,8 +1,6 @@
 """The recipes for other networks build what the model zoo says, and their optimizers."""
 import json
 
-import mmdet.models  # noqa: F401  (not on the meta device)
-import mmseg.models  # noqa: F401
 import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
@@ -23,6 +21,8 @@ def test_every_recipe_is_counted():
 
 @pytest.mark.parametrize('name', SIZES)
 def test_builds_what_was_counted_with_the_rates_of_its_parts(name):
+    import mmdet.models  # noqa: F401  (not on the meta device)
+    import mmseg.models  # noqa: F401
     cfg = get_config(name)
     backbone = cfg.model.backbone
     assert backbone.init_cfg.checkpoint == f'fastervit://{backbone.arch}-224-1k'
