@@ -29,12 +29,10 @@ OUT = ROOT / 'benchmarks/recipes.json'
 COCO, ADE20K, CITYSCAPES = (800, 1344), (512, 2048), (1024, 2048)
 CROP, LARGE_JITTER, SQUARE = (512, 512), (1024, 1024), (640, 640)
 # Height and width of the largest image in testing, and of the largest in training.
-SIZES = {
+RECIPES = {
     'mmdet/faster_rcnn_fvit_0': (COCO, COCO),
     'mmdet/mask_rcnn_fvit_0_1x': (COCO, COCO),
     'mmdet/mask_rcnn_fvit_0_3x': (COCO, COCO),
-    'mmdet/cascade_fvit_0': (COCO, COCO),
-    'mmdet/cascade_fvit': (COCO, COCO),
     'mmdet/cascade_fvit_as_mambavision': (COCO, COCO),
     'mmdet/retinanet_fvit_0': (COCO, COCO),
     'mmdet/atss_fvit_0': (COCO, COCO),
@@ -44,15 +42,9 @@ SIZES = {
     'mmseg/mask2former_fvit_0_semantic': (ADE20K, CROP),
     'mmseg/semantic_fpn_fvit_0': (ADE20K, CROP),
     'mmseg/segformer_fvit_0': (ADE20K, CROP),
-    'mmseg/upernet_fvit_0': (ADE20K, CROP),
-    'mmseg/upernet_fvit': (ADE20K, CROP),
     'mmseg/upernet_fvit_as_mambavision': (ADE20K, CROP),
     'mmseg/upernet_fvit_0_cityscapes': (CITYSCAPES, (512, 1024)),
 }
-# Of these, the paper's networks, to compare with.
-PAPERS = ('mmdet/cascade_fvit_0', 'mmdet/cascade_fvit', 'mmseg/upernet_fvit_0',
-          'mmseg/upernet_fvit')
-RECIPES = [name for name in SIZES if name not in PAPERS]
 _BATCH = 2
 # Objects in an image; as many as a RoI head samples, since proposals of random weights find none.
 _OBJECTS, _POSITIVES = 20, 128
@@ -127,7 +119,7 @@ def batch(model: nn.Module, size: Tuple[int, int]) -> dict:
 
 def cost(name: str) -> dict:
     """Figures of one recipe."""
-    tested, trained = SIZES[name]
+    tested, trained = RECIPES[name]
     cfg = get_config(name)
     total = complexity.analyse(cfg.filename, tested).total
     cfg.model.backbone.init_cfg = None
@@ -140,8 +132,8 @@ def cost(name: str) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--recipes', nargs='+', default=list(SIZES), choices=SIZES, metavar='NAME',
-                        help='such as mmdet/atss_fvit_0 (default: all)')
+    parser.add_argument('--recipes', nargs='+', default=list(RECIPES), choices=RECIPES,
+                        metavar='NAME', help='such as mmdet/atss_fvit_0 (default: all)')
     parser.add_argument('--out', type=Path, default=OUT, help='(default: %(default)s)')
     args = parser.parse_args()
     rows = {}

@@ -26,12 +26,10 @@ networks for your own data, and recipes for classifiers.
 RECIPES = """\
 ## Recipes
 
-Usual networks with FasterViT, a few lines each on configs of mmdet and mmseg, **not trained to the
-end here**. `…_as_mambavision` are not the paper's: drop path, learning rate and nearly the windows
-are those of [MambaVision-B](https://github.com/NVlabs/MambaVision)'s logs. GMAC is for one image in
-testing. Memory is what a training step of two images keeps for its backward pass, in float32; mixed
-precision keeps less. Weights, gradients and AdamW add 16 bytes a parameter. Counted by
-`python -m benchmarks.recipes`, not measured on a GPU.
+Usual networks on configs of mmdet and mmseg, **not trained to the end here**. `as_mambavision` is
+not the paper's recipe but after [MambaVision-B](https://github.com/NVlabs/MambaVision)'s logs.
+Memory is what a training step of two images keeps for its backward pass in float32, counted and not
+measured (`python -m benchmarks.recipes`); weights, gradients and AdamW add 16 bytes a parameter.
 
 | config | parameters, M | GMAC | tested at | memory, GB | trained at |
 | --- | --- | --- | --- | --- | --- |
@@ -83,7 +81,7 @@ def giga(count, digits):
 
 
 def size(shape):
-    return ' x '.join(map(str, shape))
+    return '×'.join(map(str, shape))
 
 
 def groups(index):
