@@ -272,13 +272,14 @@ def _elements(*args, out_shape=None, **kwargs) -> int:
 def _plain(model: nn.Module, image: Tensor) -> object:
     if isinstance(model, (_Classifier, _Backbone)):
         return model(image)
-    samples = None
+    samples, shape = None, tuple(image.shape[2:])
+    meta = dict(img_shape=shape, ori_shape=shape, pad_shape=shape, batch_input_shape=shape,
+                scale_factor=(1., 1.))
+    if type(getattr(model, 'decode_head', None)).__name__ == 'Mask2FormerHead':  # no mode='tensor'
+        return model.encode_decode(image, [meta])
     if type(model).__module__.startswith('mmdet'):
         from mmdet.structures import DetDataSample
-        shape = tuple(image.shape[2:])
-        samples = [DetDataSample(metainfo=dict(
-            img_shape=shape, ori_shape=shape, pad_shape=shape, batch_input_shape=shape,
-            scale_factor=(1., 1.)))]
+        samples = [DetDataSample(metainfo=meta)]
     return model(image, samples, mode='tensor')
 
 

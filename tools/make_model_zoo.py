@@ -1,6 +1,7 @@
 #!/usr/bin/env python
-"""Write docs/model_zoo.md from the metafiles that model-index.yml lists."""
+"""Write docs/model_zoo.md from the metafiles that model-index.yml lists, and the recipes' costs."""
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -22,6 +23,18 @@ REST = """\
 The other {} configs in `configs/` have no figures: other variants and windows, FSDP, SwinHAT, small
 networks for your own data, and recipes for classifiers.
 """
+RECIPES = """\
+## Recipes
+
+Usual networks on configs of mmdet and mmseg, **not trained to the end here**. `as_mambavision` is
+not the paper's recipe but after [MambaVision-B](https://github.com/NVlabs/MambaVision)'s logs.
+Memory is what a training step of two images keeps for its backward pass in float32, counted and not
+measured (`python -m benchmarks.recipes`); weights, gradients and AdamW add 16 bytes a parameter.
+
+| config | parameters, M | GMAC | tested at | memory, GB | trained at |
+| --- | --- | --- | --- | --- | --- |
+"""
+COSTS = ROOT / 'benchmarks/recipes.json'
 SPEED = 'Paper Throughput (im/s, one A100)'
 # Beginning of a Results Source, text that it must contain, and sentence above the figures.
 THEIRS = 'Published by the authors, **not evaluated here** ({}).'
@@ -44,12 +57,31 @@ def parse_args():
 def page(index):
     """The page, as text."""
     parts, rest = [], 0
+    costs = {f'configs/{name}.py': row
+             for name, row in json.loads(COSTS.read_text())['rows'].items()}
     for title, models in groups(index):
         shown = [model for model in models if figures(model)]
-        rest += len(models) - len(shown)
+        rest += sum(not figures(model) and model['Config'] not in costs for model in models)
         if shown:
             parts.append(f'## {title}\n\n{table(shown)}')
-    return '\n'.join([HEAD, REST.format(rest), *parts])
+    return '\n'.join([HEAD, REST.format(rest), *parts, recipes(costs)])
+
+
+def recipes(costs):
+    """Section on the recipes' costs."""
+    return RECIPES + ''.join(
+        f'| `{config}` | {row["parameters"] / 1e6:.1f} | {giga(row["multiply_adds"], 0)} '
+        f'| {size(row["tested"])} | {giga(row["activations"], 1)} | {size(row["trained"])} |\n'
+        for config, row in costs.items())
+
+
+def giga(count, digits):
+    """A count in thousand millions; None is not counted yet."""
+    return '–' if count is None else f'{count / 1e9:.{digits}f}'
+
+
+def size(shape):
+    return '×'.join(map(str, shape))
 
 
 def groups(index):

@@ -146,7 +146,8 @@ def _untrainable(place: str, dataset: Dict, kind: Optional[type]) -> Iterator[st
     if not (numbered_by_file(kind) and os.path.isfile(file)):
         return
     crowds = not holds(file, rb'"iscrowd"\s*:\s*[0f]') and holds(file, rb'"iscrowd"\s*:\s*[1t]')
-    masks = any(step.get('with_mask') for step in dataset.get('pipeline') or ()) and (
+    masks = any(step.get('with_mask') and type_name(step) != 'LoadPanopticAnnotations'
+                for step in dataset.get('pipeline') or ()) and (
         holds(file, rb'"segmentation"\s*:\s*(\[\s*\]|n)')
         or occurrences(file, b'"segmentation"') < occurrences(file, b'"bbox"'))
     annotations = read_json(file).get('annotations') or () if crowds or masks else ()

@@ -11,7 +11,8 @@ from fastervit_mm.engine.launch import load_config
 from fastervit_mm.weights import resolve
 from tests.conftest import REPO
 
-CONFIGS = sorted((REPO / 'configs' / 'mmdet').glob('*fvit*.py'))
+CONFIGS = sorted(path for kind in ('cascade', 'dino')
+                 for path in (REPO / 'configs/mmdet').glob(f'{kind}_fvit*.py'))
 FROM_SCRATCH = ('cascade_fvit_shapes', 'cascade_fvit_small')
 DINO = [path for path in CONFIGS if path.stem.startswith('dino')]
 

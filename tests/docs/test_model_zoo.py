@@ -6,6 +6,7 @@ import pytest
 import yaml
 from mmengine.config import Config
 
+from benchmarks.recipes import RECIPES
 from fastervit_mm.weights import PUBLISHED, resolve
 from tests.conftest import REPO
 
@@ -33,8 +34,10 @@ def test_every_config_has_an_entry_and_every_figure_a_row():
         str(p.relative_to(REPO)) for kind in ('mmdet', 'mmseg', 'mmpretrain')
         for p in (REPO / 'configs' / kind).glob('*.py')}
     page = (REPO / 'docs/model_zoo.md').read_text()
+    page, costs = page.split('## Recipes')
     rows = {line.split('`')[1]: line for line in page.splitlines() if line.startswith('| `')}
     assert set(rows) == {m['Config'] for m in MODELS if 'Results' in m}
+    assert all(f'| `configs/{name}.py` |' in costs for name in RECIPES)
     for model in MODELS:
         for result in model.get('Results', []):
             assert all(f'| {value} |' in rows[model['Config']]

@@ -51,7 +51,7 @@ SIZES = {
 }
 
 # Settings of resizes and crops, in pixels.
-SIDES = ('scale', 'scales', 'crop_size', 'short', 'longest')
+SIDES = ('scale', 'scales', 'crop_size', 'short', 'longest', 'img_scale', 'size', 'max_size')
 
 
 def tool(name, *arguments, cwd, layout=False):
