@@ -75,8 +75,7 @@ class ConvBlock(_ConvNorms):
 
     def __init__(self, dim: int, drop_path: float):
         super().__init__(*(nn.Conv2d(dim, dim, 3, padding=1) for _ in range(2)))
-        self.act = nn.GELU()
-        self.drop_path = DropPath(drop_path)
+        self.act, self.drop_path = nn.GELU(), DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
