@@ -24,6 +24,7 @@ optim_wrapper = dict(
     paramwise_cfg={{_base_.fastervit_paramwise_cfg}})
 param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0., by_epoch=False, begin=0, end=80000)]
 train_cfg = dict(max_iters=80000)
+train_dataloader = dict(batch_size=2)  # on 8 GPUs
 auto_scale_lr = dict(enable=False, base_batch_size=16)
 
 log_processor = {{_base_.fastervit_log_processor}}

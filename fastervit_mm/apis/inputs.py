@@ -87,7 +87,7 @@ def collect(inputs: Union[Input, Sequence[Input]], left_out: Sequence[Path] = ()
     return _named(sources, roots), failures
 
 
-def _video(path: str) -> Optional[mmcv.VideoReader]:
+def _video(path: str) -> Optional['mmcv.VideoReader']:
     # Hides FFmpeg's own lines about a damaged file; the failure says what matters.
     os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
     video = mmcv.VideoReader(path)

@@ -363,7 +363,7 @@ def test_names_of_configs(name, expected):
 @pytest.mark.parametrize('name, near', [
     ('mmdet/cascade_fvitt', 'similar: mmdet/cascade_fvit,'),
     ('upernet_fvit_5', 'mmseg/upernet_fvit_4'), ('mmdet/upernet_fvit', 'mmseg/upernet_fvit,'),
-    ('zzzz', 'give one of mmdet/cascade_fvit,'), ('_base_/fastervit', "name='_base_/fastervit'")])
+    ('zzzz', 'give one of mmdet/'), ('_base_/fastervit', "name='_base_/fastervit'")])
 def test_an_unknown_name_lists_near_ones(name, near):
     with pytest.raises(ValueError, match=re.escape(near)):
         fastervit_mm.get_config(name)
