@@ -70,14 +70,9 @@ def page(index):
 def recipes(costs):
     """Section on the recipes' costs."""
     return RECIPES + ''.join(
-        f'| `{config}` | {row["parameters"] / 1e6:.1f} | {giga(row["multiply_adds"], 0)} '
-        f'| {size(row["tested"])} | {giga(row["activations"], 1)} | {size(row["trained"])} |\n'
+        f'| `{config}` | {row["parameters"] / 1e6:.1f} | {row["multiply_adds"] / 1e9:.0f} '
+        f'| {size(row["tested"])} | {row["activations"] / 1e9:.1f} | {size(row["trained"])} |\n'
         for config, row in costs.items())
-
-
-def giga(count, digits):
-    """A count in thousand millions; None is not counted yet."""
-    return '–' if count is None else f'{count / 1e9:.{digits}f}'
 
 
 def size(shape):
