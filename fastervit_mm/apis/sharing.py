@@ -283,7 +283,7 @@ def _data(cfg: Config) -> Dict[str, Sequence[str]]:
 def _progress(checkpoint: str) -> Mapping[str, Any]:
     """What a checkpoint of mmengine says about its training."""
     meta = read_checkpoint(checkpoint, mapped=True).get('meta') or {}
-    return {key: meta[key] for key in ('epoch', 'iter', 'seed', 'time', 'mmengine_version')
+    return {key: meta[key] for key in ('epoch', 'iter', 'seed', 'time')
             if meta.get(key) is not None}
 
 
