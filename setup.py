@@ -30,9 +30,9 @@ EXTRAS = {
     'docs': ['mkdocs-material'],
     'dev': ['ruff', 'mypy', 'pre-commit', 'build', 'twine'],
 }
-EXTRAS['test'] = ['pytest', 'pytest-xdist', 'hypothesis', 'fastervit==1.0.0', 'build', 'playwright',
-                  'openvino', 'clearml', 'segmentation-models-pytorch', *EXTRAS['export'],
-                  *EXTRAS['app'], *EXTRAS['tensorboard'], *EXTRAS['docs']]
+EXTRAS['test'] = ['pytest', 'pytest-xdist', 'hypothesis', 'fastervit==1.0.0', 'build', 'twine',
+                  'playwright', 'openvino', 'clearml', 'segmentation-models-pytorch',
+                  *EXTRAS['export'], *EXTRAS['app'], *EXTRAS['tensorboard'], *EXTRAS['docs']]
 
 
 class BuildWithMim(build_py):

@@ -97,7 +97,6 @@ def test_wheel_and_sdist_have_the_packages_version_and_the_citation_none(built):
 
 
 def test_twine_takes_what_is_built(built):
-    pytest.importorskip('twine')
     run(sys.executable, '-m', 'twine', 'check', '--strict', *built, cwd=REPO)
 
 
