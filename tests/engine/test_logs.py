@@ -181,10 +181,10 @@ def test_memory_is_the_peak_of_the_process():
 import numpy as np
 from fastervit_mm.engine.logs import peak_resident_memory
 before = peak_resident_memory()
-large = np.ones(1000 * 2**20, np.uint8)
+large = np.ones(1500 * 2**20, np.uint8)
 held = peak_resident_memory()
-assert before < 1000 <= held <= before + 1100, (before, held)
+# The kernel adds up its counts in batches, one for each CPU, and may drop pages of libraries.
+assert before < 1400 <= held <= before + 1600, (before, held)
 del large
-# The kernel adds up its counts of a process in batches.
-assert abs(peak_resident_memory() - held) <= 2
+assert peak_resident_memory() >= held - 100, (peak_resident_memory(), held)
 """], check=True)
