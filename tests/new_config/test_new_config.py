@@ -4,6 +4,7 @@ import json
 import numpy as np
 import pytest
 from mmengine.config import Config
+from mmengine.registry import HOOKS
 from PIL import Image
 
 import fastervit_mm  # noqa: F401  (for fastervit_mm:: in a config)
@@ -257,3 +258,13 @@ def test_a_mistake_is_one_line_and_writes_nothing(task, data, kwargs, message, t
         new_config(task, tmp_path / data, tmp_path / kwargs.pop('out', 'mine.py'), **kwargs)
     assert '\n' not in str(raised.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ['data', 'maps']
+
+
+@pytest.mark.parametrize('task, data', [
+    ('det', lambda root: coco(root)), ('seg', lambda root: write(root) or root)])
+def test_early_stopping_is_one_line_to_uncomment(task, data, tmp_path):
+    *_, text = made(task, data(tmp_path / 'data'), tmp_path)
+    (tmp_path / 'mine.py').write_text(text.replace('# stop=', 'stop='))
+    cfg = Config.fromfile(str(tmp_path / 'mine.py'))
+    check_config(cfg, training=True)
+    assert HOOKS.build(cfg.default_hooks.stop).monitor == cfg.default_hooks.checkpoint.save_best

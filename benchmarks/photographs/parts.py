@@ -1,0 +1,158 @@
+"""The runs of each part."""
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, Iterable, List, Optional, Tuple
+
+from mmengine.config import Config
+
+CONFIG = Path(__file__).resolve().parents[1] / 'configs/fastervit_photographs.py'
+CAMVID_CLASSES = ('sky', 'building', 'pole', 'road', 'pavement', 'tree', 'sign', 'fence', 'car',
+                  'pedestrian', 'bicyclist')
+BACKBONE = 'model.backbone'
+
+
+@dataclass(frozen=True)
+class Task:
+    """A dataset and how it is trained on.
+
+    Attributes:
+        folder: Name in the folder of data.
+        title: In tables.
+        metric: Key of the metric in tables.
+        new_config: Arguments of ``tools/new_config.py``; none for the classifier's own config.
+        best: Whether the checkpoint with the best validation is tested, not the last: only where
+            the test has images of its own.
+        tta: Whether the test is repeated with test-time augmentation.
+    """
+    folder: str
+    title: str
+    metric: str
+    new_config: Tuple[str, ...] = ()
+    best: bool = False
+    tta: bool = True
+
+
+DATASETS: Dict[str, Task] = {
+    'imagenette': Task('imagenette128', 'Imagenette, 3925 images', 'accuracy/top1', tta=False),
+    'camvid': Task('camvid', 'CamVid, test', 'mIoU', ('seg', '--classes', *CAMVID_CLASSES), True),
+    'nuclei': Task('nuclei', 'nuclei, val', 'coco/segm_mAP_50', ('det', )),
+    'cells': Task('bccd', 'BCCD, test', 'coco/bbox_mAP_50', ('det', ), True),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training and its tests.
+
+    Attributes:
+        name: Folder in the work directory and key of the results.
+        task: A key of :data:`DATASETS`.
+        options: Settings that replace the config's, by dotted name.
+        seed: Seed of weights, order and augmentation.
+        start: Name of the run whose backbone it starts from; None for random weights.
+        split: Tested split; settings are compared on ``'val'``.
+    """
+    name: str
+    task: str
+    options: Dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    start: Optional[str] = None
+    split: str = 'test'
+
+
+def parts() -> Dict[str, List[Run]]:
+    """Runs by part, in the order of the campaign."""
+    runs = {'pretrain': [Run('pretrain', 'imagenette')]}
+    for task, options in (('camvid', _iterations(4800)), ('nuclei', {}), ('cells', _epochs(60))):
+        runs[f'transfer-{task}'] = [
+            Run(f'{task}-{title}-{seed}', task, {BACKBONE: _fastervit(), **options}, seed, start)
+            for title, start in (('scratch', None), ('pretrained', 'pretrain'))
+            for seed in (0, 1)]
+    runs['settings-camvid'] = list(_settings('camvid', _iterations(1200), {
+        'crop 224': _crop(224), 'crop 448': _crop(448)}))
+    runs['settings-cells'] = list(_settings('cells', _epochs(12), {}))
+    runs['compare-pretrain'] = [
+        Run(f'pretrain-{name}', 'imagenette', {
+            BACKBONE: dict(backbone, out_indices=(3, )), 'model.head.in_channels': widths[-1],
+            **_epochs(30), 'custom_hooks.3.schedule.0.action_epoch': 16})
+        for name, (backbone, widths) in networks().items()]
+    for size in (256, 480):
+        runs[f'compare-{size}'] = [
+            Run(f'{name}-{size}-{title}-{seed}', 'camvid', {
+                BACKBONE: backbone, 'model.decode_head.in_channels': widths,
+                'model.auxiliary_head.in_channels': widths[2], **_crop(size), **_iterations(800)},
+                seed, start)
+            for name, (backbone, widths) in networks().items()
+            for title, start in (('scratch', None), ('pretrained', f'pretrain-{name}'))
+            for seed in (0, 1)]
+    return runs
+
+
+def networks() -> Dict[str, Tuple[dict, List[int]]]:
+    """Backbones of equal multiply-adds at 256 x 256 (1.0 G, 5 % more or less), and their widths."""
+    ours = [32, 64, 128, 256]
+    every = dict(out_indices=(0, 1, 2, 3), init_cfg=None, _delete_=True)
+    return {
+        'fastervit': (_fastervit(), ours),
+        'published': (_fastervit(carrier_bias=0.), ours),
+        'windows': (_fastervit(hierarchical=False, depths=(1, 2, 9, 4)), ours),
+        'resnet': (dict(every, type='mmpretrain.ResNet', depth=18, stem_channels=40,
+                        base_channels=40), [40, 80, 160, 320]),
+        'convnext': (dict(every, type='mmpretrain.ConvNeXt', gap_before_final_norm=False,
+                          drop_path_rate=0.1,
+                          arch=dict(depths=[2, 2, 6, 2], channels=[48, 96, 192, 384])),
+                     [48, 96, 192, 384]),
+        'swin': (dict(every, type='mmpretrain.SwinTransformer', img_size=128, window_size=4,
+                      pad_small_map=True, drop_path_rate=0.1,
+                      arch=dict(embed_dims=40, depths=[2, 2, 6, 2], num_heads=[2, 4, 8, 16])),
+                 [40, 80, 160, 320]),
+    }
+
+
+def _settings(task: str, budget: Dict[str, Any], more: Dict[str, dict]) -> Iterable[Run]:
+    """One setting at a time, on the validation images, from the pretrained network."""
+    lr, decay = 'optim_wrapper.optimizer.lr', 'optim_wrapper.paramwise_cfg'
+    changes: Dict[str, dict] = {
+        **{f'drop path {rate}': {BACKBONE: _fastervit(drop_path_rate=rate)}
+           for rate in (0., 0.3, 0.5)},
+        **{f'windows {a} and {b}': {BACKBONE: _fastervit(window_size=(a, b), other_windows=True)}
+           for a, b in ((7, 7), (14, 7), (32, 16))},
+        **{f'lr {rate}': {lr: rate} for rate in (1e-4, 3e-4, 3e-3)},
+        **{f'layer decay {rate}': {decay: dict(layer_decay_rate=rate)} for rate in (0.7, 0.9)},
+        **{f'frozen stages {n}': {BACKBONE: _fastervit(frozen_stages=n)} for n in (1, 2, 4)},
+        **more}
+    for seed in (0, 1, 2):
+        yield Run(f'{task}-base-{seed}', task, {BACKBONE: _fastervit(), **budget}, seed,
+                  'pretrain', 'val')
+    for title, change in changes.items():
+        yield Run(f'{task}-{title.replace(" ", "-")}', task,
+                  {BACKBONE: _fastervit(), **budget, **change}, 0, 'pretrain', 'val')
+
+
+def _fastervit(**changes: Any) -> dict:
+    """The pretrained network with changes, of FasterViT's arguments or of its ``arch``."""
+    backbone = Config.fromfile(CONFIG).model.backbone.to_dict()
+    for name in ('hierarchical', 'carrier_bias', 'depths'):
+        if name in changes:
+            backbone['arch'][name] = changes.pop(name)
+    del backbone['out_indices']
+    return dict(backbone, _delete_=True, **changes)
+
+
+def _iterations(number: int) -> Dict[str, int]:
+    """A schedule with six validations."""
+    return {'train_cfg.max_iters': number, 'param_scheduler.1.end': number,
+            'train_cfg.val_interval': number // 6, 'default_hooks.checkpoint.interval': number // 6}
+
+
+def _epochs(number: int) -> Dict[str, int]:
+    return {'train_cfg.max_epochs': number, 'param_scheduler.1.end': number,
+            'train_cfg.val_interval': number // 6, 'default_hooks.checkpoint.interval': 1}
+
+
+def _crop(side: int) -> Dict[str, Any]:
+    return {'model.data_preprocessor.size': (side, side),
+            'train_pipeline.3.crop_size': (side, side),
+            'train_dataloader.dataset.pipeline.3.crop_size': (side, side),
+            'model.test_cfg.crop_size': (side, side),
+            'model.test_cfg.stride': (side * 2 // 3, ) * 2}

@@ -1,0 +1,113 @@
+"""Write the tables and figures of docs/results.md from the results."""
+import json
+import re
+from pathlib import Path
+from statistics import mean
+from typing import Dict, Iterable, Iterator, List
+
+from .carry_out import ROOT
+from .parts import DATASETS, networks
+
+RESULTS, PAGE = ROOT / 'benchmarks/photographs.json', ROOT / 'docs/results.md'
+Rows = Dict[str, dict]
+
+
+def tables(results: Dict[str, Rows]) -> Dict[str, List[str]]:
+    """Lines of each table, by its name in the page."""
+    found = {}
+    if 'pretrain' in results:
+        row = results['pretrain']['pretrain']
+        found['pretrain'] = _table(
+            ['iteration', *(str(iteration) for iteration, _ in row['curve'])],
+            [['top-1', *(f'{value:.1f}' for _, value in row['curve'])]])
+    found['transfer'] = _table(
+        ['data', 'metric', 'from scratch', 'pretrained', 'with `--tta`', 'minutes'],
+        [line for part, rows in results.items() if part.startswith('transfer-')
+         for line in _transfer(rows)])
+    for part, rows in results.items():
+        if part.startswith('settings-'):
+            found[part] = _table(['setting', 'validation', 'difference'], _settings(rows))
+    found['compare'] = _table(
+        ['network', 'top-1, Imagenette', *(f'{size} pixels, {title}' for size in (256, 480)
+                                           for title in ('from scratch', 'pretrained'))],
+        _compare(results))
+    return found
+
+
+def write(results: Dict[str, Rows], page: Path) -> None:
+    """Replace the tables in a page, each between ``<!-- NAME -->`` and ``<!-- end -->``."""
+    text = page.read_text()
+    for name, lines in tables(results).items():
+        text = re.sub(f'(<!-- {name} -->\n).*?(<!-- end -->)',
+                      lambda found: found[1] + '\n'.join(['', *lines, '', '']) + found[2], text,
+                      flags=re.DOTALL)
+    page.write_text(text)
+
+
+def draw(results: Dict[str, Rows], target: Path) -> None:
+    """Draw the validations of the transfers during training."""
+    from matplotlib.figure import Figure
+    parts = [part for part in results if part.startswith('transfer-')]
+    figure = Figure(figsize=(3.2 * len(parts), 3), layout='constrained')
+    for axis, part in zip(figure.subplots(1, len(parts), squeeze=False)[0], parts):
+        for row in results[part].values():
+            start = 'pretrained' if row['start'] else 'from scratch'
+            axis.plot(*zip(*row['curve']), color='C1' if row['start'] else 'C0',
+                      label=None if row['seed'] else start)
+        axis.set_title(f'{row["task"]}, {DATASETS[row["task"]].metric}', fontsize=9)
+        axis.set_xlabel('iterations', fontsize=8)
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+    figure.savefig(target, dpi=120)
+
+
+def _table(head: Iterable[str], lines: Iterable[Iterable[str]]) -> List[str]:
+    head = list(head)
+    return [f'| {" | ".join(words)} |' for words in (head, ['---'] * len(head), *lines)]
+
+
+def _transfer(rows: Rows) -> Iterator[List[str]]:
+    task = DATASETS[next(iter(rows.values()))['task']]
+    scratch = [row for row in rows.values() if not row['start']]
+    pretrained = [row for row in rows.values() if row['start']]
+    best = task.metric
+    yield [task.title, best.rpartition('/')[2], _values(scratch, best), _values(pretrained, best),
+           _values(pretrained, best, 'metrics_tta'),
+           f'{mean(row["minutes"] for row in rows.values()):.0f}']
+
+
+def _values(rows: Iterable[dict], metric: str, key: str = 'metrics') -> str:
+    """Values of all seeds, as per cent."""
+    return ', '.join(f'{_per_cent(row[key][metric], metric):.1f}' for row in rows)
+
+
+def _per_cent(value: float, metric: str) -> float:
+    return 100 * value if metric.startswith('coco/') else value
+
+
+def _settings(rows: Rows) -> Iterator[List[str]]:
+    metric = DATASETS[next(iter(rows.values()))['task']].metric
+    base = [_per_cent(row['metrics'][metric], metric) for name, row in rows.items()
+            if '-base-' in name]
+    yield ['as pretrained, three seeds', ', '.join(f'{value:.1f}' for value in base),
+           f'± {(max(base) - min(base)) / 2:.1f}']
+    for name, row in rows.items():
+        if '-base-' not in name:
+            value = _per_cent(row['metrics'][metric], metric)
+            yield [' '.join(name.split('-')[1:]), f'{value:.1f}', f'{value - mean(base):+.1f}']
+
+
+def _compare(results: Dict[str, Rows]) -> Iterator[List[str]]:
+    for name in networks():
+        first = results.get('compare-pretrain', {}).get(f'pretrain-{name}')
+        if first:
+            yield [name, f'{first["metrics"]["accuracy/top1"]:.1f}', *(
+                _values([row for key, row in results.get(f'compare-{size}', {}).items()
+                         if key.startswith(f'{name}-{size}-{title}')], 'mIoU')
+                for size in (256, 480) for title in ('scratch', 'pretrained'))]
+
+
+if __name__ == '__main__':
+    found = json.loads(RESULTS.read_text())
+    write(found, PAGE)
+    draw(found, ROOT / 'docs/images/photographs.png')

@@ -1,0 +1,75 @@
+"""Each part of the campaign on photographs, with few images and steps."""
+import json
+import shutil
+
+import pytest
+import torch
+from mmengine.registry import MODELS, init_default_scope
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.photographs import report
+from benchmarks.photographs.parts import networks, parts
+from fastervit_mm.complexity import ATTENTION
+from tests.datasets.test_label_maps import photo, write
+from tests.new_config.test_new_config import coco
+from tests.running import run_tool
+
+RUNS = {
+    'pretrain': 'pretrain', 'transfer-camvid': 'camvid-scratch-0',
+    'transfer-nuclei': 'nuclei-pretrained-0', 'transfer-cells': 'cells-pretrained-1',
+    'settings-camvid': 'camvid-windows-14-and-7', 'settings-cells': 'cells-layer-decay-0.7',
+    'compare-pretrain': 'pretrain-resnet', 'compare-256': 'resnet-256-pretrained-0',
+    'compare-480': 'swin-480-scratch-0'}
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp('photographs')
+    for split in ('train', 'val'):
+        for number in range(20):
+            photo(root / f'imagenette128/{split}/n{number % 10}/{number}.jpg', number)
+    write(root / 'camvid', splits=('training', 'validation', 'testing'), values=range(11))
+    coco(root / 'nuclei', (256, 256), 20, masks=True, splits=('train', 'val'))
+    coco(root / 'bccd')
+    return root
+
+
+def test_every_part_trains_tests_and_is_not_done_twice(data, tmp_path):
+    assert list(RUNS) == list(parts())
+    command = ['benchmarks.photographs', '--runs', *RUNS.values(), '--data', data, '--jobs', 2,
+               '--work-dir', tmp_path / 'runs', '--out', tmp_path / 'results.json',
+               '--images', 4, '--scale', 0.5]
+    done = run_tool(*command)
+    assert done.returncode == 0, done.output
+    results = json.loads((tmp_path / 'results.json').read_text())
+    assert {part: list(rows) for part, rows in results.items()} == {
+        part: [name] for part, name in RUNS.items()}
+    for part, (row, ) in ((part, rows.values()) for part, rows in results.items()):
+        assert row['metrics'] and row['commit'] and row['machine']['torch'], part
+        assert (row['metrics_tta'] is None) == (part.startswith(('settings', 'pretrain', 'compare-p')))
+    shutil.rmtree(tmp_path / 'runs')
+    again = run_tool(*command)
+    assert again.returncode == 0 and not (tmp_path / 'runs').exists(), again.output
+    page = tmp_path / 'page.md'
+    page.write_text('\n'.join(f'<!-- {name} -->\n<!-- end -->' for name in (
+        'pretrain', 'transfer', 'settings-camvid', 'settings-cells', 'compare')))
+    report.write({part: rows for part, rows in results.items() if 'settings' not in part}, page)
+    assert page.read_text().count('\n| ') == 3 + 4 + 3
+    report.draw(results, tmp_path / 'curves.png')
+    assert (tmp_path / 'curves.png').stat().st_size > 5000
+
+
+def test_networks_have_equal_multiply_adds():
+    init_default_scope('mmdet')
+    counted = {}
+    for name, (backbone, widths) in networks().items():
+        backbone.pop('_delete_')
+        network = MODELS.build(backbone)
+        network.eval()
+        counter = FlopCounterMode(display=False, custom_mapping=ATTENTION)
+        with torch.no_grad(), counter:
+            maps = network(torch.rand(1, 3, 256, 256))
+        assert [level.shape[1] for level in maps] == widths, name
+        counted[name] = counter.get_total_flops() / 2 / 1e9
+    assert max(counted.values()) / min(counted.values()) < 1.1, counted
+    assert all(abs(count - 1) < 0.05 for count in counted.values()), counted
