@@ -41,7 +41,7 @@ def main() -> None:
                         help='results (default: %(default)s)')
     parser.add_argument('--jobs', type=int, default=1, help='runs side by side; set '
                         'OMP_NUM_THREADS to the cores of each (default: %(default)s)')
-    parser.add_argument('--amp', choices=['bf16', 'fp16'], help='train in mixed precision')
+    parser.add_argument('--amp', choices=['bf16', 'fp16'], help='train and test in mixed precision')
     parser.add_argument('--scale', type=float, default=2. if torch.cuda.is_available() else 1.,
                         help='factor on the sides of images (default: 2 on a GPU, else 1)')
     parser.add_argument('--images', type=int, help='images of each split, and two steps or epochs '

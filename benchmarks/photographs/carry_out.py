@@ -22,7 +22,7 @@ class Laboratory:
     Args:
         data: Folder of the datasets.
         work_dir: Folder for configs, logs and checkpoints.
-        amp: ``tools/train.py --amp``; None for float32.
+        amp: ``--amp`` of trainings and tests; None for float32.
         scale: Factor on the sides of images. Default 1.
         images: Use that many images of each split, for one epoch; None for all. Default None.
     """
@@ -30,7 +30,8 @@ class Laboratory:
     def __init__(self, data: Path, work_dir: Path, amp: Optional[str] = None, scale: float = 1.,
                  images: Optional[int] = None):
         self.data, self.work_dir = data.absolute(), work_dir.absolute()
-        self.amp, self.scale, self.images = amp, scale, images
+        self.scale, self.images = scale, images
+        self._amp = ['--amp', amp] if amp else []
 
     def carry_out(self, run: Run) -> Dict[str, Any]:
         """Train, or go on with a training, and test; return the figures.
@@ -40,13 +41,12 @@ class Laboratory:
         folder = self.work_dir / run.name
         config = self.write_config(run)
         self._tool('train.py', folder / 'train.log', config, '--work-dir', folder, '--resume',
-                   *(['--amp', self.amp] if self.amp else []))
+                   *self._amp)
         checkpoint = self.checkpoint(run)
         curves = read_run(folder)
         seconds, curve = curves['time'], curves.get(DATASETS[run.task].metric, [])
         return dict(metrics=self._test(run, checkpoint),
-                    metrics_tta=self._test(run, checkpoint, '--tta')
-                    if DATASETS[run.task].tta and run.split == 'test' else None,
+                    metrics_tta=self._test(run, checkpoint, '--tta') if run.tta else None,
                     curve=curve, checkpoint=checkpoint.name, minutes=round(
                         mean(time for _, time in seconds) * seconds[-1][0] / 60, 1))
 
@@ -100,7 +100,7 @@ class Laboratory:
         folder = self.work_dir / run.name
         out = folder / f'tested{"".join(options)}'
         self._tool('test.py', folder / 'test.log', folder / f'{run.name}.py', checkpoint,
-                   '--work-dir', out, '--split', run.split, *options)
+                   '--work-dir', out, '--split', run.split, *options, *self._amp)
         return json.loads(max(out.glob('*/*.json')).read_text())
 
     def _tool(self, name: str, log: Path, *arguments: object) -> None:

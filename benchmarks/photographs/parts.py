@@ -22,18 +22,16 @@ class Task:
         new_config: Arguments of ``tools/new_config.py``; none for the classifier's own config.
         best: Whether the checkpoint with the best validation is tested, not the last: only where
             the test has images of its own.
-        tta: Whether the test is repeated with test-time augmentation.
     """
     folder: str
     title: str
     metric: str
     new_config: Tuple[str, ...] = ()
     best: bool = False
-    tta: bool = True
 
 
 DATASETS: Dict[str, Task] = {
-    'imagenette': Task('imagenette128', 'Imagenette, 3925 images', 'accuracy/top1', tta=False),
+    'imagenette': Task('imagenette128', 'Imagenette, 3925 images', 'accuracy/top1'),
     'camvid': Task('camvid', 'CamVid, test', 'mIoU', ('seg', '--classes', *CAMVID_CLASSES), True),
     'nuclei': Task('nuclei', 'nuclei, val', 'coco/segm_mAP_50', ('det', )),
     'cells': Task('bccd', 'BCCD, test', 'coco/bbox_mAP_50', ('det', ), True),
@@ -51,6 +49,7 @@ class Run:
         seed: Seed of weights, order and augmentation.
         start: Name of the run whose backbone it starts from; None for random weights.
         split: Tested split; settings are compared on ``'val'``.
+        tta: Whether the test is repeated with test-time augmentation.
     """
     name: str
     task: str
@@ -58,6 +57,7 @@ class Run:
     seed: int = 0
     start: Optional[str] = None
     split: str = 'test'
+    tta: bool = False
 
 
 def parts() -> Dict[str, List[Run]]:
@@ -65,16 +65,17 @@ def parts() -> Dict[str, List[Run]]:
     runs = {'pretrain': [Run('pretrain', 'imagenette')]}
     for task, options in (('camvid', _iterations(4800)), ('nuclei', {}), ('cells', _epochs(60))):
         runs[f'transfer-{task}'] = [
-            Run(f'{task}-{title}-{seed}', task, {BACKBONE: _fastervit(), **options}, seed, start)
-            for title, start in (('scratch', None), ('pretrained', 'pretrain'))
-            for seed in (0, 1)]
+            Run(f'{task}-{title}-{seed}', task, {BACKBONE: _fastervit(), **options}, seed, start,
+                tta=bool(start))
+            for seed in (0, 1)
+            for title, start in (('scratch', None), ('pretrained', 'pretrain'))]
     runs['settings-camvid'] = list(_settings('camvid', _iterations(1200), {
         'crop 224': _crop(224), 'crop 448': _crop(448)}))
     runs['settings-cells'] = list(_settings('cells', _epochs(12), {}))
     runs['compare-pretrain'] = [
         Run(f'pretrain-{name}', 'imagenette', {
             BACKBONE: dict(backbone, out_indices=(3, )), 'model.head.in_channels': widths[-1],
-            **_epochs(30), 'custom_hooks.3.schedule.0.action_epoch': 16})
+            **_epochs(20), 'custom_hooks.3.schedule.0.action_epoch': 17})
         for name, (backbone, widths) in networks().items()]
     for size in (256, 480):
         runs[f'compare-{size}'] = [
@@ -139,10 +140,11 @@ def _fastervit(**changes: Any) -> dict:
     return dict(backbone, _delete_=True, **changes)
 
 
-def _iterations(number: int) -> Dict[str, int]:
-    """A schedule with six validations."""
+def _iterations(number: int) -> Dict[str, Any]:
+    """A segmentor's schedule, with six validations of whole images."""
     return {'train_cfg.max_iters': number, 'param_scheduler.1.end': number,
-            'train_cfg.val_interval': number // 6, 'default_hooks.checkpoint.interval': number // 6}
+            'train_cfg.val_interval': number // 6, 'default_hooks.checkpoint.interval': number // 6,
+            'model.test_cfg': dict(_delete_=True, mode='whole')}
 
 
 def _epochs(number: int) -> Dict[str, int]:
@@ -153,6 +155,4 @@ def _epochs(number: int) -> Dict[str, int]:
 def _crop(side: int) -> Dict[str, Any]:
     return {'model.data_preprocessor.size': (side, side),
             'train_pipeline.3.crop_size': (side, side),
-            'train_dataloader.dataset.pipeline.3.crop_size': (side, side),
-            'model.test_cfg.crop_size': (side, side),
-            'model.test_cfg.stride': (side * 2 // 3, ) * 2}
+            'train_dataloader.dataset.pipeline.3.crop_size': (side, side)}

@@ -41,8 +41,8 @@ def choose_for_training(cfg: Config, amp: Union[bool, str] = False) -> None:
 
     Without a type in the config or in ``amp``, the large networks (4-21k, 5 and 6) train in
     bfloat16 and all others in mmengine's default, float16. bfloat16 has float32's range and needs
-    no loss scale. A CPU trains in bfloat16, and only if ``amp`` asks for it: without matrix units
-    it is slower so.
+    no loss scale. A CPU trains in bfloat16 if ``amp`` asks for it, which pays if it has matrix
+    units.
 
     Args:
         cfg: A config. Its ``optim_wrapper.type='AmpOptimWrapper'`` changes if no device supports

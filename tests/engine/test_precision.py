@@ -5,7 +5,7 @@ import pytest
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import MMLogger
-from mmengine.registry import init_default_scope
+from mmengine.registry import OPTIM_WRAPPERS, init_default_scope
 from mmengine.structures import InstanceData
 from torch import nn
 
@@ -94,6 +94,23 @@ def logged(monkeypatch, function, *args):
     return said
 
 
+@pytest.mark.parametrize('amp, kind', [(False, 'OptimWrapper'), (True, 'CPUAmpOptimWrapper'),
+                                       ('bf16', 'CPUAmpOptimWrapper')])
+def test_a_cpu_trains_in_bfloat16_only_if_told(amp, kind, monkeypatch):
+    monkeypatch.setattr(precision, 'has_amp_device', lambda: False)
+    cfg = config('5', optimizer=dict(type='SGD', lr=1.))
+    choose_for_training(cfg, amp)
+    assert cfg.optim_wrapper.pop('type') == kind and list(cfg.optim_wrapper) == ['optimizer']
+    model = nn.Linear(2, 2)
+    wrapper = OPTIM_WRAPPERS.get(kind)(torch.optim.SGD(model.parameters(), 1.))
+    with wrapper.optim_context(model):
+        output = model(torch.ones(1, 2))
+    assert output.dtype == (torch.bfloat16 if amp else torch.float32)
+    before = model.bias.clone()
+    wrapper.update_params(output.float().sum())
+    assert model.weight.dtype == torch.float32 and torch.equal(model.bias, before - 1)
+
+
 def test_the_log_says_the_type(gpu, monkeypatch):
     assert logged(monkeypatch, choose_for_training, config()) == [
         'Training in mixed precision, float16']
@@ -117,7 +134,7 @@ def test_an_older_gpu_tests_in_float16_and_is_warned_of_bfloat16(gpu, monkeypatc
 
 def test_an_unavailable_type_is_an_error_of_one_line(tmp_path):
     for tool, amp, why in (
-            ('train.py', ['--amp'], 'train: amp=True: mixed precision needs a GPU'),
+            ('train.py', ['--amp', 'fp16'], "train: amp='fp16': a CPU has mixed precision in"),
             ('train.py', ['--amp', 'half'], "train: amp='half': give one of bf16, fp16"),
             ('test.py', ['--amp', 'half'], "test: amp='half': give one of bf16, fp16"),
             ('test.py', ['--amp', 'fp16'], "test: amp='fp16': a CPU has mixed precision in")):
