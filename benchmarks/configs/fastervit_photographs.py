@@ -1,4 +1,4 @@
-# A FasterViT of 7 million parameters on the photographs of Imagenette, first at 64 pixels, then at
+# A FasterViT of 6.6 million parameters on the photographs of Imagenette, first at 64 pixels, then at
 # 128 (benchmarks/photographs). Windows of 4 cells at 128 pixels are as many as windows of 7 at 224.
 _base_ = 'fastervit_mm::mmpretrain/fastervit_imagenette.py'
 
@@ -28,7 +28,7 @@ test_dataloader = val_dataloader
 lr = 2e-3
 small_epochs, warmup, max_epochs = 30, 5, 80
 optim_wrapper = dict(optimizer=dict(lr=lr))
-train_cfg = dict(max_epochs=max_epochs, val_interval=5)
+train_cfg = dict(max_epochs=max_epochs, val_interval=10)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=True, begin=0, end=warmup,
          convert_to_iter_based=True),
@@ -43,4 +43,4 @@ custom_hooks = [
         action_epoch=small_epochs + 1,
         train_pipeline=[load, dict(crop, scale=size), flip, pack])]),
 ]
-default_hooks = dict(checkpoint=dict(interval=1, max_keep_ckpts=2, save_best='auto'))
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=2))

@@ -16,29 +16,28 @@ from .parts import Run, parts
 
 
 def save(results: Dict[str, Dict[str, dict]], out: Path) -> None:
-    """Write results, a line for each run."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text('{' + ',\n'.join(
+    """Write results, a line for each run, in one step."""
+    part = out.with_suffix('.part')
+    part.write_text('{' + ',\n'.join(
         f'{json.dumps(part)}: {{\n' + ',\n'.join(
             f' {json.dumps(name)}: {json.dumps(row)}' for name, row in rows.items()) + '}'
         for part, rows in results.items()) + '}\n')
+    part.replace(out)
 
 
 def main() -> None:
     every = parts()
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog='A run with results in OUT is left out, and an interrupted '
-        'one goes on from its last checkpoint.')
+        description=__doc__, epilog='Results are in DIR/results.json. A run that has some is left '
+        'out; an interrupted one goes on from its last checkpoint.')
     parser.add_argument('parts', nargs='*', choices=[[], *every], metavar='PART',
                         help=f'{", ".join(every)} (default: all, in this order)')
-    parser.add_argument('--runs', nargs='+', metavar='NAME', help='of the parts\' runs, such as '
-                        'camvid-scratch-0 (default: all)')
+    parser.add_argument('--runs', nargs='+', metavar='NAME', help='only these runs of the parts, '
+                        'such as camvid-scratch-0')
     parser.add_argument('--data', type=Path, default=Path('data'), help='folder with '
                         'imagenette128, camvid, nuclei and bccd (default: %(default)s)')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/photographs'),
-                        help='(default: %(default)s)')
-    parser.add_argument('--out', type=Path, default=ROOT / 'benchmarks/photographs.json',
-                        help='results (default: %(default)s)')
+                        metavar='DIR', help='(default: %(default)s)')
     parser.add_argument('--jobs', type=int, default=1, help='runs side by side; set '
                         'OMP_NUM_THREADS to the cores of each (default: %(default)s)')
     parser.add_argument('--amp', choices=['bf16', 'fp16'], help='train and test in mixed precision')
@@ -47,30 +46,39 @@ def main() -> None:
     parser.add_argument('--images', type=int, help='images of each split, and two steps or epochs '
                         'of training, to try the programs (default: all)')
     args = parser.parse_args()
+    chosen = [(part, run) for part in args.parts or every for run in every[part]
+              if not args.runs or run.name in args.runs]
+    unknown = set(args.runs or ()) - {run.name for _, run in chosen}
+    if unknown:
+        parser.error(f'--runs {" ".join(sorted(unknown))}: not in these parts')
+    args.work_dir.mkdir(parents=True, exist_ok=True)
     laboratory = Laboratory(args.data, args.work_dir, args.amp, args.scale, args.images)
-    results = json.loads(args.out.read_text()) if args.out.is_file() else {}
+    out = args.work_dir / 'results.json'
+    results = json.loads(out.read_text()) if out.is_file() else {}
     lock = Lock()
     commit = subprocess.check_output(['git', 'rev-parse', '--short', 'HEAD'], cwd=ROOT, text=True)
 
     def carry_out(part: str, run: Run) -> None:
-        if run.name in results.get(part, {}) or args.runs and run.name not in args.runs:
-            return
         print(f'{part}: {run.name}', flush=True)
-        figures = laboratory.carry_out(run)
-        came = origin()
-        came['machine'] = {key: came['machine'][key] for key in ('cpu', 'kind', 'cores', 'gpu',
-                                                                 'torch')}
-        row = dict(vars(run), **figures, amp=args.amp, scale=args.scale, commit=commit.strip(),
-                   **came)
+        row = dict(vars(run), **laboratory.carry_out(run), amp=args.amp, scale=args.scale,
+                   commit=commit.strip(), **origin())
+        row['machine'] = {key: row['machine'][key]
+                          for key in ('cpu', 'kind', 'cores', 'gpu', 'torch')}
         with lock:
             results.setdefault(part, {})[run.name] = row
-            save(results, args.out)
+            save(results, out)
         print(f'{part}: {run.name}: {row["metrics"]}', flush=True)
 
-    for part in args.parts or every:
+    for part in args.parts or every:  # a part starts from what the one before it trained
         with ThreadPoolExecutor(args.jobs) as pool:
-            for done in [pool.submit(carry_out, part, run) for run in every[part]]:
-                done.result()
+            runs = [pool.submit(carry_out, part, run) for of, run in chosen
+                    if of == part and run.name not in results.get(part, {})]
+            try:
+                for run in runs:
+                    run.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
 
 
 if __name__ == '__main__':

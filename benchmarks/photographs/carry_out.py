@@ -4,16 +4,17 @@ import subprocess
 import sys
 from pathlib import Path
 from statistics import mean
+from threading import Lock
 from typing import Any, Dict, Optional
 
 from mmengine.config import Config
 
 from fastervit_mm.engine.curves import read_run
 
-from .parts import CONFIG, DATASETS, Run
+from .parts import CONFIG, TASKS, Run
 
 ROOT = Path(__file__).resolve().parents[2]
-_SIZES = ('scale', 'crop_size', 'size', 'stride', 'img_scale')
+_SIZES = ('scale', 'crop_size', 'size', 'scale_factor')
 
 
 class Laboratory:
@@ -24,7 +25,8 @@ class Laboratory:
         work_dir: Folder for configs, logs and checkpoints.
         amp: ``--amp`` of trainings and tests; None for float32.
         scale: Factor on the sides of images. Default 1.
-        images: Use that many images of each split, for one epoch; None for all. Default None.
+        images: Use that many images of each split, for two epochs or iterations; None for
+            all. Default None.
     """
 
     def __init__(self, data: Path, work_dir: Path, amp: Optional[str] = None, scale: float = 1.,
@@ -32,6 +34,7 @@ class Laboratory:
         self.data, self.work_dir = data.absolute(), work_dir.absolute()
         self.scale, self.images = scale, images
         self._amp = ['--amp', amp] if amp else []
+        self._lock = Lock()
 
     def carry_out(self, run: Run) -> Dict[str, Any]:
         """Train, or go on with a training, and test; return the figures.
@@ -39,12 +42,13 @@ class Laboratory:
         The minutes are of training alone, from the mean time of an iteration.
         """
         folder = self.work_dir / run.name
-        config = self.write_config(run)
+        with self._lock:  # two runs may need a dataset's config at once
+            config = self.write_config(run)
         self._tool('train.py', folder / 'train.log', config, '--work-dir', folder, '--resume',
                    *self._amp)
         checkpoint = self.checkpoint(run)
         curves = read_run(folder)
-        seconds, curve = curves['time'], curves.get(DATASETS[run.task].metric, [])
+        seconds, curve = curves['time'], curves.get(TASKS[run.task].metric, [])
         return dict(metrics=self._test(run, checkpoint),
                     metrics_tta=self._test(run, checkpoint, '--tta') if run.tta else None,
                     curve=curve, checkpoint=checkpoint.name, minutes=round(
@@ -55,28 +59,28 @@ class Laboratory:
         cfg = Config.fromfile(self._base(run.task))
         cfg.merge_from_dict({'randomness.seed': run.seed, **run.options})
         if run.start:
-            cfg.model.backbone.init_cfg = self._start(run.start, cfg.model.backbone.type)
-        dataset = DATASETS[run.task]
+            cfg.model.backbone.init_cfg = dict(
+                type='Pretrained', prefix='backbone.', checkpoint=str(self._last(run.start)))
+        dataset = TASKS[run.task]
         for split in ('train', 'val', 'test') if not dataset.new_config else ():
             cfg[f'{split}_dataloader'].dataset.data_root = str(self.data / dataset.folder)
         if self.scale != 1:
             _scale(cfg, self.scale)
         if self.images:
             _shorten(cfg, self.images)
-        target = self.work_dir / run.name / f'{run.name}.py'
-        target.parent.mkdir(parents=True, exist_ok=True)
+        target = self.work_dir / f'{run.name}.py'
         cfg.dump(target)
         return target
 
     def checkpoint(self, run: Run) -> Path:
         """The checkpoint of a run that is tested."""
         folder = self.work_dir / run.name
-        if DATASETS[run.task].best and not self.images and run.split == 'test':
+        if TASKS[run.task].best and not self.images and run.split == 'test':
             return max(folder.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
-        return Path((folder / 'last_checkpoint').read_text().strip())
+        return self._last(run.name)
 
     def _base(self, task: str) -> Path:
-        dataset = DATASETS[task]
+        dataset = TASKS[task]
         if not dataset.new_config:
             return CONFIG
         target = self.work_dir / f'{task}.py'
@@ -86,20 +90,13 @@ class Laboratory:
                        self.data / dataset.folder, *options)
         return target
 
-    def _start(self, name: str, backbone: str) -> Dict[str, str]:
-        """``init_cfg`` from a classifier, as docs/imagenet.md and mmpretrain have it."""
-        checkpoint = Path((self.work_dir / name / 'last_checkpoint').read_text().strip())
-        if backbone != 'FasterViT':
-            return dict(type='Pretrained', checkpoint=str(checkpoint), prefix='backbone.')
-        target = self.work_dir / f'{name}.pth'
-        if not target.is_file():
-            self._tool('convert_weights.py', self.work_dir / f'{name}.log', checkpoint, target)
-        return dict(type='Pretrained', checkpoint=str(target))
+    def _last(self, name: str) -> Path:
+        return Path((self.work_dir / name / 'last_checkpoint').read_text().strip())
 
     def _test(self, run: Run, checkpoint: Path, *options: str) -> Dict[str, float]:
         folder = self.work_dir / run.name
         out = folder / f'tested{"".join(options)}'
-        self._tool('test.py', folder / 'test.log', folder / f'{run.name}.py', checkpoint,
+        self._tool('test.py', folder / 'test.log', self.work_dir / f'{run.name}.py', checkpoint,
                    '--work-dir', out, '--split', run.split, *options, *self._amp)
         return json.loads(max(out.glob('*/*.json')).read_text())
 
@@ -116,9 +113,10 @@ class Laboratory:
 def _scale(node: Any, factor: float) -> None:
     """Multiply all sides of images in a config, in place."""
     for key, value in node.items() if isinstance(node, dict) else enumerate(node):
-        if key in _SIZES and isinstance(value, (int, tuple, list)):
-            node[key] = round(value * factor) if isinstance(value, int) else tuple(
-                round(side * factor) for side in value)
+        if key in _SIZES and isinstance(value, (int, float)):
+            node[key] = type(value)(value * factor)
+        elif key in _SIZES and isinstance(value, (tuple, list)):
+            node[key] = tuple(int(side * factor) for side in value)
         elif isinstance(value, (dict, list)):
             _scale(value, factor)
 
@@ -127,6 +125,6 @@ def _shorten(cfg: Config, images: int) -> None:
     for split in ('train', 'val', 'test'):
         cfg[f'{split}_dataloader'].dataset.indices = images
     cfg.train_dataloader.batch_size = min(cfg.train_dataloader.batch_size, images // 2)
-    unit = 'max_epochs' if cfg.train_cfg.get('by_epoch') else 'max_iters'
+    unit = 'max_epochs' if 'max_epochs' in cfg.train_cfg else 'max_iters'
     cfg.merge_from_dict({f'train_cfg.{unit}': 2, 'train_cfg.val_interval': 2,
                          'default_hooks.checkpoint.interval': 1})

@@ -1,4 +1,5 @@
-"""Write the tables and figures of docs/results.md from the results."""
+"""Copy a campaign's results to the repository, and write docs/results.md's tables and figure."""
+import argparse
 import json
 import re
 from pathlib import Path
@@ -6,7 +7,7 @@ from statistics import mean
 from typing import Dict, Iterable, Iterator, List
 
 from .carry_out import ROOT
-from .parts import DATASETS, networks
+from .parts import TASKS, networks
 
 RESULTS, PAGE = ROOT / 'benchmarks/photographs.json', ROOT / 'docs/results.md'
 Rows = Dict[str, dict]
@@ -28,7 +29,7 @@ def tables(results: Dict[str, Rows]) -> Dict[str, List[str]]:
         if part.startswith('settings-'):
             found[part] = _table(['setting', 'validation', 'difference'], _settings(rows))
     found['compare'] = _table(
-        ['network', 'top-1, Imagenette', *(f'{size} pixels, {title}' for size in (256, 480)
+        ['network', 'top-1, Imagenette', *(f'crop {size}, {title}' for size in (256, 480)
                                            for title in ('from scratch', 'pretrained'))],
         _compare(results))
     return found
@@ -54,7 +55,7 @@ def draw(results: Dict[str, Rows], target: Path) -> None:
             start = 'pretrained' if row['start'] else 'from scratch'
             axis.plot(*zip(*row['curve']), color='C1' if row['start'] else 'C0',
                       label=None if row['seed'] else start)
-        axis.set_title(f'{row["task"]}, {DATASETS[row["task"]].metric}', fontsize=9)
+        axis.set_title(f'{row["task"]}, {TASKS[row["task"]].metric}', fontsize=9)
         axis.set_xlabel('iterations', fontsize=8)
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
@@ -67,18 +68,18 @@ def _table(head: Iterable[str], lines: Iterable[Iterable[str]]) -> List[str]:
 
 
 def _transfer(rows: Rows) -> Iterator[List[str]]:
-    task = DATASETS[next(iter(rows.values()))['task']]
+    task = TASKS[next(iter(rows.values()))['task']]
     scratch = [row for row in rows.values() if not row['start']]
     pretrained = [row for row in rows.values() if row['start']]
-    best = task.metric
-    yield [task.title, best.rpartition('/')[2], _values(scratch, best), _values(pretrained, best),
-           _values(pretrained, best, 'metrics_tta'),
+    metric = task.metric
+    yield [task.title, metric.rpartition('/')[2], _values(scratch, metric),
+           _values(pretrained, metric), _values(pretrained, metric, 'metrics_tta') or '–',
            f'{mean(row["minutes"] for row in rows.values()):.0f}']
 
 
 def _values(rows: Iterable[dict], metric: str, key: str = 'metrics') -> str:
     """Values of all seeds, as per cent."""
-    return ', '.join(f'{_per_cent(row[key][metric], metric):.1f}' for row in rows)
+    return ', '.join(f'{_per_cent(row[key][metric], metric):.1f}' for row in rows if row[key])
 
 
 def _per_cent(value: float, metric: str) -> float:
@@ -86,7 +87,7 @@ def _per_cent(value: float, metric: str) -> float:
 
 
 def _settings(rows: Rows) -> Iterator[List[str]]:
-    metric = DATASETS[next(iter(rows.values()))['task']].metric
+    metric = TASKS[next(iter(rows.values()))['task']].metric
     base = [_per_cent(row['metrics'][metric], metric) for name, row in rows.items()
             if '-base-' in name]
     yield ['as pretrained, three seeds', ', '.join(f'{value:.1f}' for value in base),
@@ -108,6 +109,11 @@ def _compare(results: Dict[str, Rows]) -> Iterator[List[str]]:
 
 
 if __name__ == '__main__':
-    found = json.loads(RESULTS.read_text())
-    write(found, PAGE)
-    draw(found, ROOT / 'docs/images/photographs.png')
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('results', type=Path, nargs='?', metavar='RESULTS.json',
+                        default=Path('work_dirs/photographs/results.json'),
+                        help='(default: %(default)s)')
+    text = parser.parse_args().results.read_text()
+    RESULTS.write_text(text)
+    write(json.loads(text), PAGE)
+    draw(json.loads(text), ROOT / 'docs/images/photographs.png')

@@ -5,6 +5,7 @@ import shutil
 import pytest
 import torch
 from mmengine.registry import MODELS, init_default_scope
+from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.photographs import report
@@ -31,30 +32,33 @@ def data(tmp_path_factory):
     write(root / 'camvid', splits=('training', 'validation', 'testing'), values=range(11))
     coco(root / 'nuclei', (256, 256), 20, masks=True, splits=('train', 'val'))
     coco(root / 'bccd')
+    for number, image in enumerate(sorted((*root.glob('camvid/images/*/*'),
+                                           *root.glob('bccd/test/*')))):
+        photo(image, number, Image.open(image).size)  # no image in two splits
     return root
 
 
 def test_every_part_trains_tests_and_is_not_done_twice(data, tmp_path):
     assert list(RUNS) == list(parts())
     command = ['benchmarks.photographs', '--runs', *RUNS.values(), '--data', data, '--jobs', 2,
-               '--work-dir', tmp_path / 'runs', '--out', tmp_path / 'results.json',
-               '--images', 4, '--scale', 0.5, '--amp', 'bf16']
-    done = run_tool(*command)
+               '--work-dir', tmp_path / 'runs', '--images', 4, '--scale', 0.5, '--amp', 'bf16']
+    done = run_tool(*command, cwd=tmp_path)
     assert done.returncode == 0, done.output
-    results = json.loads((tmp_path / 'results.json').read_text())
+    results = json.loads((tmp_path / 'runs/results.json').read_text())
     assert {part: list(rows) for part, rows in results.items()} == {
         part: [name] for part, name in RUNS.items()}
     for part, (row, ) in ((part, rows.values()) for part, rows in results.items()):
         assert row['metrics'] and row['commit'] and row['machine']['torch'], part
         assert bool(row['metrics_tta']) == (row['tta'] and part.startswith('transfer-')), part
-    shutil.rmtree(tmp_path / 'runs')
-    again = run_tool(*command)
-    assert again.returncode == 0 and not (tmp_path / 'runs').exists(), again.output
+    for folder in (tmp_path / 'runs').glob('*/'):
+        shutil.rmtree(folder)
+    again = run_tool(*command, cwd=tmp_path)
+    assert again.returncode == 0 and not [*(tmp_path / 'runs').glob('*/')], again.output
     page = tmp_path / 'page.md'
     page.write_text('\n'.join(f'<!-- {name} -->\n<!-- end -->' for name in (
         'pretrain', 'transfer', 'settings-camvid', 'settings-cells', 'compare')))
     report.write({part: rows for part, rows in results.items() if 'settings' not in part}, page)
-    assert page.read_text().count('\n| ') == 3 + 4 + 3
+    assert page.read_text().count('\n| ') == 3 + 5 + 3
     report.draw(results, tmp_path / 'curves.png')
     assert (tmp_path / 'curves.png').stat().st_size > 5000
 
@@ -71,5 +75,4 @@ def test_networks_have_equal_multiply_adds():
             maps = network(torch.rand(1, 3, 256, 256))
         assert [level.shape[1] for level in maps] == widths, name
         counted[name] = counter.get_total_flops() / 2 / 1e9
-    assert max(counted.values()) / min(counted.values()) < 1.1, counted
     assert all(abs(count - 1) < 0.05 for count in counted.values()), counted

@@ -59,6 +59,9 @@ def choose_for_training(cfg: Config, amp: Union[bool, str] = False) -> None:
         return
     if not has_amp_device():
         _check_for_cpu(amp)
+        if amp and get_device() != 'cpu':  # a Mac's
+            raise ValueError(f'amp={amp!r}: mixed precision needs a CPU or a GPU, NPU, MLU or MUSA '
+                             f'device, and this is {get_device()!r}. Leave --amp out')
         print_log('Training in mixed precision, bfloat16, on the CPU' if amp else
                   'No GPU found: the config\'s mixed precision is off, training is in float32',
                   logger='current')
@@ -115,7 +118,7 @@ def _check_for_cpu(amp: Union[bool, str]) -> None:
 
 
 def _is_mixed(wrapper: Mapping) -> bool:
-    return 'type' in wrapper and type_name(wrapper) == 'AmpOptimWrapper'
+    return 'type' in wrapper and type_name(wrapper) in ('AmpOptimWrapper', 'CPUAmpOptimWrapper')
 
 
 def test_in(model: nn.Module, dtype: torch.dtype) -> None:

@@ -8,9 +8,9 @@ from fastervit_mm.datasets.label_maps import find_label_maps
 from fastervit_mm.datasets.labels import write_label_map
 
 
-def photo(path, seed=0):
+def photo(path, seed=0, size=(32, 24)):
     path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.RandomState(seed).randint(0, 256, (24, 32, 3), np.uint8)
+    noise = np.random.RandomState(seed).randint(0, 256, (*size[::-1], 3), np.uint8)
     Image.fromarray(noise).save(path)
 
 
