@@ -32,8 +32,7 @@ def parse_args():
                           help='network: small, from scratch (default), or a published variant, 0 '
                           'to 6, from its ImageNet weights, which are not for commercial use')
         task.add_argument('--all-channels', action='store_true',
-                          help='read every channel of 8-bit images: grey as one channel, and a '
-                          'fourth that is not alpha')
+                          help='read every channel of 8-bit images: grey as one, alpha as another')
         task.add_argument('--force', action='store_true', help='replace OUT.py if it exists')
     det.add_argument('--boxes-only', action='store_true',
                      help='leave out the data\'s masks')
