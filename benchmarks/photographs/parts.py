@@ -65,13 +65,13 @@ class Run:
 def parts() -> Dict[str, List[Run]]:
     """Runs by part, in the order of the campaign."""
     runs = {'pretrain': [Run('pretrain', 'imagenette')]}
-    for task, options in (('camvid', _iterations(4800)), ('nuclei', {}), ('cells', _epochs(60))):
+    for task, options in (('camvid', _iterations(2400)), ('nuclei', {}), ('cells', _epochs(60))):
         runs[f'transfer-{task}'] = [
             Run(f'{task}-{title}-{seed}', task, {BACKBONE: _fastervit(), **options}, seed, start,
                 tta=start is not None and task != 'nuclei')  # which leaves masks out
             for seed in (0, 1)
             for title, start in (('scratch', None), ('pretrained', 'pretrain'))]
-    runs['settings-camvid'] = list(_settings('camvid', _iterations(1200), {
+    runs['settings-camvid'] = list(_settings('camvid', _iterations(500), {
         'crop 224': _crop(224), 'crop 448': _crop(448)}))
     runs['settings-cells'] = list(_settings('cells', _epochs(12), {}))
     runs['compare-pretrain'] = [
@@ -80,11 +80,12 @@ def parts() -> Dict[str, List[Run]]:
             **_epochs(20), 'custom_hooks.3.schedule.0.action_epoch': 13,
             'custom_hooks.2.momentum': 0.008})  # of fewer steps
         for name, (backbone, widths) in networks().items()]
-    for size in (256, 480):
+    for size, batch, iterations in ((256, 4, 600), (480, 2, 400)):
         runs[f'compare-{size}'] = [
             Run(f'{name}-{size}-{title}-{seed}', 'camvid', {
                 BACKBONE: backbone, 'model.decode_head.in_channels': widths,
-                'model.auxiliary_head.in_channels': widths[2], **_crop(size), **_iterations(800)},
+                'model.auxiliary_head.in_channels': widths[2], **_crop(size), **_iterations(iterations),
+                'train_dataloader.batch_size': batch},
                 seed, start)
             for name, (backbone, widths) in networks().items()
             for title, start in (('scratch', None), ('pretrained', f'pretrain-{name}'))
