@@ -1,7 +1,7 @@
 """The runs of each part."""
 from copy import deepcopy
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Optional, Tuple
 
@@ -84,9 +84,8 @@ def parts() -> Dict[str, List[Run]]:
         runs[f'compare-{size}'] = [
             Run(f'{name}-{size}-{title}-{seed}', 'camvid', {
                 BACKBONE: backbone, 'model.decode_head.in_channels': widths,
-                'model.auxiliary_head.in_channels': widths[2], **_crop(size), **_iterations(iterations),
-                'train_dataloader.batch_size': batch},
-                seed, start)
+                'model.auxiliary_head.in_channels': widths[2], **_crop(size),
+                **_iterations(iterations), 'train_dataloader.batch_size': batch}, seed, start)
             for name, (backbone, widths) in networks().items()
             for title, start in (('scratch', None), ('pretrained', f'pretrain-{name}'))
             for seed in (0, 1)]
@@ -123,7 +122,8 @@ def _settings(task: str, budget: Dict[str, Any], more: Dict[str, dict]) -> Itera
         **{f'windows {a} and {b}': {BACKBONE: _fastervit(window_size=(a, b))}
            for a, b in ((7, 7), (14, 7), (20, 10))},
         **{f'lr {rate}': {lr: rate} for rate in (1e-4, 3e-4, 3e-3)},
-        **{f'layer decay {rate}': {decay: dict(_delete_=True, layer_decay_rate=rate)} for rate in (0.7, 0.9)},
+        **{f'layer decay {rate}': {decay: dict(_delete_=True, layer_decay_rate=rate)}
+           for rate in (0.7, 0.9)},
         **{f'frozen stages {n}': {BACKBONE: _fastervit(frozen_stages=n)} for n in (1, 2, 4)},
         **more}
     for seed in (0, 1, 2):
@@ -134,7 +134,7 @@ def _settings(task: str, budget: Dict[str, Any], more: Dict[str, dict]) -> Itera
                   {BACKBONE: _fastervit(), **budget, **change}, 0, 'pretrain', 'val')
 
 
-@lru_cache(maxsize=None)
+@cache
 def _pretrained() -> dict:
     return Config.fromfile(CONFIG).model.backbone.to_dict()
 

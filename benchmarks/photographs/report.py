@@ -39,9 +39,8 @@ def write(results: Dict[str, Rows], page: Path) -> None:
     """Replace the tables in a page, each between ``<!-- NAME -->`` and ``<!-- end -->``."""
     text = page.read_text()
     for name, lines in tables(results).items():
-        text = re.sub(f'(<!-- {name} -->\n).*?(<!-- end -->)',
-                      lambda found: found[1] + '\n'.join(['', *lines, '', '']) + found[2], text,
-                      flags=re.DOTALL)
+        table = '\n'.join([f'<!-- {name} -->', '', *lines, '', '<!-- end -->'])
+        text = re.sub(f'<!-- {name} -->\n.*?<!-- end -->', table, text, flags=re.DOTALL)
     page.write_text(text)
 
 

@@ -32,9 +32,13 @@ def data(tmp_path_factory):
     write(root / 'camvid', splits=('training', 'validation', 'testing'), values=range(11))
     coco(root / 'nuclei', (256, 256), 20, masks=True, splits=('train', 'val'))
     coco(root / 'bccd')
-    for number, image in enumerate(sorted((*root.glob('camvid/images/*/*'),
-                                           *root.glob('bccd/test/*')))):
-        photo(image, number, Image.open(image).size)  # no image in two splits
+    for label_map in root.glob('camvid/annotations/*/*'):
+        Image.open(label_map).resize((128, 96), Image.Resampling.NEAREST).save(label_map)
+    # No image is in two splits.
+    for number, image in enumerate(root.glob('camvid/images/*/*')):
+        photo(image, number, (128, 96))
+    for number, image in enumerate(root.glob('bccd/test/*')):
+        photo(image, number, (640, 480))
     return root
 
 
