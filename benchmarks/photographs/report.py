@@ -48,6 +48,8 @@ def draw(results: Dict[str, Rows], target: Path) -> None:
     """Draw the validations of the transfers during training."""
     from matplotlib.figure import Figure
     parts = [part for part in results if part.startswith('transfer-')]
+    if not parts:
+        return
     figure = Figure(figsize=(3.2 * len(parts), 3), layout='constrained')
     for axis, part in zip(figure.subplots(1, len(parts), squeeze=False)[0], parts):
         for row in results[part].values():
