@@ -36,8 +36,8 @@ def test_mixed_precision_is_left_out_where_there_is_no_gpu(built, monkeypatch, g
     assert cfg.optim_wrapper.type == expected
 
 
-def test_asking_for_amp_without_a_gpu_is_an_error(monkeypatch):
-    monkeypatch.setattr(precision, 'has_amp_device', lambda: False)
+def test_asking_for_amp_on_a_device_without_it_is_an_error(monkeypatch):
+    monkeypatch.setattr(precision, 'get_device', lambda: 'mps')
     with pytest.raises(ValueError, match='amp=True.*Leave --amp out'):
         launch.train(launch.load_config(COCO_CONFIG), amp=True)
 
