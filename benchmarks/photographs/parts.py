@@ -65,19 +65,20 @@ class Run:
 def parts() -> Dict[str, List[Run]]:
     """Runs by part, in the order of the campaign."""
     runs = {'pretrain': [Run('pretrain', 'imagenette')]}
-    for task, options in (('camvid', _iterations(2400)), ('nuclei', {}), ('cells', _epochs(60))):
+    for task, options in (('camvid', _schedule(2400)), ('nuclei', {}),
+                          ('cells', _schedule(60, 'max_epochs'))):
         runs[f'transfer-{task}'] = [
             Run(f'{task}-{title}-{seed}', task, {BACKBONE: _fastervit(), **options}, seed, start,
                 tta=start is not None and task != 'nuclei')  # which leaves masks out
             for seed in (0, 1)
             for title, start in (('scratch', None), ('pretrained', 'pretrain'))]
-    runs['settings-camvid'] = list(_settings('camvid', _iterations(500), {
+    runs['settings-camvid'] = list(_settings('camvid', _schedule(500), {
         'crop 224': _crop(224), 'crop 448': _crop(448)}))
-    runs['settings-cells'] = list(_settings('cells', _epochs(12), {}))
+    runs['settings-cells'] = list(_settings('cells', _schedule(12, 'max_epochs'), {}))
     runs['compare-pretrain'] = [
         Run(f'pretrain-{name}', 'imagenette', {
             BACKBONE: dict(backbone, out_indices=(3, )), 'model.head.in_channels': widths[-1],
-            **_epochs(20), 'custom_hooks.3.schedule.0.action_epoch': 13,
+            **_schedule(20, 'max_epochs'), 'custom_hooks.3.schedule.0.action_epoch': 13,
             'custom_hooks.2.momentum': 0.008})  # of fewer steps
         for name, (backbone, widths) in networks().items()]
     for size, batch, iterations in ((256, 4, 600), (480, 2, 400)):
@@ -85,7 +86,7 @@ def parts() -> Dict[str, List[Run]]:
             Run(f'{name}-{size}-{title}-{seed}', 'camvid', {
                 BACKBONE: backbone, 'model.decode_head.in_channels': widths,
                 'model.auxiliary_head.in_channels': widths[2], **_crop(size),
-                **_iterations(iterations), 'train_dataloader.batch_size': batch}, seed, start)
+                **_schedule(iterations), 'train_dataloader.batch_size': batch}, seed, start)
             for name, (backbone, widths) in networks().items()
             for title, start in (('scratch', None), ('pretrained', f'pretrain-{name}'))
             for seed in (0, 1)]
@@ -149,19 +150,11 @@ def _fastervit(**changes: Any) -> dict:
     return dict(backbone, _delete_=True, **changes)
 
 
-def _iterations(number: int) -> Dict[str, int]:
-    return {'train_cfg.max_iters': number, 'param_scheduler.1.end': number, **_six(number),
-            'default_hooks.checkpoint.interval': -(-number // 6)}
-
-
-def _epochs(number: int) -> Dict[str, int]:
-    return {'train_cfg.max_epochs': number, 'param_scheduler.1.end': number, **_six(number),
-            'default_hooks.checkpoint.interval': 1}
-
-
-def _six(number: int) -> Dict[str, int]:
-    """At most six validations."""
-    return {'train_cfg.val_interval': -(-number // 6)}
+def _schedule(number: int, unit: str = 'max_iters') -> Dict[str, int]:
+    """Length of a training, with at most six validations."""
+    interval = -(-number // 6)
+    return {f'train_cfg.{unit}': number, 'param_scheduler.1.end': number,
+            'train_cfg.val_interval': interval, 'default_hooks.checkpoint.interval': interval}
 
 
 def _crop(side: int) -> Dict[str, Any]:

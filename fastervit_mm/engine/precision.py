@@ -58,7 +58,7 @@ def choose_for_training(cfg: Config, amp: Union[bool, str] = False) -> None:
     if not amp and not _is_mixed(wrapper):
         return
     if not has_amp_device():
-        _check_for_cpu(amp)
+        _refuse_float16_on_cpu(amp)
         if amp and get_device() != 'cpu':  # a Mac's
             raise ValueError(f'amp={amp!r}: mixed precision needs a CPU or a GPU, NPU, MLU or MUSA '
                              f'device, and this is {get_device()!r}. Leave --amp out')
@@ -106,13 +106,13 @@ def choose_for_testing(cfg: Config, amp: Union[bool, str] = False) -> Optional[t
             print_log('Testing in float32; the config trains in mixed precision, in which --amp '
                       'tests', logger='current')
         return None
-    _check_for_cpu(amp)
+    _refuse_float16_on_cpu(amp)
     name = NAMES[amp if amp in NAMES else 'bf16' if _has_bfloat16() else 'fp16']
     print_log(f'Testing in mixed precision, {name}', logger='current')
     return getattr(torch, name)
 
 
-def _check_for_cpu(amp: Union[bool, str]) -> None:
+def _refuse_float16_on_cpu(amp: Union[bool, str]) -> None:
     if amp == 'fp16' and not has_amp_device():
         raise ValueError("amp='fp16': a CPU has mixed precision in bfloat16 only. Give --amp bf16")
 
