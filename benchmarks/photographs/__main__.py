@@ -40,6 +40,8 @@ def main() -> None:
                         metavar='DIR', help='(default: %(default)s)')
     parser.add_argument('--jobs', type=int, default=1, help='runs side by side; set '
                         'OMP_NUM_THREADS to the cores of each (default: %(default)s)')
+    parser.add_argument('--processes', type=int, default=1, help='processes of each training, such '
+                        'as the number of GPUs (default: %(default)s)')
     parser.add_argument('--amp', choices=['bf16', 'fp16'], help='train and test in mixed precision')
     parser.add_argument('--scale', type=float, default=2. if torch.cuda.is_available() else 1.,
                         help='factor on the sides of images (default: 2 on a GPU, else 1)')
@@ -52,7 +54,8 @@ def main() -> None:
     if unknown:
         parser.error(f'--runs {" ".join(sorted(unknown))}: not in these parts')
     args.work_dir.mkdir(parents=True, exist_ok=True)
-    laboratory = Laboratory(args.data, args.work_dir, args.amp, args.scale, args.images)
+    laboratory = Laboratory(args.data, args.work_dir, args.amp, args.scale, args.images,
+                            args.processes)
     out = args.work_dir / 'results.json'
     results = json.loads(out.read_text()) if out.is_file() else {}
     lock = Lock()

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from statistics import mean
 from threading import Lock
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Iterable, Optional
 
 from mmengine.config import Config
 
@@ -27,13 +27,15 @@ class Laboratory:
         scale: Factor on the sides of images. Default 1.
         images: Use that many images of each split, for two epochs or iterations; None for
             all. Default None.
+        processes: Processes of a training, which share its batch. Default 1.
     """
 
     def __init__(self, data: Path, work_dir: Path, amp: Optional[str] = None, scale: float = 1.,
-                 images: Optional[int] = None):
+                 images: Optional[int] = None, processes: int = 1):
         self.data, self.work_dir = data.absolute(), work_dir.absolute()
         self.scale, self.images = scale, images
         self._amp = ['--amp', amp] if amp else []
+        self._processes = processes
         self._lock = Lock()
 
     def carry_out(self, run: Run) -> Dict[str, Any]:
@@ -44,8 +46,10 @@ class Laboratory:
         folder = self.work_dir / run.name
         with self._lock:  # two runs may need a dataset's config at once
             config = self.write_config(run)
+        launcher = ('-m', 'torch.distributed.run', '--standalone', '--nproc_per_node',
+                    self._processes) if self._processes > 1 else ()
         self._tool('train.py', folder / 'train.log', config, '--work-dir', folder, '--resume',
-                   *self._amp)
+                   *self._amp, *(('--launcher', 'pytorch') if launcher else ()), launcher=launcher)
         checkpoint = self.checkpoint(run)
         curves = read_run(folder)
         seconds, curve = curves['time'], curves.get(TASKS[run.task].metric, [])
@@ -68,6 +72,7 @@ class Laboratory:
             _scale(cfg, self.scale)
         if self.images:
             _shorten(cfg, self.images)
+        cfg.train_dataloader.batch_size //= self._processes
         target = self.work_dir / f'{run.name}.py'
         cfg.dump(target)
         return target
@@ -100,11 +105,13 @@ class Laboratory:
                    '--work-dir', out, '--split', run.split, *options, *self._amp)
         return json.loads(max(out.glob('*/*.json')).read_text())
 
-    def _tool(self, name: str, log: Path, *arguments: object) -> None:
+    def _tool(self, name: str, log: Path, *arguments: object,
+              launcher: Iterable[object] = ()) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open('a') as file:
             done = subprocess.run(
-                [sys.executable, '-W', 'ignore', ROOT / 'tools' / name, *map(str, arguments)],
+                [sys.executable, '-W', 'ignore',
+                 *map(str, [*launcher, ROOT / 'tools' / name, *arguments])],
                 stdout=file, stderr=subprocess.STDOUT, check=False)
         if done.returncode:
             raise RuntimeError(f'tools/{name} ended with status {done.returncode}: {log}')
