@@ -26,9 +26,9 @@ val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
 lr = 2e-3
-small_epochs, warmup, max_epochs = 50, 5, 86
+small_epochs, warmup, max_epochs = 15, 5, 50
 optim_wrapper = dict(optimizer=dict(lr=lr))
-train_cfg = dict(max_epochs=max_epochs, val_interval=12)
+train_cfg = dict(max_epochs=max_epochs, val_interval=10)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=True, begin=0, end=warmup,
          convert_to_iter_based=True),
