@@ -11,7 +11,7 @@ from mmengine.config import Config
 
 from fastervit_mm.engine.curves import read_run
 
-from .parts import CONFIG, TASKS, Run
+from .parts import CONFIG, PRETRAINED, TASKS, Run
 
 ROOT = Path(__file__).resolve().parents[2]
 _SIZES = ('scale', 'crop_size', 'size', 'scale_factor')
@@ -63,8 +63,7 @@ class Laboratory:
         cfg = Config.fromfile(self._base(run.task))
         cfg.merge_from_dict({'randomness.seed': run.seed, **run.options})
         if run.start:
-            cfg.model.backbone.init_cfg = dict(
-                type='Pretrained', prefix='backbone.', checkpoint=str(self._last(run.start)))
+            cfg.model.backbone.init_cfg = dict(type='Pretrained', **self._start(run.start))
         dataset = TASKS[run.task]
         for split in ('train', 'val', 'test') if not dataset.new_config else ():
             cfg[f'{split}_dataloader'].dataset.data_root = str(self.data / dataset.folder)
@@ -94,6 +93,11 @@ class Laboratory:
             self._tool('new_config.py', self.work_dir / f'{task}.log', kind, target, '--data',
                        self.data / dataset.folder, *options)
         return target
+
+    def _start(self, name: str) -> Dict[str, str]:
+        if name == 'pretrain' and not (self.work_dir / name).is_dir():
+            return dict(checkpoint=str(PRETRAINED))
+        return dict(checkpoint=str(self._last(name)), prefix='backbone.')
 
     def _last(self, name: str) -> Path:
         return Path((self.work_dir / name / 'last_checkpoint').read_text().strip())

@@ -8,6 +8,8 @@ from typing import Any, Dict, Iterable, List, Optional, Tuple
 from mmengine.config import Config
 
 CONFIG = Path(__file__).resolve().parents[1] / 'configs/fastervit_photographs.py'
+# The backbone that transfers start from where the part before was not run.
+PRETRAINED = Path(__file__).with_name('pretrained.safetensors')
 CAMVID_CLASSES = ('sky', 'building', 'pole', 'road', 'pavement', 'tree', 'sign', 'fence', 'car',
                   'pedestrian', 'bicyclist')
 BACKBONE = 'model.backbone'
@@ -65,7 +67,7 @@ class Run:
 def parts() -> Dict[str, List[Run]]:
     """Runs by part, in the order of the campaign."""
     runs = {'pretrain': [Run('pretrain', 'imagenette')]}
-    for task, options in (('camvid', _schedule(2400)), ('nuclei', {}),
+    for task, options in (('camvid', _schedule(2400)), ('nuclei', _schedule(6, 'max_epochs')),
                           ('cells', _schedule(60, 'max_epochs'))):
         runs[f'transfer-{task}'] = [
             Run(f'{task}-{title}-{seed}', task, {BACKBONE: _fastervit(), **options}, seed, start,
@@ -151,8 +153,8 @@ def _fastervit(**changes: Any) -> dict:
 
 
 def _schedule(number: int, unit: str = 'max_iters') -> Dict[str, int]:
-    """Length of a training, with at most six validations."""
-    interval = -(-number // 6)
+    """Length of a training, with at most four validations."""
+    interval = -(-number // 4)
     return {f'train_cfg.{unit}': number, 'param_scheduler.1.end': number,
             'train_cfg.val_interval': interval, 'default_hooks.checkpoint.interval': interval}
 

@@ -1,4 +1,4 @@
-"""Copy a campaign's results to the repository, and write docs/results.md's tables and figure."""
+"""Copy a campaign's results and pretrained backbone to the repository; write docs/results.md."""
 import argparse
 import json
 import re
@@ -6,8 +6,12 @@ from pathlib import Path
 from statistics import mean
 from typing import Dict, Iterable, Iterator, List
 
+from safetensors.torch import save_file
+
+from fastervit_mm.weights.reading import read_checkpoint
+
 from .carry_out import ROOT
-from .parts import TASKS, networks
+from .parts import PRETRAINED, TASKS, networks
 
 RESULTS, PAGE = ROOT / 'benchmarks/photographs.json', ROOT / 'docs/results.md'
 Rows = Dict[str, dict]
@@ -63,6 +67,14 @@ def draw(results: Dict[str, Rows], target: Path) -> None:
     figure.savefig(target, dpi=120)
 
 
+def copy_backbone(checkpoint: Path, target: Path) -> None:
+    """Write the backbone of a checkpoint in float16."""
+    tensors = read_checkpoint(str(checkpoint))['state_dict']
+    save_file({name.removeprefix('backbone.'): tensor.half() if tensor.is_floating_point()
+               else tensor for name, tensor in tensors.items() if name.startswith('backbone.')},
+              target)
+
+
 def _table(head: Iterable[str], lines: Iterable[Iterable[str]]) -> List[str]:
     head = list(head)
     return [f'| {" | ".join(words)} |' for words in (head, ['---'] * len(head), *lines)]
@@ -114,7 +126,11 @@ if __name__ == '__main__':
     parser.add_argument('results', type=Path, nargs='?', metavar='RESULTS.json',
                         default=Path('work_dirs/photographs/results.json'),
                         help='(default: %(default)s)')
-    text = parser.parse_args().results.read_text()
+    results = parser.parse_args().results
+    text = results.read_text()
     RESULTS.write_text(text)
+    last = results.parent / 'pretrain/last_checkpoint'
+    if last.is_file():
+        copy_backbone(Path(last.read_text().strip()), PRETRAINED)
     write(json.loads(text), PAGE)
     draw(json.loads(text), ROOT / 'docs/images/photographs.png')

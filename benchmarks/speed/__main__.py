@@ -55,9 +55,10 @@ def main():
             args.modes, args.steps, args.rounds, args.warmup, args.device, not args.no_memory,
             console, args.sets, target)
     head = report['machine']
-    console.print(f'{head["gpu"] or head["cpu"]}, {head["threads"]} threads, torch '
-                  f'{head["torch"]}; medians of {args.rounds} rounds, half the '
-                  'interquartile range', soft_wrap=True)
+    console.print(', '.join([
+        head['gpu'] or head['cpu'], *([] if head['gpu'] else head['matrix_units']),
+        f'{head["threads"]} threads', f'torch {head["torch"]}; medians of {args.rounds} rounds',
+        'half the interquartile range']), soft_wrap=True)
     for precision, reached in report['matmul_peak_flops'].items():
         console.print(f'matrix product, {precision}: ' + ', '.join(
             f'{value / 1e9:.0f} GFLOP/s ({name})' for name, value in reached.items()))

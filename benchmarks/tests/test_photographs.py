@@ -4,12 +4,15 @@ import shutil
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from PIL import Image
+from safetensors.torch import load_file
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.photographs import report
-from benchmarks.photographs.parts import networks, parts
+from benchmarks.photographs.carry_out import Laboratory
+from benchmarks.photographs.parts import PRETRAINED, networks, parts
 from fastervit_mm.complexity import ATTENTION
 from tests.datasets.test_label_maps import photo, write
 from tests.new_config.test_new_config import coco
@@ -69,6 +72,16 @@ def test_every_part_trains_tests_and_is_not_done_twice(data, tmp_path):
     assert '| windows 14 and 7 | ' in page.read_text()
     report.draw(results, tmp_path / 'curves.png')
     assert (tmp_path / 'curves.png').stat().st_size > 5000
+
+
+def test_a_transfer_alone_starts_from_the_backbone_of_the_page(data, tmp_path):
+    run = next(run for run in parts()['transfer-nuclei'] if run.start)
+    config = Config.fromfile(Laboratory(data, tmp_path).write_config(run))
+    backbone = MODELS.build(config.model.backbone)
+    backbone.init_weights()
+    kept, loaded = load_file(PRETRAINED), backbone.state_dict()
+    assert kept and all(torch.equal(loaded[name], tensor.to(loaded[name].dtype))
+                        for name, tensor in kept.items())
 
 
 def test_networks_have_equal_multiply_adds():
