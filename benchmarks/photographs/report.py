@@ -69,10 +69,11 @@ def draw(results: Dict[str, Rows], target: Path) -> None:
 
 def copy_backbone(checkpoint: Path, target: Path) -> None:
     """Write the backbone of a checkpoint in float16."""
-    tensors = read_checkpoint(str(checkpoint))['state_dict']
-    save_file({name.removeprefix('backbone.'): tensor.half() if tensor.is_floating_point()
-               else tensor for name, tensor in tensors.items() if name.startswith('backbone.')},
-              target)
+    backbone = {name.removeprefix('backbone.'): tensor.contiguous() for name, tensor in
+                read_checkpoint(str(checkpoint))['state_dict'].items()
+                if name.startswith('backbone.')}
+    save_file({name: tensor.half() if tensor.is_floating_point() else tensor
+               for name, tensor in backbone.items()}, target)
 
 
 def _table(head: Iterable[str], lines: Iterable[Iterable[str]]) -> List[str]:
