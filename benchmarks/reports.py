@@ -11,7 +11,6 @@ from typing import Dict, Optional
 
 import torch
 
-
 _MATRIX_UNITS = ('amx_int8', 'amx_bf16', 'amx_fp16', 'avx512_bf16', 'avx512_fp16', 'avx512_vnni',
                  'avx_vnni')
 
