@@ -67,8 +67,9 @@ class Run:
 def parts() -> Dict[str, List[Run]]:
     """Runs by part, in the order of the campaign."""
     runs = {'pretrain': [Run('pretrain', 'imagenette')]}
-    for task, options in (('camvid', _schedule(2400)), ('nuclei', _schedule(6, 'max_epochs')),
-                          ('cells', _schedule(60, 'max_epochs'))):
+    for task, options in (('camvid', _schedule(1000)),
+                          ('nuclei', {**_side(384), **_schedule(3, 'max_epochs')}),
+                          ('cells', _schedule(16, 'max_epochs'))):
         runs[f'transfer-{task}'] = [
             Run(f'{task}-{title}-{seed}', task, {BACKBONE: _fastervit(), **options}, seed, start,
                 tta=start is not None and task != 'nuclei')  # which leaves masks out
@@ -157,6 +158,11 @@ def _schedule(number: int, unit: str = 'max_iters') -> Dict[str, int]:
     interval = -(-number // 4)
     return {f'train_cfg.{unit}': number, 'param_scheduler.1.end': number,
             'train_cfg.val_interval': interval, 'default_hooks.checkpoint.interval': interval}
+
+
+def _side(side: int) -> Dict[str, Any]:
+    return {f'{split}_dataloader.dataset.pipeline.{n}.scale': (side, side)
+            for split, n in (('train', 2), ('val', 1), ('test', 1))}
 
 
 def _crop(side: int) -> Dict[str, Any]:
