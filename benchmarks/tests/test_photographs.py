@@ -21,7 +21,7 @@ from tests.running import run_tool
 RUNS = {
     'pretrain': 'pretrain', 'transfer-camvid': 'camvid-scratch-0',
     'transfer-nuclei': 'nuclei-pretrained-0', 'transfer-cells': 'cells-pretrained-1',
-    'settings-camvid': 'camvid-windows-14-and-7', 'settings-cells': 'cells-layer-decay-0.7',
+    'settings-camvid': 'camvid-windows-20-and-10', 'settings-cells': 'cells-layer-decay-0.7',
     'compare-pretrain': 'pretrain-resnet', 'compare-256': 'resnet-256-pretrained-0',
     'compare-480': 'swin-480-scratch-0'}
 
@@ -69,9 +69,34 @@ def test_every_part_trains_tests_and_is_not_done_twice(data, tmp_path):
         rows[f'{task}-base-0'] = next(iter(rows.values()))
     report.write(results, page)
     assert page.read_text().count('\n| ') == 3 + 5 + 4 + 4 + 3
-    assert '| windows 14 and 7 | ' in page.read_text()
+    assert '| windows 20 and 10 | ' in page.read_text()
     report.draw(results, tmp_path / 'curves.png')
     assert (tmp_path / 'curves.png').stat().st_size > 5000
+
+
+def test_several_processes_share_a_trainings_batch(data, tmp_path):
+    done = run_tool('benchmarks.photographs', 'transfer-cells', '--runs', 'cells-scratch-0',
+                    '--processes', 2, '--data', data, '--work-dir', tmp_path, '--images', 8,
+                    '--scale', 0.5, cwd=tmp_path)
+    assert done.returncode == 0, done.output
+    assert Config.fromfile(tmp_path / 'cells-scratch-0.py').train_dataloader.batch_size == 2
+    log, = (tmp_path / 'cells-scratch-0').glob('2*/*.log')
+    assert 'Distributed launcher: pytorch' in log.read_text()
+    assert '[2][2/2]' in log.read_text()  # 8 images, 2 processes of 2
+
+
+def test_a_copied_backbone_loads_whole(tmp_path):
+    settings, _ = networks()['fastervit']
+    del settings['_delete_']
+    backbone = MODELS.build(settings)
+    torch.save(dict(state_dict={
+        **{f'backbone.{name}': tensor for name, tensor in backbone.state_dict().items()},
+        'head.fc.weight': torch.rand(10, 256)}), tmp_path / 'epoch_1.pth')
+    report.copy_backbone(tmp_path / 'epoch_1.pth', tmp_path / 'copy.safetensors')
+    copied = load_file(tmp_path / 'copy.safetensors')
+    assert copied.keys() == backbone.state_dict().keys() == load_file(PRETRAINED).keys()
+    assert all(torch.equal(copied[name], tensor.half() if tensor.is_floating_point() else tensor)
+               for name, tensor in backbone.state_dict().items())
 
 
 def test_a_transfer_alone_starts_from_the_backbone_of_the_page(data, tmp_path):

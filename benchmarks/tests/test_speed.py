@@ -73,7 +73,11 @@ def test_a_training_step_has_its_backward_pass():
 
 
 def test_the_report_names_machine_and_command(report):
-    content, _, _ = report
+    content, _, output = report
+    units = content['machine']['matrix_units']
+    # PyTorch's own word for one of them.
+    assert ('amx_int8' in units) == torch.cpu._is_amx_tile_supported()
+    assert ', '.join([*units, f'{content["machine"]["threads"]} threads']) in output
     assert content['machine']['torch'] == torch.__version__ and content['machine']['cpu']
     assert content['machine']['versions']['timm']
     assert '--models fastervit-0' in content['command'] and content['date']
