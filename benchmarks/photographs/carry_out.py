@@ -41,7 +41,8 @@ class Laboratory:
     def carry_out(self, run: Run) -> Dict[str, Any]:
         """Train, or go on with a training, and test; return the figures.
 
-        The minutes are of training alone, from the mean time of an iteration.
+        Without a test split the figures are the last validation's. The minutes are of training
+        alone, from the mean time of an iteration.
         """
         folder = self.work_dir / run.name
         with self._lock:  # two runs may need a dataset's config at once
@@ -52,8 +53,12 @@ class Laboratory:
                    *self._amp, *(('--launcher', 'pytorch') if launcher else ()), launcher=launcher)
         checkpoint = self.checkpoint(run)
         curves = read_run(folder)
-        seconds, curve = curves['time'], curves.get(TASKS[run.task].metric, [])
-        return dict(metrics=self._test(run, checkpoint),
+        seconds, curve = curves['time'], curves[TASKS[run.task].metric]
+        validated = dict(curve)
+        metrics = self._test(run, checkpoint) if _has_test(run) else {
+            name: values[-1][1] for name, values in curves.items()
+            if dict(values).keys() == validated.keys()}
+        return dict(metrics=metrics,
                     metrics_tta=self._test(run, checkpoint, '--tta') if run.tta else None,
                     curve=curve, checkpoint=checkpoint.name, minutes=round(
                         mean(time for _, time in seconds) * seconds[-1][0] / 60, 1))
@@ -79,7 +84,7 @@ class Laboratory:
     def checkpoint(self, run: Run) -> Path:
         """The checkpoint of a run that is tested."""
         folder = self.work_dir / run.name
-        if TASKS[run.task].best and not self.images and run.split == 'test':
+        if _has_test(run) and not self.images:
             return max(folder.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
         return self._last(run.name)
 
@@ -119,6 +124,10 @@ class Laboratory:
                 stdout=file, stderr=subprocess.STDOUT, check=False)
         if done.returncode:
             raise RuntimeError(f'tools/{name} ended with status {done.returncode}: {log}')
+
+
+def _has_test(run: Run) -> bool:
+    return TASKS[run.task].best and run.split == 'test'
 
 
 def _scale(node: Any, factor: float) -> None:

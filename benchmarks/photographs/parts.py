@@ -68,7 +68,9 @@ def parts() -> Dict[str, List[Run]]:
     """Runs by part, in the order of the campaign."""
     runs = {'pretrain': [Run('pretrain', 'imagenette')]}
     for task, options in (('camvid', _schedule(1000)),
-                          ('nuclei', {**_side(384), **_schedule(3, 'max_epochs')}),
+                          # A validation takes as long as an epoch.
+                          ('nuclei', {**_side(384), **_schedule(3, 'max_epochs'),
+                                      'train_cfg.val_interval': 3}),
                           ('cells', _schedule(16, 'max_epochs'))):
         runs[f'transfer-{task}'] = [
             Run(f'{task}-{title}-{seed}', task, {BACKBONE: _fastervit(), **options}, seed, start,
