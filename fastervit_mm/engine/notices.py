@@ -2,13 +2,15 @@
 import os
 import signal
 import threading
-from typing import Any, Optional, Sequence
+from functools import partial
+from typing import Any, Callable, Optional, Sequence
 
 import torch
 from mmengine.dist import all_reduce, get_world_size
 from mmengine.hooks import CheckpointHook, EMAHook, Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch.utils.data import DataLoader
 
 from .checkpoints import INTERRUPTED, newest_checkpoint, point_to
 
@@ -102,6 +104,31 @@ class NoticeHook(Hook):
         runner.logger.warning(f'Stopped on {signal.Signals(self.notice).name} {where}. Go on with '
                               f'--resume; the exit status is {REQUEUE}')
         raise SystemExit(REQUEUE)
+
+
+def shield_workers(loader: DataLoader) -> None:
+    """Let a data loader's workers survive a scheduler's signal.
+
+    Slurm and torchrun signal whole groups of processes, and without its workers a training fails
+    before it has saved. They still end with the process that started them, and on its signal.
+    Workers that are spawned, not forked as mmengine's are by default, have threads that this does
+    not reach.
+    """
+    if hasattr(signal, 'sigwaitinfo'):
+        loader.worker_init_fn = partial(_start_worker, loader.worker_init_fn)
+
+
+def _start_worker(init: Optional[Callable[[int], None]], number: int) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS[1:])
+    threading.Thread(target=_wait_for_parents_signal, daemon=True).start()
+    if init is not None:
+        init(number)
+
+
+def _wait_for_parents_signal() -> None:
+    while signal.sigwaitinfo(SIGNALS[1:]).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 class LossError(RuntimeError):

@@ -19,6 +19,7 @@ from .checkpoints import newest_checkpoint, save_whole
 from .console import quiet, quiet_children, quiet_libraries
 from .distributed import DistributedRunner
 from .enlarging import readable
+from .notices import shield_workers
 from .onednn import use_onednn
 
 
@@ -59,7 +60,7 @@ class QuietRunner(DistributedRunner):
     @staticmethod
     def build_dataloader(dataloader: Union[DataLoader, dict], *args, **kwargs) -> DataLoader:
         try:
-            return Runner.build_dataloader(dataloader, *args, **kwargs)
+            loader = Runner.build_dataloader(dataloader, *args, **kwargs)
         except ValueError as error:
             if 'need at least one array' not in str(error):  # numpy's, in BaseDataset
                 raise
@@ -67,6 +68,8 @@ class QuietRunner(DistributedRunner):
                              for _, one in dataset_configs(dict(loader=dataloader), 'loader'))
             raise ConfigError(f'{data}: the dataset finds no usable image. Check its '
                               'ann_file, data_prefix, img_suffix and filter_cfg') from None
+        shield_workers(loader)
+        return loader
 
     def train(self) -> nn.Module:
         with quiet_libraries(), strict_loaders():

@@ -76,18 +76,18 @@ def test_a_run_stopped_and_then_killed_ends_like_an_undisturbed_one(
     undisturbed = start(config, plain, tmp_path / 'plain.log')
 
     def stop(number, place):
-        """Exit status and output of a run that gets a signal at an iteration."""
+        """Exit status and output of a run that, with its workers, gets a signal at an iteration."""
         log = tmp_path / f'{number}.log'
         run = start(config, stopped, log)
         while f'Iter(train) [{place}/12]' not in log.read_text() and run.poll() is None:
             time.sleep(0.01)
-        os.killpg(run.pid, number) if number == signal.SIGKILL else os.kill(run.pid, number)
+        os.killpg(run.pid, number)
         return run.wait(), log.read_text()
 
-    status, said = stop(signal.SIGUSR1, ' 6')
+    status, said = stop(signal.SIGTERM, ' 6')
     assert status == REQUEUE, said[-3000:]
     assert (stopped / INTERRUPTED).is_file() or (stopped / 'iter_8.pth').is_file()
-    assert 'Stopped on SIGUSR1 at iteration' in said
+    assert 'Stopped on SIGTERM at iteration' in said
     status, said = stop(signal.SIGKILL, ' 9')
     assert status == -signal.SIGKILL and not (stopped / 'iter_12.pth').exists(), said[-3000:]
     done = run_tool('train.py', config, '--work-dir', stopped, '--resume', cwd=tmp_path)
