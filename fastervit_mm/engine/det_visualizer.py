@@ -8,15 +8,19 @@ from mmdet.registry import VISUALIZERS
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.structures import InstanceData, PixelData
 
-from .enlarging import Enlarging
+from .enlarging import Enlarging, label_height
+
+_LABEL = 7  # a label's usual width, in heights
 
 
 @VISUALIZERS.register_module()
 class EnlargedDetVisualizer(Enlarging, DetLocalVisualizer):
     """mmdet's ``DetLocalVisualizer`` on an enlarged image, with readable labels.
 
-    mmdet's own labels are 8 pixels high on most objects, and end at the image's edge.
+    mmdet's own labels are 8 pixels high on most objects, and end at the image's edge. Where there
+    are so many objects that labels would cover an eighth of the image, they are left out.
     """
+    _crowded = False
     fields = ('gt_instances', 'pred_instances', 'gt_sem_seg', 'pred_sem_seg', 'gt_panoptic_seg',
               'pred_panoptic_seg')
 
@@ -35,6 +39,17 @@ class EnlargedDetVisualizer(Enlarging, DetLocalVisualizer):
             masks = masks.to_ndarray() if hasattr(masks, 'to_ndarray') else np.asarray(masks)
             fields['masks'] = masks.astype(bool).repeat(scale, 1).repeat(scale, 2)
         return InstanceData(**fields)
+
+    def _draw_instances(self, image: np.ndarray, instances: InstanceData, *args) -> np.ndarray:
+        height, width = image.shape[:2]
+        covered = len(instances) * _LABEL * label_height((height, width)) ** 2
+        self._crowded = covered > height * width / 8
+        drawn = super()._draw_instances(image, instances, *args)
+        self._crowded = False
+        return drawn
+
+    def draw_texts(self, *args, **kwargs) -> 'EnlargedDetVisualizer':
+        return self if self._crowded else super().draw_texts(*args, **kwargs)
 
     def _draw_panoptic_seg(self, image: np.ndarray, panoptic_seg: PixelData,
                            classes: Optional[List], palette: Optional[List]) -> np.ndarray:

@@ -79,6 +79,21 @@ def test_labels_of_detections_can_be_read_and_are_whole(size, which):
     assert which < 2 or across > 19 * 0.4 * max(13, max(width, height) / 70) or width < 300
 
 
+def test_many_objects_have_no_labels_that_hide_them():
+    visualizer = drawer('mmdet')
+    image = np.full((480, 640, 3), 128, np.uint8)
+    dark = {}
+    for count in (1, 20, 60):
+        sample = detections((640, 480))
+        sample.pred_instances = InstanceData.cat([sample.pred_instances[[0]]] * count)
+        visualizer.add_datasample('', image, sample, draw_gt=False)
+        dark[count] = (visualizer.get_image().max(-1) < 90).sum()
+    assert dark[20] >= dark[1] > 500 and dark[60] < 50
+    # And the next picture has its labels again.
+    visualizer.add_datasample('', image, detections((640, 480)), draw_gt=False)
+    assert (visualizer.get_image().max(-1) < 90).sum() > 500
+
+
 @pytest.mark.parametrize('size', SIZES)
 def test_names_of_classes_can_be_read_and_are_whole(size):
     from mmseg.structures import SegDataSample
