@@ -67,16 +67,15 @@ class Run:
 def parts() -> Dict[str, List[Run]]:
     """Runs by part, in the order of the campaign."""
     runs = {'pretrain': [Run('pretrain', 'imagenette')]}
-    for task, options in (('camvid', _schedule(1000)),
-                          # A validation takes as long as an epoch.
-                          ('nuclei', {**_side(384), **_schedule(3, 'max_epochs'),
-                                      'train_cfg.val_interval': 3}),
+    for task, options in (('camvid', _schedule(1000)), ('nuclei', _nuclei(3)),
                           ('cells', _schedule(16, 'max_epochs'))):
         runs[f'transfer-{task}'] = [
             Run(f'{task}-{title}-{seed}', task, {BACKBONE: _fastervit(), **options}, seed, start,
                 tta=start is not None and task != 'nuclei')  # which leaves masks out
             for seed in (0, 1)
             for title, start in (('scratch', None), ('pretrained', 'pretrain'))]
+    runs['transfer-nuclei-longer'] = [
+        Run('nuclei-longer', 'nuclei', {BACKBONE: _fastervit(), **_nuclei(9)}, 0, 'pretrain')]
     runs['settings-camvid'] = list(_settings('camvid', _schedule(300), {
         'crop 224': _crop(224), 'crop 448': _crop(448)}))
     runs['settings-cells'] = list(_settings('cells', _schedule(6, 'max_epochs'), {}))
@@ -162,9 +161,11 @@ def _schedule(number: int, unit: str = 'max_iters') -> Dict[str, int]:
             'train_cfg.val_interval': interval, 'default_hooks.checkpoint.interval': interval}
 
 
-def _side(side: int) -> Dict[str, Any]:
-    return {f'{split}_dataloader.dataset.pipeline.{n}.scale': (side, side)
-            for split, n in (('train', 2), ('val', 1), ('test', 1))}
+def _nuclei(epochs: int, side: int = 384) -> Dict[str, Any]:
+    scales = {f'{split}_dataloader.dataset.pipeline.{n}.scale': (side, side)
+              for split, n in (('train', 2), ('val', 1), ('test', 1))}
+    # A validation takes as long as an epoch.
+    return {**scales, **_schedule(epochs, 'max_epochs'), 'train_cfg.val_interval': 3}
 
 
 def _crop(side: int) -> Dict[str, Any]:

@@ -26,7 +26,7 @@ def tables(results: Dict[str, Rows]) -> Dict[str, List[str]]:
             ['iteration', *(str(iteration) for iteration, _ in row['curve'])],
             [['top-1', *(f'{value:.1f}' for _, value in row['curve'])]])
     found['transfer'] = _table(
-        ['data', 'metric', 'from scratch', 'pretrained', 'with `--tta`', 'minutes'],
+        ['data', 'metric', 'iterations', 'from scratch', 'pretrained', 'with `--tta`', 'minutes'],
         [line for part, rows in results.items() if part.startswith('transfer-')
          for line in _transfer(rows)])
     for part, rows in results.items():
@@ -51,14 +51,15 @@ def write(results: Dict[str, Rows], page: Path) -> None:
 def draw(results: Dict[str, Rows], target: Path) -> None:
     """Draw the validations of the transfers during training."""
     from matplotlib.figure import Figure
-    parts = [part for part in results if part.startswith('transfer-')]
+    parts = [part for part, rows in results.items()
+             if part.startswith('transfer-') and len(rows) > 1]
     if not parts:
         return
     figure = Figure(figsize=(3.2 * len(parts), 3), layout='constrained')
     for axis, part in zip(figure.subplots(1, len(parts), squeeze=False)[0], parts):
         for row in results[part].values():
             start = 'pretrained' if row['start'] else 'from scratch'
-            axis.plot(*zip(*row['curve']), color='C1' if row['start'] else 'C0',
+            axis.plot(*zip(*row['curve']), marker='.', color='C1' if row['start'] else 'C0',
                       label=None if row['seed'] else start)
         axis.set_title(f'{row["task"]}, {TASKS[row["task"]].metric}', fontsize=9)
         axis.set_xlabel('iterations', fontsize=8)
@@ -86,8 +87,10 @@ def _transfer(rows: Rows) -> Iterator[List[str]]:
     scratch = [row for row in rows.values() if not row['start']]
     pretrained = [row for row in rows.values() if row['start']]
     metric = task.metric
-    yield [task.title, metric.rpartition('/')[2], _values(scratch, metric),
-           _values(pretrained, metric), _values(pretrained, metric, 'metrics_tta') or '–',
+    yield [task.title, metric.rpartition('/')[2],
+           str(max(row['curve'][-1][0] for row in rows.values())),
+           _values(scratch, metric) or '–', _values(pretrained, metric),
+           _values(pretrained, metric, 'metrics_tta') or '–',
            f'{mean(row["minutes"] for row in rows.values()):.0f}']
 
 

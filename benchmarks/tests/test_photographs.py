@@ -21,6 +21,7 @@ from tests.running import run_tool
 RUNS = {
     'pretrain': 'pretrain', 'transfer-camvid': 'camvid-scratch-0',
     'transfer-nuclei': 'nuclei-pretrained-0', 'transfer-cells': 'cells-pretrained-1',
+    'transfer-nuclei-longer': 'nuclei-longer',
     'settings-camvid': 'camvid-windows-20-and-10', 'settings-cells': 'cells-layer-decay-0.7',
     'compare-pretrain': 'pretrain-resnet', 'compare-256': 'resnet-256-pretrained-0',
     'compare-480': 'swin-480-scratch-0'}
@@ -68,7 +69,7 @@ def test_every_part_trains_tests_and_is_not_done_twice(data, tmp_path):
         rows = results[f'settings-{task}']
         rows[f'{task}-base-0'] = next(iter(rows.values()))
     report.write(results, page)
-    assert page.read_text().count('\n| ') == 3 + 5 + 4 + 4 + 3
+    assert page.read_text().count('\n| ') == 3 + 6 + 4 + 4 + 3
     assert '| windows 20 and 10 | ' in page.read_text()
     report.draw(results, tmp_path / 'curves.png')
     assert (tmp_path / 'curves.png').stat().st_size > 5000
