@@ -89,8 +89,20 @@ def test_sizes_come_from_the_objects(size, side, longer, anchors, tmp_path):
 
 
 def test_crowded_images_keep_more_detections(tmp_path):
-    cfg, *_ = made('det', coco(tmp_path / 'data', count=150), tmp_path)
-    assert cfg.model.test_cfg.rcnn.max_per_img >= 150 < cfg.model.test_cfg.rpn.max_per_img
+    data = coco(tmp_path / 'data', count=150)
+    for arch in ('small', '0'):
+        cfg, *_ = made('det', data, tmp_path, arch=arch, force=True)
+        model, base = cfg.model, cfg_of_base(arch)
+        assert model.test_cfg.rcnn.max_per_img >= 150 < model.test_cfg.rpn.max_per_img
+        # Heads that see more proposals than they learned on give false objects by the hundred.
+        for key in ('nms_pre', 'max_per_img'):
+            learned = model.train_cfg.rpn_proposal[key]
+            assert learned >= model.test_cfg.rpn[key] >= base.test_cfg.rpn[key]
+            assert learned >= base.train_cfg.rpn_proposal[key]
+
+
+def cfg_of_base(arch):
+    return Config.fromfile(REPO / f'configs/mmdet/cascade_fvit_{arch}.py').model
 
 
 def test_few_images_get_more_epochs(tmp_path):
