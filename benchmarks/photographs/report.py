@@ -51,8 +51,7 @@ def write(results: Dict[str, Rows], page: Path) -> None:
 def draw(results: Dict[str, Rows], target: Path) -> None:
     """Draw the validations of the transfers during training."""
     from matplotlib.figure import Figure
-    parts = [part for part, rows in results.items()
-             if part.startswith('transfer-') and len(rows) > 1]
+    parts = [part for part in results if part.startswith('transfer-')]
     if not parts:
         return
     figure = Figure(figsize=(3.2 * len(parts), 3), layout='constrained')
