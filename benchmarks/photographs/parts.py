@@ -161,8 +161,8 @@ def _schedule(number: int, unit: str = 'max_iters') -> Dict[str, int]:
             'train_cfg.val_interval': interval, 'default_hooks.checkpoint.interval': interval}
 
 
-def _nuclei(epochs: int, side: int = 384) -> Dict[str, Any]:
-    scales = {f'{split}_dataloader.dataset.pipeline.{n}.scale': (side, side)
+def _nuclei(epochs: int) -> Dict[str, Any]:
+    scales = {f'{split}_dataloader.dataset.pipeline.{n}.scale': (384, 384)
               for split, n in (('train', 2), ('val', 1), ('test', 1))}
     # A validation takes as long as an epoch.
     return {**scales, **_schedule(epochs, 'max_epochs'), 'train_cfg.val_interval': 3}

@@ -10,7 +10,7 @@ from mmengine.structures import InstanceData, PixelData
 
 from .enlarging import Enlarging, label_height
 
-_LABEL = 7  # a label's usual width, in heights
+_LABEL_WIDTH = 7  # usual, in heights
 
 
 @VISUALIZERS.register_module()
@@ -42,11 +42,12 @@ class EnlargedDetVisualizer(Enlarging, DetLocalVisualizer):
 
     def _draw_instances(self, image: np.ndarray, instances: InstanceData, *args) -> np.ndarray:
         height, width = image.shape[:2]
-        covered = len(instances) * _LABEL * label_height((height, width)) ** 2
+        covered = len(instances) * _LABEL_WIDTH * label_height((height, width)) ** 2
         self._crowded = covered > height * width / 8
-        drawn = super()._draw_instances(image, instances, *args)
-        self._crowded = False
-        return drawn
+        try:
+            return super()._draw_instances(image, instances, *args)
+        finally:
+            self._crowded = False
 
     def draw_texts(self, *args, **kwargs) -> 'EnlargedDetVisualizer':
         return self if self._crowded else super().draw_texts(*args, **kwargs)
